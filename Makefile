@@ -1,0 +1,49 @@
+# Every target sets up .venv first (once), so each works as the first command in a fresh clone.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+RUN = .venv/bin/python
+PACKAGES = cache teacher_serving student cluster
+SOURCES = $(PACKAGES) benchmarks tests environment
+export LOGITBANK_DEVICE TEACHER
+
+.PHONY: help setup demo test check format lock clean-demo
+
+help:
+	@echo "make demo    teacher -> store -> students on real molecules; report in runs/demo/"
+	@echo "             make demo TEACHER=/path/or/name puts another model in the teacher's place"
+	@echo "make test    the test suite"
+	@echo "make check   formatting, lint and types;  make format  fixes what can be fixed"
+	@echo "make lock    resolve environment/*.lock anew;  make clean-demo  removes runs/demo"
+
+setup:
+	@$(PYTHON) environment/install.py
+
+demo: setup
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" sh cluster/jobs/demo/demo.sh $(if $(TEACHER),--teacher "$(TEACHER)")
+
+test: setup
+	@echo "tests: about 5 minutes on 2 cores; the slowest start real vLLM engines and DeepSpeed ranks"
+	@$(RUN) -m pytest
+
+check: setup
+	@$(RUN) -m ruff format --check $(SOURCES)
+	@$(RUN) -m ruff check $(SOURCES)
+	@$(RUN) -m mypy $(PACKAGES)
+
+format: setup
+	@$(RUN) -m ruff format $(SOURCES)
+	@$(RUN) -m ruff check --fix $(SOURCES)
+
+# Needs uv, and an index (or UV_FIND_LINKS) that has PyTorch's CPU build.
+UV_COMPILE = uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate -q \
+	--python-platform x86_64-manylinux_2_28
+lock:
+	@for device in cpu gpu; do \
+		overrides=""; [ $$device = cpu ] && overrides="--override environment/cpu-overrides.txt"; \
+		$(UV_COMPILE) --extra $$device $$overrides -o environment/$$device.tmp && \
+		{ echo "# Pinned $$device environment for Python 3.11, installed with --no-deps. Made by 'make lock'."; \
+		  cat environment/$$device.tmp; } > environment/$$device.lock; \
+		rm -f environment/$$device.tmp; \
+	done
+
+clean-demo:
+	rm -rf runs/demo

@@ -1,0 +1,38 @@
+"""Small JSON files that notice any changed byte: canonical text plus a checksum of itself."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cache.errors import IntegrityError
+
+CHECKSUM = "sha256"
+
+
+def canonical_json(value: object) -> str:
+    """The one spelling of `value`: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """SHA-256 of the canonical JSON of `value`, in hexadecimal."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def seal(body: Mapping[str, Any]) -> bytes:
+    """Bytes of a document that carries the checksum of its own body."""
+    return (canonical_json({**body, CHECKSUM: digest(body)}) + "\n").encode()
+
+
+def unseal(data: bytes, name: str) -> dict[str, Any]:
+    """Body of a sealed document. Raises IntegrityError naming `name` if one byte differs from what was sealed."""
+    try:
+        body = json.loads(data)
+        sealed = body.pop(CHECKSUM)
+        intact = sealed == digest(body) and data == seal(body)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        intact = False
+    if not intact:
+        raise IntegrityError(f"{name}: altered or truncated: its content does not match its checksum")
+    return dict(body)
