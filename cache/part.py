@@ -48,9 +48,7 @@ class PartData:
         tokenized = TokenizedExample(
             example, self.token_ids[start:stop], self.segments[start:stop], description["origin"]
         )
-        return Record(
-            description["key"], tokenized, self.targets.rows(start, stop), self.token_logprobs[start:stop]
-        )
+        return Record(description["key"], tokenized, self.targets.rows(start, stop), self.token_logprobs[start:stop])
 
 
 def write_arrays(path: Path, records: Sequence[Record], step: float, attributes: dict[str, Any]) -> QuantisationError:

@@ -63,13 +63,13 @@ class LogitStore:
         self.storage = storage
         self.spec = spec
         self.snapshot = snapshot
-        self._commits = tuple(commits)
+        self.commits = tuple(commits)
         self._cache_bytes = cache_bytes
         self._parts: OrderedDict[int, PartData] = OrderedDict()
         self._places: list[tuple[int, int]] = []
         self.examples: list[CommittedExample] = []
         seen: set[str] = set()
-        for part, commit in enumerate(self._commits):
+        for part, commit in enumerate(self.commits):
             for place, example in enumerate(commit.examples):
                 if example.key not in seen:
                     seen.add(example.key)
@@ -125,7 +125,7 @@ class LogitStore:
 
     def info(self) -> StoreInfo:
         """Totals, from the commits alone."""
-        rows = sum(commit.rows for commit in self._commits)
+        rows = sum(commit.rows for commit in self.commits)
 
         def mean(values: Iterator[float]) -> float:
             return sum(values) / rows if rows else float("nan")
@@ -138,27 +138,29 @@ class LogitStore:
             uri=str(self.storage),
             spec=self.spec,
             snapshot=self.snapshot,
-            units=len(self._commits),
+            units=len(self.commits),
             examples=len(self),
             origins=origins,
             quarantined=len(quarantined(self.storage)),
-            tokens=sum(example.tokens for commit in self._commits for example in commit.examples),
+            tokens=sum(example.tokens for commit in self.commits for example in commit.examples),
             rows=rows,
-            bytes=sum(commit.size for commit in self._commits),
-            retained_mass=mean(commit.retained_mass * commit.rows for commit in self._commits),
-            max_abs_error=max((commit.max_abs_error for commit in self._commits), default=0.0),
-            kl=mean(commit.kl * commit.rows for commit in self._commits),
+            bytes=sum(commit.size for commit in self.commits),
+            retained_mass=mean(commit.retained_mass * commit.rows for commit in self.commits),
+            max_abs_error=max((commit.max_abs_error for commit in self.commits), default=0.0),
+            kl=mean(commit.kl * commit.rows for commit in self.commits),
         )
 
     def _part(self, number: int) -> PartData:
         if number in self._parts:
             self._parts.move_to_end(number)
             return self._parts[number]
-        commit = self._commits[number]
+        commit = self.commits[number]
         check_sizes(self.storage, commit)
         part = read_arrays(self.storage.path(commit.part))
         if len(part) != len(commit.examples):
-            raise IntegrityError(f"{self.storage}/{commit.part}: holds {len(part)} examples, not {len(commit.examples)}")
+            raise IntegrityError(
+                f"{self.storage}/{commit.part}: holds {len(part)} examples, not {len(commit.examples)}"
+            )
         self._parts[number] = part
         while len(self._parts) > 1 and sum(held.nbytes for held in self._parts.values()) > self._cache_bytes:
             self._parts.popitem(last=False)

@@ -51,9 +51,7 @@ def render(example: Example, tokenizer: Tokenizer) -> TokenizedExample:
     if tokenizer.eos_token_id is not None:
         ids = np.append(ids, np.uint32(tokenizer.eos_token_id))
         spoken = np.append(spoken, np.uint8(Segment.RESPONSE))
-    return TokenizedExample(
-        example, np.concatenate([prompt.tokens, ids]), np.concatenate([prompt.segments, spoken])
-    )
+    return TokenizedExample(example, np.concatenate([prompt.tokens, ids]), np.concatenate([prompt.segments, spoken]))
 
 
 def split_response(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, marker: str) -> npt.NDArray[np.uint8]:

@@ -62,7 +62,9 @@ def main() -> None:
     if stamp.exists() and stamp.read_text() == wanted:
         return
     packages = sum(1 for line in lock.read_text().splitlines() if "==" in line)
-    print(f"environment: installing {packages} packages for {device} into {VENV.name} (2 to 4 minutes, once)", flush=True)
+    print(
+        f"environment: installing {packages} packages for {device} into {VENV.name} (2 to 4 minutes, once)", flush=True
+    )
     started = time.monotonic()
     if not (VENV / "bin" / "python").exists():
         venv.create(VENV, with_pip=True)

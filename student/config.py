@@ -3,13 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Settings(BaseModel):
-    """Base of all job settings: frozen, unknown keys refused, defaults checked too."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+from cache.settings import Settings
 
 
 class DataSettings(Settings):
@@ -51,10 +47,20 @@ class ModelSettings(Settings):
 
 
 class LossSettings(Settings):
-    """objective: what is minimised. hard_label_weight: share of hard-label cross-entropy mixed into forward_kl."""
+    """objective: what is minimised. hard_label_weight: share of hard-label cross-entropy mixed into forward_kl.
+
+    on_prompt: learn the prompt's tokens too, as in pretraining; hard labels only, since a store has no targets there.
+    """
 
     objective: Literal["forward_kl", "hard_label"] = "forward_kl"
     hard_label_weight: float = Field(0.0, ge=0, le=1)
+    on_prompt: bool = False
+
+    @model_validator(mode="after")
+    def _prompt_has_no_targets(self) -> Self:
+        if self.on_prompt and self.objective != "hard_label":
+            raise ValueError('on_prompt needs objective = "hard_label": a store holds no targets for prompts')
+        return self
 
 
 class OptimizerSettings(Settings):
@@ -108,7 +114,15 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.data.examples is not None and self.loss.objective != "hard_label":
-            raise ValueError("an examples file holds no teacher; use loss.objective = \"hard_label\" or data.store")
+            raise ValueError('an examples file holds no teacher; use loss.objective = "hard_label" or data.store')
         if self.data.examples is not None and not (self.tokenizer.path or self.tokenizer.vocab_size):
             raise ValueError("an examples file needs tokenizer.path or tokenizer.vocab_size")
         return self
+
+
+class GenerationEvaluation(Settings):
+    """Greedy answers to the first `prompts` different prompts."""
+
+    prompts: int = Field(200, ge=1)
+    max_new_tokens: int = Field(96, ge=1)
+    batch_size: int = Field(100, ge=1)

@@ -19,26 +19,35 @@ from student.config import DataSettings
 
 
 class ExampleSource(Protocol):
-    """A sequence of records whose target rows can be counted without reading them."""
+    """A sequence of records whose sizes are known without reading them.
+
+    tokens, rows: int64 [examples], all tokens of each and those rows that carry a loss. left_out: examples that do not fit.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    left_out: int
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> Record: ...
-    def rows(self, i: int) -> int:
-        """Rows of example i that carry a loss."""
-        ...
 
 
 class StoreSource:
     """The examples of a store's snapshot that a run asks for."""
 
-    def __init__(self, store: LogitStore, settings: DataSettings) -> None:
+    def __init__(self, store: LogitStore, settings: DataSettings, on_prompt: bool = False) -> None:
         kinds = set(settings.origins)
         wanted = [i for i, e in enumerate(store.examples) if e.origin.partition("/")[0] in kinds]
-        self._indices = [i for i in wanted if store.examples[i].tokens <= settings.max_tokens and store.examples[i].rows]
+        self._indices = [
+            i for i in wanted if store.examples[i].tokens <= settings.max_tokens and store.examples[i].rows
+        ]
         self.left_out = len(wanted) - len(self._indices)
         self.store = store
         if not self._indices:
             raise StoreError(f"{store.storage}: no example with origin {' or '.join(sorted(kinds))} fits")
+        self.tokens = np.array([store.examples[i].tokens for i in self._indices])
+        rows = [store.examples[i].tokens - 1 if on_prompt else store.examples[i].rows for i in self._indices]
+        self.rows = np.array(rows)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -46,19 +55,20 @@ class StoreSource:
     def __getitem__(self, i: int) -> Record:
         return self.store[self._indices[i]]
 
-    def rows(self, i: int) -> int:
-        return self.store.examples[self._indices[i]].rows
-
 
 class FileSource:
     """Examples with their responses as written; no teacher, so hard labels only."""
 
-    def __init__(self, examples: Sequence[Example], tokenizer: Tokenizer, settings: DataSettings) -> None:
+    def __init__(
+        self, examples: Sequence[Example], tokenizer: Tokenizer, settings: DataSettings, on_prompt: bool = False
+    ) -> None:
         rendered = [render(example, tokenizer) for example in examples]
         self._rendered = [r for r in rendered if len(r.tokens) <= settings.max_tokens and label_rows(r).size]
         self.left_out = len(rendered) - len(self._rendered)
         if not self._rendered:
             raise InputError(f"examples file {settings.examples}: no example has a response that fits max_tokens")
+        self.tokens = np.array([len(r.tokens) for r in self._rendered])
+        self.rows = np.array([label_rows(r, on_prompt).size for r in self._rendered])
 
     def __len__(self) -> int:
         return len(self._rendered)
@@ -68,13 +78,10 @@ class FileSource:
         n = len(example.tokens)
         return Record(example.key, example, empty_targets(n), np.full(n, np.nan, np.float32))
 
-    def rows(self, i: int) -> int:
-        return len(label_rows(self._rendered[i]))
 
-
-def label_rows(tokenized: TokenizedExample) -> npt.NDArray[np.int64]:
-    """Rows whose next token is not part of the prompt, int64 [rows]."""
-    return np.flatnonzero(tokenized.segments[1:] != Segment.PROMPT)
+def label_rows(tokenized: TokenizedExample, on_prompt: bool = False) -> npt.NDArray[np.int64]:
+    """Rows whose next token is learned, int64 [rows]: those of the response, or all with `on_prompt`."""
+    return np.flatnonzero((tokenized.segments[1:] != Segment.PROMPT) | on_prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ class Batch:
         return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
 
 
-def collate(records: Sequence[Record], with_targets: bool) -> Batch:
+def collate(records: Sequence[Record], with_targets: bool, on_prompt: bool = False) -> Batch:
     """Pad on the right: under a causal mask no real token sees the padding, so none needs a mask."""
     length = max(len(record.tokenized.tokens) for record in records)
     input_ids = np.zeros((len(records), length), np.int64)
@@ -105,7 +112,7 @@ def collate(records: Sequence[Record], with_targets: bool) -> Batch:
     for b, record in enumerate(records):
         tokens = record.tokenized.tokens
         input_ids[b, : len(tokens)] = tokens
-        picked = label_rows(record.tokenized)
+        picked = label_rows(record.tokenized, on_prompt)
         if with_targets:
             picked = picked[record.targets.counts[picked] > 0]
             held_ids, held_log_p = _dense(record, picked, width)

@@ -55,8 +55,8 @@ class LossSums:
 class LossModel(nn.Module):
     """A causal language model whose forward returns the loss of a batch.
 
-    The LM head runs only on rows that carry a loss, block by block, and each block is computed anew in the backward
-    pass: the [tokens, vocabulary] matrix never exists. Being inside forward, the head is gathered by ZeRO-3 like any
+    The LM head runs only on rows that carry a loss, block by block, and several blocks are computed anew in the
+    backward pass: the [tokens, vocabulary] matrix never exists. Being inside forward, the head is gathered by ZeRO-3 like any
     other weight.
     """
 
@@ -70,8 +70,10 @@ class LossModel(nn.Module):
         picked = hidden.flatten(0, 1).index_select(0, batch.rows)
         head = self.model.get_output_embeddings()
         size = max(1, BLOCK_ELEMENTS // head.weight.shape[0])
-        sums = [torch.zeros((), device=hidden.device), torch.zeros((), device=hidden.device)]
         columns = (picked, batch.labels, batch.ids, batch.log_p, batch.log_tail)
+        if len(picked) <= size:  # one block may keep its logits: computing them twice would save nothing
+            return LossSums(*self._block(head, *columns))
+        sums = [torch.zeros((), device=hidden.device), torch.zeros((), device=hidden.device)]
         for block in zip(*(column.split(size) for column in columns), strict=True):
             losses = checkpoint(self._block, head, *block, use_reentrant=False)
             sums = [total + part for total, part in zip(sums, losses, strict=True)]

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cache.documents import digest
 from cache.example import Example
+from cache.settings import Settings
 from student.tasks.molecules import (
     NCI_MOLECULES,
     Molecule,
@@ -67,10 +68,8 @@ INSTRUCTIONS: dict[int, tuple[str, tuple[Change, ...]]] = {
 }
 
 
-class DrugEditing(BaseModel):
+class DrugEditing(Settings):
     """Settings of the task, and the task."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["drug_editing"] = "drug_editing"
     molecules: Path = Field(NCI_MOLECULES, description="SMILES file; by default the NCI set that RDKit ships")

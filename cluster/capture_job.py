@@ -1,0 +1,137 @@
+"""The capture driver: what is missing, who captures it, what it came to."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cache.commits import (
+    SPEC,
+    committed_units,
+    create_store,
+    quarantine,
+    quarantined,
+    read_commit,
+    read_spec,
+    take_snapshot,
+)
+from cache.example import TokenizedExample
+from cache.examples_file import read_examples
+from cache.storage import LocalStorage
+from cluster.actors import start_worker
+from cluster.config import CaptureSettings
+from cluster.dispatch import dispatch, wait_ready
+from cluster.outputs import hardware, read_json, write_json
+from cluster.progress import bar
+from cluster.ray_session import cluster_has_gpus, ray_session
+from teacher_serving.capture import Plan, UnitSummary, plan_capture
+from teacher_serving.identity import describe
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOutcome:
+    """What one run of the job did. seconds: from the first unit given out to the last committed, engines started."""
+
+    examples: int
+    captured: int
+    refused: int
+    rows: int
+    seconds: float
+    start_seconds: float
+    snapshot: int
+
+
+def run_capture(settings: CaptureSettings) -> CaptureOutcome:
+    """Capture what the store lacks, then take a snapshot. Running it again is resuming it."""
+    examples = read_examples(settings.examples)[: settings.limit]
+    spec, folder, tokenizer = describe(settings.teacher, settings.targets, settings.generation)
+    plan = plan_capture(examples, tokenizer, settings.score, settings.generation, settings.teacher.max_tokens)
+    storage = LocalStorage(settings.store)
+    create_store(storage, spec)
+    for key, (example_id, reason) in plan.refused.items():
+        quarantine(storage, key, example_id, reason)
+    units = missing_units(plan, storage, settings.unit_size)
+    log = RunLog(settings)
+    if units:
+        with ray_session(settings.address, settings.actors * settings.engine.cpu_threads):
+            on_gpu = cluster_has_gpus()
+            count = min(settings.actors, len(units))
+            print(f"capture: starting {count} engine{'s' if count > 1 else ''}", flush=True)
+            started = time.monotonic()
+            start = partial(start_worker, settings, str(folder), spec, tokenizer, on_gpu)
+            workers = [start() for _ in range(count)]
+            wait_ready(workers)
+            log.start_seconds = time.monotonic() - started
+            _capture_units(start, workers, units, log, len(plan.wanted))
+    snapshot = take_snapshot(storage)
+    return CaptureOutcome(
+        len(plan.wanted), log.examples, len(plan.refused), log.rows, log.seconds, log.start_seconds, snapshot.number
+    )
+
+
+def preview(settings: CaptureSettings) -> str:
+    """What a run would do, without an engine and without writing anything."""
+    examples = read_examples(settings.examples)[: settings.limit]
+    spec, _, tokenizer = describe(settings.teacher, settings.targets, settings.generation)
+    plan = plan_capture(examples, tokenizer, settings.score, settings.generation, settings.teacher.max_tokens)
+    storage = LocalStorage(settings.store)
+    if storage.size(SPEC) is not None:
+        read_spec(storage).require_same(spec, str(storage))
+    units = missing_units(plan, storage, settings.unit_size)
+    return (
+        f"fingerprint {spec.fingerprint}\n{len(plan.wanted):,} examples wanted, {len(plan.refused):,} refused, "
+        f"{sum(map(len, units)):,} missing in {len(units):,} units"
+    )
+
+
+def missing_units(plan: Plan, storage: LocalStorage, unit_size: int) -> list[list[TokenizedExample]]:
+    """Units of wanted examples that no commit holds, in the order of the plan."""
+    held = {e.key for unit in committed_units(storage) for e in read_commit(storage, unit).examples}
+    held |= set(quarantined(storage))
+    missing = [item for key, item in plan.wanted.items() if key not in held]
+    return [missing[start : start + unit_size] for start in range(0, len(missing), unit_size)]
+
+
+class RunLog:
+    """Rows and seconds of this run, kept in a file beside the store with those of earlier runs that were cut off."""
+
+    def __init__(self, settings: CaptureSettings) -> None:
+        self._path = capture_log(settings.store)
+        self._job = settings.model_dump(mode="json")
+        self._earlier = read_json(self._path)["runs"] if self._path.exists() else []
+        self._started = 0.0
+        self.examples = self.rows = 0
+        self.seconds = self.start_seconds = 0.0
+
+    def begin(self) -> None:
+        self._started = time.monotonic()
+
+    def add(self, summary: UnitSummary) -> None:
+        self.seconds = time.monotonic() - self._started
+        if summary.won:
+            self.examples += summary.examples
+            self.rows += summary.rows
+        run = {name: getattr(self, name) for name in ("examples", "rows", "seconds", "start_seconds")}
+        write_json(self._path, {"job": self._job, "hardware": hardware(), "runs": [*self._earlier, run]})
+
+
+def capture_log(store: Path) -> Path:
+    """Where the runs that filled a store are told."""
+    return store.with_name(f"{store.name}.capture.json")
+
+
+def _capture_units(
+    start: Callable[[], Any], workers: Sequence[Any], units: list[list[TokenizedExample]], log: RunLog, wanted: int
+) -> None:
+    total = sum(map(len, units))
+    log.begin()
+    with bar("capture", wanted, "examples", initial=wanted - total) as shown:
+
+        def done(number: int, summary: UnitSummary) -> None:
+            log.add(summary)
+            shown.update(len(units[number]))
+            shown.set_postfix_str(f"{log.rows / log.seconds:,.0f} tokens/s")
+
+        dispatch(start, workers, units, done)

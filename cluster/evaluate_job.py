@@ -1,0 +1,43 @@
+"""Evaluate models one after the other; what is done is kept, so that a restart goes on with the next."""
+
+import time
+from typing import Any
+
+import torch
+
+from cache.reader import LogitStore
+from cluster.config import EvaluateSettings
+from cluster.outputs import claim, hardware, read_json, write_json
+from cluster.progress import counter
+from student.evaluate import evaluate_model, teacher_loss
+
+
+def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
+    """Metrics by model. Leaves one file a model, and evaluation.json with what the store itself tells of its teacher."""
+    store = LogitStore.open(str(settings.store), settings.snapshot)
+    claim(settings.output, settings)
+    results: dict[str, Any] = {}
+    for name, path in settings.models.items():
+        file = settings.output / f"{name}.json"
+        if not file.exists():
+            started = time.monotonic()
+            metrics = evaluate_model(
+                path,
+                store,
+                settings.task,
+                settings.generation,
+                lambda what, name=name: counter(f"{name} {what}", "examples"),
+            )
+            write_json(file, {**metrics, "seconds": time.monotonic() - started})
+        results[name] = read_json(file)
+    scored = [record for record in store if record.tokenized.origin == "scored"]
+    summary = {
+        "models": {name: {k: v for k, v in metrics.items() if k != "answers"} for name, metrics in results.items()},
+        "stored_teacher_loss": teacher_loss(scored),
+        "snapshot": store.snapshot,
+        "fingerprint": store.spec.fingerprint,
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+    }
+    write_json(settings.output / "evaluation.json", summary)
+    return summary

@@ -1,0 +1,25 @@
+"""Build the examples of a task, once."""
+
+import time
+from typing import Any
+
+from cache.examples_file import write_examples
+from cluster.config import ExamplesSettings
+from cluster.outputs import claim, read_json, write_json
+from cluster.progress import counter
+
+
+def run_examples(settings: ExamplesSettings) -> dict[str, Any]:
+    """Write one file a split. Returns the number of examples in each."""
+    done = settings.output / "examples.json"
+    if not done.exists():
+        started = time.monotonic()
+        splits = settings.task.build(counter("examples", "molecules"))
+        claim(settings.output, settings)
+        for name, examples in splits.items():
+            write_examples(settings.output / f"{name}.jsonl", examples)
+        counts = {name: len(examples) for name, examples in splits.items()}
+        write_json(done, {"examples": counts, "seconds": time.monotonic() - started})
+    else:
+        claim(settings.output, settings)
+    return dict(read_json(done))

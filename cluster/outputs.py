@@ -1,0 +1,67 @@
+"""What a command leaves beside its output: the resolved job, and how long it took. Written whole or not at all."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cache.errors import InputError
+from cache.settings import Settings
+
+
+def write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(json.dumps(value, indent=1, default=str))
+    os.replace(draft, path)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file. Raises InputError where it is absent or broken."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the command that makes it first") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+
+
+def claim(output: Path, job: Settings) -> None:
+    """Make `output` the folder of this job. Refuses, naming the keys, where it holds another job's work."""
+    path = output / "job.json"
+    wanted = job.model_dump(mode="json")
+    if path.exists():
+        changed = _differences(read_json(path), wanted)
+        if changed:
+            raise InputError(
+                f"{output} holds the work of a job with other settings ({'; '.join(changed)}); "
+                "give another output, or remove the folder"
+            )
+        return
+    write_json(path, wanted)
+
+
+def hardware() -> str:
+    """The machine, in words, for result files."""
+    import torch
+
+    name = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+            break
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{os.cpu_count()} x {name}" + "".join(f", {gpu}" for gpu in gpus)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: was {before!r}, now {after!r}")
+    return found

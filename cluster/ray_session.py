@@ -1,0 +1,44 @@
+"""Joining Ray: an embedded one for a single machine, or the cluster at an address."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from cache.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def ray_session(address: str | None, cpus: int) -> Iterator[None]:
+    """Ray for the length of a job. An embedded Ray offers at least `cpus`, so that a small machine shares, not waits.
+
+    Inside `ray job submit` the address comes from the environment. An embedded Ray ends with the job.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray would otherwise rewrite the accelerator variables of processes that ask for no GPU.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options = {"num_cpus": max(cpus, os.cpu_count() or 1), "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(
+            address=address,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}} if address == "local" else None,
+            **options,
+        )
+    except (ConnectionError, ValueError) as error:
+        raise InputError(f"no Ray answers at {address!r}: {error}; start a head, or leave the address out") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_has_gpus() -> bool:
+    return bool(ray.cluster_resources().get("GPU", 0) > 0)

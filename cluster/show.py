@@ -1,0 +1,77 @@
+"""Stores and results as text for a terminal."""
+
+from typing import Any
+
+import numpy as np
+
+from cache.errors import InputError
+from cache.example import Segment
+from cache.reader import LogitStore, StoreInfo
+
+
+def store_summary(info: StoreInfo) -> str:
+    """What `logitbank inspect` prints."""
+    spec = info.spec
+    sampling = spec.sampling
+    written = (
+        f"{sampling.samples} a prompt, temperature {sampling.temperature}, top-p {sampling.top_p}, seed {sampling.seed}"
+        if sampling
+        else "none"
+    )
+    origins = ", ".join(f"{count:,} {origin}" for origin, count in sorted(info.origins.items()))
+    snapshot = f"snapshot {info.snapshot}" if info.snapshot else "not pinned: no snapshot yet"
+    rows = [
+        ("store", f"{info.uri} ({snapshot})"),
+        ("fingerprint", spec.fingerprint),
+        ("teacher", f"{spec.teacher} ({spec.dtype}, {spec.weights[:23]})"),
+        ("vocabulary", f"{spec.vocab_size:,} logits, {spec.tokenizer_size:,} ids of the tokenizer"),
+        ("targets", f"{spec.targets.mode}, k = {spec.targets.k}, step {spec.targets.step} nats"),
+        ("responses", f"written by the teacher: {written}"),
+        ("units", f"{info.units:,}"),
+        ("examples", f"{info.examples:,} ({origins}); {info.quarantined:,} in quarantine"),
+        ("tokens", f"{info.tokens:,}, of which {info.rows:,} carry a target"),
+        ("bytes", f"{info.bytes:,}"),
+        ("bytes/token", f"{info.bytes_per_token:.1f} (all files of the parts, a token with a target)"),
+        ("retained mass", f"{info.retained_mass:.4f}"),
+        ("quantisation", f"KL {info.kl:.1e} nats, at most {info.max_abs_error:.3f} nats a value"),
+    ]
+    return "\n".join(f"{name:<14} {value}" for name, value in rows)
+
+
+def example_rows(store: LogitStore, key: str, width: int = 5) -> str:
+    """One example, token by token: what came next, and what the teacher expected."""
+    try:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(store.spec.teacher)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the teacher's tokenizer cannot be loaded from {store.spec.teacher!r}: {error}") from error
+
+    def text(token: int) -> str:
+        return repr(tokenizer.decode([token]))
+
+    record = store[store.find(key)]
+    tokens, segments, targets = record.tokenized.tokens, record.tokenized.segments, record.targets
+    lines = [f"{record.key}  {record.tokenized.origin}  example {record.tokenized.example.id}"]
+    for t, token in enumerate(tokens):
+        line = f"{t:>5} {Segment(int(segments[t])).name.lower():<9} {text(int(token)):<16}"
+        if t and targets.counts[t - 1]:
+            row = targets.rows(t - 1, t)
+            top = [
+                f"{text(int(i))} {np.exp(p):.3f}" for i, p in zip(row.ids[:width], row.logprobs[:width], strict=True)
+            ]
+            line += f" p {np.exp(record.token_logprobs[t]):.3f}   {'  '.join(top)}  rest {np.exp(row.log_tail[0]):.3f}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def metrics_table(models: dict[str, dict[str, Any]]) -> str:
+    """Models as columns, metrics as rows."""
+    names = list(models)
+    keys = [key for key in next(iter(models.values())) if key not in ("answers", "seconds", "rows")]
+    lines = [f"{'':<24}" + "".join(f"{name:>12}" for name in names)]
+    for key in keys:
+        values = [models[name].get(key) for name in names]
+        cells = [f"{v:>12,}" if isinstance(v, int) else f"{v:>12.4f}" if v is not None else f"{'':>12}" for v in values]
+        lines.append(f"{key:<24}" + "".join(cells))
+    return "\n".join(lines)

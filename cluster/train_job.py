@@ -1,0 +1,131 @@
+"""Start the ranks of a training run with Ray Train, show their progress, and restart them when one is lost."""
+
+import json
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from cache.errors import LogitbankError
+from cache.examples_file import read_examples
+from cache.reader import LogitStore
+from cluster.outputs import claim, hardware, read_json, write_json
+from cluster.progress import bar
+from cluster.ray_session import cluster_has_gpus, ray_session
+from student.config import TrainSettings
+from student.tokenizer import load_tokenizer
+from student.train import METRICS, RESULT, steps_done
+
+# Ranks on a CPU share one machine: one thread each, and the allocator told to keep its buffers.
+RANK_ON_CPU = {
+    "DS_ACCELERATOR": "cpu",
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]:
+    """Train to the end, from wherever an earlier run stopped. Returns the content of training.json."""
+    result = settings.output / RESULT
+    if result.exists():
+        claim(settings.output, settings)
+        return dict(read_json(result))
+    check_inputs(settings)
+    claim(settings.output, settings)
+    started = time.monotonic()
+    with ray_session(address, settings.run.ranks + 1):
+        _fit(settings, cluster_has_gpus())
+    finished = dict(read_json(result))
+    finished |= {"hardware": hardware(), "wall_seconds_last_run": time.monotonic() - started}
+    write_json(result, finished)
+    return finished
+
+
+def check_inputs(settings: TrainSettings) -> None:
+    """Raise for what can be seen to be wrong before any rank starts."""
+    tokenizer = settings.tokenizer.path
+    if settings.data.store is not None:
+        store = LogitStore.open(str(settings.data.store), settings.data.snapshot)
+        tokenizer = tokenizer or store.spec.teacher
+    elif settings.data.examples is not None:
+        read_examples(settings.data.examples)
+    if tokenizer:
+        load_tokenizer(tokenizer)
+
+
+def _fit(settings: TrainSettings, on_gpu: bool) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    trainer = TorchTrainer(
+        _rank,
+        train_loop_config={"settings": settings.model_dump(mode="json")},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=settings.run.ranks, use_gpu=on_gpu, resources_per_worker=None),
+        run_config=RunConfig(
+            # Ray Train would otherwise resume its own state from a name that was used before; ours is the checkpoint.
+            name=uuid.uuid4().hex,
+            storage_path=str(settings.output / "ray"),
+            failure_config=FailureConfig(max_failures=settings.run.max_failures),
+            worker_runtime_env={"env_vars": {} if on_gpu else RANK_ON_CPU},
+        ),
+    )
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(settings, over), daemon=True)
+    watcher.start()
+    try:
+        trainer.fit()
+    except Exception as error:
+        raise _own_error(error) or error from None
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _rank(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    from student.train import train
+
+    train(TrainSettings.model_validate(config["settings"]))
+
+
+def _watch(settings: TrainSettings, over: threading.Event) -> None:
+    """Draw the progress that rank 0 writes to its metrics file."""
+    path = settings.output / METRICS
+    done = steps_done(settings.output)
+    with bar(settings.output.name, settings.run.steps, "steps", initial=done) as shown:
+        while not over.wait(0.5):
+            last = _last_line(path)
+            if last and last["step"] != shown.n:
+                shown.set_postfix_str(f"loss {last['objective']:.3f}, {last['tokens'] / last['seconds']:,.0f} tokens/s")
+                shown.update(last["step"] - shown.n)
+        last = _last_line(path)
+        if last:
+            shown.update(last["step"] - shown.n)
+
+
+def _last_line(path: Path) -> dict[str, Any] | None:
+    """The newest complete line, or None."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            lines = file.read().split(b"\n")[:-1]
+        return dict(json.loads(lines[-1])) if lines else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _own_error(error: BaseException) -> LogitbankError | None:
+    """The project's own error inside Ray Train's, where a rank raised one."""
+    for inner in getattr(error, "worker_failures", {}).values():
+        seen: BaseException | None = inner
+        while seen is not None:
+            if isinstance(seen, LogitbankError):
+                return seen
+            cause = getattr(seen, "cause", None) or getattr(seen, "_base_exc", None) or seen.__cause__
+            seen = cause if isinstance(cause, BaseException) else None
+    return None

@@ -1,0 +1,46 @@
+"""Settings of a teacher and of what it is asked. Those that change content are told apart from those for speed."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cache.settings import Settings
+
+
+class TeacherSettings(Settings):
+    """The model, and the engine that runs it. dtype "auto" is the one its configuration names."""
+
+    model: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_tokens: int = Field(2048, ge=2, description="longest example; longer ones go to quarantine")
+    trust_remote_code: bool = False
+
+
+class EngineSettings(Settings):
+    """How the teacher runs. Changes speed only."""
+
+    kind: Literal["vllm", "transformers"] = "vllm"
+    tensor_parallel: int = Field(1, ge=1)
+    batched_tokens: int = Field(2048, ge=64, description="tokens of one forward pass; bounds the memory of its logits")
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
+    cpu_threads: int = Field(1, ge=1, description="threads of one engine where there is no GPU")
+
+
+class TargetSettings(Settings):
+    """What is kept of each distribution."""
+
+    mode: Literal["topk"] = "topk"
+    k: int = Field(64, ge=1)
+    step: float = Field(0.05, gt=0, le=1, description="quantisation step of log-probabilities in nats")
+
+
+class GenerationSettings(Settings):
+    """Responses that the teacher writes itself, with the targets of every token of them."""
+
+    samples: int = Field(1, ge=1, description="responses for each prompt")
+    examples: int | None = Field(None, ge=1, description="only for the first so many examples; all if not given")
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(256, ge=1)
+    seed: int = Field(0, ge=0)
+    answer_marker: str = Field("", description="text that separates the rationale from the response")
