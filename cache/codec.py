@@ -30,7 +30,7 @@ def encode_gaps(targets: SparseTargets, step: float) -> npt.NDArray[np.uint16]:
     """Gaps uint16 [entries]. Raises InputError where a log-probability is too far below its neighbour to be held."""
     levels = np.rint(-targets.logprobs.astype(np.float64) / step)
     levels = np.maximum(levels, 0).astype(np.int64)
-    gaps = np.diff(levels, prepend=0)
+    gaps: npt.NDArray[np.int64] = np.diff(levels, prepend=0)
     firsts = targets.offsets[:-1][targets.counts > 0]
     gaps[firsts] = levels[firsts]
     if len(gaps) and gaps.max() > GREATEST_GAP:

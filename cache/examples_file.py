@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
     draft = path.with_name(path.name + ".tmp")
     with draft.open("w", encoding="utf-8") as file:
         for example in examples:
-            fields = {"id": example.id, "messages": list(example.messages)}
-            fields |= {"rationale": example.rationale, "response": example.response, "metadata": example.metadata}
+            fields = {**asdict(example), "messages": list(example.messages)}
             file.write(json.dumps(fields, ensure_ascii=False) + "\n")
     draft.replace(path)
 

@@ -77,7 +77,7 @@ def create_array(group: zarr.Group, layout: ArrayLayout, data: np.ndarray[Any, A
     shard = max(1, -(-len(data) // layout.chunk)) * layout.chunk
     pcodec = layout.codec == "pcodec"
     with numcodecs_allowed():
-        serializer = PCodec(level=8) if pcodec else "auto"
+        serializer: Any = PCodec(level=8) if pcodec else "auto"
     array = group.create_array(
         layout.name,
         shape=(len(data),),

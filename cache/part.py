@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def write_arrays(path: Path, records: Sequence[Record], step: float, attributes:
     gaps = encode_gaps(targets, step)
     error = quantisation_error(targets, decode_gaps(gaps, targets.offsets, targets.log_tail, step))
     descriptions = [_describe(record) for record in records]
-    values = {
+    values: dict[layout.ArrayLayout, npt.NDArray[Any]] = {
         layout.TOKEN_OFFSETS: _offsets([len(record.tokenized.tokens) for record in records]),
         layout.DESCRIPTION_OFFSETS: _offsets([len(text) for text in descriptions]),
         layout.DESCRIPTIONS: np.frombuffer(b"".join(descriptions), np.uint8),
@@ -101,7 +102,7 @@ def read_arrays(path: Path) -> PartData:
     if not lengths_agree:
         raise IntegrityError(f"{path}: the lengths of its arrays contradict each other")
     text = values[layout.DESCRIPTIONS].tobytes()
-    bounds = zip(description_offsets[:-1], description_offsets[1:], strict=True)
+    bounds = pairwise(description_offsets)
     return PartData(
         token_offsets=token_offsets,
         descriptions=[json.loads(text[start:stop]) for start, stop in bounds],

@@ -168,7 +168,7 @@ class LogitStore:
 
 
 def check_sizes(storage: LocalStorage, commit: Commit) -> None:
-    """Raise IntegrityError unless every file of a part exists at its length: Zarr reads an absent one as fill values."""
+    """Raise IntegrityError unless every file of a part exists at its length: Zarr reads an absent one as fill."""
     for name, file in commit.files.items():
         size = storage.size(name)
         if size is None:

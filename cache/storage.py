@@ -43,7 +43,7 @@ class LocalStorage:
     def list(self, folder: str, suffix: str = "") -> list[str]:
         """Sorted names of the entries directly in `folder`, unfinished writes left out."""
         try:
-            names = os.listdir(self.path(folder))
+            names = [path.name for path in self.path(folder).iterdir()]
         except FileNotFoundError:
             return []
         return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))

@@ -100,7 +100,8 @@ class RunLog:
     def __init__(self, settings: CaptureSettings) -> None:
         self._path = capture_log(settings.store)
         self._job = settings.model_dump(mode="json")
-        self._earlier = read_json(self._path)["runs"] if self._path.exists() else []
+        self._hardware = hardware()
+        self._earlier: list[dict[str, Any]] = read_json(self._path)["runs"] if self._path.exists() else []
         self._started = 0.0
         self.examples = self.rows = 0
         self.seconds = self.start_seconds = 0.0
@@ -114,7 +115,7 @@ class RunLog:
             self.examples += summary.examples
             self.rows += summary.rows
         run = {name: getattr(self, name) for name in ("examples", "rows", "seconds", "start_seconds")}
-        write_json(self._path, {"job": self._job, "hardware": hardware(), "runs": [*self._earlier, run]})
+        write_json(self._path, {"job": self._job, "hardware": self._hardware, "runs": [*self._earlier, run]})
 
 
 def capture_log(store: Path) -> Path:

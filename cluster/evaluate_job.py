@@ -1,6 +1,8 @@
 """Evaluate models one after the other; what is done is kept, so that a restart goes on with the next."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from student.evaluate import evaluate_model, teacher_loss
 
 
 def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
-    """Metrics by model. Leaves one file a model, and evaluation.json with what the store itself tells of its teacher."""
+    """Metrics by model. Leaves a file a model, and evaluation.json with what the store tells of its teacher."""
     store = LogitStore.open(str(settings.store), settings.snapshot)
     claim(settings.output, settings)
     results: dict[str, Any] = {}
@@ -21,13 +23,7 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
         file = settings.output / f"{name}.json"
         if not file.exists():
             started = time.monotonic()
-            metrics = evaluate_model(
-                path,
-                store,
-                settings.task,
-                settings.generation,
-                lambda what, name=name: counter(f"{name} {what}", "examples"),
-            )
+            metrics = evaluate_model(path, store, settings.task, settings.generation, partial(_progress, name))
             write_json(file, {**metrics, "seconds": time.monotonic() - started})
         results[name] = read_json(file)
     scored = [record for record in store if record.tokenized.origin == "scored"]
@@ -41,3 +37,7 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     }
     write_json(settings.output / "evaluation.json", summary)
     return summary
+
+
+def _progress(model: str, what: str) -> Callable[[int, int], None]:
+    return counter(f"{model} {what}", "examples")

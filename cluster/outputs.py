@@ -15,7 +15,7 @@ def write_json(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_text(json.dumps(value, indent=1, default=str))
-    os.replace(draft, path)
+    draft.replace(path)
 
 
 def read_json(path: Path) -> Any:

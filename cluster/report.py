@@ -1,7 +1,6 @@
 """Gather what jobs left behind into results.json, a table on the terminal and one self-contained HTML page."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def run_report(settings: ReportSettings) -> str:
     page = _page(settings, store, evaluation, trainings, captures, stage_seconds)
     draft = settings.output / ".report.html.tmp"
     draft.write_text(page)
-    os.replace(draft, settings.output / "report.html")
+    draft.replace(settings.output / "report.html")
     stages = "\n".join(f"{name:<24}{seconds:>12.0f} s" for name, seconds in stage_seconds.items())
     return "\n".join(
         [

@@ -33,7 +33,7 @@ def choose_device() -> str:
     if asked:
         return asked
     smi = shutil.which("nvidia-smi")
-    if smi and subprocess.run([smi, "-L"], capture_output=True).stdout.startswith(b"GPU"):
+    if smi and subprocess.run([smi, "-L"], capture_output=True, check=False).stdout.startswith(b"GPU"):
         return "gpu"
     return "cpu"
 
@@ -50,7 +50,9 @@ def check_platform() -> None:
 
 def pip_install(lock: Path, *extra: str) -> bool:
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-deps"]
-    return subprocess.run([*pip, "--quiet", "--progress-bar", "off", "-r", str(lock), *extra]).returncode == 0
+    return (
+        subprocess.run([*pip, "--quiet", "--progress-bar", "off", "-r", str(lock), *extra], check=False).returncode == 0
+    )
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from student.config import DataSettings
 class ExampleSource(Protocol):
     """A sequence of records whose sizes are known without reading them.
 
-    tokens, rows: int64 [examples], all tokens of each and those rows that carry a loss. left_out: examples that do not fit.
+    tokens, rows: int64 [examples], all tokens of each and rows that carry a loss. left_out: examples that do not fit.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -88,7 +88,7 @@ def label_rows(tokenized: TokenizedExample, on_prompt: bool = False) -> npt.NDAr
 class Batch:
     """A micro-batch of B examples padded on the right to length L, and its R rows that carry a loss.
 
-    input_ids int64 [B, L]. rows int64 [R]: positions in the flattened [B * L]. labels int64 [R]: the token that follows.
+    input_ids int64 [B, L]. rows int64 [R]: positions in the flattened [B * L]. labels int64 [R]: the next token.
     ids int64 [R, K], log_p float32 [R, K] (-inf where padded), log_tail float32 [R]; K = 0 without a teacher.
     """
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ class Engine:
             previous = read_progress(folder)
             draft = folder / f"{PROGRESS}.tmp"
             draft.write_text(json.dumps({"step": step, **progress}))
-            os.replace(draft, folder / PROGRESS)
+            draft.replace(folder / PROGRESS)
             if previous and previous["step"] != step:
                 remove_tree(folder / f"step-{previous['step']}")
         dist.barrier()

@@ -70,7 +70,8 @@ def evaluate_targets(
         ]
         rows += len(batch.rows)
         progress(min(start + batch_size, len(order)), len(order))
-    return HeldoutMetrics(*(float(total) for total in sums / rows), rows)
+    loss, divergence, agreement = (float(total) for total in sums / rows)
+    return HeldoutMetrics(loss, divergence, agreement, rows)
 
 
 def teacher_loss(records: Sequence[Record]) -> float:

@@ -1,4 +1,4 @@
-"""Losses of rows of logits. Pure functions of tensors; each returns one loss a row and leaves the reduction to others."""
+"""Losses of rows of logits. Pure functions of tensors, each one loss a row; the reduction is left to others."""
 
 import torch
 from torch import Tensor

@@ -55,9 +55,9 @@ class LossSums:
 class LossModel(nn.Module):
     """A causal language model whose forward returns the loss of a batch.
 
-    The LM head runs only on rows that carry a loss, block by block, and several blocks are computed anew in the
-    backward pass: the [tokens, vocabulary] matrix never exists. Being inside forward, the head is gathered by ZeRO-3 like any
-    other weight.
+    The LM head runs only on rows that carry a loss, block by block; where there are several blocks, each is computed
+    anew in the backward pass, so the [tokens, vocabulary] matrix never exists. Being inside forward, the head is
+    gathered by ZeRO-3 like any other weight.
     """
 
     def __init__(self, model: PreTrainedModel, settings: LossSettings) -> None:

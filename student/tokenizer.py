@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from cache.errors import InputError
@@ -29,7 +29,11 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 def learn_tokenizer(examples: Iterable[Example], vocab_size: int) -> PreTrainedTokenizerBase:
     """A byte-level BPE of at most `vocab_size` ids over all text of the examples. The same input gives the same ids."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Split at white space alone: merges may then cross punctuation, which formulas and SMILES are full of.
+    words = pre_tokenizers.Split(Regex(r" ?\S+|\s"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

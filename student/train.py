@@ -1,7 +1,6 @@
 """The training loop of one rank. Needs RANK, WORLD_SIZE and MASTER_ADDR set; who starts the ranks is no matter here."""
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,7 +69,7 @@ def train(settings: TrainSettings) -> TrainResult:
         save_tokenizer(tokenizer, folder)
         draft = settings.output / f"{RESULT}.tmp"
         draft.write_text(json.dumps(asdict(result), indent=1))
-        os.replace(draft, settings.output / RESULT)
+        draft.replace(settings.output / RESULT)
     dist.barrier()
     return result
 
@@ -83,7 +82,8 @@ def _open_data(settings: TrainSettings) -> tuple[StoreSource | FileSource, PreTr
         if len(tokenizer) != store.spec.tokenizer_size:
             raise SpecMismatchError(
                 f"store {settings.data.store} was captured with a tokenizer of {store.spec.tokenizer_size} ids, "
-                f"{settings.tokenizer.path or store.spec.teacher} has {len(tokenizer)}; set tokenizer.path to the teacher's"
+                f"{settings.tokenizer.path or store.spec.teacher} has {len(tokenizer)}; "
+                "set tokenizer.path to the teacher's"
             )
         return StoreSource(store, settings.data, settings.loss.on_prompt), tokenizer, store.spec.vocab_size
     assert settings.data.examples is not None

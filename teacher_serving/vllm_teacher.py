@@ -115,13 +115,13 @@ class VllmTeacher:
 
     def _run(self, sequences: Sequence[npt.NDArray[np.uint32]], params: list[Any]) -> list[Any]:
         prompts: list[Mapping[str, Any]] = [{"prompt_token_ids": tokens.tolist()} for tokens in sequences]
-        return list(self._llm.generate(prompts, params, use_tqdm=False))  # type: ignore[arg-type]
+        return list(self._llm.generate(prompts, params, use_tqdm=False))
 
 
 def _rectangle(
     flat: Any, start: int, stop: int, k: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Positions start:stop of vLLM's flat log-probabilities: the token's own [n], and the top k's ids and values [n, k].
+    """Positions start:stop of vLLM's flat log-probabilities: own values [n], and top ids and values [n, k].
 
     Each position holds the token itself first, then the k largest in falling order.
     """

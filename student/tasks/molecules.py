@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rdkit import Chem, DataStructs, RDConfig, rdBase
-from rdkit.Chem import Crippen, Descriptors, Lipinski, rdFingerprintGenerator
+from rdkit.Chem import QED, rdFingerprintGenerator, rdMolDescriptors
 from rdkit.Chem.Draw import rdMolDraw2D
 
 from cache.errors import InputError
@@ -14,11 +14,11 @@ from cache.errors import InputError
 NCI_MOLECULES = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
 
 PROPERTIES = {
-    "LogP": Crippen.MolLogP,
-    "QED": Descriptors.qed,
-    "TPSA": Descriptors.TPSA,
-    "acceptors": Lipinski.NumHAcceptors,
-    "donors": Lipinski.NumHDonors,
+    "LogP": lambda mol: rdMolDescriptors.CalcCrippenDescriptors(mol)[0],
+    "QED": QED.qed,
+    "TPSA": rdMolDescriptors.CalcTPSA,
+    "acceptors": rdMolDescriptors.CalcNumHBA,
+    "donors": rdMolDescriptors.CalcNumHBD,
 }
 
 
