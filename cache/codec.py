@@ -52,7 +52,8 @@ def decode_gaps(
     logprobs = (running - np.repeat(before, counts)) * -step
     mass = np.add.reduceat(np.exp(logprobs), firsts)
     head = -np.expm1(log_tail[filled].astype(np.float64))
-    return (logprobs + np.repeat(np.log(head) - np.log(mass), counts)).astype(np.float32)
+    scaled: npt.NDArray[np.float64] = logprobs + np.repeat(np.log(head) - np.log(mass), counts)
+    return scaled.astype(np.float32)
 
 
 def quantisation_error(targets: SparseTargets, decoded: npt.NDArray[np.float32]) -> QuantisationError:

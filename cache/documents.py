@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cache.errors import IntegrityError
@@ -36,3 +37,11 @@ def unseal(data: bytes, name: str) -> dict[str, Any]:
     if not intact:
         raise IntegrityError(f"{name}: altered or truncated: its content does not match its checksum")
     return dict(body)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(json.dumps(value, indent=1, default=str))
+    draft.replace(path)

@@ -17,13 +17,14 @@ from cache.commits import (
     read_spec,
     take_snapshot,
 )
+from cache.documents import write_json
 from cache.example import TokenizedExample
 from cache.examples_file import read_examples
 from cache.storage import LocalStorage
 from cluster.actors import start_worker
 from cluster.config import CaptureSettings
 from cluster.dispatch import dispatch, wait_ready
-from cluster.outputs import hardware, read_json, write_json
+from cluster.outputs import hardware, read_json
 from cluster.progress import bar
 from cluster.ray_session import cluster_has_gpus, ray_session
 from teacher_serving.capture import Plan, UnitSummary, plan_capture
@@ -132,7 +133,7 @@ def _capture_units(
 
         def done(number: int, summary: UnitSummary) -> None:
             log.add(summary)
+            shown.set_postfix_str(f"{log.rows / log.seconds:,.0f} tokens/s", refresh=False)
             shown.update(len(units[number]))
-            shown.set_postfix_str(f"{log.rows / log.seconds:,.0f} tokens/s")
 
         dispatch(start, workers, units, done)

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from cache.documents import write_json
 from cache.reader import LogitStore
 from cluster.config import EvaluateSettings
-from cluster.outputs import claim, hardware, read_json, write_json
+from cluster.outputs import claim, hardware, read_json
 from cluster.progress import counter
 from student.evaluate import evaluate_model, teacher_loss
 

@@ -3,9 +3,10 @@
 import time
 from typing import Any
 
+from cache.documents import write_json
 from cache.examples_file import write_examples
 from cluster.config import ExamplesSettings
-from cluster.outputs import claim, read_json, write_json
+from cluster.outputs import claim, read_json
 from cluster.progress import counter
 
 

@@ -7,15 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cache.documents import write_json
 from cache.errors import InputError
 from cache.settings import Settings
-
-
-def write_json(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps(value, indent=1, default=str))
-    draft.replace(path)
 
 
 def read_json(path: Path) -> Any:

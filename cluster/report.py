@@ -7,13 +7,14 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from cache.documents import write_json
 from cache.example import Example
 from cache.reader import LogitStore
 from cache.targets import SparseTargets
 from cluster import figures
 from cluster.capture_job import capture_log
 from cluster.config import ReportSettings
-from cluster.outputs import hardware, read_json, write_json
+from cluster.outputs import hardware, read_json
 from cluster.show import metrics_table, store_summary
 from student.tasks.task import Pictures, Task
 

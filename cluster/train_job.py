@@ -7,15 +7,17 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
+from cache.documents import write_json
 from cache.errors import LogitbankError
 from cache.examples_file import read_examples
 from cache.reader import LogitStore
-from cluster.outputs import claim, hardware, read_json, write_json
+from cluster.outputs import claim, hardware, read_json
 from cluster.progress import bar
 from cluster.ray_session import cluster_has_gpus, ray_session
 from student.config import TrainSettings
-from student.tokenizer import load_tokenizer
-from student.train import METRICS, RESULT, steps_done
+from student.run_files import METRICS, RESULT, steps_done
 
 # Ranks on a CPU share one machine: one thread each, and the allocator told to keep its buffers.
 RANK_ON_CPU = {
@@ -54,6 +56,8 @@ def check_inputs(settings: TrainSettings) -> None:
     elif settings.data.examples is not None:
         read_examples(settings.data.examples)
     if tokenizer:
+        from student.tokenizer import load_tokenizer
+
         load_tokenizer(tokenizer)
 
 
@@ -74,6 +78,7 @@ def _fit(settings: TrainSettings, on_gpu: bool) -> None:
             worker_runtime_env={"env_vars": {} if on_gpu else RANK_ON_CPU},
         ),
     )
+    print(f"train: starting {settings.run.ranks} ranks from step {steps_done(settings.output)}", flush=True)
     over = threading.Event()
     watcher = threading.Thread(target=_watch, args=(settings, over), daemon=True)
     watcher.start()
@@ -94,18 +99,21 @@ def _rank(config: dict[str, Any]) -> None:
 
 
 def _watch(settings: TrainSettings, over: threading.Event) -> None:
-    """Draw the progress that rank 0 writes to its metrics file."""
+    """Draw the progress that rank 0 writes to its metrics file, from the first step of this run on."""
     path = settings.output / METRICS
     done = steps_done(settings.output)
-    with bar(settings.output.name, settings.run.steps, "steps", initial=done) as shown:
-        while not over.wait(0.5):
-            last = _last_line(path)
-            if last and last["step"] != shown.n:
-                shown.set_postfix_str(f"loss {last['objective']:.3f}, {last['tokens'] / last['seconds']:,.0f} tokens/s")
-                shown.update(last["step"] - shown.n)
+    shown: tqdm[Any] | None = None
+    finished = False
+    while not finished:
+        finished = over.wait(0.5)
         last = _last_line(path)
-        if last:
+        if last and last["step"] > done:
+            shown = shown or bar(settings.output.name, settings.run.steps, "steps", initial=last["step"])
+            rate = last["tokens"] / last["seconds"]
+            shown.set_postfix_str(f"loss {last['objective']:.3f}, {rate:,.0f} tokens/s", refresh=False)
             shown.update(last["step"] - shown.n)
+    if shown is not None:
+        shown.close()
 
 
 def _last_line(path: Path) -> dict[str, Any] | None:

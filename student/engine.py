@@ -1,7 +1,7 @@
 """DeepSpeed around a LossModel: set-up, checkpoints that survive a kill, and export of full weights."""
 
-import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch.distributed as dist
 from deepspeed.ops import __compatible_ops__ as compatible_ops
 from deepspeed.utils import safe_get_full_fp32_param
 
+from cache.documents import write_json
 from student.config import OptimizerSettings, RunSettings
 from student.models import LossModel
-
-PROGRESS = "progress.json"
+from student.run_files import PROGRESS, read_progress
 
 
 def start_ranks() -> None:
@@ -84,11 +84,9 @@ class Engine:
         dist.barrier()
         if dist.get_rank() == 0:
             previous = read_progress(folder)
-            draft = folder / f"{PROGRESS}.tmp"
-            draft.write_text(json.dumps({"step": step, **progress}))
-            draft.replace(folder / PROGRESS)
+            write_json(folder / PROGRESS, {"step": step, **progress})
             if previous and previous["step"] != step:
-                remove_tree(folder / f"step-{previous['step']}")
+                shutil.rmtree(folder / f"step-{previous['step']}", ignore_errors=True)
         dist.barrier()
 
     def load(self, folder: Path) -> dict[str, Any] | None:
@@ -109,15 +107,3 @@ class Engine:
             full = safe_get_full_fp32_param(parameter)
             weights[name] = (parameter if full is None else full).detach().float().cpu().clone()
         return weights
-
-
-def read_progress(folder: Path) -> dict[str, Any] | None:
-    path = folder / PROGRESS
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def remove_tree(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    if folder.exists():
-        folder.rmdir()

@@ -69,7 +69,7 @@ class LossModel(nn.Module):
         hidden = self.model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         picked = hidden.flatten(0, 1).index_select(0, batch.rows)
         head = self.model.get_output_embeddings()
-        size = max(1, BLOCK_ELEMENTS // head.weight.shape[0])
+        size = max(1, BLOCK_ELEMENTS // self.model.config.get_text_config().vocab_size)
         columns = (picked, batch.labels, batch.ids, batch.log_p, batch.log_tail)
         if len(picked) <= size:  # one block may keep its logits: computing them twice would save nothing
             return LossSums(*self._block(head, *columns))

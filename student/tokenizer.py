@@ -29,8 +29,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 def learn_tokenizer(examples: Iterable[Example], vocab_size: int) -> PreTrainedTokenizerBase:
     """A byte-level BPE of at most `vocab_size` ids over all text of the examples. The same input gives the same ids."""
     tokenizer = Tokenizer(models.BPE())
-    # Split at white space alone: merges may then cross punctuation, which formulas and SMILES are full of.
-    words = pre_tokenizers.Split(Regex(r" ?\S+|\s"), behavior="isolated")
+    # Words at white space, digits alone: merges may cross the punctuation that formulas and SMILES are full of.
+    words = pre_tokenizers.Split(Regex(r" ?[^\s\d]+|\d|\s"), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

@@ -3,26 +3,23 @@
 import json
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from transformers import PreTrainedTokenizerBase
 
+from cache.documents import write_json
 from cache.errors import InputError, SpecMismatchError
 from cache.examples_file import read_examples
 from cache.order import examples_at
 from cache.reader import LogitStore
 from student.config import TrainSettings
 from student.data import Batch, ExampleSource, FileSource, StoreSource, collate
-from student.engine import Engine, read_progress, start_ranks
+from student.engine import Engine, start_ranks
 from student.models import LossModel, build_model
+from student.run_files import CHECKPOINTS, METRICS, MODEL, RESULT, continue_metrics
 from student.tokenizer import learn_tokenizer, load_tokenizer, save_tokenizer
-
-RESULT = "training.json"
-METRICS = "metrics.jsonl"
-MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +42,7 @@ def train(settings: TrainSettings) -> TrainResult:
     start_ranks()
     source, tokenizer, vocab_size = _open_data(settings)
     model = build_model(settings.model, vocab_size, tokenizer, settings.run.seed)
+    parameters = model.num_parameters()
     engine = Engine(LossModel(model, settings.loss), settings.optimizer, settings.run)
     tokens, seconds = _loop(engine, source, settings)
     store = source.store if isinstance(source, StoreSource) else None
@@ -55,7 +53,7 @@ def train(settings: TrainSettings) -> TrainResult:
         tokens=tokens,
         seconds=seconds,
         tokens_per_s=tokens / seconds,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=parameters,
         snapshot=store.snapshot if store else None,
         fingerprint=store.spec.fingerprint if store else None,
     )
@@ -67,9 +65,7 @@ def train(settings: TrainSettings) -> TrainResult:
             folder, state_dict={n: w for n, w in weights.items() if not (tied and n == "lm_head.weight")}
         )
         save_tokenizer(tokenizer, folder)
-        draft = settings.output / f"{RESULT}.tmp"
-        draft.write_text(json.dumps(asdict(result), indent=1))
-        draft.replace(settings.output / RESULT)
+        write_json(settings.output / RESULT, asdict(result))
     dist.barrier()
     return result
 
@@ -100,10 +96,10 @@ def _open_data(settings: TrainSettings) -> tuple[StoreSource | FileSource, PreTr
 def _loop(engine: Engine, source: ExampleSource, settings: TrainSettings) -> tuple[int, float]:
     """Run the steps that are left. Returns tokens and seconds over the whole run."""
     run = settings.run
-    checkpoints = settings.output / "checkpoints"
+    checkpoints = settings.output / CHECKPOINTS
     progress = engine.load(checkpoints) or {"step": 0, "tokens": 0, "seconds": 0.0}
     first, tokens, seconds = progress["step"], progress["tokens"], progress["seconds"]
-    log = _open_log(settings.output / METRICS, first) if dist.get_rank() == 0 else None
+    log = continue_metrics(settings.output / METRICS, first) if dist.get_rank() == 0 else None
     started = time.monotonic()
     for step in range(first, run.steps):
         micro_batches, window_rows = _window(source, settings, step)
@@ -146,19 +142,3 @@ def _window(source: ExampleSource, settings: TrainSettings, step: int) -> tuple[
         for start in range(0, run.batch_size, together)
     ]
     return micro_batches, int(source.rows[picked].sum())
-
-
-def _open_log(path: Path, step: int):  # type: ignore[no-untyped-def]
-    """The metrics file with all lines after `step` cut off: they belong to work that is done anew."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
-    file.writelines(f"{line}\n" for line in kept)
-    return file
-
-
-def steps_done(output: Path) -> int:
-    """Steps that a restart would not repeat."""
-    progress = read_progress(output / "checkpoints")
-    return progress["step"] if progress else 0

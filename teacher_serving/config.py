@@ -21,7 +21,11 @@ class EngineSettings(Settings):
 
     kind: Literal["vllm", "transformers"] = "vllm"
     tensor_parallel: int = Field(1, ge=1)
-    batched_tokens: int = Field(2048, ge=64, description="tokens of one forward pass; bounds the memory of its logits")
+    batched_tokens: int = Field(
+        2048,
+        ge=64,
+        description="tokens of one forward pass; bounds the memory of its logits (on a CPU at least max_tokens)",
+    )
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
     cpu_threads: int = Field(1, ge=1, description="threads of one engine where there is no GPU")
 

@@ -46,9 +46,13 @@ class VllmTeacher:
             os.environ.setdefault(name, value)
         from vllm import LLM
 
+        longest = teacher.max_tokens + 1  # scoring still generates the one token that vLLM insists on
+        batched_tokens = engine.batched_tokens
         options: dict[str, Any] = {"gpu_memory_utilization": engine.gpu_memory_utilization}
         if not on_gpu:
-            options = {"distributed_executor_backend": "uni", "enforce_eager": True}
+            # A prompt cut in two rewinds its seeded generator, which a CPU's generator cannot do: prompts stay whole.
+            batched_tokens = max(batched_tokens, longest)
+            options = {"distributed_executor_backend": "uni", "enforce_eager": True, "enable_chunked_prefill": False}
         if engine.tensor_parallel > 1:
             options |= {"tensor_parallel_size": engine.tensor_parallel, "distributed_executor_backend": "mp"}
         self._k = k
@@ -56,9 +60,8 @@ class VllmTeacher:
         self._llm = LLM(
             model=folder,
             dtype=teacher.dtype,
-            max_model_len=teacher.max_tokens + 1,  # scoring still generates the one token that vLLM insists on
-            max_num_batched_tokens=max(engine.batched_tokens, 64),
-            enable_chunked_prefill=True,
+            max_model_len=longest,
+            max_num_batched_tokens=batched_tokens,
             max_logprobs=k,
             trust_remote_code=teacher.trust_remote_code,
             disable_log_stats=True,

@@ -1,0 +1,81 @@
+"""A job file is right, or the message says which key is wrong and what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+from cache.errors import InputError
+from cluster.config import CaptureSettings, EvaluateSettings, ExamplesSettings, ReportSettings, load_job
+from student.config import TrainSettings
+
+JOBS = Path(__file__).resolve().parents[2] / "cluster" / "jobs" / "demo"
+CAPTURE = 'examples = "e.jsonl"\nstore = "stores/s"\n[teacher]\nmodel = "m"\n'
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> CaptureSettings:
+    (tmp_path / "job.toml").write_text(text)
+    return load_job(tmp_path / "job.toml", overrides, CaptureSettings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("examples", ExamplesSettings),
+        ("teacher", TrainSettings),
+        ("capture", CaptureSettings),
+        ("heldout", CaptureSettings),
+        ("student", TrainSettings),
+        ("evaluate", EvaluateSettings),
+        ("report", ReportSettings),
+    ],
+)
+def test_shipped_jobs_are_valid(name: str, kind: type, tmp_path: Path) -> None:
+    load_job(JOBS / f"{name}.toml", [], kind, tmp_path)
+
+
+def test_paths_are_taken_from_the_root(tmp_path: Path) -> None:
+    job = load(tmp_path, CAPTURE)
+    assert job.examples == tmp_path / "e.jsonl"
+    assert job.teacher.model == "m"  # no such folder: the name of a model on a hub
+    (tmp_path / "m").mkdir()
+    assert load(tmp_path, CAPTURE).teacher.model == str(tmp_path / "m")
+
+
+def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
+    job = load(tmp_path, CAPTURE, "targets.k=8", "teacher.dtype=bfloat16", "generation.samples=3")
+    assert (job.targets.k, job.teacher.dtype) == (8, "bfloat16")
+    assert job.generation and job.generation.samples == 3
+
+
+@pytest.mark.parametrize(
+    "text, overrides, message",
+    [
+        (CAPTURE + "dtpye = 'float32'\n", [], "unknown key 'teacher.dtpye'; did you mean 'dtype'"),
+        (CAPTURE, ["unit_sise=3"], "unknown key 'unit_sise'; did you mean 'unit_size'"),
+        (CAPTURE, ["targets.k=0"], "targets.k: .*greater than or equal to 1.*given 0"),
+        (CAPTURE, ["targets.mode=nucleus"], "targets.mode: .*'topk'.*given 'nucleus'"),
+        (CAPTURE, ["generation.sample=3"], "unknown key 'generation.sample'; did you mean 'samples'"),
+        (CAPTURE, ["nonsense"], "expected key=value"),
+        (CAPTURE, ["store.x=1"], "is a value, not a table"),
+        ("examples = 'e'\n", [], "missing key 'store'"),
+        ("examples = \n", [], "not valid TOML"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, text, *overrides)
+
+
+def test_an_absent_job_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.toml: no such file"):
+        load_job(tmp_path / "none.toml", [], CaptureSettings, tmp_path)
+
+
+def test_batch_sizes_must_divide(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"batch_size 10 must be a multiple of ranks x micro_batch_size = 2 x 32"):
+        load_job(JOBS / "student.toml", ["run.batch_size=10"], TrainSettings, tmp_path)
+
+
+def test_hard_labels_are_all_that_a_file_can_teach(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no teacher"):
+        load_job(JOBS / "teacher.toml", ["loss={objective='forward_kl'}"], TrainSettings, tmp_path)
