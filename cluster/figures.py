@@ -73,5 +73,5 @@ def _draw(plot: Any) -> str:
     axes.spines[["top", "right"]].set_visible(False)
     plot(axes)
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]

@@ -15,7 +15,7 @@ from cluster import figures
 from cluster.capture_job import capture_log
 from cluster.config import ReportSettings
 from cluster.outputs import hardware, read_json
-from cluster.show import metrics_table, store_summary
+from cluster.show import metrics_table, number, store_summary
 from student.tasks.task import Pictures, Task
 
 EDITS_SHOWN = 8
@@ -130,6 +130,7 @@ def _page(
         models=evaluation["models"],
         metrics=[key for key in next(iter(evaluation["models"].values())) if key not in ("rows", "seconds")],
         charts=charts,
+        number=number,
         edits=_edits(settings),
         summary=store_summary(store.info()),
         jobs={name: json.dumps(job, indent=1) for name, job in jobs.items()},

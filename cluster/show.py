@@ -72,6 +72,15 @@ def metrics_table(models: dict[str, dict[str, Any]]) -> str:
     lines = [f"{'':<24}" + "".join(f"{name:>12}" for name in names)]
     for key in keys:
         values = [models[name].get(key) for name in names]
-        cells = [f"{v:>12,}" if isinstance(v, int) else f"{v:>12.4f}" if v is not None else f"{'':>12}" for v in values]
+        cells = [f"{number(value):>12}" for value in values]
         lines.append(f"{key:<24}" + "".join(cells))
     return "\n".join(lines)
+
+
+def number(value: float | int | None) -> str:
+    """A metric as people read it: counts whole, shares and nats to four places, tiny values by their order."""
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"

@@ -1,7 +1,7 @@
 """Create .venv from the lock that fits this machine, with plain pip. Standard library only.
 
 Chooses the CUDA lock where an NVIDIA driver answers and the CPU lock elsewhere; LOGITBANK_DEVICE=cpu|gpu overrides.
-Rerunning is free: a stamp in the environment holds the hash of the lock that it was made from.
+Rerunning is free: a stamp in the environment holds the hash of what it was made from.
 """
 
 import hashlib
@@ -48,18 +48,17 @@ def check_platform() -> None:
         fail(f"no build of vLLM fits {sysconfig.get_platform()}; a Linux machine on x86-64 is needed")
 
 
-def pip_install(lock: Path, *extra: str) -> bool:
+def pip_install(*what: str) -> bool:
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-deps"]
-    return (
-        subprocess.run([*pip, "--quiet", "--progress-bar", "off", "-r", str(lock), *extra], check=False).returncode == 0
-    )
+    return subprocess.run([*pip, "--quiet", "--progress-bar", "off", *what], check=False).returncode == 0
 
 
 def main() -> None:
     check_platform()
     device = choose_device()
     lock = HERE / f"{device}.lock"
-    wanted = f"{device} {hashlib.sha256(lock.read_bytes()).hexdigest()}\n"
+    sources = lock.read_bytes() + (HERE.parent / "pyproject.toml").read_bytes()
+    wanted = f"{device} {hashlib.sha256(sources).hexdigest()}\n"
     stamp = VENV / "logitbank.stamp"
     if stamp.exists() and stamp.read_text() == wanted:
         return
@@ -70,12 +69,15 @@ def main() -> None:
     started = time.monotonic()
     if not (VENV / "bin" / "python").exists():
         venv.create(VENV, with_pip=True)
-    installed = pip_install(lock)
+    installed = pip_install("-r", str(lock))
     if not installed and device == "cpu":
         print("environment: trying again with PyTorch's own CPU wheel index", flush=True)
-        installed = pip_install(lock, "--extra-index-url", TORCH_CPU_INDEX)
+        installed = pip_install("-r", str(lock), "--extra-index-url", TORCH_CPU_INDEX)
     if not installed:
         fail(f"pip could not install {lock.name} (its message is above); fix that and run make again")
+    # Editable, for the `logitbank` command; built with the lock's setuptools, so nothing more is fetched.
+    if not pip_install("--no-build-isolation", "-e", str(HERE.parent)):
+        fail("pip could not install the project itself (its message is above)")
     stamp.write_text(wanted)
     print(f"environment: ready after {time.monotonic() - started:.0f} s", flush=True)
 

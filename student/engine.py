@@ -74,9 +74,10 @@ class Engine:
         return float(self._engine.get_lr()[0])
 
     @property
-    def gradient_norm(self) -> float:
+    def gradient_norm(self) -> float | None:
+        """Norm before clipping; DeepSpeed tells none at stage 0 in float32."""
         norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        return float(norm) if norm is not None else None
 
     def save(self, folder: Path, step: int, progress: dict[str, Any]) -> None:
         """Write a checkpoint; it counts from the moment that rank 0 has renamed its progress file into place."""

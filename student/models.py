@@ -1,6 +1,6 @@
 """Build a student and give it a forward pass that ends in a loss."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +44,11 @@ def build_model(
         raise InputError(f"model.config: {model_type!r} cannot be built from it: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class LossSums:
-    """Sums over the R rows of a micro-batch: the objective (with gradient) and -log q(label), in nats."""
+class LossSums(NamedTuple):
+    """Sums over the R rows of a micro-batch: the objective (with gradient) and -log q(label), in nats.
+
+    A tuple, because ZeRO-3 looks for the tensors in what a module returns.
+    """
 
     objective: Tensor
     hard_label: Tensor

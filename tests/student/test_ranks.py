@@ -59,26 +59,27 @@ def start(job: TrainSettings) -> "subprocess.Popen[bytes]":
         [*launcher, "--no-python", sys.executable, "-c", RANK, str(job.output / "job.json")],
         cwd=ROOT,
         env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=(job.output / "log").open("wb"),
+        stderr=subprocess.STDOUT,
         start_new_session=True,
     )
 
 
-def curve(output: Path) -> list[tuple[float, float, float]]:
+def curve(output: Path) -> list[tuple[float, float, float | None]]:
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     return [(line["objective"], line["hard_label"], line["gradient_norm"]) for line in lines]
 
 
 def test_ranks_stages_and_micro_batches_agree(store: Path, tmp_path: Path) -> None:
-    assert start(settings(store, tmp_path / "one", ranks=1, micro_batch_size=8, zero_stage=0)).wait() == 0
+    assert start(settings(store, tmp_path / "one", ranks=1, micro_batch_size=8, zero_stage=1)).wait() == 0
     reference = curve(tmp_path / "one")
     assert len(reference) == 4
-    for stage in (2, 3):
+    for stage in (0, 2, 3):
         output = tmp_path / f"two-{stage}"
         assert start(settings(store, output, ranks=2, micro_batch_size=2, zero_stage=stage)).wait() == 0
         for ours, wanted in zip(curve(output), reference, strict=True):
-            assert ours == pytest.approx(wanted, rel=2e-4)
+            told = 2 if stage == 0 else 3  # no gradient norm there
+            assert ours[:told] == pytest.approx(wanted[:told], rel=2e-4)
         model = AutoModelForCausalLM.from_pretrained(output / "model")
         assert model.num_parameters() == json.loads((output / "training.json").read_text())["parameters"]
 
