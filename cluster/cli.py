@@ -15,9 +15,7 @@ from cache.errors import LogitbankError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = parser().parse_args(argv)
-    # Importing transformers takes seconds; a hub is asked only for models that are named by a hub name.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _set_environment()
     try:
         return int(arguments.run(arguments) or 0)
     except LogitbankError as error:
@@ -29,6 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("logitbank: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
+
+
+def _set_environment() -> None:
+    """What libraries read while they are imported, so before any is."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # As Ray's own commands do: where the user has a token, clusters are asked with it.
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if "RAY_AUTH_TOKEN" in os.environ or token.is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def entry_point() -> None:

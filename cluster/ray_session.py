@@ -5,12 +5,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from cache.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
+# The code travels to the nodes of a cluster; what must not travel with it.
+EXCLUDES = ["/.git/", "/.venv/", "/runs/", "/stores/", "/tests/", "**/__pycache__/"]
+CODE = {"working_dir": str(ROOT), "excludes": EXCLUDES}
 
 
 @contextmanager
@@ -29,15 +33,22 @@ def ray_session(address: str | None, cpus: int) -> Iterator[None]:
             address=address,
             logging_level=logging.ERROR,
             log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}} if address == "local" else None,
+            runtime_env=_runtime_env(address),
             **options,
         )
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"no Ray answers at {address!r}: {error}; start a head, or leave the address out") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _runtime_env(address: str) -> dict[str, Any] | None:
+    if address == "local":
+        return {"env_vars": {"PYTHONPATH": str(ROOT)}}
+    # A job that was submitted already carries its code, and Ray refuses a second working directory.
+    return None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else dict(CODE)
 
 
 def cluster_has_gpus() -> bool:

@@ -4,13 +4,11 @@ import shlex
 import time
 from pathlib import Path
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cache.errors import InputError
-from cluster.ray_session import ROOT
-
-# What must not travel with the code.
-EXCLUDES = ["/.git/", "/.venv/", "/runs/", "/stores/", "/tests/", "**/__pycache__/"]
+from cluster.ray_session import CODE
 
 
 def entrypoint(arguments: list[str], root: Path, python: str) -> str:
@@ -24,8 +22,12 @@ def submit(address: str, arguments: list[str], root: Path, python: str, wait: bo
         client = JobSubmissionClient(address)
         job = client.submit_job(
             entrypoint=entrypoint(arguments, root, python),
-            runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
+            runtime_env=dict(CODE),
         )
+    except AuthenticationError as error:
+        raise InputError(
+            f"the Ray head at {address!r} wants its token: set RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"no Ray head takes jobs at {address!r}: {error}; give its dashboard address") from error
     print(f"submitted {job} to {address}; follow it with: ray job logs --address {address} --follow {job}", flush=True)
