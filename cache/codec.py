@@ -6,7 +6,6 @@ each row to the head mass that its stored tail leaves, which takes back the erro
 most one step, and a KL divergence of about step**2 / 24 nats.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,9 +63,3 @@ def quantisation_error(targets: SparseTargets, decoded: npt.NDArray[np.float32])
     divergence = float(np.sum(np.exp(targets.logprobs.astype(np.float64)) * difference))
     rows = int(np.count_nonzero(targets.counts))
     return QuantisationError(float(np.abs(difference).max()), max(divergence / rows, 0.0))
-
-
-def check_step(step: float) -> None:
-    """Raise InputError unless `step` is usable."""
-    if not (math.isfinite(step) and 0 < step <= 1):
-        raise InputError(f"quantisation step {step!r}: use a value between 0 and 1 nats; 0.05 costs a KL of 1e-4")

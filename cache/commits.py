@@ -139,8 +139,8 @@ def take_snapshot(storage: LocalStorage) -> Snapshot:
         )
         if latest:
             previous = read_snapshot(storage, latest)
+            _write_companion(storage, previous)  # a kill may have come between the two files
             if (previous.commits, previous.quarantine) == (snapshot.commits, snapshot.quarantine):
-                _write_companion(storage, previous)
                 return previous
         if storage.create(_snapshot_path(snapshot.number), seal(asdict(snapshot))):
             _write_companion(storage, snapshot)

@@ -38,7 +38,9 @@ def _parse_lines(path: Path) -> Iterator[Example]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    yield _parse(json.loads(line), number)
+                    value = json.loads(line)
+                    json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+                    yield _parse(value, number)
                 except (ValueError, RecursionError) as error:
                     raise InputError(f"examples file {path}, line {number}: {error}") from None
 

@@ -1,5 +1,6 @@
 """LogitStore: random access to the records of a store, pinned to one snapshot."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -96,8 +97,8 @@ class LogitStore:
             spec.require_same(expect, uri)
         if unpinned:
             return cls(storage, spec, [read_commit(storage, u) for u in committed_units(storage)], None, cache_bytes)
-        number = snapshot or latest_snapshot(storage)
-        if not number:
+        number = latest_snapshot(storage) if snapshot is None else snapshot
+        if number == 0 and snapshot is None:
             raise StoreError(f"{uri}: no snapshot yet; let the capture finish, or run 'logitbank snapshot {uri}'")
         pinned = read_snapshot(storage, number)
         commits = [read_commit(storage, unit, sha256) for unit, sha256 in sorted(pinned.commits.items())]
@@ -141,7 +142,7 @@ class LogitStore:
             units=len(self.commits),
             examples=len(self),
             origins=origins,
-            quarantined=len(quarantined(self.storage)),
+            quarantined=len(set(quarantined(self.storage)) - {example.key for example in self.examples}),
             tokens=sum(example.tokens for commit in self.commits for example in commit.examples),
             rows=rows,
             bytes=sum(commit.size for commit in self.commits),
@@ -155,7 +156,7 @@ class LogitStore:
             self._parts.move_to_end(number)
             return self._parts[number]
         commit = self.commits[number]
-        check_sizes(self.storage, commit)
+        check_files(self.storage, commit)
         part = read_arrays(self.storage.path(commit.part))
         if len(part) != len(commit.examples):
             raise IntegrityError(
@@ -167,11 +168,17 @@ class LogitStore:
         return part
 
 
-def check_sizes(storage: LocalStorage, commit: Commit) -> None:
-    """Raise IntegrityError unless every file of a part exists at its length: Zarr reads an absent one as fill."""
+def check_files(storage: LocalStorage, commit: Commit) -> None:
+    """Raise IntegrityError unless every file of a part exists at its length: Zarr reads an absent one as fill.
+
+    What chunk checksums do not cover is hashed as well.
+    """
     for name, file in commit.files.items():
         size = storage.size(name)
         if size is None:
             raise IntegrityError(f"{storage}/{name}: missing")
         if size != file.size:
             raise IntegrityError(f"{storage}/{name}: {size} bytes long, committed with {file.size}")
+        # Chunks carry checksums of their own; what describes them does not.
+        if name.endswith("zarr.json") and hashlib.sha256(storage.read(name)).hexdigest() != file.sha256:
+            raise IntegrityError(f"{storage}/{name}: altered since it was committed")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cache.documents import digest
 from cache.errors import InputError
 from cache.example import Example, Segment, TokenizedExample
 
@@ -71,3 +72,13 @@ def split_response(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, marker:
 def decode(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer) -> str:
     """Text of token ids, special tokens left out."""
     return str(tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Hash of what turns text into ids: two tokenizers with the same one give the same ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise InputError(
+            f"{type(tokenizer).__name__} is a slow tokenizer without offsets; use a fast one (tokenizer.json)"
+        )
+    return digest(backend.to_str())

@@ -12,10 +12,8 @@ class LocalStorage:
     """A store in a folder of a local or shared POSIX file system that supports hard links."""
 
     def __init__(self, root: str | Path) -> None:
-        text = str(root)
-        if "://" in text and not text.startswith("file://"):
-            raise StoreError(f"store {text!r}: only local folders are supported so far; give a path")
-        self.root = Path(text.removeprefix("file://"))
+        refuse_url(str(root))
+        self.root = Path(root)
 
     def __str__(self) -> str:
         return str(self.root)
@@ -92,6 +90,12 @@ class LocalStorage:
             sync_folder(parent)
             if parent == self.root:
                 break
+
+
+def refuse_url(store: object) -> None:
+    """Raise StoreError for an address of an object store, which as a path would become a local folder."""
+    if isinstance(store, str) and "://" in store:
+        raise StoreError(f"store {store!r}: only local or shared folders are supported so far; give a path")
 
 
 def sync_folder(path: Path) -> None:

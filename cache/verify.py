@@ -40,17 +40,20 @@ def verify(uri: str, progress: Callable[[int, int], None] = lambda done, total: 
     hashes = _verify_snapshots(storage, spec, report)
     units = sorted(set(committed_units(storage)) | set(hashes))
     counted: set[str] = set()
+    unreadable: set[str] = set()
     for done, unit in enumerate(units, start=1):
         try:
             commit = read_commit(storage, unit, hashes.get(unit))
-            counted.add(commit.part)
-            _verify_part(storage, spec, commit, report)
         except IntegrityError as error:
             report.problems.append(str(error))
+            unreadable.add(unit)
+        else:
+            counted.add(commit.part)
+            _verify_part(storage, spec, commit, report)
         progress(done, len(units))
-    for unit in storage.list("parts"):
+    for unit in sorted(set(storage.list("parts")) - unreadable):
         paths = [f"parts/{unit}/{attempt}" for attempt in storage.list(f"parts/{unit}")]
-        report.uncommitted += [path for path in paths if path not in counted and unit not in hashes]
+        report.uncommitted += [path for path in paths if path not in counted]
     return report
 
 
@@ -96,12 +99,13 @@ def _verify_part(storage: LocalStorage, spec: StoreSpec, commit: Commit, report:
         report.problems.append(f"{storage}/{name}: not part of what was committed")
     if len(report.problems) > before:
         return
-    part = read_arrays(storage.path(commit.part))
     try:
+        part = read_arrays(storage.path(commit.part))
         part.targets.validate(spec.vocab_size, f"{storage}/{commit.part}")
-    except InputError as error:
-        raise IntegrityError(str(error)) from None
+    except (InputError, IntegrityError) as error:
+        report.problems.append(str(error))
+        return
     keys = [description["key"] for description in part.descriptions]
     if keys != [example.key for example in commit.examples]:
-        raise IntegrityError(f"{storage}/{commit.part}: does not hold the examples that its commit lists")
+        report.problems.append(f"{storage}/{commit.part}: does not hold the examples that its commit lists")
     report.examples += len(part)

@@ -12,21 +12,22 @@ from cache.commits import (
     committed_units,
     create_store,
     quarantine,
-    quarantined,
     read_commit,
     read_spec,
     take_snapshot,
 )
 from cache.documents import write_json
+from cache.errors import InputError
 from cache.example import TokenizedExample
 from cache.examples_file import read_examples
+from cache.spec import StoreSpec
 from cache.storage import LocalStorage
 from cluster.actors import start_worker
 from cluster.config import CaptureSettings
 from cluster.dispatch import dispatch, wait_ready
 from cluster.outputs import hardware, read_json
 from cluster.progress import bar
-from cluster.ray_session import cluster_has_gpus, ray_session
+from cluster.ray_session import cluster_has_gpus, ray_session, require_gpus
 from teacher_serving.capture import Plan, UnitSummary, plan_capture
 from teacher_serving.identity import describe
 
@@ -49,23 +50,27 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     examples = read_examples(settings.examples)[: settings.limit]
     spec, folder, tokenizer = describe(settings.teacher, settings.targets, settings.generation)
     plan = plan_capture(examples, tokenizer, settings.score, settings.generation, settings.teacher.max_tokens)
+    _require_work(plan, settings)
     storage = LocalStorage(settings.store)
-    create_store(storage, spec)
-    for key, (example_id, reason) in plan.refused.items():
-        quarantine(storage, key, example_id, reason)
+    _require_same(storage, spec)
     units = missing_units(plan, storage, settings.unit_size)
     log = RunLog(settings)
     if units:
         with ray_session(settings.address, settings.actors * settings.engine.cpu_threads):
             on_gpu = cluster_has_gpus()
             count = min(settings.actors, len(units))
+            require_gpus(count * settings.engine.tensor_parallel)
             print(f"capture: starting {count} engine{'s' if count > 1 else ''}", flush=True)
             started = time.monotonic()
             start = partial(start_worker, settings, str(folder), spec, tokenizer, on_gpu)
             workers = [start() for _ in range(count)]
             wait_ready(workers)
+            create_store(storage, spec)  # not before the teacher has proved to load
             log.start_seconds = time.monotonic() - started
             _capture_units(start, workers, units, log, len(plan.wanted))
+    create_store(storage, spec)
+    for key, (example_id, reason) in plan.refused.items():
+        quarantine(storage, key, example_id, reason)
     snapshot = take_snapshot(storage)
     return CaptureOutcome(
         len(plan.wanted), log.examples, len(plan.refused), log.rows, log.seconds, log.start_seconds, snapshot.number
@@ -78,8 +83,7 @@ def preview(settings: CaptureSettings) -> str:
     spec, _, tokenizer = describe(settings.teacher, settings.targets, settings.generation)
     plan = plan_capture(examples, tokenizer, settings.score, settings.generation, settings.teacher.max_tokens)
     storage = LocalStorage(settings.store)
-    if storage.size(SPEC) is not None:
-        read_spec(storage).require_same(spec, str(storage))
+    _require_same(storage, spec)
     units = missing_units(plan, storage, settings.unit_size)
     return (
         f"fingerprint {spec.fingerprint}\n{len(plan.wanted):,} examples wanted, {len(plan.refused):,} refused, "
@@ -87,10 +91,25 @@ def preview(settings: CaptureSettings) -> str:
     )
 
 
+def _require_same(storage: LocalStorage, spec: StoreSpec) -> None:
+    """Raise SpecMismatchError where the store exists with other content."""
+    if storage.size(SPEC) is not None:
+        read_spec(storage).require_same(spec, str(storage))
+
+
+def _require_work(plan: Plan, settings: CaptureSettings) -> None:
+    """Raise InputError where a job asks for nothing at all."""
+    if not plan.wanted and not plan.refused:
+        asked = "scored responses" if settings.score else "nothing, since score = false"
+        raise InputError(
+            f"examples file {settings.examples}: no example has a response, and the job asks for {asked}; "
+            "add a [generation] table to let the teacher write"
+        )
+
+
 def missing_units(plan: Plan, storage: LocalStorage, unit_size: int) -> list[list[TokenizedExample]]:
     """Units of wanted examples that no commit holds, in the order of the plan."""
     held = {e.key for unit in committed_units(storage) for e in read_commit(storage, unit).examples}
-    held |= set(quarantined(storage))
     missing = [item for key, item in plan.wanted.items() if key not in held]
     return [missing[start : start + unit_size] for start in range(0, len(missing), unit_size)]
 

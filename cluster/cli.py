@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import LogitbankError
+from cache.storage import refuse_url
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    arguments = parser().parse_args(argv)
-    _set_environment()
     try:
+        arguments = parser().parse_args(argv)
         return int(arguments.run(arguments) or 0)
     except LogitbankError as error:
         print(f"logitbank: {' '.join(str(error).split())}", file=sys.stderr)
@@ -40,6 +40,8 @@ def _set_environment() -> None:
 
 
 def entry_point() -> None:
+    """The process of a command: nothing heavy is imported yet."""
+    _set_environment()
     sys.exit(main())
 
 
@@ -65,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     capture = job_verb("capture", _capture, "fill a store with a teacher", f"logitbank capture {jobs}/capture.toml")
     train = job_verb("train", _train, "train a model", f"logitbank train {jobs}/student.toml --set run.seed=1")
     for verb in (capture, train):
-        verb.add_argument("--address", help="Ray head to join (default: the job's, RAY_ADDRESS, or an embedded Ray)")
+        verb.add_argument("--address", help="Ray head to join (default: RAY_ADDRESS, or an embedded Ray)")
     job_verb("evaluate", _evaluate, "hold models against a store", f"logitbank evaluate {jobs}/evaluate.toml")
     job_verb("report", _report, "gather results into one page", f"logitbank report {jobs}/report.toml")
 
@@ -73,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     verify = _verb(verbs, "verify", _verify, "check every byte of a store", "logitbank verify runs/demo/store")
     snapshot = _verb(verbs, "snapshot", _snapshot, "pin what is committed", "logitbank snapshot runs/demo/store")
     for verb in (inspect, verify, snapshot):
-        verb.add_argument("store", type=Path)
+        verb.add_argument("store", type=_store_path)
         verb.add_argument("--json", action="store_true", help="print JSON")
     inspect.add_argument("--snapshot", type=int, help="number of a snapshot (default: the newest)")
     inspect.add_argument("--example", metavar="KEY", help="show one example beside the teacher's choices")
@@ -98,6 +100,11 @@ def _verb(verbs: Any, name: str, run: Any, summary: str, example: str) -> argpar
     )
     verb.set_defaults(run=run)
     return verb
+
+
+def _store_path(text: str) -> Path:
+    refuse_url(text)
+    return Path(text)
 
 
 def _load(arguments: argparse.Namespace, kind: Any) -> Any:

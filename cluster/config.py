@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cache.errors import InputError
 from cache.settings import Settings
+from cache.storage import refuse_url
 from student.config import GenerationEvaluation
 from student.tasks.drug_editing import DrugEditing
 from teacher_serving.config import EngineSettings, GenerationSettings, TargetSettings, TeacherSettings
@@ -79,6 +80,9 @@ def load_job(path: Path, overrides: Sequence[str], kind: type[Job], root: Path) 
         raise InputError(f"job file {path}: not valid TOML: {error}") from None
     for override in overrides:
         _apply(values, override)
+    for key in ("store", "heldout_store"):
+        refuse_url(values.get(key))
+    refuse_url(values.get("data", {}).get("store") if isinstance(values.get("data"), dict) else None)
     try:
         job = kind.model_validate(values)
     except ValidationError as error:

@@ -18,7 +18,8 @@ from student.evaluate import evaluate_model, teacher_loss
 def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     """Metrics by model. Leaves a file a model, and evaluation.json with what the store tells of its teacher."""
     store = LogitStore.open(str(settings.store), settings.snapshot)
-    claim(settings.output, settings)
+    settings = settings.model_copy(update={"snapshot": store.snapshot})
+    claim(settings.output, settings, any((settings.output / f"{name}.json").exists() for name in settings.models))
     results: dict[str, Any] = {}
     for name, path in settings.models.items():
         file = settings.output / f"{name}.json"
@@ -27,10 +28,9 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
             metrics = evaluate_model(path, store, settings.task, settings.generation, partial(_progress, name))
             write_json(file, {**metrics, "seconds": time.monotonic() - started})
         results[name] = read_json(file)
-    scored = [record for record in store if record.tokenized.origin == "scored"]
     summary = {
         "models": {name: {k: v for k, v in metrics.items() if k != "answers"} for name, metrics in results.items()},
-        "stored_teacher_loss": teacher_loss(scored),
+        "stored_teacher_loss": teacher_loss(store),
         "snapshot": store.snapshot,
         "fingerprint": store.spec.fingerprint,
         "hardware": hardware(),

@@ -16,11 +16,11 @@ def run_examples(settings: ExamplesSettings) -> dict[str, Any]:
     if not done.exists():
         started = time.monotonic()
         splits = settings.task.build(counter("examples", "molecules"))
-        claim(settings.output, settings)
+        claim(settings.output, settings, holds_work=False)
         for name, examples in splits.items():
             write_examples(settings.output / f"{name}.jsonl", examples)
         counts = {name: len(examples) for name, examples in splits.items()}
         write_json(done, {"examples": counts, "seconds": time.monotonic() - started})
     else:
-        claim(settings.output, settings)
+        claim(settings.output, settings, holds_work=True)
     return dict(read_json(done))

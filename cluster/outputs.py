@@ -11,6 +11,8 @@ from cache.documents import write_json
 from cache.errors import InputError
 from cache.settings import Settings
 
+JOB = "job.json"
+
 
 def read_json(path: Path) -> Any:
     """Content of a JSON file. Raises InputError where it is absent or broken."""
@@ -22,11 +24,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not valid JSON: {error}") from None
 
 
-def claim(output: Path, job: Settings) -> None:
-    """Make `output` the folder of this job. Refuses, naming the keys, where it holds another job's work."""
-    path = output / "job.json"
+def claim(output: Path, job: Settings, holds_work: bool) -> None:
+    """Make `output` the folder of this job. Refuses, naming the keys, where it `holds_work` of another job.
+
+    A job that failed before it did anything may be corrected and run again.
+    """
+    path = output / JOB
     wanted = job.model_dump(mode="json")
-    if path.exists():
+    if holds_work and path.exists():
         changed = _differences(read_json(path), wanted)
         if changed:
             raise InputError(

@@ -53,3 +53,10 @@ def _runtime_env(address: str) -> dict[str, Any] | None:
 
 def cluster_has_gpus() -> bool:
     return bool(ray.cluster_resources().get("GPU", 0) > 0)
+
+
+def require_gpus(count: int) -> None:
+    """Raise InputError where a cluster with GPUs has fewer than `count`: Ray would wait for them without a word."""
+    have = int(ray.cluster_resources().get("GPU", 0))
+    if 0 < have < count:
+        raise InputError(f"the job asks for {count} GPUs at a time, the cluster has {have}; lower actors or run.ranks")

@@ -10,7 +10,7 @@ import numpy as np
 from cache.documents import write_json
 from cache.example import Example
 from cache.reader import LogitStore
-from cache.targets import SparseTargets
+from cache.targets import SparseTargets, concatenate
 from cluster import figures
 from cluster.capture_job import capture_log
 from cluster.config import ReportSettings
@@ -90,7 +90,7 @@ def _stage_seconds(
     if settings.examples:
         seconds["examples"] = read_json(settings.examples / "examples.json")["seconds"]
     for name, training in trainings.items():
-        seconds[f"train {name}"] = max(training["seconds"], training["wall_seconds_last_run"])
+        seconds[f"train {name}"] = max(training["seconds"], training.get("wall_seconds_last_run", 0.0))
     for name, capture in captures.items():
         seconds["capture" if name == "capture" else f"capture {name}"] = capture["seconds"] + capture["start_seconds"]
     seconds["evaluate"] = sum(metrics["seconds"] for metrics in models.values())
@@ -105,7 +105,8 @@ def _page(
     captures: dict[str, Any],
     stage_seconds: dict[str, float],
 ) -> str:
-    targets = [store[i].targets for i in range(0, len(store), max(1, len(store) // 2000))]
+    # Copies: views would keep every decoded part in memory.
+    targets = [concatenate([store[i].targets]) for i in range(0, len(store), max(1, len(store) // 2000))]
     speeds = {f"train {name}": training["tokens_per_s"] for name, training in trainings.items()}
     speeds |= {
         f"capture {name}".replace("capture capture", "capture"): c["tokens_per_s"] for name, c in captures.items()

@@ -13,9 +13,9 @@ from cache.documents import write_json
 from cache.errors import LogitbankError
 from cache.examples_file import read_examples
 from cache.reader import LogitStore
-from cluster.outputs import claim, hardware, read_json
+from cluster.outputs import JOB, claim, hardware, read_json
 from cluster.progress import bar
-from cluster.ray_session import cluster_has_gpus, ray_session
+from cluster.ray_session import cluster_has_gpus, ray_session, require_gpus
 from student.config import TrainSettings
 from student.run_files import METRICS, RESULT, steps_done
 
@@ -33,13 +33,16 @@ RANK_ON_CPU = {
 def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]:
     """Train to the end, from wherever an earlier run stopped. Returns the content of training.json."""
     result = settings.output / RESULT
+    started_before = steps_done(settings.output) > 0 or result.exists()
+    settings = pin_snapshot(settings)
+    if not started_before:
+        check_inputs(settings)
+    claim(settings.output, settings, started_before)
     if result.exists():
-        claim(settings.output, settings)
         return dict(read_json(result))
-    check_inputs(settings)
-    claim(settings.output, settings)
     started = time.monotonic()
     with ray_session(address, settings.run.ranks + 1):
+        require_gpus(settings.run.ranks)
         _fit(settings, cluster_has_gpus())
     finished = dict(read_json(result))
     finished |= {"hardware": hardware(), "wall_seconds_last_run": time.monotonic() - started}
@@ -47,18 +50,29 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
     return finished
 
 
-def check_inputs(settings: TrainSettings) -> None:
-    """Raise for what can be seen to be wrong before any rank starts."""
-    tokenizer = settings.tokenizer.path
-    if settings.data.store is not None:
-        store = LogitStore.open(str(settings.data.store), settings.data.snapshot)
-        tokenizer = tokenizer or store.spec.teacher
-    elif settings.data.examples is not None:
-        read_examples(settings.data.examples)
-    if tokenizer:
-        from student.tokenizer import load_tokenizer
+def pin_snapshot(settings: TrainSettings) -> TrainSettings:
+    """The same job with a snapshot's number: the one asked for, that of an earlier start, or the newest."""
+    data = settings.data
+    if data.store is None or data.snapshot is not None:
+        return settings
+    job = settings.output / JOB
+    earlier = read_json(job)["data"]["snapshot"] if job.exists() and steps_done(settings.output) else None
+    number = LogitStore.open(str(data.store), earlier).snapshot
+    return settings.model_copy(update={"data": data.model_copy(update={"snapshot": number})})
 
-        load_tokenizer(tokenizer)
+
+def check_inputs(settings: TrainSettings) -> None:
+    """Raise for what can be seen to be wrong before any rank starts: data, tokenizer and model."""
+    from student.sources import open_tokenizer
+
+    from student.models import build_model
+
+    if settings.data.examples is not None:
+        read_examples(settings.data.examples)
+        if not settings.tokenizer.path:
+            return  # the tokenizer is learned, and the model is of its size
+    tokenizer, vocab_size = open_tokenizer(settings)
+    build_model(settings.model, vocab_size, tokenizer, settings.run.seed)
 
 
 def _fit(settings: TrainSettings, on_gpu: bool) -> None:

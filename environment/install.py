@@ -67,8 +67,8 @@ def main() -> None:
         f"environment: installing {packages} packages for {device} into {VENV.name} (2 to 4 minutes, once)", flush=True
     )
     started = time.monotonic()
-    if not (VENV / "bin" / "python").exists():
-        venv.create(VENV, with_pip=True)
+    if not (VENV / "bin" / "pip").exists():  # absent, or left half-made by a kill
+        venv.create(VENV, with_pip=True, clear=True)
     installed = pip_install("-r", str(lock))
     if not installed and device == "cpu":
         print("environment: trying again with PyTorch's own CPU wheel index", flush=True)

@@ -2,81 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cache.errors import InputError, StoreError
-from cache.example import Example, Segment, TokenizedExample
-from cache.reader import LogitStore
+from cache.example import Segment, TokenizedExample
 from cache.record import Record
-from cache.rendering import Tokenizer, render
-from cache.targets import empty_targets
-from student.config import DataSettings
-
-
-class ExampleSource(Protocol):
-    """A sequence of records whose sizes are known without reading them.
-
-    tokens, rows: int64 [examples], all tokens of each and rows that carry a loss. left_out: examples that do not fit.
-    """
-
-    tokens: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-    left_out: int
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, i: int) -> Record: ...
-
-
-class StoreSource:
-    """The examples of a store's snapshot that a run asks for."""
-
-    def __init__(self, store: LogitStore, settings: DataSettings, on_prompt: bool = False) -> None:
-        kinds = set(settings.origins)
-        wanted = [i for i, e in enumerate(store.examples) if e.origin.partition("/")[0] in kinds]
-        self._indices = [
-            i for i in wanted if store.examples[i].tokens <= settings.max_tokens and store.examples[i].rows
-        ]
-        self.left_out = len(wanted) - len(self._indices)
-        self.store = store
-        if not self._indices:
-            raise StoreError(f"{store.storage}: no example with origin {' or '.join(sorted(kinds))} fits")
-        self.tokens = np.array([store.examples[i].tokens for i in self._indices])
-        rows = [store.examples[i].tokens - 1 if on_prompt else store.examples[i].rows for i in self._indices]
-        self.rows = np.array(rows)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, i: int) -> Record:
-        return self.store[self._indices[i]]
-
-
-class FileSource:
-    """Examples with their responses as written; no teacher, so hard labels only."""
-
-    def __init__(
-        self, examples: Sequence[Example], tokenizer: Tokenizer, settings: DataSettings, on_prompt: bool = False
-    ) -> None:
-        rendered = [render(example, tokenizer) for example in examples]
-        self._rendered = [r for r in rendered if len(r.tokens) <= settings.max_tokens and label_rows(r).size]
-        self.left_out = len(rendered) - len(self._rendered)
-        if not self._rendered:
-            raise InputError(f"examples file {settings.examples}: no example has a response that fits max_tokens")
-        self.tokens = np.array([len(r.tokens) for r in self._rendered])
-        self.rows = np.array([label_rows(r, on_prompt).size for r in self._rendered])
-
-    def __len__(self) -> int:
-        return len(self._rendered)
-
-    def __getitem__(self, i: int) -> Record:
-        example = self._rendered[i]
-        n = len(example.tokens)
-        return Record(example.key, example, empty_targets(n), np.full(n, np.nan, np.float32))
 
 
 def label_rows(tokenized: TokenizedExample, on_prompt: bool = False) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@ from deepspeed.ops import __compatible_ops__ as compatible_ops
 from deepspeed.utils import safe_get_full_fp32_param
 
 from cache.documents import write_json
+from cache.errors import InputError
 from student.config import OptimizerSettings, RunSettings
 from student.models import LossModel
 from student.run_files import PROGRESS, read_progress
@@ -96,7 +97,7 @@ class Engine:
         if progress:
             loaded, _ = self._engine.load_checkpoint(str(folder), tag=f"step-{progress['step']}")
             if loaded is None:
-                raise RuntimeError(
+                raise InputError(
                     f"{folder}: the checkpoint of step {progress['step']} is not complete; remove {folder}"
                 )
         return progress

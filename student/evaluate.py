@@ -12,10 +12,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from cache.errors import InputError, SpecMismatchError
 from cache.reader import LogitStore
 from cache.record import Record
-from cache.rendering import decode
+from cache.rendering import decode, tokenizer_digest
 from student.config import DataSettings, GenerationEvaluation
-from student.data import StoreSource, collate
+from student.data import collate
 from student.losses import forward_kl_loss, hard_label_loss
+from student.models import block_rows
+from student.sources import StoreSource
 from student.tasks.task import Task
 from student.tokenizer import load_tokenizer
 
@@ -61,23 +63,31 @@ def evaluate_targets(
     for start in range(0, len(order), batch_size):
         batch = collate([source[int(i)] for i in order[start : start + batch_size]], with_targets=True).to(model.device)
         hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        logits = model.get_output_embeddings()(hidden.flatten(0, 1).index_select(0, batch.rows))
-        log_q = functional.log_softmax(logits.float(), dim=-1)
-        sums += [
-            float(hard_label_loss(log_q, batch.labels).sum()),
-            float(forward_kl_loss(log_q, batch.ids, batch.log_p, batch.log_tail).sum()),
-            float((log_q.argmax(-1) == batch.ids[:, 0]).sum()),
-        ]
+        picked = hidden.flatten(0, 1).index_select(0, batch.rows)
+        columns = (picked, batch.labels, batch.ids, batch.log_p, batch.log_tail)
+        size = block_rows(model)
+        for states, labels, ids, log_p, log_tail in zip(*(column.split(size) for column in columns), strict=True):
+            log_q = functional.log_softmax(model.get_output_embeddings()(states).float(), dim=-1)
+            sums += [
+                float(hard_label_loss(log_q, labels).sum()),
+                float(forward_kl_loss(log_q, ids, log_p, log_tail).sum()),
+                float((log_q.argmax(-1) == ids[:, 0]).sum()),
+            ]
         rows += len(batch.rows)
         progress(min(start + batch_size, len(order)), len(order))
     loss, divergence, agreement = (float(total) for total in sums / rows)
     return HeldoutMetrics(loss, divergence, agreement, rows)
 
 
-def teacher_loss(records: Sequence[Record]) -> float:
+def teacher_loss(store: LogitStore) -> float:
     """The teacher's own mean -log p of the tokens that really come, from the store, in nats."""
-    held = np.concatenate([record.token_logprobs for record in records])
-    return float(-np.nanmean(held))
+    total, tokens = 0.0, 0
+    for i, example in enumerate(store.examples):
+        if example.origin == "scored":
+            held = store[i].token_logprobs
+            total -= float(np.nansum(held))
+            tokens += int(np.count_nonzero(~np.isnan(held)))
+    return total / tokens if tokens else float("nan")
 
 
 @torch.inference_mode()
@@ -132,9 +142,15 @@ def evaluate_model(
     progress: Callable[[str], Progress],
 ) -> dict[str, Any]:
     """All metrics of one model, with its answers."""
-    model = load_student(path, store.spec.vocab_size)
     tokenizer = load_tokenizer(path)
-    source = StoreSource(store, DataSettings(store=store.storage.root, origins=("scored",)))
+    if tokenizer_digest(tokenizer) != store.spec.tokenizer:
+        raise SpecMismatchError(
+            f"model {path!r} has another tokenizer than the store {store.storage} was captured with"
+        )
+    model = load_student(path, store.spec.vocab_size)
+    longest = max((example.tokens for example in store.examples), default=2)
+    source = StoreSource(store, DataSettings(store=store.storage.root, origins=("scored",), max_tokens=longest))
+    task.judge(source[0].tokenized.example, "")  # an example of another task is told now rather than at the end
     heldout = evaluate_targets(model, source, 64, progress("held-out"))
     prompts = distinct_prompts(store, settings.prompts)
     texts = answer(model, tokenizer, prompts, settings, progress("answers"))

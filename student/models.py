@@ -20,28 +20,51 @@ BLOCK_ELEMENTS = 1 << 24
 def build_model(
     settings: ModelSettings, vocab_size: int, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> PreTrainedModel:
-    """The student with `vocab_size` logits, in float32. Raises InputError where it cannot have them."""
+    """The student with `vocab_size` logits, in float32, without dropout: its draws would differ after a restart.
+
+    Raises InputError where the model cannot have so many logits.
+    """
     if settings.pretrained is not None:
         try:
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(settings.pretrained, dtype=torch.float32)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"model {settings.pretrained!r}: cannot be loaded: {error}") from error
+        _check_head(model, settings.pretrained)
         width = model.get_output_embeddings().weight.shape[0]
+        if len(tokenizer) <= width < vocab_size:
+            # Models of one family share a tokenizer and pad their vocabularies to different widths.
+            model.resize_token_embeddings(vocab_size)
+            width = vocab_size
         if width < vocab_size:
             raise InputError(
                 f"model {settings.pretrained!r} has {width} logits, the targets need {vocab_size}; "
                 "a student must share the teacher's vocabulary"
             )
-        return model
+        return model.eval()
     fields = dict(settings.config or {})
     model_type = fields.pop("model_type")
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     try:
         config = AutoConfig.for_model(model_type, vocab_size=vocab_size, **ids, **fields)
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        built: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"model.config: {model_type!r} cannot be built from it: {error}") from error
+    _check_head(built, model_type)
+    return built.eval()
+
+
+def _check_head(model: PreTrainedModel, name: str) -> None:
+    """Raise InputError where logits are more than hidden states times the output embedding."""
+    config = model.config.get_text_config()
+    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(config, key, None) not in (None, 1, 1.0):
+            raise InputError(f"model {name!r} changes its logits by {key} = {getattr(config, key)}; not supported yet")
+
+
+def block_rows(model: PreTrainedModel) -> int:
+    """Rows whose logits may be held at a time."""
+    return max(1, BLOCK_ELEMENTS // int(model.config.get_text_config().vocab_size))
 
 
 class LossSums(NamedTuple):
@@ -71,7 +94,7 @@ class LossModel(nn.Module):
         hidden = self.model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         picked = hidden.flatten(0, 1).index_select(0, batch.rows)
         head = self.model.get_output_embeddings()
-        size = max(1, BLOCK_ELEMENTS // self.model.config.get_text_config().vocab_size)
+        size = block_rows(self.model)
         columns = (picked, batch.labels, batch.ids, batch.log_p, batch.log_tail)
         if len(picked) <= size:  # one block may keep its logits: computing them twice would save nothing
             return LossSums(*self._block(head, *columns))

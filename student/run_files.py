@@ -28,6 +28,7 @@ def continue_metrics(path: Path, step: int) -> TextIO:
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
-    file.writelines(f"{line}\n" for line in kept)
-    return file
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text("".join(f"{line}\n" for line in kept))
+    draft.replace(path)
+    return path.open("a")

@@ -7,19 +7,16 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 import torch.distributed as dist
-from transformers import PreTrainedTokenizerBase
 
 from cache.documents import write_json
-from cache.errors import InputError, SpecMismatchError
-from cache.examples_file import read_examples
 from cache.order import examples_at
-from cache.reader import LogitStore
 from student.config import TrainSettings
-from student.data import Batch, ExampleSource, FileSource, StoreSource, collate
+from student.data import Batch, collate
 from student.engine import Engine, start_ranks
 from student.models import LossModel, build_model
 from student.run_files import CHECKPOINTS, METRICS, MODEL, RESULT, continue_metrics
-from student.tokenizer import learn_tokenizer, load_tokenizer, save_tokenizer
+from student.sources import ExampleSource, StoreSource, open_source
+from student.tokenizer import save_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class TrainResult:
 def train(settings: TrainSettings) -> TrainResult:
     """Train, or continue, and leave the student in Hugging Face form in `output`/model. Call it on every rank."""
     start_ranks()
-    source, tokenizer, vocab_size = _open_data(settings)
+    source, tokenizer, vocab_size = open_source(settings)
     model = build_model(settings.model, vocab_size, tokenizer, settings.run.seed)
     parameters = model.num_parameters()
     engine = Engine(LossModel(model, settings.loss), settings.optimizer, settings.run)
@@ -70,29 +67,6 @@ def train(settings: TrainSettings) -> TrainResult:
     return result
 
 
-def _open_data(settings: TrainSettings) -> tuple[StoreSource | FileSource, PreTrainedTokenizerBase, int]:
-    """The examples, the tokenizer, and the number of logits that the student needs."""
-    if settings.data.store is not None:
-        store = LogitStore.open(str(settings.data.store), settings.data.snapshot)
-        tokenizer = load_tokenizer(settings.tokenizer.path or store.spec.teacher)
-        if len(tokenizer) != store.spec.tokenizer_size:
-            raise SpecMismatchError(
-                f"store {settings.data.store} was captured with a tokenizer of {store.spec.tokenizer_size} ids, "
-                f"{settings.tokenizer.path or store.spec.teacher} has {len(tokenizer)}; "
-                "set tokenizer.path to the teacher's"
-            )
-        return StoreSource(store, settings.data, settings.loss.on_prompt), tokenizer, store.spec.vocab_size
-    assert settings.data.examples is not None
-    examples = read_examples(settings.data.examples)
-    if settings.tokenizer.path:
-        tokenizer = load_tokenizer(settings.tokenizer.path)
-    elif settings.tokenizer.vocab_size:
-        tokenizer = learn_tokenizer(examples, settings.tokenizer.vocab_size)
-    else:
-        raise InputError("an examples file needs tokenizer.path or tokenizer.vocab_size")
-    return FileSource(examples, tokenizer, settings.data, settings.loss.on_prompt), tokenizer, len(tokenizer)
-
-
 def _loop(engine: Engine, source: ExampleSource, settings: TrainSettings) -> tuple[int, float]:
     """Run the steps that are left. Returns tokens and seconds over the whole run."""
     run = settings.run
@@ -103,12 +77,12 @@ def _loop(engine: Engine, source: ExampleSource, settings: TrainSettings) -> tup
     started = time.monotonic()
     for step in range(first, run.steps):
         micro_batches, window_rows = _window(source, settings, step)
-        sums = torch.zeros(2)
+        sums = torch.zeros(2, device=engine.device)
         for batch in micro_batches:
             losses = engine.forward(batch.to(engine.device))
             engine.backward(losses.objective, window_rows)
             engine.step()
-            sums += torch.stack([losses.objective.detach().float(), losses.hard_label.float()]).cpu()
+            sums += torch.stack([losses.objective.detach().float(), losses.hard_label.float()])
         tokens += window_rows
         elapsed = seconds + time.monotonic() - started
         dist.all_reduce(sums)

@@ -106,7 +106,7 @@ def capture_unit(
         sampling = spec.sampling
         seeds = [sampling_seed(unit[i].key, sampling.seed) for i in written]
         prompts = [unit[i].tokens for i in written]
-        texts = teacher.generate(prompts, seeds, sampling.temperature, sampling.top_p, sampling.max_tokens)
+        texts = teacher.generate(prompts, seeds, sampling)
         for i, text in zip(written, texts, strict=True):
             records[i] = generated_record(unit[i], text, tokenizer, sampling.answer_marker)
     commit, won = write_unit(storage, spec, [records[i] for i in range(len(unit))])

@@ -17,7 +17,7 @@ class TeacherSettings(Settings):
 
 
 class EngineSettings(Settings):
-    """How the teacher runs. Changes speed only."""
+    """How the teacher runs. Changes speed only, and which responses an engine draws when it writes."""
 
     kind: Literal["vllm", "transformers"] = "vllm"
     tensor_parallel: int = Field(1, ge=1)

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from cache.documents import digest
 from cache.errors import InputError
-from cache.rendering import Tokenizer
+from cache.rendering import Tokenizer, tokenizer_digest
 from cache.spec import SamplingSpec, StoreSpec, TargetSpec
 from teacher_serving.config import GenerationSettings, TargetSettings, TeacherSettings
 
@@ -50,10 +50,16 @@ def describe(
     vocab_size = int(config.get_text_config().vocab_size)
     if targets.k > vocab_size:
         raise InputError(f"targets.k = {targets.k} is larger than the teacher's vocabulary of {vocab_size}; lower it")
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context and teacher.max_tokens >= context:
+        raise InputError(
+            f"teacher.max_tokens = {teacher.max_tokens} must be below the {context} positions of {teacher.model!r}: "
+            "scoring generates one token more"
+        )
     spec = StoreSpec(
         teacher=teacher.model,
         weights=_hash_weights(folder),
-        tokenizer=_hash_tokenizer(tokenizer),
+        tokenizer=tokenizer_digest(tokenizer),
         chat_template=digest(tokenizer.chat_template),
         vocab_size=vocab_size,
         tokenizer_size=len(tokenizer),
@@ -89,9 +95,3 @@ def _hash_weights(folder: Path) -> str:
         with path.open("rb") as file:
             state.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{state.hexdigest()}"
-
-
-def _hash_tokenizer(tokenizer: Any) -> str:
-    """Hash of what turns text into ids. A slow tokenizer has no such description and counts by its vocabulary."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return digest(backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()))

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cache.spec import SamplingSpec
 from cache.targets import SparseTargets
 
 
@@ -39,12 +40,7 @@ class Teacher(Protocol):
         ...
 
     def generate(
-        self,
-        prompts: Sequence[npt.NDArray[np.uint32]],
-        seeds: Sequence[int],
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
+        self, prompts: Sequence[npt.NDArray[np.uint32]], seeds: Sequence[int], sampling: SamplingSpec
     ) -> list[Generated]:
         """One response to each prompt; the same seed gives the same draws whatever else is in the batch."""
         ...

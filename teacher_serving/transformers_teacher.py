@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cache.spec import SamplingSpec
 from teacher_serving.capture_rows import place_rows, rows_from_topk
 from teacher_serving.config import TeacherSettings
 from teacher_serving.teacher import Generated, Scored
@@ -41,21 +42,17 @@ class TransformersTeacher:
 
     @torch.inference_mode()
     def generate(
-        self,
-        prompts: Sequence[npt.NDArray[np.uint32]],
-        seeds: Sequence[int],
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
+        self, prompts: Sequence[npt.NDArray[np.uint32]], seeds: Sequence[int], sampling: SamplingSpec
     ) -> list[Generated]:
         generated = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             torch.manual_seed(seed)
-            sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
             ids = self._model.generate(
                 torch.from_numpy(prompt.astype(np.int64))[None].to(self._device),
-                max_new_tokens=max_new_tokens,
-                **(sampling if temperature > 0 else {"do_sample": False}),
+                max_new_tokens=sampling.max_tokens,
+                repetition_penalty=1.0,
+                **(drawn if sampling.temperature > 0 else {"do_sample": False}),
             )
             sequence = ids[0].cpu().numpy().astype(np.uint32)
             scored = self.score([sequence], [len(prompt) - 1])[0]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError
+from cache.spec import SamplingSpec
 from teacher_serving.capture_rows import place_rows, rows_from_topk
 from teacher_serving.config import EngineSettings, TeacherSettings
 from teacher_serving.teacher import Generated, Scored
@@ -86,20 +87,15 @@ class VllmTeacher:
         return scored
 
     def generate(
-        self,
-        prompts: Sequence[npt.NDArray[np.uint32]],
-        seeds: Sequence[int],
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
+        self, prompts: Sequence[npt.NDArray[np.uint32]], seeds: Sequence[int], sampling: SamplingSpec
     ) -> list[Generated]:
         from vllm import SamplingParams
 
         params = [
             SamplingParams(
-                max_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
                 seed=seed,
                 logprobs=self._k,
                 flat_logprobs=True,

@@ -17,6 +17,23 @@ from teacher_serving.config import EngineSettings
 from teacher_serving.vllm_teacher import engine_environment
 
 VOCAB = 500
+SMALL_MOLECULES = [
+    "CCO",
+    "CCN",
+    "CCCO",
+    "CCCN",
+    "CCCC",
+    "CCCCO",
+    "CCCCN",
+    "OCCO",
+    "NCCN",
+    "OCCCO",
+    "c1ccccc1",
+    "c1ccccc1O",
+    "c1ccccc1N",
+    "c1ccccc1C",
+    "Cc1ccccc1O",
+]
 
 # Engines in this process need their environment before torch is first imported.
 os.environ.update(engine_environment(EngineSettings(), on_gpu=False))

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from cache.documents import digest
+from cache.errors import InputError
 from cache.example import Example
 from cache.settings import Settings
 from student.tasks.molecules import (
@@ -97,6 +98,8 @@ class DrugEditing(Settings):
 
     def judge(self, example: Example, text: str) -> dict[str, float]:
         """1 or 0 for: valid, loose and strict hit, unchanged copy."""
+        if not {"source", "task"} <= set(example.metadata):
+            raise InputError(f"example {example.id}: no 'source' and 'task' in its metadata; not one of drug editing")
         before = parse_molecule(example.metadata["source"])
         after = answer_molecule(text)
         if before is None or after is None:

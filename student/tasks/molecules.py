@@ -45,7 +45,7 @@ def read_molecules(path: Path, max_heavy_atoms: int) -> list[Molecule]:
     if not path.is_file():
         raise InputError(f"molecules file {path}: no such file; give a file with a SMILES at the start of each line")
     molecules: dict[str, Molecule] = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         smiles = line.split(maxsplit=1)[0] if line.strip() else ""
         molecule = parse_molecule(smiles) if "." not in smiles else None
         if molecule and Chem.MolFromSmiles(molecule.smiles).GetNumHeavyAtoms() <= max_heavy_atoms:

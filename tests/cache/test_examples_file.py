@@ -33,6 +33,7 @@ def test_prompt_and_messages_are_two_spellings(tmp_path: Path) -> None:
         ('{"prompt": "a", "response": 5}', "line 2: 'response' must be text"),
         ('{"prompt": "a", "metadata": []}', "line 2: 'metadata' must be an object"),
         ('{"prompt": "\udc80"}', "line 2"),
+        ('{"prompt": "\\ud83d"}', "line 2: .*surrogates not allowed"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: str, message: str) -> None:

@@ -94,6 +94,21 @@ def test_reading_never_returns_what_was_not_written(full_store: LocalStorage) ->
             with pytest.raises(IntegrityError, match=array):
                 list(LogitStore.open(str(full_store)))
         path.write_bytes(sound)
+    for path in (path for path in all_files(full_store) if path.name == "zarr.json"):
+        sound = path.read_bytes()
+        path.write_bytes(sound.replace(b"0", b"1", 1) if b"0" in sound else sound[::-1])
+        with pytest.raises(IntegrityError, match=r"zarr\.json: altered"):
+            list(LogitStore.open(str(full_store)))
+        path.write_bytes(sound)
+
+
+def test_a_kill_between_the_two_files_of_a_snapshot_is_mended(
+    full_store: LocalStorage, spec: StoreSpec, make_records: Make
+) -> None:
+    (full_store.root / "snapshots/2.sha256").unlink()
+    write_unit(full_store, spec, make_records(3, seed=2))
+    assert take_snapshot(full_store).number == 3
+    assert not complaints(full_store)
 
 
 def test_a_stray_file_in_a_part_is_told(full_store: LocalStorage) -> None:

@@ -1,16 +1,25 @@
 """Wrong input ends in one line, exit code 2, and nothing on the disk."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
-from cache.commits import create_store, take_snapshot
+from cache.commits import create_store, read_spec, take_snapshot
+from cache.documents import write_json
+from cache.example import Example
 from cache.record import Record
+from cache.rendering import tokenizer_digest
 from cache.spec import StoreSpec
 from cache.storage import LocalStorage
 from cache.writer import write_unit
 from cluster.cli import main
+from cluster.config import load_job
+from cluster.train_job import pin_snapshot
+from student.config import TrainSettings
+from student.tokenizer import learn_tokenizer, save_tokenizer
 
 
 @pytest.fixture
@@ -18,7 +27,7 @@ def workplace(tmp_path: Path, tiny_model: Path) -> Path:
     (tmp_path / "teacher").symlink_to(tiny_model)
     (tmp_path / "examples.jsonl").write_text('{"prompt": "say one", "response": "one"}\n')
     (tmp_path / "capture.toml").write_text(
-        'examples = "examples.jsonl"\nstore = "stores/s"\n[teacher]\nmodel = "teacher"\n[targets]\nk = 8\n'
+        'examples = "examples.jsonl"\nstore = "stores/s"\n[teacher]\nmodel = "teacher"\nmax_tokens = 200\n[targets]\nk = 8\n'
     )
     (tmp_path / "train.toml").write_text(
         'output = "runs/x"\n[data]\nstore = "stores/s"\n[model.config]\nmodel_type = "llama"\n'
@@ -43,9 +52,11 @@ def refused(capsys: pytest.CaptureFixture[str], root: Path, *arguments: str) -> 
         ("examples=none.jsonl", "none.jsonl: no such file"),
         ("examples=empty.jsonl", "empty.jsonl: empty"),
         ("examples=bad.jsonl", "bad.jsonl, line 2"),
+        ("examples=prompts.jsonl", "no example has a response"),
         ("unit_sise=3", "unknown key 'unit_sise'"),
         ("teacher.model=nowhere/at/all", "'nowhere/at/all' is not a model: no such folder"),
         ("teacher.model=hollow", "is not a model: no config.json"),
+        ("teacher.max_tokens=256", "must be below the 256 positions"),
         ("targets.k=100000", "targets.k = 100000 is larger than the teacher's vocabulary of 325"),
     ],
 )
@@ -54,6 +65,7 @@ def test_wrong_captures_are_refused(
 ) -> None:
     (workplace / "empty.jsonl").write_text("")
     (workplace / "bad.jsonl").write_text('{"prompt": "fine"}\n{"prompt": \n')
+    (workplace / "prompts.jsonl").write_text('{"prompt": "say one"}\n')
     (workplace / "hollow").mkdir()
     assert message in refused(capsys, workplace, "capture", str(workplace / "capture.toml"), "--set", change)
 
@@ -81,6 +93,50 @@ def test_what_is_not_a_store_is_refused(workplace: Path, capsys: pytest.CaptureF
 
 def test_training_without_a_store_is_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "not a store" in refused(capsys, workplace, "train", str(workplace / "train.toml"))
+
+
+@pytest.fixture
+def filled(workplace: Path, spec: StoreSpec, make_records: Callable[..., list[Record]], tiny_model: Path) -> Path:
+    """A store whose tokenizer is the tiny model's."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    ours = replace(spec, teacher=str(tiny_model), tokenizer=tokenizer_digest(tokenizer), tokenizer_size=len(tokenizer))
+    storage = LocalStorage(workplace / "stores" / "s")
+    create_store(storage, ours)
+    write_unit(storage, ours, make_records(3))
+    take_snapshot(storage)
+    return workplace
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["model={pretrained='nowhere/at/all'}"], "'nowhere/at/all': cannot be loaded"),
+        (["model.config.model_type=unheard_of"], "'unheard_of' cannot be built"),
+        (["data.snapshot=7"], "no snapshot 7; the newest is 1"),
+        (["tokenizer.path=other"], "captured with another tokenizer than"),
+        (["data.store=s3://bucket/store"], "only local or shared folders"),
+    ],
+)
+def test_wrong_trainings_are_refused_before_a_rank_starts(
+    filled: Path, capsys: pytest.CaptureFixture[str], changes: list[str], message: str
+) -> None:
+    save_tokenizer(learn_tokenizer([Example("1", ({"role": "user", "content": "other"},))], 300), filled / "other")
+    sets = [part for change in changes for part in ("--set", change)]
+    assert message in refused(capsys, filled, "train", str(filled / "train.toml"), *sets)
+
+
+def test_a_training_job_is_pinned_to_the_snapshot_that_it_started_with(
+    filled: Path, spec: StoreSpec, make_records: Callable[..., list[Record]]
+) -> None:
+    job = load_job(filled / "train.toml", [], TrainSettings, filled)
+    assert pin_snapshot(job).data.snapshot == 1
+    write_json(job.output / "job.json", pin_snapshot(job).model_dump(mode="json"))
+    write_json(job.output / "checkpoints" / "progress.json", {"step": 1})
+    storage = LocalStorage(filled / "stores" / "s")
+    write_unit(storage, read_spec(storage), make_records(3, seed=1))
+    assert take_snapshot(storage).number == 2
+    assert pin_snapshot(job).data.snapshot == 1
+    assert pin_snapshot(job.model_copy(update={"output": filled / "runs" / "new"})).data.snapshot == 2
 
 
 def test_inspect_and_verify_tell_what_is_there(

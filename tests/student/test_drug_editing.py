@@ -8,30 +8,13 @@ from cache.errors import InputError
 from cache.example import Example
 from student.tasks.drug_editing import INSTRUCTIONS, DrugEditing, answer_molecule
 from student.tasks.molecules import parse_molecule
-
-SMILES = [
-    "CCO",
-    "CCN",
-    "CCCO",
-    "CCCN",
-    "CCCC",
-    "CCCCO",
-    "CCCCN",
-    "OCCO",
-    "NCCN",
-    "OCCCO",
-    "c1ccccc1",
-    "c1ccccc1O",
-    "c1ccccc1N",
-    "c1ccccc1C",
-    "Cc1ccccc1O",
-]
+from tests.conftest import SMALL_MOLECULES
 
 
 @pytest.fixture
 def task(tmp_path: Path) -> DrugEditing:
     path = tmp_path / "molecules.smi"
-    path.write_text("\n".join([*(f"{s} name" for s in SMILES), "CC.O salt", "not_a_molecule", ""]))
+    path.write_text("\n".join([*(f"{s} name" for s in SMALL_MOLECULES), "CC.O salt", "not_a_molecule", ""]))
     return DrugEditing(molecules=path, similarity=0.2, heldout_share=0.3)
 
 

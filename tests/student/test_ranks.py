@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cache.commits import create_store, take_snapshot
 from cache.record import Record
+from cache.rendering import tokenizer_digest
 from cache.spec import StoreSpec, TargetSpec
 from cache.storage import LocalStorage
 from cache.writer import write_unit
@@ -28,8 +29,9 @@ RANK += "train(TrainSettings.model_validate_json(open(sys.argv[1]).read()))"
 
 @pytest.fixture
 def store(tmp_path: Path, tiny_model: Path, make_records: Callable[..., list[Record]]) -> Path:
-    size = len(AutoTokenizer.from_pretrained(tiny_model))
-    spec = StoreSpec(str(tiny_model), "w", "t", "c", VOCAB, size, "float32", TargetSpec("topk", 16, 0.05), None)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    ids, targets = tokenizer_digest(tokenizer), TargetSpec("topk", 16, 0.05)
+    spec = StoreSpec(str(tiny_model), "w", ids, "c", VOCAB, len(tokenizer), "float32", targets, None)
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, spec)
     write_unit(storage, spec, [*make_records(10), *make_records(9, seed=1, prompt=7, response=3)])

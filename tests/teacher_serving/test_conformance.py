@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from cache.spec import SamplingSpec
 from teacher_serving.config import EngineSettings, TeacherSettings
 from teacher_serving.teacher import Scored, Teacher
 from teacher_serving.transformers_teacher import TransformersTeacher
@@ -25,6 +26,10 @@ def teacher(request: pytest.FixtureRequest, tiny_model: Path) -> Teacher:
     # So few tokens a pass that a batch of prompts takes several.
     engine = EngineSettings(batched_tokens=64)
     return VllmTeacher(str(tiny_model), settings, engine, K, vocab_size(tiny_model), on_gpu=False)
+
+
+def sampling(max_tokens: int) -> SamplingSpec:
+    return SamplingSpec(samples=1, temperature=1.0, top_p=1.0, max_tokens=max_tokens, seed=0, answer_marker="")
 
 
 def vocab_size(model: Path) -> int:
@@ -84,7 +89,7 @@ def test_rows_moved_by_one_would_be_noticed(teacher: Teacher, oracle: Callable[[
 
 def test_generated_rows_equal_scored_rows(teacher: Teacher) -> None:
     prompts = sequences()[:4]
-    for prompt, written in zip(prompts, teacher.generate(prompts, [1, 2, 3, 4], 1.0, 1.0, 12), strict=True):
+    for prompt, written in zip(prompts, teacher.generate(prompts, [1, 2, 3, 4], sampling(12)), strict=True):
         m = len(written.tokens)
         assert 1 <= m <= 12
         whole = np.concatenate([prompt, written.tokens])
@@ -96,9 +101,9 @@ def test_generated_rows_equal_scored_rows(teacher: Teacher) -> None:
 
 def test_draws_depend_on_the_seed_and_not_on_the_batch(teacher: Teacher) -> None:
     prompts = sequences()[:3]
-    together = teacher.generate(prompts, [11, 12, 13], 1.0, 1.0, 10)
-    alone = teacher.generate(prompts[1:2], [12], 1.0, 1.0, 10)[0]
-    other = teacher.generate(prompts[1:2], [99], 1.0, 1.0, 10)[0]
+    together = teacher.generate(prompts, [11, 12, 13], sampling(10))
+    alone = teacher.generate(prompts[1:2], [12], sampling(10))[0]
+    other = teacher.generate(prompts[1:2], [99], sampling(10))[0]
     assert together[1].tokens.tolist() == alone.tokens.tolist()
     assert alone.tokens.tolist() != other.tokens.tolist()
 
@@ -107,6 +112,6 @@ def test_more_prompts_than_fit_one_pass_are_drawn_alike(teacher: Teacher) -> Non
     rng = np.random.default_rng(3)
     prompts = [rng.integers(6, 300, 30).astype(np.uint32) for _ in range(12)]
     seeds = list(range(12))
-    together = teacher.generate(prompts, seeds, 1.0, 1.0, 6)
-    again = teacher.generate(prompts[::-1], seeds[::-1], 1.0, 1.0, 6)[::-1]
+    together = teacher.generate(prompts, seeds, sampling(6))
+    again = teacher.generate(prompts[::-1], seeds[::-1], sampling(6))[::-1]
     assert [g.tokens.tolist() for g in together] == [g.tokens.tolist() for g in again]

@@ -1,0 +1,111 @@
+"""Where the examples of a run come from: a store, or a file of examples. Sizes are known without reading any."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from cache.errors import InputError, SpecMismatchError, StoreError
+from cache.example import Example
+from cache.examples_file import read_examples
+from cache.reader import LogitStore
+from cache.record import Record
+from cache.rendering import Tokenizer, render, tokenizer_digest
+from cache.targets import empty_targets
+from student.config import DataSettings, TrainSettings
+from student.data import label_rows
+from student.tokenizer import learn_tokenizer, load_tokenizer
+
+
+class ExampleSource(Protocol):
+    """A sequence of records whose sizes are known without reading them.
+
+    tokens, rows: int64 [examples], all tokens of each and rows that carry a loss. left_out: examples that do not fit.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    left_out: int
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int) -> Record: ...
+
+
+class StoreSource:
+    """The examples of a store's snapshot that a run asks for."""
+
+    def __init__(self, store: LogitStore, settings: DataSettings, on_prompt: bool = False) -> None:
+        kinds = set(settings.origins)
+        wanted = [i for i, e in enumerate(store.examples) if e.origin.partition("/")[0] in kinds]
+        self._indices = [
+            i for i in wanted if store.examples[i].tokens <= settings.max_tokens and store.examples[i].rows
+        ]
+        self.left_out = len(wanted) - len(self._indices)
+        self.store = store
+        if not self._indices:
+            raise StoreError(f"{store.storage}: no example with origin {' or '.join(sorted(kinds))} fits")
+        self.tokens = np.array([store.examples[i].tokens for i in self._indices])
+        rows = [store.examples[i].tokens - 1 if on_prompt else store.examples[i].rows for i in self._indices]
+        self.rows = np.array(rows)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, i: int) -> Record:
+        return self.store[self._indices[i]]
+
+
+class FileSource:
+    """Examples with their responses as written; no teacher, so hard labels only."""
+
+    def __init__(
+        self, examples: Sequence[Example], tokenizer: Tokenizer, settings: DataSettings, on_prompt: bool = False
+    ) -> None:
+        rendered = [render(example, tokenizer) for example in examples if example.rationale + example.response]
+        self._rendered = [r for r in rendered if len(r.tokens) <= settings.max_tokens and label_rows(r).size]
+        self.left_out = len(examples) - len(self._rendered)
+        if not self._rendered:
+            raise InputError(f"examples file {settings.examples}: no example has a response that fits max_tokens")
+        self.tokens = np.array([len(r.tokens) for r in self._rendered])
+        self.rows = np.array([label_rows(r, on_prompt).size for r in self._rendered])
+
+    def __len__(self) -> int:
+        return len(self._rendered)
+
+    def __getitem__(self, i: int) -> Record:
+        example = self._rendered[i]
+        n = len(example.tokens)
+        return Record(example.key, example, empty_targets(n), np.full(n, np.nan, np.float32))
+
+
+def open_tokenizer(settings: TrainSettings) -> tuple[PreTrainedTokenizerBase, int]:
+    """The tokenizer, and the number of logits that a student needs. A store's must be the one it was captured with."""
+    if settings.data.store is not None:
+        spec = LogitStore.open(str(settings.data.store), settings.data.snapshot).spec
+        path = settings.tokenizer.path or spec.teacher
+        tokenizer = load_tokenizer(path)
+        if tokenizer_digest(tokenizer) != spec.tokenizer:
+            raise SpecMismatchError(
+                f"store {settings.data.store} was captured with another tokenizer than {path!r} has; "
+                "set tokenizer.path to the teacher's"
+            )
+        return tokenizer, spec.vocab_size
+    if settings.tokenizer.path:
+        tokenizer = load_tokenizer(settings.tokenizer.path)
+    else:
+        assert settings.data.examples is not None and settings.tokenizer.vocab_size is not None
+        tokenizer = learn_tokenizer(read_examples(settings.data.examples), settings.tokenizer.vocab_size)
+    return tokenizer, len(tokenizer)
+
+
+def open_source(settings: TrainSettings) -> tuple[StoreSource | FileSource, PreTrainedTokenizerBase, int]:
+    """The examples, the tokenizer, and the number of logits that the student needs."""
+    tokenizer, vocab_size = open_tokenizer(settings)
+    data, on_prompt = settings.data, settings.loss.on_prompt
+    if data.store is not None:
+        store = LogitStore.open(str(data.store), data.snapshot)
+        return StoreSource(store, data, on_prompt), tokenizer, vocab_size
+    assert data.examples is not None
+    return FileSource(read_examples(data.examples), tokenizer, data, on_prompt), tokenizer, vocab_size
