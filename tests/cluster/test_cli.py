@@ -27,7 +27,8 @@ def workplace(tmp_path: Path, tiny_model: Path) -> Path:
     (tmp_path / "teacher").symlink_to(tiny_model)
     (tmp_path / "examples.jsonl").write_text('{"prompt": "say one", "response": "one"}\n')
     (tmp_path / "capture.toml").write_text(
-        'examples = "examples.jsonl"\nstore = "stores/s"\n[teacher]\nmodel = "teacher"\nmax_tokens = 200\n[targets]\nk = 8\n'
+        'examples = "examples.jsonl"\nstore = "stores/s"\n'
+        '[teacher]\nmodel = "teacher"\nmax_tokens = 200\n[targets]\nk = 8\n'
     )
     (tmp_path / "train.toml").write_text(
         'output = "runs/x"\n[data]\nstore = "stores/s"\n[model.config]\nmodel_type = "llama"\n'

@@ -42,7 +42,7 @@ def session() -> Iterator[None]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Any:
-    return partial(ray.remote(Mortal).options(max_restarts=-1, num_cpus=1).remote, str(tmp_path))
+    return partial(ray.remote(Mortal).options(max_restarts=-1, num_cpus=0).remote, str(tmp_path))
 
 
 def run(start: Any, units: list[str]) -> dict[int, str]:

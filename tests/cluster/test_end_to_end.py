@@ -70,7 +70,7 @@ def capture_act(place: Path) -> None:
     assert "quarantine" in told
     again = logitbank(place, "capture", str(JOBS / "capture.toml"), overrides=overrides)
     assert "0 examples and 0 tokens captured now" in again
-    logitbank(place, "capture", str(JOBS / "heldout.toml"), overrides=["limit=8", "targets.k=16"])
+    logitbank(place, "capture", str(JOBS / "heldout.toml"), overrides=["limit=8", "targets.k=16", "actors=1"])
     store = LogitStore.open(str(place / "runs/demo/store"))
     origins = store.info().origins
     assert origins["scored"] == 24
