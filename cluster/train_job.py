@@ -63,9 +63,8 @@ def pin_snapshot(settings: TrainSettings) -> TrainSettings:
 
 def check_inputs(settings: TrainSettings) -> None:
     """Raise for what can be seen to be wrong before any rank starts: data, tokenizer and model."""
-    from student.sources import open_tokenizer
-
     from student.models import build_model
+    from student.sources import open_tokenizer
 
     if settings.data.examples is not None:
         read_examples(settings.data.examples)
