@@ -117,7 +117,7 @@ def read_commit(storage: LocalStorage, unit: str, sha256: str | None = None) -> 
 
 
 def quarantine(storage: LocalStorage, key: str, example_id: str, reason: str) -> bool:
-    """Set an example aside, with the reason, so that it is neither tried again nor forgotten."""
+    """Set an example aside, with the reason, so that it is not forgotten. False where it already is."""
     return storage.create(f"quarantine/{key}.json", seal({"key": key, "id": example_id, "reason": reason}))
 
 

@@ -16,7 +16,7 @@ from cache.rendering import decode, tokenizer_digest
 from student.config import DataSettings, GenerationEvaluation
 from student.data import collate
 from student.losses import forward_kl_loss, hard_label_loss
-from student.models import block_rows
+from student.models import block_rows, check_head
 from student.sources import StoreSource
 from student.tasks.task import Task
 from student.tokenizer import load_tokenizer
@@ -44,6 +44,7 @@ def load_student(path: str, vocab_size: int) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"model {path!r}: cannot be loaded: {error}") from error
+    check_head(model, path)
     width = model.get_output_embeddings().weight.shape[0]
     if width < vocab_size:
         raise SpecMismatchError(

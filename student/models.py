@@ -29,7 +29,7 @@ def build_model(
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(settings.pretrained, dtype=torch.float32)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"model {settings.pretrained!r}: cannot be loaded: {error}") from error
-        _check_head(model, settings.pretrained)
+        check_head(model, settings.pretrained)
         width = model.get_output_embeddings().weight.shape[0]
         if len(tokenizer) <= width < vocab_size:
             # Models of one family share a tokenizer and pad their vocabularies to different widths.
@@ -50,11 +50,11 @@ def build_model(
         built: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"model.config: {model_type!r} cannot be built from it: {error}") from error
-    _check_head(built, model_type)
+    check_head(built, model_type)
     return built.eval()
 
 
-def _check_head(model: PreTrainedModel, name: str) -> None:
+def check_head(model: PreTrainedModel, name: str) -> None:
     """Raise InputError where logits are more than hidden states times the output embedding."""
     config = model.config.get_text_config()
     for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
