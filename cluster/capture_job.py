@@ -20,6 +20,7 @@ from cache.documents import write_json
 from cache.errors import InputError
 from cache.example import TokenizedExample
 from cache.examples_file import read_examples
+from cache.rendering import Tokenizer
 from cache.spec import StoreSpec
 from cache.storage import LocalStorage
 from cluster.actors import start_worker
@@ -45,15 +46,22 @@ class CaptureOutcome:
     snapshot: int
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A job against the store as it is: who is asked, for what, and the units that are missing."""
+
+    spec: StoreSpec
+    folder: Path
+    tokenizer: Tokenizer
+    plan: Plan
+    storage: LocalStorage
+    units: list[list[TokenizedExample]]
+
+
 def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     """Capture what the store lacks, then take a snapshot. Running it again is resuming it."""
-    examples = read_examples(settings.examples)[: settings.limit]
-    spec, folder, tokenizer = describe(settings.teacher, settings.targets, settings.generation)
-    plan = plan_capture(examples, tokenizer, settings.score, settings.generation, settings.teacher.max_tokens)
-    _require_work(plan, settings)
-    storage = LocalStorage(settings.store)
-    _require_same(storage, spec)
-    units = missing_units(plan, storage, settings.unit_size)
+    work = prepare(settings)
+    spec, plan, storage, units = work.spec, work.plan, work.storage, work.units
     log = RunLog(settings)
     if units:
         with ray_session(settings.address, settings.actors * settings.engine.cpu_threads):
@@ -62,7 +70,7 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
             require_gpus(count * settings.engine.tensor_parallel)
             print(f"capture: starting {count} engine{'s' if count > 1 else ''}", flush=True)
             started = time.monotonic()
-            start = partial(start_worker, settings, str(folder), spec, tokenizer, on_gpu)
+            start = partial(start_worker, settings, str(work.folder), spec, work.tokenizer, on_gpu)
             workers = [start() for _ in range(count)]
             wait_ready(workers)
             create_store(storage, spec)  # not before the teacher has proved to load
@@ -79,16 +87,22 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
 
 def preview(settings: CaptureSettings) -> str:
     """What a run would do, without an engine and without writing anything."""
+    work = prepare(settings)
+    return (
+        f"fingerprint {work.spec.fingerprint}\n{len(work.plan.wanted):,} examples wanted, "
+        f"{len(work.plan.refused):,} refused, {sum(map(len, work.units)):,} missing in {len(work.units):,} units"
+    )
+
+
+def prepare(settings: CaptureSettings) -> Work:
+    """Find out what is to be done and raise for what cannot be; writes nothing."""
     examples = read_examples(settings.examples)[: settings.limit]
-    spec, _, tokenizer = describe(settings.teacher, settings.targets, settings.generation)
+    spec, folder, tokenizer = describe(settings.teacher, settings.targets, settings.generation)
     plan = plan_capture(examples, tokenizer, settings.score, settings.generation, settings.teacher.max_tokens)
+    _require_work(plan, settings)
     storage = LocalStorage(settings.store)
     _require_same(storage, spec)
-    units = missing_units(plan, storage, settings.unit_size)
-    return (
-        f"fingerprint {spec.fingerprint}\n{len(plan.wanted):,} examples wanted, {len(plan.refused):,} refused, "
-        f"{sum(map(len, units)):,} missing in {len(units):,} units"
-    )
+    return Work(spec, folder, tokenizer, plan, storage, missing_units(plan, storage, settings.unit_size))
 
 
 def _require_same(storage: LocalStorage, spec: StoreSpec) -> None:
