@@ -19,13 +19,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def finish(name: str, results: dict[str, Any], save: bool) -> None:
-    """Print the results as one JSON line, the last of the output; with `save` keep them in benchmarks/results/."""
+def finish(name: str, results: dict[str, Any], save: bool, file: str | None = None) -> None:
+    """Print the results as one JSON line, the last of the output; with `save` keep them in benchmarks/results/.
+
+    file: name of the result there, where one benchmark leaves several.
+    """
     if save:
         origin = {
             "command": f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".strip(),
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "hardware": hardware(),
         }
-        write_json(RESULTS / f"{name}.json", {**origin, **results})
+        write_json(RESULTS / f"{file or name}.json", {**origin, **results})
     print(json.dumps(results))

@@ -29,9 +29,13 @@ def seal(body: Mapping[str, Any]) -> bytes:
 def unseal(data: bytes, name: str) -> dict[str, Any]:
     """Body of a sealed document. Raises IntegrityError naming `name` if one byte differs from what was sealed."""
     try:
-        body = json.loads(data)
+        text = data.decode("ascii")
+        body = json.loads(text)
         sealed = body.pop(CHECKSUM)
-        intact = sealed == digest(body) and data == seal(body)
+        # The text without its checksum is the text that was hashed: no need to spell the body again.
+        pair = f'"{CHECKSUM}":"{sealed}"'
+        unsealed = text.replace(f",{pair}", "", 1) if f",{pair}" in text else text.replace(f"{pair},", "", 1)
+        intact = unsealed.endswith("}\n") and hashlib.sha256(unsealed[:-1].encode()).hexdigest() == sealed
     except (ValueError, KeyError, AttributeError, TypeError):
         intact = False
     if not intact:

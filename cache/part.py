@@ -1,128 +1,114 @@
-"""One part: the arrays of a unit of records, encoded and decoded. Knows nothing of commits."""
+"""One part: the files of a unit of records, and the place that tells a reader what they are. Knows no commits."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.storage import LocalStore
 
 from cache import layout
-from cache.codec import QuantisationError, decode_gaps, encode_gaps, quantisation_error
-from cache.errors import IntegrityError
-from cache.example import Example, TokenizedExample
+from cache.codebook import Codebook
+from cache.codec import FIRST, encode_logprobs, encode_rows
+from cache.layout import PartCounts, Profile
 from cache.record import Record
-from cache.targets import SparseTargets, concatenate
+from cache.spec import StoreSpec
+from cache.targets import concatenate
+from cache.zarr_array import encode_array, group_metadata
 
 
 @dataclass(frozen=True, slots=True)
-class PartData:
-    """All arrays of a part, decoded, with the descriptions of its examples."""
+class PartPlace:
+    """Where a part is and what it looks like: enough to read it without opening a file that describes it.
 
-    token_offsets: npt.NDArray[np.int64]
-    descriptions: list[dict[str, Any]]
-    token_ids: npt.NDArray[np.uint32]
-    segments: npt.NDArray[np.uint8]
-    token_logprobs: npt.NDArray[np.float32]
-    targets: SparseTargets
+    codebook: digest of the codebook, "" where codes are ids. sizes, indexes: length of each array's shard in bytes,
+    and the crc32c of the index at its end, by the array's name.
+    """
 
-    def __len__(self) -> int:
-        return len(self.descriptions)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the arrays in bytes, descriptions left out."""
-        arrays = (self.token_ids, self.segments, self.token_logprobs, self.targets.ids, self.targets.logprobs)
-        return sum(array.nbytes for array in arrays) + self.targets.offsets.nbytes + self.targets.log_tail.nbytes
-
-    def record(self, i: int) -> Record:
-        """The i-th record; arrays are views."""
-        start, stop = int(self.token_offsets[i]), int(self.token_offsets[i + 1])
-        description = self.descriptions[i]
-        fields = description["example"]
-        example = Example(**{**fields, "messages": tuple(fields["messages"])})
-        tokenized = TokenizedExample(
-            example, self.token_ids[start:stop], self.segments[start:stop], description["origin"]
-        )
-        return Record(description["key"], tokenized, self.targets.rows(start, stop), self.token_logprobs[start:stop])
+    path: str
+    profile: Profile
+    codebook: str
+    counts: PartCounts
+    sizes: dict[str, int]
+    indexes: dict[str, int]
 
 
-def write_arrays(path: Path, records: Sequence[Record], step: float, attributes: dict[str, Any]) -> QuantisationError:
-    """Write the group at `path` (which must not exist) and report what quantisation cost."""
+@dataclass(frozen=True, slots=True)
+class EncodedPart:
+    """The files of a part by their path inside it, and where it will be."""
+
+    files: dict[str, bytes]
+    place: PartPlace
+
+
+def encode_part(
+    path: str, records: Sequence[Record], spec: StoreSpec, codebook: Codebook, digest: str, profile: Profile
+) -> EncodedPart:
+    """The files of a part at `path` that holds valid `records`. digest: the codebook's, "" where codes are ids."""
     targets = concatenate([record.targets for record in records])
-    gaps = encode_gaps(targets, step)
-    error = quantisation_error(targets, decode_gaps(gaps, targets.offsets, targets.log_tail, step))
+    tokens = np.concatenate([record.tokenized.tokens for record in records])
+    packed = encode_rows(targets, tokens, spec.targets, codebook)
     descriptions = [_describe(record) for record in records]
-    values: dict[layout.ArrayLayout, npt.NDArray[Any]] = {
-        layout.TOKEN_OFFSETS: _offsets([len(record.tokenized.tokens) for record in records]),
-        layout.DESCRIPTION_OFFSETS: _offsets([len(text) for text in descriptions]),
+    chunk = layout.TOKEN_CHUNK
+    counts = PartCounts(
+        examples=len(records),
+        tokens=len(tokens),
+        description_bytes=sum(map(len, descriptions)),
+        first=len(packed.first_code),
+        rest=len(packed.rest_code),
+        pairs=len(packed.rest_gap),
+        sampled=len(packed.sampled_code),
+        levels=packed.levels,
+    )
+    values: dict[str, npt.NDArray[Any]] = {
+        layout.TOKEN_STARTS: _starts([len(record.tokenized.tokens) for record in records]),
+        layout.DESCRIPTION_STARTS: _starts([len(text) for text in descriptions]),
         layout.DESCRIPTIONS: np.frombuffer(b"".join(descriptions), np.uint8),
-        layout.TOKEN_IDS: np.concatenate([record.tokenized.tokens for record in records]),
+        layout.TOKEN_IDS: tokens,
         layout.SEGMENTS: np.concatenate([record.tokenized.segments for record in records]),
-        layout.ENTRY_COUNTS: targets.counts,
-        layout.LOG_TAIL: targets.log_tail,
-        layout.TOKEN_LOGPROBS: np.concatenate([record.token_logprobs for record in records]),
-        layout.ENTRY_IDS: targets.ids,
-        layout.ENTRY_GAPS: gaps,
+        layout.EXACT: packed.exact,
+        layout.SAMPLED: packed.sampled,
+        layout.TAIL: packed.tail,
+        layout.SURPRISAL: encode_logprobs(np.concatenate([record.token_logprobs for record in records])),
+        layout.FIRST_STARTS: _chunk_starts(np.minimum(packed.exact, FIRST), chunk),
+        layout.REST_STARTS: _chunk_starts(np.maximum(packed.exact - FIRST, 0), chunk),
+        layout.PAIR_STARTS: _chunk_starts((np.maximum(packed.exact - FIRST, 0) + 1) // 2, chunk),
+        layout.SAMPLED_STARTS: _chunk_starts(packed.sampled, chunk),
+        layout.FIRST_CODES: packed.first_code,
+        layout.FIRST_GAPS: packed.first_gap,
+        layout.REST_CODES: packed.rest_code,
+        layout.REST_GAPS: packed.rest_gap,
+        layout.SAMPLED_CODES: packed.sampled_code,
+        layout.SAMPLED_DRAWS: packed.sampled_draws,
+        layout.GRID: spec.targets.grid[: packed.levels],
     }
-    group = zarr.create_group(
-        LocalStore(path),
-        attributes={"kind": layout.PART_KIND, "format": 1, "step": step, "quantisation": asdict(error), **attributes},
-    )
-    for array in layout.ARRAYS:
-        layout.create_array(group, array, values[array])
-    return error
+    if targets.entropy is not None:
+        values[layout.ENTROPY] = targets.entropy
+    if targets.log_normalizers is not None:
+        values[layout.LOG_NORMALIZERS] = targets.log_normalizers
+    files = {"zarr.json": group_metadata(layout.part_attributes(counts, spec.targets, digest, profile))}
+    sizes, indexes = {}, {}
+    for name, array in layout.part_arrays(counts, spec.targets, codebook, profile).items():
+        data = encode_array(array, values[name])
+        files[f"{name}/zarr.json"] = array.metadata()
+        files[f"{name}/{array.path}"] = data
+        sizes[name], indexes[name] = len(data), google_crc32c.value(data[-array.index_bytes :])
+    for folder in sorted({name.partition("/")[0] for name in sizes if "/" in name}):
+        files[f"{folder}/zarr.json"] = group_metadata({})
+    return EncodedPart(files, PartPlace(path, profile, digest, counts, sizes, indexes))
 
 
-def read_arrays(path: Path) -> PartData:
-    """Decode a part. Raises IntegrityError naming the array where a checksum or a length does not hold."""
-    try:
-        with layout.numcodecs_allowed():
-            group = zarr.open_group(LocalStore(path, read_only=True), mode="r")
-            step = float(group.attrs["step"])  # type: ignore[arg-type]
-    except Exception as error:
-        raise IntegrityError(f"{path}: not a readable Zarr group: {error}") from error
-    values = {array: _read_array(group, array, path) for array in layout.ARRAYS}
-    counts = values[layout.ENTRY_COUNTS].astype(np.int64)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    token_offsets = values[layout.TOKEN_OFFSETS]
-    description_offsets = values[layout.DESCRIPTION_OFFSETS]
-    log_tail = values[layout.LOG_TAIL]
-    ids, gaps = values[layout.ENTRY_IDS], values[layout.ENTRY_GAPS]
-    lengths_agree = (
-        offsets[-1] == len(ids) == len(gaps)
-        and token_offsets[-1] == len(counts) == len(log_tail) == len(values[layout.TOKEN_IDS])
-        and description_offsets[-1] == len(values[layout.DESCRIPTIONS])
-    )
-    if not lengths_agree:
-        raise IntegrityError(f"{path}: the lengths of its arrays contradict each other")
-    text = values[layout.DESCRIPTIONS].tobytes()
-    bounds = pairwise(description_offsets)
-    return PartData(
-        token_offsets=token_offsets,
-        descriptions=[json.loads(text[start:stop]) for start, stop in bounds],
-        token_ids=values[layout.TOKEN_IDS],
-        segments=values[layout.SEGMENTS],
-        token_logprobs=values[layout.TOKEN_LOGPROBS],
-        targets=SparseTargets(offsets, ids, decode_gaps(gaps, offsets, log_tail, step), log_tail),
-    )
-
-
-def _read_array(group: zarr.Group, array: layout.ArrayLayout, path: Path) -> npt.NDArray[Any]:
-    try:
-        with layout.numcodecs_allowed():
-            return np.asarray(group[array.name][:])  # type: ignore[index]
-    except Exception as error:
-        raise IntegrityError(f"{path / array.name}: cannot be decoded: {error}") from error
-
-
-def _offsets(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
+def _starts(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.asarray(lengths, np.int64))])
+
+
+def _chunk_starts(counts: npt.NDArray[np.int64], chunk: int) -> npt.NDArray[np.int64]:
+    """Entries before each chunk of tokens, and of all, int64 [chunks + 1]."""
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    edges = np.minimum(np.arange(max(1, -(-len(counts) // chunk)) + 1) * chunk, len(counts))
+    return np.asarray(before[edges])
 
 
 def _describe(record: Record) -> bytes:

@@ -1,34 +1,36 @@
-"""LogitStore: random access to the records of a store, pinned to one snapshot."""
+"""LogitStore: random access to the examples of a store, pinned to one snapshot."""
 
-import hashlib
+import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cache.commits import (
-    Commit,
-    CommittedExample,
-    committed_units,
-    latest_snapshot,
-    quarantined,
-    read_commit,
-    read_snapshot,
-    read_spec,
-)
+import numpy as np
+import numpy.typing as npt
+
+from cache.codebook import Codebook
+from cache.codebooks import open_codebook
+from cache.commits import committed_units, quarantined, read_commit, read_spec
 from cache.errors import IntegrityError, StoreError
-from cache.part import PartData, read_arrays
-from cache.record import Record
+from cache.index import StoreIndex
+from cache.layout import PART_ARRAYS
+from cache.part_reader import PartReader, Scratch
+from cache.record import Record, Window
+from cache.snapshots import latest_snapshot, read_index, read_snapshot
 from cache.spec import StoreSpec
-from cache.storage import LocalStorage
+from cache.storage import Storage, open_storage
 
-CACHE_BYTES = 1 << 30
+# Bound on what is kept of opened parts: indexes and starts, some 16 bytes a chunk and an example.
+PART_BYTES = 64 << 20
+# Tokens that are decoded together, at most; at k = 64 about 0.6 KB each.
+RUN_TOKENS = 1 << 14
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StoreInfo:
-    """What a store holds, summed over its commits; `bytes` are those of all files of its parts.
+    """What a store holds, summed over its units; `bytes` are those of all files of its parts.
 
-    retained_mass: mean probability inside the stored entries; kl: mean KL of quantisation in nats.
+    retained_mass: mean probability inside the exact entries; kl: mean KL of quantisation in nats.
     """
 
     uri: str
@@ -40,6 +42,7 @@ class StoreInfo:
     quarantined: int
     tokens: int
     rows: int
+    entries: int
     bytes: int
     retained_mass: float
     max_abs_error: float
@@ -50,32 +53,66 @@ class StoreInfo:
         """Bytes of the store for each token that carries a target."""
         return self.bytes / self.rows if self.rows else float("nan")
 
+    def __repr__(self) -> str:
+        spec, sampling = self.spec, self.spec.sampling
+        written = (
+            f"{sampling.samples} a prompt, temperature {sampling.temperature}, top-p {sampling.top_p}, "
+            f"seed {sampling.seed}"
+            if sampling
+            else "none"
+        )
+        origins = ", ".join(f"{count:,} {origin}" for origin, count in sorted(self.origins.items()))
+        snapshot = f"snapshot {self.snapshot}" if self.snapshot else "not pinned: no snapshot yet"
+        rows = [
+            ("store", f"{self.uri} ({snapshot})"),
+            ("fingerprint", spec.fingerprint),
+            ("teacher", f"{spec.teacher} ({spec.dtype}, {spec.weights[:23]})"),
+            ("vocabulary", f"{spec.vocab_size:,} logits, {spec.tokenizer_size:,} ids of the tokenizer"),
+            ("targets", str(spec.targets)),
+            ("responses", f"written by the teacher: {written}"),
+            ("units", f"{self.units:,}"),
+            ("examples", f"{self.examples:,} ({origins}); {self.quarantined:,} in quarantine"),
+            ("tokens", f"{self.tokens:,}, of which {self.rows:,} carry a target"),
+            ("entries", f"{self.entries:,}, {self.entries / max(self.rows, 1):.1f} a target"),
+            ("bytes", f"{self.bytes:,}"),
+            ("bytes/token", f"{self.bytes_per_token:.1f} (all files of the parts, a token with a target)"),
+            ("retained mass", f"{self.retained_mass:.4f}"),
+            ("quantisation", f"KL {self.kl:.1e} nats, at most {self.max_abs_error:.3f} nats a value"),
+        ]
+        return "\n".join(f"{name:<14} {value}" for name, value in rows)
+
 
 class LogitStore:
     """A sequence of Records. Open it with LogitStore.open.
 
-    Holds at most `cache_bytes` of decoded parts and one more. Not for sharing between threads; each worker process
-    opens its own.
+    Nothing decoded is kept: beside the index (about 35 bytes an example and 350 a unit) and the codebook, a store holds
+    the indexes of the parts it read last, at most PART_BYTES. Safe to share between threads, across fork, and to
+    pickle.
     """
 
     def __init__(
-        self, storage: LocalStorage, spec: StoreSpec, commits: Sequence[Commit], snapshot: int | None, cache_bytes: int
+        self, storage: Storage, spec: StoreSpec, index: StoreIndex, snapshot: int | None, quarantine: frozenset[str]
     ) -> None:
         self.storage = storage
         self.spec = spec
         self.snapshot = snapshot
-        self.commits = tuple(commits)
-        self._cache_bytes = cache_bytes
-        self._parts: OrderedDict[int, PartData] = OrderedDict()
-        self._places: list[tuple[int, int]] = []
-        self.examples: list[CommittedExample] = []
-        seen: set[str] = set()
-        for part, commit in enumerate(self.commits):
-            for place, example in enumerate(commit.examples):
-                if example.key not in seen:
-                    seen.add(example.key)
-                    self._places.append((part, place))
-                    self.examples.append(example)
+        self.index = index
+        self._quarantine = quarantine
+        self._unlocked()
+
+    def _unlocked(self) -> None:
+        self._parts: OrderedDict[int, PartReader] = OrderedDict()
+        self._held_bytes = 0
+        self._scratch = Scratch()
+        self._codebooks: dict[str, Codebook] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> tuple[object, ...]:
+        return (self.storage, self.spec, self.index, self.snapshot, self._quarantine)
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        self.storage, self.spec, self.index, self.snapshot, self._quarantine = state  # type: ignore[assignment]
+        self._unlocked()
 
     @classmethod
     def open(
@@ -84,101 +121,179 @@ class LogitStore:
         snapshot: int | None = None,
         expect: StoreSpec | None = None,
         unpinned: bool = False,
-        cache_bytes: int = CACHE_BYTES,
     ) -> "LogitStore":
         """Open a store at a snapshot (the newest by default), or with `unpinned` at whatever is committed now.
 
         Raises StoreError where there is no store or snapshot, SpecMismatchError where its fingerprint is not that of
-        `expect`, and IntegrityError naming any commit that is missing or altered.
+        `expect`, and IntegrityError naming any file that is missing or altered.
         """
-        storage = LocalStorage(uri)
+        storage = open_storage(uri)
         spec = read_spec(storage)
         if expect is not None:
             spec.require_same(expect, uri)
         if unpinned:
-            return cls(storage, spec, [read_commit(storage, u) for u in committed_units(storage)], None, cache_bytes)
+            commits = [read_commit(storage, unit) for unit in committed_units(storage)]
+            return cls(storage, spec, StoreIndex.from_commits(commits), None, frozenset(quarantined(storage)))
         number = latest_snapshot(storage) if snapshot is None else snapshot
         if number == 0 and snapshot is None:
             raise StoreError(f"{uri}: no snapshot yet; let the capture finish, or run 'logitbank snapshot {uri}'")
         pinned = read_snapshot(storage, number)
-        commits = [read_commit(storage, unit, sha256) for unit, sha256 in sorted(pinned.commits.items())]
-        for commit in commits:
-            if commit.fingerprint != spec.fingerprint:
-                raise IntegrityError(f"{uri}: commit {commit.unit} belongs to another spec")
-        return cls(storage, spec, commits, number, cache_bytes)
+        if pinned.fingerprint != spec.fingerprint:
+            raise IntegrityError(f"{uri}: snapshot {number} belongs to another spec")
+        return cls(storage, spec, read_index(storage, pinned), number, frozenset(pinned.quarantine))
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.index.key)
 
     def __getitem__(self, i: int) -> Record:
-        part, place = self._places[i]
-        return self._part(part).record(place)
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"example {i} of {len(self)}")
+        part, place = self._part(int(self.index.unit_of[i])), int(self.index.place[i])
+        return part.record(place)
 
     def __iter__(self) -> Iterator[Record]:
         return (self[i] for i in range(len(self)))
 
+    @property
+    def tokens(self) -> npt.NDArray[np.uint32]:
+        """Tokens of each example, uint32 [examples]."""
+        return self.index.tokens
+
+    @property
+    def rows(self) -> npt.NDArray[np.uint32]:
+        """Tokens with a target of each example, uint32 [examples]."""
+        return self.index.rows
+
+    def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which examples are of one of the kinds, such as "scored" or "generated"; bool [examples]."""
+        chosen = np.array([name.partition("/")[0] in kinds for name in self.index.origin_names], bool)
+        return chosen[self.index.origin] if len(chosen) else np.zeros(len(self), bool)
+
+    def key(self, i: int) -> str:
+        """Key of an example, 32 hexadecimal digits."""
+        return str(self.index.key[i].tobytes().hex())
+
     def find(self, key: str) -> int:
         """Index of the example whose key starts with `key`."""
-        found = [i for i, example in enumerate(self.examples) if example.key.startswith(key)]
+        found = np.flatnonzero(self._starts_with(key.lower())) if key else np.arange(len(self))
         if len(found) != 1:
             raise StoreError(f"{self.storage}: {len(found)} examples have a key that starts with {key!r}; need one")
-        return found[0]
+        return int(found[0])
+
+    def window(self, i: int, start: int = 0, stop: int | None = None) -> Window:
+        """Tokens start:stop of an example, without its texts and without reading the rest of it."""
+        return self.windows([(i, start, stop)])[0]
+
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        """All tokens of each of the examples, in the order asked for."""
+        return self.windows([(i, 0, None) for i in examples])
+
+    def windows(self, wanted: Sequence[tuple[int, int, int | None]]) -> list[Window]:
+        """Tokens start:stop of example i for each (i, start, stop), in the order asked for.
+
+        Neighbours are decoded together, whatever the order they are asked in: sorted or nearly sorted batches are the
+        fastest. Arrays of one result may be views of a larger run of at most RUN_TOKENS tokens.
+        """
+        places = []
+        for position, (i, start, end) in enumerate(wanted):
+            length = int(self.index.tokens[i])
+            stop = length if end is None else end
+            if not 0 <= start <= stop <= length:
+                raise StoreError(f"{self.storage}: tokens {start}:{stop} of an example of {length}")
+            unit = int(self.index.unit_of[i])
+            first = self._part(unit).token_starts[int(self.index.place[i])]
+            places.append((unit, first + start, first + stop, position))
+        places.sort()
+        results: list[Window | None] = [None] * len(wanted)
+        begin = 0
+        while begin < len(places):
+            unit, run_start, run_stop, _ = places[begin]
+            end = begin + 1
+            while (
+                end < len(places)
+                and places[end][0] == unit
+                and places[end][1] <= run_stop
+                and places[end][2] - run_start <= RUN_TOKENS
+            ):
+                run_stop = max(run_stop, places[end][2])
+                end += 1
+            run = self._part(unit).window(run_start, run_stop)
+            for _, start, stop, position in places[begin:end]:
+                whole = end - begin == 1
+                results[position] = run if whole else run.part(start - run_start, stop - run_start)
+            begin = end
+        return results  # type: ignore[return-value]
+
+    def check(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Decode every chunk of every part. Raises IntegrityError for the first that is not as it was written."""
+        for unit in range(len(self.index.unit)):
+            self._part(unit).check_all()
+            progress(unit + 1, len(self.index.unit))
 
     def info(self) -> StoreInfo:
-        """Totals, from the commits alone."""
-        rows = sum(commit.rows for commit in self.commits)
+        """Totals, from the index alone."""
+        index = self.index
+        rows = index.totals[:, 2]
 
-        def mean(values: Iterator[float]) -> float:
-            return sum(values) / rows if rows else float("nan")
+        def mean(column: int) -> float:
+            return float((index.quality[:, column] * rows).sum() / rows.sum()) if rows.sum() else float("nan")
 
         origins: dict[str, int] = {}
-        for example in self.examples:
-            kind = example.origin.partition("/")[0]
-            origins[kind] = origins.get(kind, 0) + 1
+        for name, count in zip(index.origin_names, np.bincount(index.origin), strict=False):
+            kind = name.partition("/")[0]
+            origins[kind] = origins.get(kind, 0) + int(count)
+        held = {self.key(int(i)) for i in range(len(self))} if self._quarantine else set()
         return StoreInfo(
             uri=str(self.storage),
             spec=self.spec,
             snapshot=self.snapshot,
-            units=len(self.commits),
+            units=len(index.unit),
             examples=len(self),
             origins=origins,
-            quarantined=len(set(quarantined(self.storage)) - {example.key for example in self.examples}),
-            tokens=sum(example.tokens for commit in self.commits for example in commit.examples),
-            rows=rows,
-            bytes=sum(commit.size for commit in self.commits),
-            retained_mass=mean(commit.retained_mass * commit.rows for commit in self.commits),
-            max_abs_error=max((commit.max_abs_error for commit in self.commits), default=0.0),
-            kl=mean(commit.kl * commit.rows for commit in self.commits),
+            quarantined=len(self._quarantine - held),
+            tokens=int(index.tokens.sum(dtype=np.int64)),
+            rows=int(rows.sum()),
+            entries=int(index.totals[:, 1].sum()),
+            bytes=int(index.totals[:, 0].sum()),
+            retained_mass=mean(0),
+            max_abs_error=float(index.quality[:, 1].max(initial=0.0)),
+            kl=mean(2),
         )
 
-    def _part(self, number: int) -> PartData:
-        if number in self._parts:
-            self._parts.move_to_end(number)
-            return self._parts[number]
-        commit = self.commits[number]
-        check_files(self.storage, commit)
-        part = read_arrays(self.storage.path(commit.part))
-        if len(part) != len(commit.examples):
-            raise IntegrityError(
-                f"{self.storage}/{commit.part}: holds {len(part)} examples, not {len(commit.examples)}"
-            )
-        self._parts[number] = part
-        while len(self._parts) > 1 and sum(held.nbytes for held in self._parts.values()) > self._cache_bytes:
-            self._parts.popitem(last=False)
+    def bytes_by_array(self) -> dict[str, int]:
+        """Bytes of the arrays' shards over all parts, by the array's name."""
+        sizes = np.maximum(self.index.sizes, 0).sum(axis=0)
+        return {name: int(size) for name, size in zip(PART_ARRAYS, sizes, strict=True) if size}
+
+    def _starts_with(self, key: str) -> npt.NDArray[np.bool_]:
+        try:
+            head = np.frombuffer(bytes.fromhex(key[: len(key) // 2 * 2]), np.uint8)
+            half = int(key[-1], 16) if len(key) % 2 else None
+        except ValueError:
+            return np.zeros(len(self), bool)
+        if len(key) > 32:
+            return np.zeros(len(self), bool)
+        same = np.asarray((self.index.key[:, : len(head)] == head).all(axis=1))
+        return same if half is None else np.asarray(same & (self.index.key[:, len(head)] >> 4 == half))
+
+    def _part(self, unit: int) -> PartReader:
+        with self._lock:
+            part = self._parts.get(unit)
+            if part is not None:
+                self._parts.move_to_end(unit)
+                return part
+        place = self.index.part_place(unit)
+        part = PartReader(self.storage, place, self.spec.targets, self._codebook(place.codebook), self._scratch)
+        with self._lock:
+            if unit not in self._parts:
+                self._parts[unit] = part
+                self._held_bytes += part.nbytes
+            while len(self._parts) > 1 and self._held_bytes > PART_BYTES:
+                self._held_bytes -= self._parts.popitem(last=False)[1].nbytes
         return part
 
-
-def check_files(storage: LocalStorage, commit: Commit) -> None:
-    """Raise IntegrityError unless every file of a part exists at its length: Zarr reads an absent one as fill.
-
-    What chunk checksums do not cover is hashed as well.
-    """
-    for name, file in commit.files.items():
-        size = storage.size(name)
-        if size is None:
-            raise IntegrityError(f"{storage}/{name}: missing")
-        if size != file.size:
-            raise IntegrityError(f"{storage}/{name}: {size} bytes long, committed with {file.size}")
-        # Chunks carry checksums of their own; what describes them does not.
-        if name.endswith("zarr.json") and hashlib.sha256(storage.read(name)).hexdigest() != file.sha256:
-            raise IntegrityError(f"{storage}/{name}: altered since it was committed")
+    def _codebook(self, digest: str) -> Codebook:
+        with self._lock:
+            if digest not in self._codebooks:
+                self._codebooks[digest] = open_codebook(self.storage, digest, self.spec.vocab_size)
+            return self._codebooks[digest]

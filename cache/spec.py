@@ -1,27 +1,75 @@
 """What makes two captures the same content, and the fingerprint of it."""
 
 from dataclasses import asdict, dataclass, fields
+from math import ceil
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from cache.documents import digest
 from cache.errors import SpecMismatchError, StoreError
+from cache.grid import level_grid
 
 FORMAT_VERSION = 1
-TargetMode = Literal["topk"]
+TargetMode = Literal["topk", "nucleus", "threshold", "sampled"]
 
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
-    """How a distribution is made sparse.
+    """How a distribution is made sparse. What a mode does not use keeps its default.
 
-    mode: which entries are kept; "topk" keeps the k largest.
-    k: greatest number of entries of a row.
-    step: log-probabilities are stored in multiples of it (nats).
+    mode: "topk", the k largest; "nucleus", the smallest head that holds `mass`, at most k; "threshold", exact at and
+        above the probability `threshold` and sampled below it; "sampled", `draws` draws.
+    k: greatest number of entries of a row (topk, nucleus).
+    step, tail_step: spacing in nats of stored log-probabilities, near the head and at most (cache/grid.py).
+    entropy: the entropy of each whole distribution is stored. temperatures: those whose log-normalisers are.
+        Neither is ever guessed: what an engine cannot give is declared absent here.
     """
 
-    mode: TargetMode
-    k: int
-    step: float
+    mode: TargetMode = "topk"
+    k: int = 0
+    step: float = 0.04
+    tail_step: float = 0.2
+    mass: float = 0.0
+    threshold: float = 0.0
+    draws: int = 0
+    entropy: bool = False
+    temperatures: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        size = {
+            "topk": f"k = {self.k}",
+            "nucleus": f"mass {self.mass}, k = {self.k}",
+            "threshold": f"probability {self.threshold}",
+            "sampled": f"{self.draws} draws",
+        }[self.mode]
+        extra = [", entropy"] if self.entropy else []
+        extra += [f", log-normalisers at {', '.join(map(str, self.temperatures))}"] if self.temperatures else []
+        return f"{self.mode}, {size}, steps of {self.step} to {self.tail_step} nats{''.join(extra)}"
+
+    @property
+    def has_exact(self) -> bool:
+        """Whether rows have entries with a value of their own."""
+        return self.mode != "sampled"
+
+    @property
+    def has_sampled(self) -> bool:
+        """Whether rows have entries that stand for a draw."""
+        return self.mode in ("threshold", "sampled")
+
+    @property
+    def most_entries(self) -> int:
+        """Greatest number of entries of a row."""
+        if self.mode == "sampled":
+            return self.draws
+        # Exact entries fill the mass in steps of at least the threshold, and a systematic draw rounds the rest up.
+        return ceil(1 / self.threshold) + 1 if self.mode == "threshold" else self.k
+
+    @property
+    def grid(self) -> npt.NDArray[np.float32]:
+        """Log-probabilities that a stored value can take, float32 [levels]."""
+        return level_grid(self.step, self.tail_step, self.most_entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +119,8 @@ class StoreSpec:
         if body.get("format") != FORMAT_VERSION:
             raise StoreError(f"{name}: format {body.get('format')!r}; this version reads format {FORMAT_VERSION}")
         values = dict(body["spec"])
-        values["targets"] = TargetSpec(**values["targets"])
+        targets = values["targets"]
+        values["targets"] = TargetSpec(**{**targets, "temperatures": tuple(targets["temperatures"])})
         if values["sampling"] is not None:
             values["sampling"] = SamplingSpec(**values["sampling"])
         return cls(**values)

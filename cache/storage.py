@@ -1,104 +1,254 @@
-"""Where the files of a store live. One class a backend; everything above speaks relative paths."""
+"""Where the files of a store live. Everything above speaks of relative paths and of this protocol."""
 
 import os
+import shutil
+import threading
 import uuid
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from cache.errors import IntegrityError, StoreError
 
+OPEN_FILES = 256
+# A range of a file: name, first byte, number of bytes.
+Range = tuple[str, int, int]
+
+
+class Storage(Protocol):
+    """Files by name. Names are relative, with "/"; a name that leaves the store raises IntegrityError.
+
+    Nothing is ever changed in place. `create` is atomic: of several racing writers exactly one succeeds.
+    """
+
+    def __str__(self) -> str: ...
+
+    def read(self, name: str) -> bytes:
+        """The whole file. Raises IntegrityError where it is missing."""
+        ...
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
+        """The bytes of each range, fewer where the file ends early. Raises IntegrityError where a file is missing."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Length in bytes, or None where there is no such file."""
+        ...
+
+    def names(self, folder: str, suffix: str = "") -> list[str]:
+        """Sorted names of the files and folders directly in `folder`, unfinished writes left out."""
+        ...
+
+    def drafts(self) -> list[str]:
+        """Names of files that unfinished writes left, where the storage has any."""
+        ...
+
+    def walk(self, folder: str) -> Iterator[str]:
+        """Names of all files below `folder`, sorted; of the file itself where it is one."""
+        ...
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Create the file durably with all of `data` unless it exists. True if this call created it."""
+        ...
+
+    def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Write the files of a folder that no other writer knows of, and return when all are durable."""
+        ...
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove `folder` with all that is below it, or a file; nothing happens where there is nothing."""
+        ...
+
+    def age(self, folder: str) -> float:
+        """Seconds since the newest change of a file, or below a folder, by the storage's own clock; 0 without any."""
+        ...
+
+
+def open_storage(uri: str | Path) -> Storage:
+    """The storage of a store: a folder, or an address such as s3://bucket/prefix. Touches nothing yet."""
+    text = str(uri)
+    if "://" in text:
+        from cache.object_storage import ObjectStorage
+
+        return ObjectStorage(text)
+    return LocalStorage(text)
+
+
+def absolute_uri(uri: str, root: Path) -> str:
+    """An address as it is; a path taken from `root`."""
+    return uri if "://" in uri else str(root / uri)
+
+
+def check_name(name: str, store: object) -> str:
+    """The name. Raises IntegrityError unless it stays inside the store."""
+    parts = name.split("/")
+    if (
+        not name
+        or name.startswith("/")
+        or "\\" in name
+        or "\0" in name
+        or any(part in ("", ".", "..") for part in parts)
+    ):
+        raise IntegrityError(f"{name!r} is not a path inside the store {store}")
+    return name
+
 
 class LocalStorage:
-    """A store in a folder of a local or shared POSIX file system that supports hard links."""
+    """A store in a folder of a local or shared POSIX file system that supports hard links.
+
+    Safe to share between threads and across fork. Keeps up to OPEN_FILES files open.
+    """
 
     def __init__(self, root: str | Path) -> None:
-        refuse_url(str(root))
         self.root = Path(root)
+        self._forget_open_files()
+
+    def __getstate__(self) -> Path:
+        return self.root
+
+    def __setstate__(self, root: Path) -> None:
+        self.root = root
+        self._forget_open_files()
 
     def __str__(self) -> str:
         return str(self.root)
 
     def path(self, name: str) -> Path:
-        """Absolute location of `name`; refuses names that leave the store."""
-        parts = Path(name).parts
-        if not parts or Path(name).is_absolute() or ".." in parts:
-            raise IntegrityError(f"{name!r} is not a path inside the store {self.root}")
-        return self.root / name
+        """Location of `name`; refuses names that leave the store."""
+        return self.root / check_name(name, self)
 
     def read(self, name: str) -> bytes:
         try:
             return self.path(name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise IntegrityError(f"{self.root / name}: missing") from None
+        except OSError as error:
+            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
+        found = []
+        for name, start, length in ranges:
+            file = self._open_file(name)
+            try:
+                found.append(os.pread(file.fileno(), length, start))
+            except OSError as error:
+                raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+        return found
 
     def size(self, name: str) -> int | None:
-        """Length of `name` in bytes, or None where there is no such file."""
         try:
             return self.path(name).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def list(self, folder: str, suffix: str = "") -> list[str]:
-        """Sorted names of the entries directly in `folder`, unfinished writes left out."""
+    def names(self, folder: str, suffix: str = "") -> list[str]:
         try:
-            names = [path.name for path in self.path(folder).iterdir()]
-        except FileNotFoundError:
+            names = [entry.name for entry in os.scandir(self.path(folder))]
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
 
+    def drafts(self) -> list[str]:
+        return [str(path.relative_to(self.root)) for path in sorted(self.root.rglob(".*")) if path.is_file()]
+
     def walk(self, folder: str) -> Iterator[str]:
-        """Relative paths of all files below `folder`, sorted."""
         base = self.path(folder)
-        for path in sorted(base.rglob("*")):
+        for path in sorted(base.rglob("*")) if base.is_dir() else [base]:
             if path.is_file():
                 yield str(path.relative_to(self.root))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Create `name` durably with all of `data` unless it exists. True if this call created it.
-
-        link() is atomic and never replaces, so of several racing writers exactly one wins, also on NFS.
-        """
+        # link() is atomic and never replaces, so of several racing writers exactly one wins, also on NFS.
         target = self.path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            with draft.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        with _refusals_told(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.link(draft, target)
-            except FileExistsError:
-                return False
-            sync_folder(target.parent)
-            return True
-        finally:
-            draft.unlink(missing_ok=True)
-
-    def sync_tree(self, folder: str) -> None:
-        """Flush every file and folder below `folder`, and its parents up to the root, to the disk."""
-        top = self.path(folder)
-        for here, _, names in os.walk(top, topdown=False):
-            for name in names:
-                handle = os.open(Path(here) / name, os.O_RDONLY)
+                _write_file(draft, data)
                 try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
-            sync_folder(Path(here))
-        for parent in top.parents:
-            sync_folder(parent)
-            if parent == self.root:
-                break
+                    os.link(draft, target)
+                except FileExistsError:
+                    return False
+                _sync_folder(target.parent)
+                return True
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
+        top = self.path(folder)
+        with _refusals_told(top):
+            folders = {top, *(parent for parent in top.parents if parent.is_relative_to(self.root))}
+            for name, data in files.items():
+                path = top / check_name(name, self)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                folders.update(parent for parent in path.parents if parent.is_relative_to(top))
+                _write_file(path, data)
+            for each in folders:
+                _sync_folder(each)
+
+    def remove_folder(self, folder: str) -> None:
+        path = self.path(folder)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+    def age(self, folder: str) -> float:
+        top = self.path(folder)
+        changed = [path.stat().st_mtime for path in (top, *top.rglob("*")) if path.exists()]
+        if not changed:
+            return 0.0
+        # The file system's clock, not this machine's: on a shared one they may differ.
+        probe = self.root / f".clock.{uuid.uuid4().hex}"
+        with _refusals_told(probe):
+            probe.touch()
+            now = probe.stat().st_mtime
+            probe.unlink()
+        return now - max(changed)
+
+    def _open_file(self, name: str) -> BinaryIO:
+        """An open file, from the few that are kept. It closes when nobody holds it any more."""
+        with self._lock:
+            file = self._files.get(name)
+            if file is not None:
+                self._files.move_to_end(name)
+                return file
+        try:
+            file = self.path(name).open("rb", buffering=0)
+        except (FileNotFoundError, NotADirectoryError):
+            raise IntegrityError(f"{self.root / name}: missing") from None
+        except OSError as error:
+            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+        with self._lock:
+            self._files[name] = file
+            while len(self._files) > OPEN_FILES:
+                self._files.popitem(last=False)
+        return file
+
+    def _forget_open_files(self) -> None:
+        self._files: OrderedDict[str, BinaryIO] = OrderedDict()
+        self._lock = threading.Lock()
 
 
-def refuse_url(store: object) -> None:
-    """Raise StoreError for an address of an object store, which as a path would become a local folder."""
-    if isinstance(store, str) and "://" in store:
-        raise StoreError(f"store {store!r}: only local or shared folders are supported so far; give a path")
+@contextmanager
+def _refusals_told(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to write (full, read-only, not allowed) into one line that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def sync_folder(path: Path) -> None:
+def _write_file(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -1,63 +1,89 @@
-"""Write one unit: encode, flush to disk, read back, compare, commit. Until the commit nothing counts."""
+"""Write one unit: encode, make durable, read back, compare, commit. Until the commit nothing counts."""
 
 import hashlib
-import shutil
 import uuid
 from collections.abc import Sequence
 
 import numpy as np
 
+from cache.codebook import Codebook, plain_codebook
+from cache.codebooks import claim_codebook, read_codebook
+from cache.codec import QuantisationError, measure_error
 from cache.commits import Commit, CommittedExample, FileSeal, publish, unit_name
 from cache.errors import InputError, IntegrityError
-from cache.part import PartData, read_arrays, write_arrays
+from cache.layout import Profile
+from cache.learning import learn_codebook
+from cache.part import PartPlace, encode_part
+from cache.part_reader import PartReader
 from cache.record import Record
 from cache.spec import StoreSpec
-from cache.storage import LocalStorage
+from cache.storage import Storage
+from cache.targets import concatenate
 
 
-def write_unit(storage: LocalStorage, spec: StoreSpec, records: Sequence[Record]) -> tuple[Commit, bool]:
+def write_unit(
+    storage: Storage,
+    spec: StoreSpec,
+    records: Sequence[Record],
+    profile: Profile = "compact",
+    codebook: Codebook | None = None,
+) -> tuple[Commit, bool]:
     """Write `records` as one part and commit it. The flag tells whether this commit won.
 
-    Raises InputError, before any file exists, where a target is not valid for the spec.
+    codebook: the store's, where the caller holds it already (only the compact profile has one).
+    Raises InputError, before any file exists, where a target is not valid for the spec, and StoreError where the
+    storage refuses.
     """
     if not records:
         raise InputError("a unit needs at least one record")
     for record in records:
         _check(record, spec)
+    if profile != "compact":
+        codebook, digest = plain_codebook(spec.vocab_size), ""
+    else:
+        codebook = codebook or store_codebook(storage, spec, records)
+        digest = codebook.digest
     unit = unit_name([record.key for record in records])
-    part = f"parts/{unit}/{uuid.uuid4().hex}.zarr"
-    path = storage.path(part)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    attributes = {"unit": unit, "fingerprint": spec.fingerprint}
+    encoded = encode_part(f"parts/{unit}/{uuid.uuid4().hex}.zarr", records, spec, codebook, digest, profile)
+    place = encoded.place
     try:
-        error = write_arrays(path, records, spec.targets.step, attributes)
-        storage.sync_tree(part)
-        _compare(read_arrays(path), records, 2 * spec.targets.step, part)
-        mass = [record.targets.retained_mass(spec.targets.k) for record in records]
+        storage.write_folder(place.path, encoded.files)
+        error = _read_back(storage, place, records, spec, codebook)
+        tail = np.concatenate([r.targets.log_tail[r.targets.exact_counts > 0] for r in records]).astype(np.float64)
         commit = Commit(
             unit=unit,
-            part=part,
             fingerprint=spec.fingerprint,
+            place=place,
             examples=tuple(
                 CommittedExample(r.key, r.tokenized.origin, len(r.tokenized.tokens), r.target_rows) for r in records
             ),
-            files={name: seal_file(storage, name) for name in storage.walk(part)},
+            files={name: FileSeal(len(d), hashlib.sha256(d).hexdigest()) for name, d in sorted(encoded.files.items())},
             entries=sum(len(record.targets.ids) for record in records),
-            retained_mass=float(np.concatenate(mass).mean()) if any(map(len, mass)) else 1.0,
+            retained_mass=float(-np.expm1(tail).mean()) if len(tail) else 0.0,
             max_abs_error=error.max_abs_error,
             kl=error.kl,
         )
+        won = publish(storage, commit)
     except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
+        storage.remove_folder(place.path)
         raise
-    won = publish(storage, commit)
     if not won:
-        shutil.rmtree(path, ignore_errors=True)
+        storage.remove_folder(place.path)
     return commit, won
 
 
-def seal_file(storage: LocalStorage, name: str) -> FileSeal:
-    """Length and SHA-256 of a file as it is on disk now."""
+def store_codebook(storage: Storage, spec: StoreSpec, records: Sequence[Record]) -> Codebook:
+    """The store's codebook. Where it has none yet, one is learned from `records`."""
+    found = read_codebook(storage, spec.vocab_size)
+    if found is not None:
+        return found
+    targets = concatenate([record.targets for record in records])
+    tokens = np.concatenate([record.tokenized.tokens for record in records])
+    return claim_codebook(storage, learn_codebook(targets, tokens, spec.targets, spec.vocab_size))
+
+
+def seal_file(storage: Storage, name: str) -> FileSeal:
+    """Length and SHA-256 of a file as it is now."""
     data = storage.read(name)
     return FileSeal(len(data), hashlib.sha256(data).hexdigest())
 
@@ -65,31 +91,40 @@ def seal_file(storage: LocalStorage, name: str) -> FileSeal:
 def _check(record: Record, spec: StoreSpec) -> None:
     what = f"example {record.tokenized.example.id}"
     n = len(record.tokenized.tokens)
-    if not n == len(record.tokenized.segments) == len(record.targets) == len(record.token_logprobs):
+    targets = record.targets
+    if len(record.key) != 32 or not set(record.key) <= set("0123456789abcdef"):
+        raise InputError(f"{what}: key {record.key!r} is not 32 hexadecimal digits")
+    if not n == len(record.tokenized.segments) == len(targets) == len(record.token_logprobs):
         raise InputError(f"{what}: tokens, segments and targets differ in length")
     if n and int(record.tokenized.tokens.max()) >= spec.vocab_size:
         raise InputError(f"{what}: a token id is outside the vocabulary of {spec.vocab_size}")
-    if len(record.targets) and int(record.targets.counts.max()) > spec.targets.k:
-        raise InputError(f"{what}: a row has more than k = {spec.targets.k} entries")
-    record.targets.validate(spec.vocab_size, what)
+    if n and int(targets.counts.max()) > spec.targets.most_entries:
+        raise InputError(
+            f"{what}: a row has {int(targets.counts.max())} entries; {spec.targets.mode} targets of this store have "
+            f"at most {spec.targets.most_entries}"
+        )
+    if (targets.exact is not None) != spec.targets.has_sampled and len(targets.ids):
+        raise InputError(f"{what}: sampled entries do not go with {spec.targets.mode} targets")
+    if spec.targets.mode == "sampled" and int(targets.exact_counts.sum()):
+        raise InputError(f"{what}: a row has exact entries; sampled targets have none")
+    widths = 0 if targets.log_normalizers is None else targets.log_normalizers.shape[1]
+    if n and len(targets.ids) and (targets.entropy is not None) != spec.targets.entropy:
+        raise InputError(f"{what}: entropy is {'not ' if spec.targets.entropy else ''}what the store's spec declares")
+    if n and len(targets.ids) and widths != len(spec.targets.temperatures):
+        raise InputError(f"{what}: {widths} log-normalisers a row; the spec declares {len(spec.targets.temperatures)}")
+    targets.validate(spec.vocab_size, what)
 
 
-def _compare(written: PartData, records: Sequence[Record], tolerance: float, part: str) -> None:
-    same = len(written) == len(records) and all(
-        _same(written.record(i), record, tolerance) for i, record in enumerate(records)
-    )
+def _read_back(
+    storage: Storage, place: PartPlace, records: Sequence[Record], spec: StoreSpec, codebook: Codebook
+) -> QuantisationError:
+    """Read the part as any reader would, hold it against the records, and measure what rounding cost."""
+    what = f"{storage}/{place.path}"
+    part = PartReader(storage, place, spec.targets, codebook)
+    window = part.window(0, place.counts.tokens)
+    same = np.array_equal(window.tokens, np.concatenate([r.tokenized.tokens for r in records]))
+    same &= np.array_equal(window.segments, np.concatenate([r.tokenized.segments for r in records]))
+    same &= all(part.description(i)["key"] == record.key for i, record in enumerate(records))
     if not same:
-        raise IntegrityError(f"{part}: what was read back is not what was written; the disk or its driver is at fault")
-
-
-def _same(stored: Record, record: Record, tolerance: float) -> bool:
-    return (
-        stored.key == record.key
-        and np.array_equal(stored.tokenized.tokens, record.tokenized.tokens)
-        and np.array_equal(stored.tokenized.segments, record.tokenized.segments)
-        and np.array_equal(stored.targets.offsets, record.targets.offsets)
-        and np.array_equal(stored.targets.ids, record.targets.ids)
-        and np.array_equal(stored.targets.log_tail, record.targets.log_tail)
-        and np.array_equal(stored.token_logprobs, record.token_logprobs, equal_nan=True)
-        and np.allclose(stored.targets.logprobs, record.targets.logprobs, rtol=0, atol=tolerance)
-    )
+        raise IntegrityError(f"{what}: what was read back is not what was written; the disk or its driver is at fault")
+    return measure_error(concatenate([r.targets for r in records]), window.targets, spec.vocab_size, what)

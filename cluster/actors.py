@@ -6,9 +6,11 @@ from typing import Any
 
 import ray
 
+from cache.codebook import Codebook
+from cache.codebooks import read_codebook
 from cache.example import TokenizedExample
 from cache.spec import StoreSpec
-from cache.storage import LocalStorage
+from cache.storage import open_storage
 from cluster.config import CaptureSettings
 from teacher_serving.capture import UnitSummary, capture_unit, start_teacher
 from teacher_serving.vllm_teacher import engine_environment
@@ -20,15 +22,17 @@ class CaptureWorker:
     def __init__(self, settings: CaptureSettings, folder: str, spec: StoreSpec, tokenizer: Any, on_gpu: bool) -> None:
         self._teacher = start_teacher(Path(folder), settings.teacher, settings.engine, spec, on_gpu)
         self._tokenizer = tokenizer
-        self._storage = LocalStorage(settings.store)
+        self._storage = open_storage(settings.store)
         self._spec = spec
+        self._codebook: Codebook | None = None  # there is none before the first unit is written
 
     def ready(self) -> bool:
         """True once the engine is up."""
         return True
 
     def capture(self, unit: Sequence[TokenizedExample]) -> UnitSummary:
-        return capture_unit(self._teacher, unit, self._tokenizer, self._storage, self._spec)
+        self._codebook = self._codebook or read_codebook(self._storage, self._spec.vocab_size)
+        return capture_unit(self._teacher, unit, self._tokenizer, self._storage, self._spec, self._codebook)
 
 
 def start_worker(settings: CaptureSettings, folder: str, spec: StoreSpec, tokenizer: Any, on_gpu: bool) -> Any:

@@ -14,15 +14,15 @@ from cache.commits import (
     quarantine,
     read_commit,
     read_spec,
-    take_snapshot,
 )
 from cache.documents import write_json
 from cache.errors import InputError
 from cache.example import TokenizedExample
 from cache.examples_file import read_examples
 from cache.rendering import Tokenizer
+from cache.snapshots import take_snapshot
 from cache.spec import StoreSpec
-from cache.storage import LocalStorage
+from cache.storage import Storage, open_storage
 from cluster.actors import start_worker
 from cluster.config import CaptureSettings
 from cluster.dispatch import dispatch, wait_ready
@@ -54,7 +54,7 @@ class Work:
     folder: Path
     tokenizer: Tokenizer
     plan: Plan
-    storage: LocalStorage
+    storage: Storage
     units: list[list[TokenizedExample]]
 
 
@@ -100,12 +100,12 @@ def prepare(settings: CaptureSettings) -> Work:
     spec, folder, tokenizer = describe(settings.teacher, settings.targets, settings.generation)
     plan = plan_capture(examples, tokenizer, settings.score, settings.generation, settings.teacher.max_tokens)
     _require_work(plan, settings)
-    storage = LocalStorage(settings.store)
+    storage = open_storage(settings.store)
     _require_same(storage, spec)
     return Work(spec, folder, tokenizer, plan, storage, missing_units(plan, storage, settings.unit_size))
 
 
-def _require_same(storage: LocalStorage, spec: StoreSpec) -> None:
+def _require_same(storage: Storage, spec: StoreSpec) -> None:
     """Raise SpecMismatchError where the store exists with other content."""
     if storage.size(SPEC) is not None:
         read_spec(storage).require_same(spec, str(storage))
@@ -121,9 +121,9 @@ def _require_work(plan: Plan, settings: CaptureSettings) -> None:
         )
 
 
-def missing_units(plan: Plan, storage: LocalStorage, unit_size: int) -> list[list[TokenizedExample]]:
+def missing_units(plan: Plan, storage: Storage, unit_size: int) -> list[list[TokenizedExample]]:
     """Units of wanted examples that no commit holds, in the order of the plan."""
-    held = {e.key for unit in committed_units(storage) for e in read_commit(storage, unit).examples}
+    held = {e.key for unit in committed_units(storage) for e in read_commit(storage, unit)[0].examples}
     missing = [item for key, item in plan.wanted.items() if key not in held]
     return [missing[start : start + unit_size] for start in range(0, len(missing), unit_size)]
 
@@ -152,9 +152,10 @@ class RunLog:
         write_json(self._path, {"job": self._job, "hardware": self._hardware, "runs": [*self._earlier, run]})
 
 
-def capture_log(store: Path) -> Path:
-    """Where the runs that filled a store are told."""
-    return store.with_name(f"{store.name}.capture.json")
+def capture_log(store: str) -> Path:
+    """Where the runs that filled a store are told: beside a folder; for an object store in the working folder."""
+    path = Path(store.partition("://")[2].replace("/", "-") if "://" in store else store)
+    return path.with_name(f"{path.name}.capture.json")
 
 
 def _capture_units(

@@ -5,12 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cache.errors import LogitbankError
-from cache.storage import refuse_url
+from cluster.store_commands import add_store_verbs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,14 +71,7 @@ def parser() -> argparse.ArgumentParser:
     job_verb("evaluate", _evaluate, "hold models against a store", f"logitbank evaluate {jobs}/evaluate.toml")
     job_verb("report", _report, "gather results into one page", f"logitbank report {jobs}/report.toml")
 
-    inspect = _verb(verbs, "inspect", _inspect, "show what a store holds", "logitbank inspect runs/demo/store")
-    verify = _verb(verbs, "verify", _verify, "check every byte of a store", "logitbank verify runs/demo/store")
-    snapshot = _verb(verbs, "snapshot", _snapshot, "pin what is committed", "logitbank snapshot runs/demo/store")
-    for verb in (inspect, verify, snapshot):
-        verb.add_argument("store", type=_store_path)
-        verb.add_argument("--json", action="store_true", help="print JSON")
-    inspect.add_argument("--snapshot", type=int, help="number of a snapshot (default: the newest)")
-    inspect.add_argument("--example", metavar="KEY", help="show one example beside the teacher's choices")
+    add_store_verbs(partial(_verb, verbs))
 
     submit = _verb(
         verbs,
@@ -100,11 +93,6 @@ def _verb(verbs: Any, name: str, run: Any, summary: str, example: str) -> argpar
     )
     verb.set_defaults(run=run)
     return verb
-
-
-def _store_path(text: str) -> Path:
-    refuse_url(text)
-    return Path(text)
 
 
 def _load(arguments: argparse.Namespace, kind: Any) -> Any:
@@ -178,49 +166,6 @@ def _report(arguments: argparse.Namespace) -> None:
     job = _load(arguments, ReportSettings)
     if not _dry_run(arguments, job):
         print(run_report(job))
-
-
-def _inspect(arguments: argparse.Namespace) -> None:
-    from cache.commits import latest_snapshot
-    from cache.reader import LogitStore
-    from cache.storage import LocalStorage
-    from cluster.show import example_rows, store_summary
-
-    uri = arguments.root / arguments.store
-    unpinned = arguments.snapshot is None and not latest_snapshot(LocalStorage(uri))
-    store = LogitStore.open(str(uri), arguments.snapshot, unpinned=unpinned)
-    info = store.info()
-    if arguments.json:
-        fields = {**asdict(info), "fingerprint": info.spec.fingerprint, "bytes_per_token": info.bytes_per_token}
-        print(json.dumps(fields))
-    else:
-        print(example_rows(store, arguments.example) if arguments.example else store_summary(info))
-
-
-def _verify(arguments: argparse.Namespace) -> int:
-    from cache.verify import verify
-    from cluster.progress import counter
-
-    report = verify(str(arguments.root / arguments.store), counter("verify", "units"))
-    if arguments.json:
-        print(json.dumps(asdict(report)))
-    else:
-        for problem in report.problems:
-            print(f"damaged: {problem}")
-        for part in report.uncommitted:
-            print(f"uncommitted, not counted: {part}")
-        verdict = f"{len(report.problems)} problems" if report.problems else "sound"
-        print(f"verify: {verdict}; {report.files:,} files, {report.bytes:,} bytes, {report.examples:,} examples")
-    return 1 if report.problems else 0
-
-
-def _snapshot(arguments: argparse.Namespace) -> None:
-    from cache.commits import take_snapshot
-    from cache.storage import LocalStorage
-
-    snapshot = take_snapshot(LocalStorage(arguments.root / arguments.store))
-    fields = {"number": snapshot.number, "units": len(snapshot.commits), "digest": snapshot.digest}
-    print(json.dumps(fields) if arguments.json else f"snapshot {snapshot.number}: {len(snapshot.commits):,} units")
 
 
 def _submit(arguments: argparse.Namespace) -> int:

@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from cache.errors import InputError
-from cache.settings import Settings
-from cache.storage import refuse_url
+from cache.settings import Settings, StoreUri
+from cache.storage import absolute_uri
 from student.config import GenerationEvaluation
 from student.tasks.drug_editing import DrugEditing
 from teacher_serving.config import EngineSettings, GenerationSettings, TargetSettings, TeacherSettings
 
 Job = TypeVar("Job", bound=Settings)
-# Keys whose text is a model folder or a hub name.
+# Keys whose text is a model folder or a hub name, and those whose text is a folder or the address of a store.
 MODEL_KEYS = ("model", "path", "pretrained")
+STORE_KEYS = ("store", "heldout_store")
 
 
 class ExamplesSettings(Settings):
@@ -31,7 +32,7 @@ class CaptureSettings(Settings):
     """A job that fills a store (`logitbank capture`)."""
 
     examples: Path
-    store: Path
+    store: StoreUri
     limit: int | None = Field(None, ge=1, description="only the first so many examples")
     score: bool = Field(True, description="capture the responses that the examples give")
     teacher: TeacherSettings
@@ -47,7 +48,7 @@ class EvaluateSettings(Settings):
     """A job that holds models against a store of held-out examples (`logitbank evaluate`)."""
 
     output: Path
-    store: Path
+    store: StoreUri
     snapshot: int | None = Field(None, ge=1)
     task: DrugEditing
     models: dict[str, str] = Field(min_length=1, description="model folder or hub name by the name to report it under")
@@ -61,8 +62,8 @@ class ReportSettings(Settings):
     title: str
     task: DrugEditing
     examples: Path | None = None
-    store: Path
-    heldout_store: Path
+    store: StoreUri
+    heldout_store: StoreUri
     trainings: dict[str, Path] = Field(min_length=1, description="outputs of training jobs by name, in order")
     evaluation: Path
 
@@ -80,9 +81,6 @@ def load_job(path: Path, overrides: Sequence[str], kind: type[Job], root: Path) 
         raise InputError(f"job file {path}: not valid TOML: {error}") from None
     for override in overrides:
         _apply(values, override)
-    for key in ("store", "heldout_store"):
-        refuse_url(values.get(key))
-    refuse_url(values.get("data", {}).get("store") if isinstance(values.get("data"), dict) else None)
     try:
         job = kind.model_validate(values)
     except ValidationError as error:
@@ -142,6 +140,8 @@ def _absolute(job: Job, root: Path) -> Job:
             updates[name] = root / value
         elif isinstance(value, BaseModel):
             updates[name] = _absolute(value, root)  # type: ignore[type-var]
+        elif isinstance(value, str) and name in STORE_KEYS:
+            updates[name] = absolute_uri(value, root)
         elif isinstance(value, str) and name in MODEL_KEYS:
             updates[name] = _model(value, root)
         elif isinstance(value, dict) and value and all(isinstance(item, Path) for item in value.values()):

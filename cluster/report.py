@@ -10,12 +10,12 @@ import numpy as np
 from cache.documents import write_json
 from cache.example import Example
 from cache.reader import LogitStore
-from cache.targets import SparseTargets, concatenate
+from cache.targets import SparseTargets
 from cluster import figures
 from cluster.capture_job import capture_log
 from cluster.config import ReportSettings
 from cluster.outputs import hardware, read_json
-from cluster.show import metrics_table, number, store_summary
+from cluster.show import metrics_table, number
 from student.tasks.task import Pictures, Task
 
 EDITS_SHOWN = 8
@@ -68,7 +68,7 @@ def run_report(settings: ReportSettings) -> str:
     )
 
 
-def _capture_totals(store: Path) -> dict[str, Any]:
+def _capture_totals(store: str) -> dict[str, Any]:
     """Rows, seconds and rate over all runs that filled a store, and their job."""
     log = read_json(capture_log(store))
     rows = sum(run["rows"] for run in log["runs"])
@@ -105,8 +105,7 @@ def _page(
     captures: dict[str, Any],
     stage_seconds: dict[str, float],
 ) -> str:
-    # Copies: views would keep every decoded part in memory.
-    targets = [concatenate([store[i].targets]) for i in range(0, len(store), max(1, len(store) // 2000))]
+    targets = [window.targets for window in store.read(range(0, len(store), max(1, len(store) // 2000)))]
     speeds = {f"train {name}": training["tokens_per_s"] for name, training in trainings.items()}
     speeds |= {
         f"capture {name}".replace("capture capture", "capture"): c["tokens_per_s"] for name, c in captures.items()
@@ -133,7 +132,7 @@ def _page(
         charts=charts,
         number=number,
         edits=_edits(settings),
-        summary=store_summary(store.info()),
+        summary=str(store.info()),
         jobs={name: json.dumps(job, indent=1) for name, job in jobs.items()},
     )
 
@@ -159,14 +158,10 @@ def _mass_by_k(targets: list[SparseTargets], k: int) -> dict[int, float]:
 
 def _bytes_by_array(store: LogitStore) -> dict[str, float]:
     """Bytes per token with a target, for each array and for all the metadata."""
-    totals: dict[str, float] = {}
-    for commit in store.commits:
-        for name, file in commit.files.items():
-            inside = name.removeprefix(f"{commit.part}/")
-            array = inside.removesuffix("/c/0") if inside.endswith("/c/0") else "metadata"
-            totals[array] = totals.get(array, 0) + file.size
-    rows = store.info().rows
-    return {name: total / rows for name, total in sorted(totals.items(), key=lambda item: -item[1])}
+    info = store.info()
+    totals = store.bytes_by_array()
+    totals["metadata"] = info.bytes - sum(totals.values())
+    return {name: total / info.rows for name, total in sorted(totals.items(), key=lambda item: -item[1])}
 
 
 def _edits(settings: ReportSettings) -> list[dict[str, Any]]:

@@ -6,36 +6,7 @@ import numpy as np
 
 from cache.errors import InputError
 from cache.example import Segment
-from cache.reader import LogitStore, StoreInfo
-
-
-def store_summary(info: StoreInfo) -> str:
-    """What `logitbank inspect` prints."""
-    spec = info.spec
-    sampling = spec.sampling
-    written = (
-        f"{sampling.samples} a prompt, temperature {sampling.temperature}, top-p {sampling.top_p}, seed {sampling.seed}"
-        if sampling
-        else "none"
-    )
-    origins = ", ".join(f"{count:,} {origin}" for origin, count in sorted(info.origins.items()))
-    snapshot = f"snapshot {info.snapshot}" if info.snapshot else "not pinned: no snapshot yet"
-    rows = [
-        ("store", f"{info.uri} ({snapshot})"),
-        ("fingerprint", spec.fingerprint),
-        ("teacher", f"{spec.teacher} ({spec.dtype}, {spec.weights[:23]})"),
-        ("vocabulary", f"{spec.vocab_size:,} logits, {spec.tokenizer_size:,} ids of the tokenizer"),
-        ("targets", f"{spec.targets.mode}, k = {spec.targets.k}, step {spec.targets.step} nats"),
-        ("responses", f"written by the teacher: {written}"),
-        ("units", f"{info.units:,}"),
-        ("examples", f"{info.examples:,} ({origins}); {info.quarantined:,} in quarantine"),
-        ("tokens", f"{info.tokens:,}, of which {info.rows:,} carry a target"),
-        ("bytes", f"{info.bytes:,}"),
-        ("bytes/token", f"{info.bytes_per_token:.1f} (all files of the parts, a token with a target)"),
-        ("retained mass", f"{info.retained_mass:.4f}"),
-        ("quantisation", f"KL {info.kl:.1e} nats, at most {info.max_abs_error:.3f} nats a value"),
-    ]
-    return "\n".join(f"{name:<14} {value}" for name, value in rows)
+from cache.reader import LogitStore
 
 
 def example_rows(store: LogitStore, key: str, width: int = 5) -> str:

@@ -5,13 +5,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cache.settings import Settings
+from cache.settings import Settings, StoreUri
 
 
 class DataSettings(Settings):
     """Where examples come from: a store that a teacher filled, or a JSON Lines file (hard labels only)."""
 
-    store: Path | None = None
+    store: StoreUri | None = None
     snapshot: int | None = Field(None, ge=1, description="pinned snapshot; the newest if not given")
     origins: tuple[Literal["scored", "generated"], ...] = ("scored", "generated")
     examples: Path | None = None

@@ -8,13 +8,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cache.example import Segment, TokenizedExample
-from cache.record import Record
+from cache.example import Segment
+from cache.record import Window
 
 
-def label_rows(tokenized: TokenizedExample, on_prompt: bool = False) -> npt.NDArray[np.int64]:
+def label_rows(segments: npt.NDArray[np.uint8], on_prompt: bool = False) -> npt.NDArray[np.int64]:
     """Rows whose next token is learned, int64 [rows]: those of the response, or all with `on_prompt`."""
-    return np.flatnonzero((tokenized.segments[1:] != Segment.PROMPT) | on_prompt)
+    return np.flatnonzero((segments[1:] != Segment.PROMPT) | on_prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +36,22 @@ class Batch:
         return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
 
 
-def collate(records: Sequence[Record], with_targets: bool, on_prompt: bool = False) -> Batch:
+def collate(windows: Sequence[Window], with_targets: bool, on_prompt: bool = False) -> Batch:
     """Pad on the right: under a causal mask no real token sees the padding, so none needs a mask."""
-    length = max(len(record.tokenized.tokens) for record in records)
-    input_ids = np.zeros((len(records), length), np.int64)
+    length = max(len(window) for window in windows)
+    input_ids = np.zeros((len(windows), length), np.int64)
     rows, labels, ids, log_p, log_tail = [], [], [], [], []
-    width = max((int(r.targets.counts.max(initial=0)) for r in records), default=0) if with_targets else 0
-    for b, record in enumerate(records):
-        tokens = record.tokenized.tokens
+    width = max((int(w.targets.counts.max(initial=0)) for w in windows), default=0) if with_targets else 0
+    for b, window in enumerate(windows):
+        tokens = window.tokens
         input_ids[b, : len(tokens)] = tokens
-        picked = label_rows(record.tokenized, on_prompt)
+        picked = label_rows(window.segments, on_prompt)
         if with_targets:
-            picked = picked[record.targets.counts[picked] > 0]
-            held_ids, held_log_p = _dense(record, picked, width)
+            picked = picked[window.targets.counts[picked] > 0]
+            held_ids, held_log_p = _dense(window, picked, width)
             ids.append(held_ids)
             log_p.append(held_log_p)
-            log_tail.append(record.targets.log_tail[picked])
+            log_tail.append(window.targets.log_tail[picked])
         rows.append(b * length + picked)
         labels.append(tokens[picked + 1].astype(np.int64))
     count = sum(map(len, rows))
@@ -66,10 +66,10 @@ def collate(records: Sequence[Record], with_targets: bool, on_prompt: bool = Fal
 
 
 def _dense(
-    record: Record, picked: npt.NDArray[np.int64], width: int
+    window: Window, picked: npt.NDArray[np.int64], width: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Entries of the picked rows as [rows, width] arrays."""
-    targets = record.targets
+    targets = window.targets
     ids = np.zeros((len(picked), width), np.int64)
     log_p = np.full((len(picked), width), -np.inf, np.float32)
     place = targets.offsets[picked, None] + np.arange(width)

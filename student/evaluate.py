@@ -62,7 +62,7 @@ def evaluate_targets(
     rows = 0
     order = np.argsort(source.tokens, kind="stable")
     for start in range(0, len(order), batch_size):
-        batch = collate([source[int(i)] for i in order[start : start + batch_size]], with_targets=True).to(model.device)
+        batch = collate(source.read(order[start : start + batch_size].tolist()), with_targets=True).to(model.device)
         hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         picked = hidden.flatten(0, 1).index_select(0, batch.rows)
         columns = (picked, batch.labels, batch.ids, batch.log_p, batch.log_tail)
@@ -83,11 +83,11 @@ def evaluate_targets(
 def teacher_loss(store: LogitStore) -> float:
     """The teacher's own mean -log p of the tokens that really come, from the store, in nats."""
     total, tokens = 0.0, 0
-    for i, example in enumerate(store.examples):
-        if example.origin == "scored":
-            held = store[i].token_logprobs
-            total -= float(np.nansum(held))
-            tokens += int(np.count_nonzero(~np.isnan(held)))
+    scored = np.flatnonzero(store.has_origin(["scored"]))
+    for start in range(0, len(scored), 256):
+        for window in store.read(scored[start : start + 256].tolist()):
+            total -= float(np.nansum(window.token_logprobs))
+            tokens += int(np.count_nonzero(~np.isnan(window.token_logprobs)))
     return total / tokens if tokens else float("nan")
 
 
@@ -126,12 +126,11 @@ def answer(
 def distinct_prompts(store: LogitStore, count: int) -> list[Record]:
     """The first records of given (not generated) responses with different prompts."""
     picked: dict[bytes, Record] = {}
-    for i, example in enumerate(store.examples):
+    for i in np.flatnonzero(store.has_origin(["scored"])):
         if len(picked) == count:
             break
-        if example.origin == "scored":
-            record = store[i]
-            picked.setdefault(record.tokenized.tokens[: record.tokenized.prompt_length].tobytes(), record)
+        record = store[int(i)]
+        picked.setdefault(record.tokenized.tokens[: record.tokenized.prompt_length].tobytes(), record)
     return list(picked.values())
 
 
@@ -149,9 +148,9 @@ def evaluate_model(
             f"model {path!r} has another tokenizer than the store {store.storage} was captured with"
         )
     model = load_student(path, store.spec.vocab_size)
-    longest = max((example.tokens for example in store.examples), default=2)
-    source = StoreSource(store, DataSettings(store=store.storage.root, origins=("scored",), max_tokens=longest))
-    task.judge(source[0].tokenized.example, "")  # an example of another task is told now rather than at the end
+    longest = int(store.tokens.max(initial=2))
+    source = StoreSource(store, DataSettings(store=str(store.storage), origins=("scored",), max_tokens=longest))
+    task.judge(source.record(0).tokenized.example, "")  # an example of another task is told now rather than at the end
     heldout = evaluate_targets(model, source, 64, progress("held-out"))
     prompts = distinct_prompts(store, settings.prompts)
     texts = answer(model, tokenizer, prompts, settings, progress("answers"))

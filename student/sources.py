@@ -8,10 +8,10 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from cache.errors import InputError, SpecMismatchError, StoreError
-from cache.example import Example
+from cache.example import Example, TokenizedExample
 from cache.examples_file import read_examples
 from cache.reader import LogitStore
-from cache.record import Record
+from cache.record import Record, Window
 from cache.rendering import Tokenizer, render, tokenizer_digest
 from cache.targets import empty_targets
 from student.config import DataSettings, TrainSettings
@@ -20,7 +20,7 @@ from student.tokenizer import learn_tokenizer, load_tokenizer
 
 
 class ExampleSource(Protocol):
-    """A sequence of records whose sizes are known without reading them.
+    """Examples whose sizes are known without reading them.
 
     tokens, rows: int64 [examples], all tokens of each and rows that carry a loss. left_out: examples that do not fit.
     """
@@ -30,31 +30,34 @@ class ExampleSource(Protocol):
     left_out: int
 
     def __len__(self) -> int: ...
-    def __getitem__(self, i: int) -> Record: ...
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        """All tokens of each of the examples."""
+        ...
 
 
 class StoreSource:
     """The examples of a store's snapshot that a run asks for."""
 
     def __init__(self, store: LogitStore, settings: DataSettings, on_prompt: bool = False) -> None:
-        kinds = set(settings.origins)
-        wanted = [i for i, e in enumerate(store.examples) if e.origin.partition("/")[0] in kinds]
-        self._indices = [
-            i for i in wanted if store.examples[i].tokens <= settings.max_tokens and store.examples[i].rows
-        ]
+        wanted = np.flatnonzero(store.has_origin(settings.origins))
+        fits = (store.tokens[wanted] <= settings.max_tokens) & (store.rows[wanted] > 0)
+        self._indices = wanted[fits]
         self.left_out = len(wanted) - len(self._indices)
         self.store = store
-        if not self._indices:
-            raise StoreError(f"{store.storage}: no example with origin {' or '.join(sorted(kinds))} fits")
-        self.tokens = np.array([store.examples[i].tokens for i in self._indices])
-        rows = [store.examples[i].tokens - 1 if on_prompt else store.examples[i].rows for i in self._indices]
-        self.rows = np.array(rows)
+        if not len(self._indices):
+            raise StoreError(f"{store.storage}: no example with origin {' or '.join(sorted(settings.origins))} fits")
+        self.tokens = store.tokens[self._indices].astype(np.int64)
+        self.rows = self.tokens - 1 if on_prompt else store.rows[self._indices].astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, i: int) -> Record:
-        return self.store[self._indices[i]]
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        return self.store.read(self._indices[list(examples)].tolist())
+
+    def record(self, i: int) -> Record:
+        """An example with its texts."""
+        return self.store[int(self._indices[i])]
 
 
 class FileSource:
@@ -64,20 +67,23 @@ class FileSource:
         self, examples: Sequence[Example], tokenizer: Tokenizer, settings: DataSettings, on_prompt: bool = False
     ) -> None:
         rendered = [render(example, tokenizer) for example in examples if example.rationale + example.response]
-        self._rendered = [r for r in rendered if len(r.tokens) <= settings.max_tokens and label_rows(r).size]
+        self._rendered = [r for r in rendered if len(r.tokens) <= settings.max_tokens and label_rows(r.segments).size]
         self.left_out = len(examples) - len(self._rendered)
         if not self._rendered:
             raise InputError(f"examples file {settings.examples}: no example has a response that fits max_tokens")
         self.tokens = np.array([len(r.tokens) for r in self._rendered])
-        self.rows = np.array([label_rows(r, on_prompt).size for r in self._rendered])
+        self.rows = np.array([label_rows(r.segments, on_prompt).size for r in self._rendered])
 
     def __len__(self) -> int:
         return len(self._rendered)
 
-    def __getitem__(self, i: int) -> Record:
-        example = self._rendered[i]
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        return [self._window(self._rendered[i]) for i in examples]
+
+    @staticmethod
+    def _window(example: TokenizedExample) -> Window:
         n = len(example.tokens)
-        return Record(example.key, example, empty_targets(n), np.full(n, np.nan, np.float32))
+        return Window(example.tokens, example.segments, empty_targets(n), np.full(n, np.nan, np.float32))
 
 
 def open_tokenizer(settings: TrainSettings) -> tuple[PreTrainedTokenizerBase, int]:

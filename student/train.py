@@ -112,7 +112,7 @@ def _window(source: ExampleSource, settings: TrainSettings, step: int) -> tuple[
     options = (settings.loss.objective != "hard_label", settings.loss.on_prompt)
     together = ranks * run.micro_batch_size
     micro_batches = [
-        collate([source[int(i)] for i in by_length[start : start + together][rank::ranks]], *options)
+        collate(source.read(by_length[start : start + together][rank::ranks].tolist()), *options)
         for start in range(0, run.batch_size, together)
     ]
     return micro_batches, int(source.rows[picked].sum())

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from cache.codebook import Codebook
 from cache.errors import InputError
 from cache.example import Example, Segment, TokenizedExample
 from cache.record import Record
 from cache.rendering import Tokenizer, decode, render, render_prompt, split_response
 from cache.spec import StoreSpec
-from cache.storage import LocalStorage
+from cache.storage import Storage
 from cache.writer import write_unit
-from teacher_serving.capture_rows import place_rows
+from teacher_serving.capture_rows import nucleus, place_rows
 from teacher_serving.config import EngineSettings, GenerationSettings, TeacherSettings
 from teacher_serving.teacher import Generated, Teacher
 from teacher_serving.transformers_teacher import TransformersTeacher
@@ -88,10 +89,14 @@ def capture_unit(
     teacher: Teacher,
     unit: Sequence[TokenizedExample],
     tokenizer: Tokenizer,
-    storage: LocalStorage,
+    storage: Storage,
     spec: StoreSpec,
+    codebook: Codebook | None = None,
 ) -> UnitSummary:
-    """Ask the teacher about every example of a unit, write the part and commit it."""
+    """Ask the teacher about every example of a unit, write the part and commit it.
+
+    codebook: the store's, where the caller holds it already.
+    """
     # Longest first keeps the engine's batches full to the end.
     order = sorted(range(len(unit)), key=lambda i: -len(unit[i].tokens))
     scored = [i for i in order if unit[i].origin == "scored"]
@@ -109,7 +114,9 @@ def capture_unit(
         texts = teacher.generate(prompts, seeds, sampling)
         for i, text in zip(written, texts, strict=True):
             records[i] = generated_record(unit[i], text, tokenizer, sampling.answer_marker)
-    commit, won = write_unit(storage, spec, [records[i] for i in range(len(unit))])
+    if spec.targets.mode == "nucleus":
+        records = {i: replace(r, targets=nucleus(r.targets, spec.targets.mass)) for i, r in records.items()}
+    commit, won = write_unit(storage, spec, [records[i] for i in range(len(unit))], codebook=codebook)
     return UnitSummary(commit.unit, len(unit), commit.rows, won)
 
 

@@ -1,10 +1,11 @@
 """Settings of a teacher and of what it is asked. Those that change content are told apart from those for speed."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cache.settings import Settings
+from cache.spec import TargetSpec
 
 
 class TeacherSettings(Settings):
@@ -31,11 +32,19 @@ class EngineSettings(Settings):
 
 
 class TargetSettings(Settings):
-    """What is kept of each distribution."""
+    """What is kept of each distribution. "nucleus": the smallest head that holds `mass`, at most k."""
 
-    mode: Literal["topk"] = "topk"
+    mode: Literal["topk", "nucleus"] = "topk"
     k: int = Field(64, ge=1)
-    step: float = Field(0.05, gt=0, le=1, description="quantisation step of log-probabilities in nats")
+    mass: float = Field(0.0, ge=0, lt=1, description="probability that a nucleus holds")
+    step: float = Field(TargetSpec().step, gt=0, le=1, description="spacing in nats of stored log-probabilities")
+    tail_step: float = Field(TargetSpec().tail_step, gt=0, le=2, description="greatest spacing, far below 1 / k")
+
+    @model_validator(mode="after")
+    def _mass_is_of_a_nucleus(self) -> Self:
+        if (self.mode == "nucleus") != (self.mass > 0):
+            raise ValueError('"nucleus" needs a mass between 0 and 1, such as 0.98, and "topk" none')
+        return self
 
 
 class GenerationSettings(Settings):

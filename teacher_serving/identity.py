@@ -64,7 +64,7 @@ def describe(
         vocab_size=vocab_size,
         tokenizer_size=len(tokenizer),
         dtype=resolve_dtype(teacher, config),
-        targets=TargetSpec(targets.mode, targets.k, targets.step),
+        targets=TargetSpec(**targets.model_dump()),
         sampling=SamplingSpec(
             generation.samples,
             generation.temperature,

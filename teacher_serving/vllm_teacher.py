@@ -1,7 +1,9 @@
 """A teacher on vLLM, through its public interface alone. Import of vllm is left to the moment an engine starts."""
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -58,16 +60,17 @@ class VllmTeacher:
             options |= {"tensor_parallel_size": engine.tensor_parallel, "distributed_executor_backend": "mp"}
         self._k = k
         self._vocab_size = vocab_size
-        self._llm = LLM(
-            model=folder,
-            dtype=teacher.dtype,
-            max_model_len=longest,
-            max_num_batched_tokens=batched_tokens,
-            max_logprobs=k,
-            trust_remote_code=teacher.trust_remote_code,
-            disable_log_stats=True,
-            **options,
-        )
+        with _out_of_sight("llvmlite.binding.ffi"):
+            self._llm = LLM(
+                model=folder,
+                dtype=teacher.dtype,
+                max_model_len=longest,
+                max_num_batched_tokens=batched_tokens,
+                max_logprobs=k,
+                trust_remote_code=teacher.trust_remote_code,
+                disable_log_stats=True,
+                **options,
+            )
 
     def score(self, sequences: Sequence[npt.NDArray[np.uint32]], first_rows: Sequence[int]) -> list[Scored]:
         from vllm import SamplingParams
@@ -115,6 +118,21 @@ class VllmTeacher:
     def _run(self, sequences: Sequence[npt.NDArray[np.uint32]], params: list[Any]) -> list[Any]:
         prompts: list[Mapping[str, Any]] = [{"prompt_token_ids": tokens.tolist()} for tokens in sequences]
         return list(self._llm.generate(prompts, params, use_tqdm=False))
+
+
+@contextmanager
+def _out_of_sight(name: str) -> Iterator[None]:
+    """Keep a loaded module out of sys.modules for a while.
+
+    vLLM's CPU build looks through the attributes of every module for kernels to replace, and trips over the library
+    handle of llvmlite, which answers to any name. Whoever uses numba has it loaded.
+    """
+    module = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[name] = module
 
 
 def _rectangle(

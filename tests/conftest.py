@@ -42,7 +42,7 @@ os.environ.update(engine_environment(EngineSettings(), on_gpu=False))
 @pytest.fixture
 def spec() -> StoreSpec:
     return StoreSpec(
-        "teacher", "weights", "tokenizer", "template", VOCAB, VOCAB - 3, "float32", TargetSpec("topk", 16, 0.05), None
+        "teacher", "weights", "tokenizer", "template", VOCAB, VOCAB - 3, "float32", TargetSpec("topk", 16), None
     )
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from cache.commits import create_store, read_spec, take_snapshot
+from cache.commits import create_store, read_spec
 from cache.documents import write_json
 from cache.example import Example
+from cache.reader import LogitStore
 from cache.record import Record
 from cache.rendering import tokenizer_digest
+from cache.snapshots import take_snapshot
 from cache.spec import StoreSpec
 from cache.storage import LocalStorage
 from cache.writer import write_unit
@@ -115,7 +117,7 @@ def filled(workplace: Path, spec: StoreSpec, make_records: Callable[..., list[Re
         (["model.config.model_type=unheard_of"], "'unheard_of' cannot be built"),
         (["data.snapshot=7"], "no snapshot 7; the newest is 1"),
         (["tokenizer.path=other"], "captured with another tokenizer than"),
-        (["data.store=s3://bucket/store"], "only local or shared folders"),
+        (["data.store=gopher://bucket/store"], "store 'gopher://bucket/store': "),
     ],
 )
 def test_wrong_trainings_are_refused_before_a_rank_starts(
@@ -156,13 +158,13 @@ def test_inspect_and_verify_tell_what_is_there(
     for text in (spec.fingerprint, "k = 16", "3 (3 scored)", "18 carry a target", "bytes/token", "retained mass"):
         assert text in shown
     assert main([*root, "verify", "stores/s"]) == 0
-    shard = storage.path(f"{commit.part}/entries/id/c/0")
+    shard = storage.path(f"{commit.place.path}/rest/code/c/0")
     data = bytearray(shard.read_bytes())
     data[10] ^= 1
     shard.write_bytes(data)
     capsys.readouterr()
     assert main([*root, "verify", "stores/s"]) == 1
-    assert "entries/id/c/0: altered" in capsys.readouterr().out
+    assert "rest/code/c/0: altered" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", ["examples", "capture", "train", "evaluate", "report", "inspect", "verify", "submit"])
@@ -171,3 +173,51 @@ def test_help_shows_an_example(capsys: pytest.CaptureFixture[str], verb: str) ->
         main([verb, "--help"])
     assert stop.value.code == 0
     assert "example: logitbank" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_store_goes_to_other_forms_and_back(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = ["--root", str(filled)]
+    assert main([*root, "export", "stores/s", "portable", "--profile", "portable"]) == 0
+    assert main([*root, "export", "stores/s", "rows.parquet"]) == 0
+    assert main([*root, "import", "parquet", "rows.parquet", "stores/again"]) == 0
+    assert main([*root, "export", "stores/s", "kit", "--format", "distillkit"]) == 0
+    assert main([*root, "import", "distillkit", "kit", "stores/kit", "--teacher", "theirs"]) == 0
+    assert main([*root, "export", "stores/s", "rows.jsonl", "--format", "axolotl"]) == 0
+    assert main([*root, "import", "axolotl", "rows.jsonl", "stores/ax", "--vocab-size", "500"]) == 0
+    first = LogitStore.open(str(filled / "stores/s"))
+    for name in ("portable", "stores/again", "stores/kit", "stores/ax"):
+        other = LogitStore.open(str(filled / name))
+        assert len(other) == 3 and other.info().rows == first.info().rows, name
+    refusals = [
+        (["export", "stores/s", "out"], "give --profile for a store, or --format"),
+        (["export", "stores/s", "rows.parquet"], "rows.parquet"),
+        (["export", "stores/s", "o", "--format", "axolotl", "--sequence-length", "4"], "is for --format distillkit"),
+        (["import", "axolotl", "rows.jsonl", "stores/new"], "give --vocab-size"),
+        (["import", "parquet", "nothing.parquet", "stores/new"], "nothing.parquet"),
+    ]
+    for command, message in refusals:
+        capsys.readouterr()
+        assert main([*root, *command]) == 2
+        assert message in capsys.readouterr().err
+    assert not (filled / "stores/new").exists()
+
+
+def test_gc_removes_what_nothing_counts_and_nothing_else(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = filled / "stores" / "s"
+    left = store / "parts" / ("0" * 24) / f"{'1' * 32}.zarr"
+    left.mkdir(parents=True)
+    (left / "zarr.json").write_text("{}")
+    (store / "commits" / ".x.json.draft").write_text("half")
+    before = {path for path in store.rglob("*") if path.is_file()}
+    root = ["--root", str(filled)]
+    assert main([*root, "gc", "stores/s"]) == 0
+    assert {path for path in store.rglob("*") if path.is_file()} == before, "a day has not passed"
+    assert main([*root, "gc", "stores/s", "--older-than", "0", "--dry-run"]) == 0
+    assert "would remove 2" in capsys.readouterr().out
+    assert main([*root, "gc", "stores/s", "--older-than", "0"]) == 0
+    gone = before - {path for path in store.rglob("*") if path.is_file()}
+    assert {path.name for path in gone} == {"zarr.json", ".x.json.draft"}
+    assert main([*root, "verify", "stores/s"]) == 0
+    commit = next((store / "commits").glob("*.json"))
+    commit.write_bytes(commit.read_bytes()[:-9])
+    assert main([*root, "gc", "stores/s", "--older-than", "0"]) == 2, "what a damaged commit counts is unknown"

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cache.commits import create_store, take_snapshot
+from cache.commits import create_store
 from cache.record import Record
 from cache.rendering import tokenizer_digest
+from cache.snapshots import take_snapshot
 from cache.spec import StoreSpec, TargetSpec
 from cache.storage import LocalStorage
 from cache.writer import write_unit
@@ -30,7 +31,7 @@ RANK += "train(TrainSettings.model_validate_json(open(sys.argv[1]).read()))"
 @pytest.fixture
 def store(tmp_path: Path, tiny_model: Path, make_records: Callable[..., list[Record]]) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    ids, targets = tokenizer_digest(tokenizer), TargetSpec("topk", 16, 0.05)
+    ids, targets = tokenizer_digest(tokenizer), TargetSpec("topk", 16)
     spec = StoreSpec(str(tiny_model), "w", ids, "c", VOCAB, len(tokenizer), "float32", targets, None)
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, spec)
