@@ -15,11 +15,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.example import Example, Segment, TokenizedExample
-from cache.layout import Profile
-from cache.reader import LogitStore
-from cache.record import Record, Window
-from cache.spec import StoreSpec, TargetSpec
-from cache.transcode import (
+from cache.exchange import (
     UNIT_EXAMPLES,
     Progress,
     fill_store,
@@ -29,6 +25,10 @@ from cache.transcode import (
     silent,
     token_blocks,
 )
+from cache.layout import Profile
+from cache.reader import LogitStore
+from cache.record import Record, Window
+from cache.spec import StoreSpec, TargetSpec
 
 # What axolotl itself pads rows with: id 0, this value, mask 0.
 PADDING = -1e9

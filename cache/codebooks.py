@@ -23,12 +23,16 @@ def claim_codebook(storage: Storage, codebook: Codebook) -> Codebook:
         return found
     codebook.validate()
     folder = f"codebooks/{uuid.uuid4().hex}.zarr"
-    attributes = {"kind": layout.CODEBOOK_KIND, "format": 1, "digest": codebook.digest}
+    attributes = {"kind": layout.CODEBOOK_KIND, "format": 1, "digest": codebook.digest, "by_token": codebook.by_token}
     files = {"zarr.json": group_metadata(attributes)}
     for name, array in layout.codebook_arrays(len(codebook.order), *codebook.table.shape).items():
         files[f"{name}/zarr.json"] = array.metadata()
         files[f"{name}/{array.path}"] = encode_array(array, getattr(codebook, name))
-    storage.write_folder(folder, files)
+    try:
+        storage.write_folder(folder, files)
+    except BaseException:
+        storage.remove_folder(folder)
+        raise
     claim = {
         "path": folder,
         "digest": codebook.digest,

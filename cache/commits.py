@@ -1,6 +1,7 @@
 """Which parts count: create-if-absent commits. No locks; the first to commit a unit wins."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -108,7 +109,13 @@ def read_commit(storage: Storage, unit: str, sha256: str | None = None) -> tuple
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
         raise IntegrityError(f"{storage}/{name}: not the file that the snapshot lists")
-    return Commit.from_document(unseal(data, f"{storage}/{name}")), found
+    try:
+        commit = Commit.from_document(unseal(data, f"{storage}/{name}"))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(f"{storage}/{name}: is not a commit of this format: {error!r}") from error
+    if commit.unit != unit or not re.fullmatch(f"parts/{unit}/[0-9a-f]{{32}}\\.zarr", commit.place.path):
+        raise IntegrityError(f"{storage}/{name}: names unit {commit.unit} at {commit.place.path}, not its own")
+    return commit, found
 
 
 def quarantine(storage: Storage, key: str, example_id: str, reason: str) -> bool:

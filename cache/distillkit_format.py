@@ -9,7 +9,6 @@ scale and packed integers. Written is the form in which all values are exact; re
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,15 +17,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cache.distillkit_bytes import (
+    CONFIG,
+    FLOATS,
+    CompressionConfig,
+    Float,
+    decode_ids,
+    decode_values,
+    encode_ids,
+    encode_values,
+    read_config,
+)
 from cache.errors import InputError, IntegrityError, LogitbankError
 from cache.example import Example, Segment, TokenizedExample
-from cache.layout import Profile
-from cache.parquet_format import list_column
-from cache.reader import LogitStore
-from cache.record import Record
-from cache.spec import StoreSpec, TargetSpec
-from cache.targets import SparseTargets, empty_targets
-from cache.transcode import (
+from cache.exchange import (
     BLOCK_TOKENS,
     UNIT_EXAMPLES,
     Progress,
@@ -37,68 +41,33 @@ from cache.transcode import (
     silent,
     token_blocks,
 )
+from cache.layout import Profile
+from cache.parquet_format import list_column
+from cache.reader import LogitStore
+from cache.record import Record
+from cache.spec import StoreSpec, TargetSpec
+from cache.targets import SparseTargets, empty_targets
 
-CONFIG = "compression_config.yaml"
 README = "README.txt"
-FLOATS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "float64": "<f8"}
-Float = Literal["float16", "bfloat16", "float32", "float64"]
+
+
 # Value of entries that fill a row up to k: their loss makes NaN of -inf, and all three types hold this.
 FLOOR = -1e4
+
+
 FILE_TOKENS = 1 << 22
+
+
 BATCH_EXAMPLES = 8
+
+
 COLUMNS = ("input_ids", "compressed_logprobs", "bytepacked_indices")
+
+
 LABELS, ATTENTION = "labels", "attention_mask"
+
+
 IGNORED = -100
-
-
-@dataclass(frozen=True, slots=True)
-class ResidualBin:
-    """num_elements integers of element_bits bits, in units of a scale of their own."""
-
-    scale_dtype: Float
-    element_bits: int
-    num_elements: int
-
-    @property
-    def bytes(self) -> int:
-        return np.dtype(FLOATS[self.scale_dtype]).itemsize + -(-self.element_bits * self.num_elements // 8)
-
-
-@dataclass(frozen=True, slots=True)
-class CompressionConfig:
-    """What compression_config.yaml says; names and defaults are DistillKit's."""
-
-    d: int
-    k: int
-    exact_k: int
-    residual_bins: tuple[ResidualBin, ...]
-    exact_dtype: Float = "float32"
-    polynomial_terms: tuple[int | str, ...] = ()
-    term_dtype: Float = "float32"
-    delta_encoding: bool = True
-    error_diffusion: bool = False
-    normalize_t: bool = False
-
-    @property
-    def index_bits(self) -> int:
-        return (self.d - 1).bit_length()
-
-    @property
-    def index_bytes(self) -> int:
-        return -(-self.k * self.index_bits // 8)
-
-    @property
-    def logprob_bytes(self) -> int:
-        exact = self.exact_k * np.dtype(FLOATS[self.exact_dtype]).itemsize
-        terms = len(self.polynomial_terms) * np.dtype(FLOATS[self.term_dtype]).itemsize
-        return exact + terms + sum(each.bytes for each in self.residual_bins)
-
-    def to_yaml(self) -> str:
-        """The text of the file, for a configuration in which all values are exact."""
-        lines = [f"d: {self.d}", f"k: {self.k}", f"exact_k: {self.exact_k}", f"exact_dtype: {self.exact_dtype}"]
-        lines += ["polynomial_terms: null", f"term_dtype: {self.term_dtype}", "residual_bins: []"]
-        lines += ["delta_encoding: false", "error_diffusion: false", "normalize_t: false"]
-        return "\n".join(lines) + "\n"
 
 
 def export_distillkit(
@@ -178,85 +147,6 @@ def import_distillkit(
     total = sum(_rows_of(file) for file in files)
     records = _records(files, config, labels)
     fill_store(target_uri, spec, records, total, profile, unit_examples, progress)
-
-
-def read_config(path: Path) -> CompressionConfig:
-    """The configuration in a YAML file as DistillKit writes it. Raises InputError naming the field at fault."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the folder of a DistillKit capture")
-    values = _parse_yaml(path)
-    known = [field.name for field in fields(CompressionConfig)]
-    if unknown := sorted(set(values) - set(known)):
-        raise InputError(f"{path}: field {unknown[0]!r} is not known; known are {', '.join(known)}")
-    for name in ("d", "k", "exact_k"):
-        if not isinstance(values.get(name), int) or values[name] < (name != "exact_k"):
-            raise InputError(f"{path}: {name} is {values.get(name)!r}; it must be a number")
-    try:
-        bins = tuple(ResidualBin(**each) for each in values.get("residual_bins") or ())
-    except TypeError as error:
-        raise InputError(f"{path}: residual_bins: {error}") from error
-    terms = tuple(values.get("polynomial_terms") or ())
-    config = CompressionConfig(**{**values, "residual_bins": bins, "polynomial_terms": terms})
-    for name in (config.exact_dtype, config.term_dtype, *(each.scale_dtype for each in bins)):
-        if name not in FLOATS:
-            raise InputError(f"{path}: dtype {name!r} is not one of {', '.join(FLOATS)}")
-    if wrong := [term for term in terms if not isinstance(term, int) and term not in ("sqrt", "exp")]:
-        raise InputError(f"{path}: polynomial_terms: {wrong[0]!r} is not a power, sqrt or exp")
-    if any(not isinstance(n, int) or not 0 < n <= most for b in bins for n, most in _bin_limits(b, config)):
-        raise InputError(f"{path}: residual_bins: element_bits must be 1 to 32, num_elements 1 to k - exact_k")
-    rest = config.k - config.exact_k
-    if not (terms or bins if rest > 0 else rest == 0) or sum(each.num_elements for each in bins) > rest:
-        raise InputError(f"{path}: exact_k, polynomial_terms and residual_bins do not make k = {config.k} values")
-    if config.k > config.d:
-        raise InputError(f"{path}: k = {config.k} entries of a vocabulary of d = {config.d}")
-    return config
-
-
-def encode_values(logprobs: npt.NDArray[np.float32], dtype: Float) -> npt.NDArray[np.uint8]:
-    """Bytes [rows, k * size] of log-probabilities [rows, k], rounded to nearest."""
-    return np.ascontiguousarray(_to_float(logprobs, dtype)).view(np.uint8).reshape(len(logprobs), -1)
-
-
-def encode_ids(ids: npt.NDArray[np.uint32], bits: int) -> npt.NDArray[np.uint8]:
-    """Bytes [rows, ceil(k * bits / 8)] of ids [rows, k]."""
-    rows, k = ids.shape
-    every = np.unpackbits(ids.astype(">u4").view(np.uint8).reshape(rows, k, 4), axis=2)
-    return np.packbits(every[:, :, 32 - bits :].reshape(rows, k * bits), axis=1)
-
-
-def decode_ids(data: npt.NDArray[np.uint8], bits: int, k: int) -> npt.NDArray[np.uint32]:
-    """Integers [rows, k] of `bits` bits each; data uint8 [rows, ceil(k * bits / 8)]."""
-    every = np.zeros((len(data), k, 32), np.uint8)
-    every[:, :, 32 - bits :] = np.unpackbits(data, axis=1, count=k * bits).reshape(len(data), k, bits)
-    return np.packbits(every, axis=2).view(">u4")[:, :, 0].astype(np.uint32)
-
-
-def decode_values(data: npt.NDArray[np.uint8], config: CompressionConfig) -> npt.NDArray[np.float32]:
-    """Log-probabilities [rows, k] from their bytes, uint8 [rows, logprob_bytes]."""
-    rest = config.k - config.exact_k
-    size = config.exact_k * np.dtype(FLOATS[config.exact_dtype]).itemsize
-    values, data = _floats(data[:, :size], config.exact_dtype), data[:, size:]
-    approximated = np.zeros((len(data), rest))
-    if config.polynomial_terms:
-        size = len(config.polynomial_terms) * np.dtype(FLOATS[config.term_dtype]).itemsize
-        coefficients, data = _floats(data[:, :size], config.term_dtype), data[:, size:]
-        terms = _rounded(_terms(config, rest), config.term_dtype)
-        products = _rounded(terms[None] * coefficients[:, None], config.term_dtype)
-        approximated = _rounded(products.sum(axis=2), config.term_dtype)
-    start = 0
-    for each in config.residual_bins:
-        size = np.dtype(FLOATS[each.scale_dtype]).itemsize
-        scale = _floats(data[:, :size], each.scale_dtype)
-        integers = decode_ids(data[:, size : each.bytes], each.element_bits, each.num_elements).astype(np.float64)
-        level = 2 * integers - 1 if each.element_bits == 1 else integers - 2 ** (each.element_bits - 1)
-        residual = _rounded(level * scale, config.exact_dtype)
-        approximated[:, start : start + each.num_elements] += residual
-        start += each.num_elements
-        data = data[:, each.bytes :]
-    values = np.concatenate([values, approximated], axis=1)
-    if config.delta_encoding:
-        values = _rounded(np.cumsum(values, axis=1), config.exact_dtype)
-    return values.astype(np.float32)
 
 
 def _schema() -> Any:
@@ -403,71 +293,3 @@ def _record(row: dict[str, npt.NDArray[Any]], config: CompressionConfig, labels:
     targets.validate(config.d, what)
     tokenized = TokenizedExample(Example(name, ()), tokens[:n].astype(np.uint32), segments)
     return Record(tokenized.key, tokenized, targets, np.full(n, np.nan, np.float32))
-
-
-def _terms(config: CompressionConfig, count: int) -> npt.NDArray[np.float64]:
-    """Value of each term at each place, [count, terms]."""
-    places = np.linspace(0, 1, count) if config.normalize_t else np.arange(count, dtype=np.float64)
-    places = _rounded(places, config.term_dtype)
-    special = {"sqrt": np.sqrt, "exp": np.exp}
-    return np.stack([special[t](places) if isinstance(t, str) else places**t for t in config.polynomial_terms], axis=1)
-
-
-def _to_float(values: npt.NDArray[Any], dtype: Float) -> npt.NDArray[Any]:
-    """The values as stored: in their type, or the upper half of a float32 for bfloat16."""
-    if dtype != "bfloat16":
-        return values.astype(FLOATS[dtype])
-    bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
-    return ((bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) >> np.uint64(16)).astype("<u2")
-
-
-def _from_float(stored: npt.NDArray[Any], dtype: Float) -> npt.NDArray[np.float64]:
-    if dtype == "bfloat16":
-        stored = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return stored.astype(np.float64)
-
-
-def _rounded(values: npt.NDArray[Any], dtype: Float) -> npt.NDArray[np.float64]:
-    return _from_float(_to_float(values, dtype), dtype)
-
-
-def _floats(data: npt.NDArray[np.uint8], dtype: Float) -> npt.NDArray[np.float64]:
-    """Values [rows, bytes / size] from bytes [rows, bytes]."""
-    return _from_float(np.ascontiguousarray(data).view(FLOATS[dtype]), dtype)
-
-
-def _bin_limits(each: ResidualBin, config: CompressionConfig) -> tuple[tuple[Any, int], tuple[Any, int]]:
-    return (each.element_bits, 32), (each.num_elements, config.k - config.exact_k)
-
-
-def _parse_yaml(path: Path) -> dict[str, Any]:
-    """The subset of YAML that the file is written in: names, scalars, and lists of scalars or of flat mappings."""
-    values: dict[str, Any] = {}
-    last = ""
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        text = line.split(" #")[0].strip()
-        if not text or text.startswith("#") or text == "---":
-            continue
-        item = text.startswith("- ")
-        name, colon, value = text.removeprefix("- ").partition(":")
-        nested = values.get(last)
-        if item and isinstance(nested, list):
-            nested.append({name: _scalar(value)} if colon else _scalar(name))
-        elif line[0] == " " and colon and isinstance(nested, list) and nested and isinstance(nested[-1], dict):
-            nested[-1][name] = _scalar(value)
-        elif line[0] != " " and colon and not item:
-            last = name
-            values[name] = _scalar(value) if value.strip() else []
-        else:
-            raise InputError(f"{path}, line {number}: {line.strip()!r} is not of a form that DistillKit writes")
-    return values
-
-
-def _scalar(text: str) -> Any:
-    text = text.strip()
-    if text.startswith("[") and text.endswith("]"):
-        return [_scalar(each) for each in text[1:-1].split(",") if each.strip()]
-    words = {"null": None, "~": None, "true": True, "false": False}
-    if text in words:
-        return words[text]
-    return int(text) if re.fullmatch(r"-?\d+", text) else text.strip("'\"")

@@ -11,8 +11,12 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from cache.errors import InputError
+
 # Below this no float64 tells a probability from 0 after a sum with anything; such entries are not stored.
 LOWEST_LOGPROB = -700.0
+# Levels are uint16.
+MOST_LEVELS = 1 << 16
 
 
 @lru_cache(maxsize=16)
@@ -23,6 +27,10 @@ def level_grid(step: float, tail_step: float, k: int) -> npt.NDArray[np.float32]
         # exp(60) times any step is beyond any tail_step, and a float.
         growth = max(1.0, float(np.exp(min(-values[-1] / 2, 60.0))) / k**0.5)
         values.append(values[-1] - min(max(tail_step, step), step * growth))
+        if len(values) > MOST_LEVELS:
+            raise InputError(
+                f"steps of {step} to {tail_step} nats make more than {MOST_LEVELS:,} levels; raise tail_step"
+            )
     grid = np.array(values, np.float32)
     grid.setflags(write=False)
     return grid

@@ -24,7 +24,7 @@ class StoreIndex:
 
     Of units: unit uint8 [U, 12] and attempt uint8 [U, 16], names as bytes; commit uint8 [U, 32], SHA-256 of its file;
     profile uint8 and codebook uint16 [U], the latter a row of codebooks uint8 [C, 16] plus 1, 0 for none;
-    counts int64 [U, 8]; sizes int64 (-1 where absent) and indexes uint32 [U, arrays]; totals int64 [U, 3]: bytes,
+    counts int64 [U, 8]; sizes int64 (-1 where absent) and seals uint32 [U, arrays]; totals int64 [U, 3]: bytes,
     entries, rows; quality float64 [U, 3]: retained mass, greatest error, KL of quantisation.
     Of examples: key uint8 [E, 16]; unit_of, place int32 [E], where it is; tokens, rows uint32 [E]; origin uint16 [E],
     a place in origins, text joined by line ends.
@@ -38,7 +38,7 @@ class StoreIndex:
     codebooks: npt.NDArray[np.uint8]
     counts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
-    indexes: npt.NDArray[np.uint32]
+    seals: npt.NDArray[np.uint32]
     totals: npt.NDArray[np.int64]
     quality: npt.NDArray[np.float64]
     key: npt.NDArray[np.uint8]
@@ -65,7 +65,7 @@ class StoreIndex:
             codebook=self.codebooks[codebook - 1].tobytes().hex() if codebook else "",
             counts=PartCounts(**dict(zip(COUNTS, self.counts[unit].tolist(), strict=True))),
             sizes={PART_ARRAYS[i]: int(self.sizes[unit, i]) for i in here},
-            indexes={PART_ARRAYS[i]: int(self.indexes[unit, i]) for i in here},
+            seals={PART_ARRAYS[i]: int(self.seals[unit, i]) for i in here},
         )
 
     def commit_hashes(self) -> dict[str, str]:
@@ -86,7 +86,15 @@ class StoreIndex:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return cls(**{column: archive[column] for column in cls.__slots__})
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            ValueError,
+            KeyError,
+            OSError,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+            zipfile.BadZipFile,
+        ) as error:
             raise IntegrityError(f"{name}: altered or truncated: {error}") from error
 
     @classmethod
@@ -123,7 +131,7 @@ class StoreIndex:
             sizes=np.array([[p.sizes.get(n, -1) for n in PART_ARRAYS] for p in places], np.int64).reshape(
                 per_unit, len(PART_ARRAYS)
             ),
-            indexes=np.array([[p.indexes.get(n, 0) for n in PART_ARRAYS] for p in places], np.uint32).reshape(
+            seals=np.array([[p.seals.get(n, 0) for n in PART_ARRAYS] for p in places], np.uint32).reshape(
                 per_unit, len(PART_ARRAYS)
             ),
             totals=np.array([[c.size, c.entries, c.rows] for c, _ in commits], np.int64).reshape(per_unit, 3),

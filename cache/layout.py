@@ -23,7 +23,7 @@ NUMBER_CODECS: dict[Profile, Codec] = {"compact": "pcodec", "portable": "zstd", 
 
 DESCRIPTION_CHUNK = 1 << 16
 # Of the arrays of tokens, which are small, and of those of entries: the entries that so many tokens have on average.
-TOKEN_CHUNK, ENTRY_CHUNK_TOKENS = 512, 256
+TOKEN_CHUNK, ENTRY_CHUNK_TOKENS = 512, 384
 LARGEST_ENTRY_CHUNK = 1 << 17
 CODEBOOK_CHUNK = 256
 
@@ -49,6 +49,7 @@ REST_GAPS = "rest/gap_pair"
 SAMPLED_CODES = "sampled/code"
 SAMPLED_DRAWS = "sampled/draws"
 GRID = "grid"
+CHECKSUMS = "checksums"
 ORDER = "order"
 TABLE = "table"
 LIST_OF = "list_of"
@@ -77,6 +78,7 @@ PART_ARRAYS = (
     SAMPLED_CODES,
     SAMPLED_DRAWS,
     GRID,
+    CHECKSUMS,
 )
 
 
@@ -97,13 +99,17 @@ class PartCounts:
     sampled: int
     levels: int
 
+    def of_stream(self, name: str) -> int:
+        """Elements of the streams that `chunks/<name>_start` tells the starts of."""
+        return {"first": self.first, "rest": self.rest, "pair": self.pairs, "sampled": self.sampled}[name]
+
     @property
     def token_chunks(self) -> int:
         return max(1, -(-self.tokens // TOKEN_CHUNK))
 
 
 def part_arrays(counts: PartCounts, targets: TargetSpec, codebook: Codebook, profile: Profile) -> dict[str, ArraySpec]:
-    """The arrays of a part by name."""
+    """The arrays of a part by name. The last holds the checksum of each chunk of those before it, in their order."""
     numbers = NUMBER_CODECS[profile]
     rising: Codec = "pcodec_sorted" if profile == "compact" else numbers
     text: Codec = "raw" if profile == "fast" else "zstd"
@@ -152,7 +158,8 @@ def part_arrays(counts: PartCounts, targets: TargetSpec, codebook: Codebook, pro
     if targets.temperatures:
         shape = (counts.tokens, len(targets.temperatures))
         arrays[LOG_NORMALIZERS] = ArraySpec(shape, "float32", max(1, min(chunk, counts.tokens)), numbers)
-    return arrays
+    chunks = sum(array.chunks for array in arrays.values())
+    return {**arrays, CHECKSUMS: ArraySpec((chunks,), "uint32", chunks, "raw")}
 
 
 def codebook_arrays(vocab_size: int, lists: int, width: int) -> dict[str, ArraySpec]:

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from cache.documents import canonical_json
 from cache.errors import InputError, IntegrityError, LogitbankError
 from cache.example import Example, TokenizedExample
+from cache.exchange import UNIT_EXAMPLES, Progress, fill_store, new_output, silent, token_blocks
 from cache.layout import Profile
 from cache.reader import LogitStore
 from cache.record import Record
 from cache.spec import StoreSpec
 from cache.targets import SparseTargets
-from cache.transcode import UNIT_EXAMPLES, Progress, fill_store, new_output, on_grid, silent, token_blocks
+from cache.transcode import on_grid
 
 METADATA = b"logitbank"
 TEXTS = ("key", "id", "origin", "messages", "rationale", "response", "metadata")

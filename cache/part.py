@@ -16,15 +16,15 @@ from cache.layout import PartCounts, Profile
 from cache.record import Record
 from cache.spec import StoreSpec
 from cache.targets import concatenate
-from cache.zarr_array import encode_array, group_metadata
+from cache.zarr_array import CHECKSUM_BYTES, chunk_checksums, encode_array, group_metadata
 
 
 @dataclass(frozen=True, slots=True)
 class PartPlace:
     """Where a part is and what it looks like: enough to read it without opening a file that describes it.
 
-    codebook: digest of the codebook, "" where codes are ids. sizes, indexes: length of each array's shard in bytes,
-    and the crc32c of the index at its end, by the array's name.
+    codebook: digest of the codebook, "" where codes are ids. sizes, seals: length of each array's shard in bytes, and
+    the crc32c of the index at its end, by the array's name; of `checksums`, of its numbers.
     """
 
     path: str
@@ -32,7 +32,7 @@ class PartPlace:
     codebook: str
     counts: PartCounts
     sizes: dict[str, int]
-    indexes: dict[str, int]
+    seals: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +84,28 @@ def encode_part(
         layout.SAMPLED_DRAWS: packed.sampled_draws,
         layout.GRID: spec.targets.grid[: packed.levels],
     }
-    if targets.entropy is not None:
-        values[layout.ENTROPY] = targets.entropy
-    if targets.log_normalizers is not None:
-        values[layout.LOG_NORMALIZERS] = targets.log_normalizers
+    # Absent where no row of the unit has a target.
+    none = np.full((len(tokens), len(spec.targets.temperatures)), np.nan, np.float32)
+    values[layout.ENTROPY] = np.full(len(tokens), np.nan, np.float32) if targets.entropy is None else targets.entropy
+    values[layout.LOG_NORMALIZERS] = none if targets.log_normalizers is None else targets.log_normalizers
     files = {"zarr.json": group_metadata(layout.part_attributes(counts, spec.targets, digest, profile))}
-    sizes, indexes = {}, {}
+    sizes, seals, checksums = {}, {}, b""
     for name, array in layout.part_arrays(counts, spec.targets, codebook, profile).items():
-        data = encode_array(array, values[name])
+        last = name == layout.CHECKSUMS
+        data = encode_array(array, np.frombuffer(checksums, "<u4") if last else values[name])
         files[f"{name}/zarr.json"] = array.metadata()
         files[f"{name}/{array.path}"] = data
-        sizes[name], indexes[name] = len(data), google_crc32c.value(data[-array.index_bytes :])
+        # The checksums vouch for every chunk of the part, and their seal for them.
+        sizes[name], seals[name] = len(data), seal_of(checksums if last else data[-array.index_bytes : -CHECKSUM_BYTES])
+        checksums += b"" if last else chunk_checksums(array, data)
     for folder in sorted({name.partition("/")[0] for name in sizes if "/" in name}):
         files[f"{folder}/zarr.json"] = group_metadata({})
-    return EncodedPart(files, PartPlace(path, profile, digest, counts, sizes, indexes))
+    return EncodedPart(files, PartPlace(path, profile, digest, counts, sizes, seals))
+
+
+def seal_of(body: bytes) -> int:
+    """The crc32c of bytes without their own checksum: with it, every sum would be the same."""
+    return int(google_crc32c.value(body))
 
 
 def _starts(lengths: Sequence[int]) -> npt.NDArray[np.int64]:

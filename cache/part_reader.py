@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -15,12 +14,12 @@ from cache.codebook import Codebook
 from cache.codec import FIRST, Packed, decode_logprobs, decode_rows
 from cache.errors import IntegrityError
 from cache.example import Example, TokenizedExample
-from cache.part import PartPlace
+from cache.part import PartPlace, seal_of
 from cache.record import Record, Window
 from cache.spec import TargetSpec
 from cache.storage import Range, Storage
 from cache.targets import SparseTargets
-from cache.zarr_array import ArraySpec, decode_chunks, decode_index
+from cache.zarr_array import CHECKSUM_BYTES, ArraySpec, decode_chunks, decode_index
 
 SCRATCH_BYTES = 1 << 22
 # The arrays that start where a row's first, other or sampled entries do.
@@ -35,10 +34,11 @@ _NO_NUMBERS = np.zeros(0, np.uint16)
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
-    """An array of a part, and where its chunks begin: those of chunk i are bytes bounds[i]:bounds[i + 1]."""
+    """An array of a part; its chunks are bytes bounds[i]:bounds[i + 1]; checksums: those that they must have."""
 
     spec: ArraySpec
     bounds: list[int]
+    checksums: bytes | None
 
 
 class Scratch(threading.local):
@@ -93,8 +93,12 @@ class PartReader:
             if each_stream[0] in arrays
         }
         self.token_starts: list[int] = self._starts[layout.TOKEN_STARTS].tolist()
-        if self.token_starts[-1] != place.counts.tokens:
-            raise IntegrityError(f"{self._what(layout.TOKEN_STARTS)}: does not end at the number of tokens")
+        ends = {layout.TOKEN_STARTS: place.counts.tokens, layout.DESCRIPTION_STARTS: place.counts.description_bytes}
+        ends |= {f"chunks/{name}_start": place.counts.of_stream(name) for name in self._chunk_starts}
+        for name, end in ends.items():
+            starts = self._starts[name]
+            if int(starts[0]) != 0 or int(starts[-1]) != end or (np.diff(starts) < 0).any():
+                raise IntegrityError(f"{self._what(name)}: does not rise from 0 to {end}: not the file of this part")
 
     @property
     def nbytes(self) -> int:
@@ -191,25 +195,34 @@ class PartReader:
         """Read and decode every chunk of every array."""
         for name, shard in self._shards.items():
             data = self._read_spans({name: (0, shard.spec.chunks)})[name]
-            decode_chunks(shard.spec, shard.bounds, data, 0, shard.spec.chunks, self._what(name))
+            decode_chunks(shard.spec, shard.bounds, data, 0, shard.spec.chunks, self._what(name), shard.checksums)
         if layout.GRID in self._shards:
             grid = self._read_whole([layout.GRID])[layout.GRID]
             if not np.array_equal(grid, self._targets.grid[: len(grid)]):
                 raise IntegrityError(f"{self._what(layout.GRID)}: is not the grid of the store's spec")
 
     def _open_shards(self, arrays: dict[str, ArraySpec]) -> dict[str, _Shard]:
-        """Read the index at the end of every shard."""
+        """Read the index at the end of every shard, and the checksums that all chunks must have."""
         ranges: list[Range] = []
         for name, array in arrays.items():
-            start = self._place.sizes[name] - array.index_bytes
-            if start < 0:
+            size = self._place.sizes[name]
+            wanted = size if name == layout.CHECKSUMS else array.index_bytes
+            if size < array.index_bytes:
                 raise IntegrityError(f"{self._what(name)}: shorter than its own index")
-            ranges.append((self._files[name], start, array.index_bytes))
-        shards = {}
-        for (name, array), data in zip(arrays.items(), self._storage.read_ranges(ranges), strict=True):
-            shards[name] = _Shard(array, decode_index(array, data, self._what(name)))
-            if google_crc32c.value(data) != self._place.indexes[name]:
+            ranges.append((self._files[name], size - wanted, wanted))
+        found = dict(zip(arrays, self._storage.read_ranges(ranges), strict=True))
+        bounds = {name: decode_index(a, found[name][-a.index_bytes :], self._what(name)) for name, a in arrays.items()}
+        name = layout.CHECKSUMS
+        checksums = decode_chunks(arrays[name], bounds[name], found[name], 0, 1, self._what(name)).tobytes()
+        for name, array in arrays.items():
+            body = checksums if name == layout.CHECKSUMS else found[name][-array.index_bytes : -CHECKSUM_BYTES]
+            if seal_of(body) != self._place.seals[name]:
                 raise IntegrityError(f"{self._what(name)}: is not the file that was committed")
+        shards, at = {}, 0
+        for name, array in arrays.items():
+            own = None if name == layout.CHECKSUMS else checksums[at : at + CHECKSUM_BYTES * array.chunks]
+            shards[name] = _Shard(array, bounds[name], own)
+            at += CHECKSUM_BYTES * array.chunks
         return shards
 
     def _read_whole(self, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
@@ -240,7 +253,14 @@ class PartReader:
         skip = shard.bounds[first] - shard.bounds[first_chunk]
         out = self._scratch.array(name, (last - first) * size, shard.spec.dtype) if scratch else None
         values = decode_chunks(
-            shard.spec, shard.bounds, data[skip:] if skip else data, first, last, self._what(name), out
+            shard.spec,
+            shard.bounds,
+            data[skip:] if skip else data,
+            first,
+            last,
+            self._what(name),
+            shard.checksums,
+            out,
         )
         return values[start - first * size : stop - first * size]
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from cache.codebook import Codebook
 from cache.codebooks import open_codebook
+from cache.codec import QuantisationError
 from cache.commits import committed_units, quarantined, read_commit, read_spec
 from cache.errors import IntegrityError, StoreError
 from cache.index import StoreIndex
@@ -196,6 +197,8 @@ class LogitStore:
         """
         places = []
         for position, (i, start, end) in enumerate(wanted):
+            if not 0 <= i < len(self):
+                raise StoreError(f"{self.storage}: no example {i}; it has {len(self)}")
             length = int(self.index.tokens[i])
             stop = length if end is None else end
             if not 0 <= start <= stop <= length:
@@ -259,6 +262,13 @@ class LogitStore:
             max_abs_error=float(index.quality[:, 1].max(initial=0.0)),
             kl=mean(2),
         )
+
+    def rounding(self, examples: Sequence[int]) -> QuantisationError:
+        """What rounding cost the units that hold these examples."""
+        units = np.unique(self.index.unit_of[list(examples)])
+        rows, quality = self.index.totals[units, 2], self.index.quality[units]
+        kl = float((quality[:, 2] * rows).sum() / max(rows.sum(), 1))
+        return QuantisationError(float(quality[:, 1].max(initial=0.0)), kl)
 
     def bytes_by_array(self) -> dict[str, int]:
         """Bytes of the arrays' shards over all parts, by the array's name."""

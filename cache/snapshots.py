@@ -65,7 +65,7 @@ def take_snapshot(storage: Storage) -> Snapshot:
 
 def latest_snapshot(storage: Storage) -> int:
     """Number of the newest snapshot, 0 where there is none."""
-    return max((int(name.removesuffix(".json")) for name in storage.names("snapshots", ".json")), default=0)
+    return max(_numbers(storage, ".json"), default=0)
 
 
 def read_snapshot(storage: Storage, number: int) -> Snapshot:
@@ -85,8 +85,13 @@ def read_index(storage: Storage, snapshot: Snapshot) -> StoreIndex:
 
 def snapshot_numbers(storage: Storage) -> list[int]:
     """Every number for which a snapshot and its companion must exist: 1 to the newest that either names."""
-    companions = [int(name.removesuffix(".sha256")) for name in storage.names("snapshots", ".sha256")]
-    return list(range(1, max([latest_snapshot(storage), *companions]) + 1))
+    return list(range(1, max([0, *_numbers(storage, ".json"), *_numbers(storage, ".sha256")]) + 1))
+
+
+def _numbers(storage: Storage, suffix: str) -> list[int]:
+    """Numbers of the files of that kind; what is named otherwise is not ours."""
+    names = [name.removesuffix(suffix) for name in storage.names("snapshots", suffix)]
+    return [int(name) for name in names if name.isdecimal() and name == str(int(name))]
 
 
 def check_companion(storage: Storage, snapshot: Snapshot) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import threading
 import uuid
 from collections import OrderedDict
@@ -139,15 +140,20 @@ class LocalStorage:
 
     def size(self, name: str) -> int | None:
         try:
-            return self.path(name).stat().st_size
+            found = self.path(name).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
         try:
             names = [entry.name for entry in os.scandir(self.path(folder))]
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise StoreError(f"{self.root / folder}: cannot be listed: {error.strerror}") from error
         return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
 
     def drafts(self) -> list[str]:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from cache.errors import InputError
 from cache.kernels import first_bad_row
 
+# Teachers in half precision, and their rounding, come this close to a mass of 1.
+MASS_TOLERANCE = 0.03
 PROBLEMS = {
     1: "id {id} is outside the vocabulary of {vocab_size}",
     2: "log-probabilities must be finite and not above 0, found {logprob}",
@@ -110,6 +112,15 @@ class SparseTargets:
         row, reason = first_bad_row(self.offsets, self.ids, self.logprobs, exact, vocab_size, seen)
         if reason:
             return f"row {row}: " + self._entry_problem(row, reason, vocab_size)
+        led = np.flatnonzero(exact)
+        if len(led):
+            # Sums of the exact entries: those of a row end where its sampled ones begin.
+            running = np.concatenate([np.zeros(1), np.cumsum(np.exp(self.logprobs), dtype=np.float64)])
+            starts = self.offsets[:-1][led]
+            total = running[starts + exact[led]] - running[starts] + np.exp(self.log_tail[led].astype(np.float64))
+            worst = int(np.argmax(np.abs(total - 1)))
+            if abs(total[worst] - 1) > MASS_TOLERANCE:
+                return f"row {led[worst]}: its entries and its tail hold a mass of {total[worst]:.4f}, not 1"
         return ""
 
     def _entry_problem(self, row: int, reason: int, vocab_size: int) -> str:

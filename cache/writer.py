@@ -16,9 +16,11 @@ from cache.learning import learn_codebook
 from cache.part import PartPlace, encode_part
 from cache.part_reader import PartReader
 from cache.record import Record
-from cache.spec import StoreSpec
+from cache.spec import StoreSpec, TargetSpec
 from cache.storage import Storage
-from cache.targets import concatenate
+from cache.targets import SparseTargets, concatenate
+
+NOTHING_LOST = QuantisationError(0.0, 0.0)
 
 
 def write_unit(
@@ -27,10 +29,12 @@ def write_unit(
     records: Sequence[Record],
     profile: Profile = "compact",
     codebook: Codebook | None = None,
+    lost: QuantisationError = NOTHING_LOST,
 ) -> tuple[Commit, bool]:
     """Write `records` as one part and commit it. The flag tells whether this commit won.
 
-    codebook: the store's, where the caller holds it already (only the compact profile has one).
+    codebook: the store's, where the caller holds it already (only the compact profile has one). lost: what rounding had
+    cost the records before, where they come from a store.
     Raises InputError, before any file exists, where a target is not valid for the spec, and StoreError where the
     storage refuses.
     """
@@ -60,8 +64,8 @@ def write_unit(
             files={name: FileSeal(len(d), hashlib.sha256(d).hexdigest()) for name, d in sorted(encoded.files.items())},
             entries=sum(len(record.targets.ids) for record in records),
             retained_mass=float(-np.expm1(tail).mean()) if len(tail) else 0.0,
-            max_abs_error=error.max_abs_error,
-            kl=error.kl,
+            max_abs_error=lost.max_abs_error + error.max_abs_error,
+            kl=lost.kl + error.kl,
         )
         won = publish(storage, commit)
     except BaseException:
@@ -113,6 +117,26 @@ def _check(record: Record, spec: StoreSpec) -> None:
     if n and len(targets.ids) and widths != len(spec.targets.temperatures):
         raise InputError(f"{what}: {widths} log-normalisers a row; the spec declares {len(spec.targets.temperatures)}")
     targets.validate(spec.vocab_size, what)
+    if (record.token_logprobs > 1e-3).any():
+        raise InputError(f"{what}: a token's own log-probability is {np.nanmax(record.token_logprobs)}, above 0")
+    _check_sampled(targets, spec.targets, what)
+
+
+def _check_sampled(targets: SparseTargets, spec: TargetSpec, what: str) -> None:
+    """Raise InputError where a sampled entry does not stand for what the mode says: only that is stored."""
+    sampled = targets.logprobs[targets.rank_of_entry >= np.repeat(targets.exact_counts, targets.counts)]
+    if not len(sampled):
+        return
+    p = np.exp(sampled.astype(np.float64))
+    if spec.mode == "threshold":
+        wrong = np.abs(p / spec.threshold - 1) > 1e-3
+        expected = f"the threshold {spec.threshold}"
+    else:
+        draws = p * spec.draws
+        wrong = (np.abs(draws - np.rint(draws)) > 1e-2) | (draws < 0.5)
+        expected = f"a whole number of {spec.draws} draws"
+    if wrong.any():
+        raise InputError(f"{what}: a sampled entry stands for {p[wrong][0]:.6g}, which is not {expected}")
 
 
 def _read_back(

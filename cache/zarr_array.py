@@ -19,7 +19,7 @@ from cache.errors import IntegrityError
 
 # "pcodec" for numbers in no order, "pcodec_sorted" for those that rise.
 Codec = Literal["pcodec", "pcodec_sorted", "zstd", "raw"]
-PCODEC_LEVEL, ZSTD_LEVEL = 7, 9
+PCODEC_LEVEL, ZSTD_LEVEL = 6, 9
 CHECKSUM_BYTES = 4
 # The crc32c of any bytes followed by their own crc32c.
 CRC_RESIDUE = 0x48674BC7
@@ -144,11 +144,13 @@ def decode_chunks(
     first: int,
     last: int,
     what: str,
+    checksums: bytes | None = None,
     out: npt.NDArray[Any] | None = None,
 ) -> npt.NDArray[Any]:
     """Values of the inner chunks first..last - 1, padding included. data: bytes of the file from the first of them.
 
-    out: flat array of the spec's dtype that is long enough, written to instead of a new one.
+    checksums: those that the chunks of this very array must have, CHECKSUM_BYTES each. out: flat array of the spec's
+    dtype that is long enough, written to instead of a new one.
     """
     base = bounds[first]
     if len(data) < bounds[last] - base:
@@ -163,6 +165,8 @@ def decode_chunks(
             piece = data[bounds[number] - base : bounds[number + 1] - base]
             if _crc32c(piece) != CRC_RESIDUE:
                 raise IntegrityError(f"{what}: chunk {number} is altered: its checksum does not match")
+            if checksums is not None and piece[-4:] != checksums[4 * number : 4 * number + 4]:
+                raise IntegrityError(f"{what}: chunk {number} is not the one that was committed")
             if decode(piece, values[place : place + size]) != size:
                 raise IntegrityError(f"{what}: chunk {number} does not hold {size} numbers")
             place += size
@@ -171,6 +175,12 @@ def decode_chunks(
     except Exception as error:  # codecs raise whatever they like
         raise IntegrityError(f"{what}: chunk {number} cannot be decoded: {error}") from error
     return values if len(spec.shape) == 1 else values.reshape(-1, *spec.shape[1:])
+
+
+def chunk_checksums(spec: ArraySpec, data: bytes) -> bytes:
+    """The checksums of all inner chunks of a shard, CHECKSUM_BYTES each."""
+    bounds = decode_index(spec, data[-spec.index_bytes :], "shard")
+    return b"".join(data[end - CHECKSUM_BYTES : end] for end in bounds[1:])
 
 
 def _encode_chunk(codec: Codec, chunk: npt.NDArray[Any]) -> bytes:
@@ -186,11 +196,13 @@ def _encode_chunk(codec: Codec, chunk: npt.NDArray[Any]) -> bytes:
 
 # Each gets the chunk with its checksum behind it and where to put the numbers, and returns how many there were.
 def _decode_pcodec(piece: bytes, out: npt.NDArray[Any]) -> int:
-    return int(_pcodec_into(piece, out).n_processed)  # stops at its own end, before the checksum
+    progress = _pcodec_into(piece, out)  # stops at its own end, before the checksum
+    return int(progress.n_processed) if progress.finished else -1
 
 
 def _decode_zstd(piece: bytes, out: npt.NDArray[Any]) -> int:
-    return len(_ZSTD.decode(piece[:-CHECKSUM_BYTES], out.view(np.uint8))) // out.itemsize
+    out.view(np.uint8)[:] = np.frombuffer(_ZSTD.decode(piece[:-CHECKSUM_BYTES]), np.uint8)
+    return len(out)
 
 
 def _decode_raw(piece: bytes, out: npt.NDArray[Any]) -> int:

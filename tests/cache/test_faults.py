@@ -354,8 +354,8 @@ def test_a_commit_whose_part_leaves_the_store_is_refused(path: str, full_store: 
     for file in (full_store.root / "snapshots").iterdir():
         file.unlink()
     assert complaints(full_store)
-    if path.endswith(".zarr"):  # of what is left of it, only a part that is not there
-        with pytest.raises(IntegrityError, match=r"parts/.*missing"):
+    if path.endswith(".zarr"):
+        with pytest.raises(IntegrityError, match="not its own"):
             list(LogitStore.open(str(full_store), unpinned=True))
 
 

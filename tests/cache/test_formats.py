@@ -16,19 +16,19 @@ from cache.axolotl_format import export_axolotl, import_axolotl
 from cache.codebook import plain_codebook
 from cache.codec import decode_rows, encode_rows
 from cache.commits import committed_units, create_store, quarantine, quarantined, unit_name
-from cache.distillkit_format import (
+from cache.distillkit_bytes import (
     CompressionConfig,
     ResidualBin,
     decode_ids,
     decode_values,
     encode_ids,
     encode_values,
-    export_distillkit,
-    import_distillkit,
     read_config,
 )
+from cache.distillkit_format import export_distillkit, import_distillkit
 from cache.errors import InputError, IntegrityError, LogitbankError, SpecMismatchError, StoreError
 from cache.example import Example, Segment, TokenizedExample
+from cache.exchange import token_blocks
 from cache.layout import Profile
 from cache.parquet_format import export_parquet, import_parquet
 from cache.reader import LogitStore
@@ -37,7 +37,7 @@ from cache.snapshots import take_snapshot
 from cache.spec import StoreSpec, TargetSpec
 from cache.storage import LocalStorage
 from cache.targets import SparseTargets, concatenate, empty_targets
-from cache.transcode import on_grid, token_blocks, transcode
+from cache.transcode import on_grid, transcode
 from cache.verify import verify
 from cache.writer import write_unit
 

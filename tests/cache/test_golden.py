@@ -45,7 +45,7 @@ def test_a_golden_store_is_read_as_ever(golden: tuple[str, Path], expected: dict
         wanted = expected[f"{name}/{column}"]
         assert mine.dtype == wanted.dtype and mine.shape == wanted.shape, column
         if column in CLOSE:
-            assert np.allclose(mine, wanted, rtol=1e-6, atol=1e-6), column  # type: ignore[arg-type]
+            assert np.allclose(mine, wanted, rtol=1e-6, atol=1e-6), column
         else:
             assert np.array_equal(mine, wanted, equal_nan=mine.dtype.kind == "f"), column
     example = store[0].tokenized.example

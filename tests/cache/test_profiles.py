@@ -208,7 +208,7 @@ def test_every_array_of_a_part_is_read_by_its_path(profile: Profile, tmp_path: P
     records = make_records("topk")
     store = make_store(tmp_path / "store", records, "topk", profile)
     part = next((store / "parts").glob("*/*.zarr"))
-    group = zarr.open_group(part, mode="r")
+    group: Any = zarr.open_group(part, mode="r")
     lengths = [len(record.tokenized.tokens) for record in records]
     assert np.array_equal(group["examples/token_start"][...], np.cumsum([0, *lengths]))
     starts = group["examples/description_start"][...]

@@ -43,12 +43,12 @@ Make = Callable[..., list[Record]]
 class CountingStorage(LocalStorage):
     """Counts the bytes and requests that reading takes."""
 
-    bytes = 0
+    read_bytes = 0
     requests = 0
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
         found = super().read_ranges(ranges)
-        self.bytes += sum(map(len, found))
+        self.read_bytes += sum(map(len, found))
         self.requests += 1
         return found
 
@@ -189,12 +189,12 @@ def test_a_window_reads_little_of_a_large_part(long_store: LogitStore) -> None:
     storage = CountingStorage(str(long_store.storage))
     store = LogitStore(storage, long_store.spec, long_store.index, 1, frozenset())
     store.window(1, 0, 1)
-    opened = storage.bytes
+    opened = storage.read_bytes
     assert opened < size / 5, "opening a part takes too much of it"
     for start in (1000, 9000, 19_900):
-        before, requests = storage.bytes, storage.requests
+        before, requests = storage.read_bytes, storage.requests
         store.window(1, start, start + 64)
-        assert storage.bytes - before < size / 15
+        assert storage.read_bytes - before < size / 15
         assert storage.requests == requests + 1, "a window should need one round of reading"
 
 
@@ -359,10 +359,6 @@ def test_the_error_that_a_commit_states_is_the_true_one(
     records = make_records(5)
     commit, _ = write_unit(storage, spec, records)
     take_snapshot(storage)
-    before = {}
-    for record in records:
-        for key, value in zip(record.targets.ids.tolist(), record.targets.logprobs.tolist(), strict=True):
-            before.setdefault((record.key, key), []).append(value)
     greatest = 0.0
     for stored, record in zip(LogitStore.open(str(storage)), records, strict=True):
         for row in range(len(record.targets)):
