@@ -107,6 +107,7 @@ def run(rows: Rows, options: argparse.Namespace) -> None:
                 continue
             show(name, measured[name])
         sizes = {name: size / n for name, size in store.bytes_by_array().items()}
+        codebook = codebook_bytes(store)
     print("\nB/token by array: " + ", ".join(f"{name} {size:.2f}" for name, size in sizes.items() if size > 0.05))
     results = {
         "k": k,
@@ -117,7 +118,7 @@ def run(rows: Rows, options: argparse.Namespace) -> None:
         "bytes_per_token": ours.bytes_per_token,
         "entropy_bytes_per_token": id_entropy + gap_entropy,
         "id_entropy_bytes_per_token": id_entropy,
-        "codebook_bytes": codebook_bytes(store),
+        "codebook_bytes": codebook,
         "max_abs_error": ours.max_abs_error,
         "kl": ours.kl,
         "write_tokens_per_cpu_s": ours.write,
