@@ -60,7 +60,7 @@ class VllmTeacher:
             options |= {"tensor_parallel_size": engine.tensor_parallel, "distributed_executor_backend": "mp"}
         self._k = k
         self._vocab_size = vocab_size
-        with _out_of_sight("llvmlite.binding.ffi"):
+        with _touchy_modules_hidden():
             self._llm = LLM(
                 model=folder,
                 dtype=teacher.dtype,
@@ -121,18 +121,30 @@ class VllmTeacher:
 
 
 @contextmanager
-def _out_of_sight(name: str) -> Iterator[None]:
-    """Keep a loaded module out of sys.modules for a while.
+def _touchy_modules_hidden() -> Iterator[None]:
+    """Keep modules out of sys.modules for a while whose attributes cannot be looked through.
 
-    vLLM's CPU build looks through the attributes of every module for kernels to replace, and trips over the library
-    handle of llvmlite, which answers to any name. Whoever uses numba has it loaded.
+    vLLM's CPU build searches the attributes of every loaded module for kernels to replace, and dies of those that
+    answer to any name or raise, such as the library handle of llvmlite (that is, of numba) and the proxies of flask.
     """
-    module = sys.modules.pop(name, None)
+    hidden = {name: module for name, module in list(sys.modules.items()) if _is_touchy(module)}
+    for name in hidden:
+        del sys.modules[name]
     try:
         yield
     finally:
-        if module is not None:
-            sys.modules[name] = module
+        sys.modules.update(hidden)
+
+
+def _is_touchy(module: Any) -> bool:
+    """Whether looking at the instance dictionaries of a module's attributes fails, as vLLM would do it."""
+    for value in list((getattr(module, "__dict__", None) or {}).values()):
+        try:
+            if hasattr(value, "__dict__"):
+                vars(value).get("kernel")
+        except Exception:  # whatever the attribute raises
+            return True
+    return False
 
 
 def _rectangle(
