@@ -56,7 +56,9 @@ def take_snapshot(storage: Storage) -> Snapshot:
             previous = read_snapshot(storage, latest)
             _write_companion(storage, previous)  # a kill may have come between the two files
             if (previous.commits, previous.quarantine) == (snapshot.commits, snapshot.quarantine):
+                _mend_index(storage, previous, data)
                 return previous
+            _require_kept(storage, previous, index)
         storage.create(name, data)
         if storage.create(_snapshot_path(snapshot.number), seal(asdict(snapshot))):
             _write_companion(storage, snapshot)
@@ -64,8 +66,8 @@ def take_snapshot(storage: Storage) -> Snapshot:
 
 
 def latest_snapshot(storage: Storage) -> int:
-    """Number of the newest snapshot, 0 where there is none."""
-    return max(_numbers(storage, ".json"), default=0)
+    """Number of the newest snapshot that its file or its companion names, 0 where there is none."""
+    return max(snapshot_numbers(storage), default=0)
 
 
 def read_snapshot(storage: Storage, number: int) -> Snapshot:
@@ -99,6 +101,23 @@ def check_companion(storage: Storage, snapshot: Snapshot) -> None:
     name = _companion_path(snapshot.number)
     if storage.read(name) != _companion(snapshot):
         raise IntegrityError(f"{storage}/{name}: does not agree with snapshot {snapshot.number}")
+
+
+def _mend_index(storage: Storage, snapshot: Snapshot, data: bytes) -> None:
+    """Write the index of an unchanged snapshot again where it is missing or altered: its name is its content."""
+    try:
+        read_index(storage, snapshot)
+    except IntegrityError:
+        if snapshot.index == f"snapshots/{hashlib.sha256(data).hexdigest()}.npz":
+            storage.remove_folder(snapshot.index)
+            storage.create(snapshot.index, data)
+
+
+def _require_kept(storage: Storage, previous: Snapshot, index: StoreIndex) -> None:
+    """Raise IntegrityError where a unit of the snapshot before has lost its commit: a new one would hide that."""
+    lost = sorted(set(read_index(storage, previous).commit_hashes()) - set(index.commit_hashes()))
+    if lost:
+        raise IntegrityError(f"{storage}/{commit_path(lost[0])}: missing, though snapshot {previous.number} lists it")
 
 
 def _write_companion(storage: Storage, snapshot: Snapshot) -> None:

@@ -78,7 +78,9 @@ def open_storage(uri: str | Path) -> Storage:
 
 
 def absolute_uri(uri: str, root: Path) -> str:
-    """An address as it is; a path taken from `root`."""
+    """An address as it is; a path taken from `root`. Raises StoreError for no text at all."""
+    if not uri:
+        raise StoreError("the path of a store is empty; give a folder or an address such as s3://bucket/prefix")
     return uri if "://" in uri else str(root / uri)
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from cache.codebooks import read_claim
+from cache.codebooks import CLAIM, read_claim
 from cache.commits import committed_units, read_commit, read_spec
+from cache.errors import IntegrityError
 from cache.snapshots import read_index, read_snapshot, snapshot_numbers
 from cache.storage import Storage
 
@@ -49,11 +50,14 @@ def sweep(storage: Storage, grace: float = GRACE_SECONDS, dry_run: bool = False)
 
 def _counted(storage: Storage) -> set[str]:
     """Everything that a commit, a snapshot or the codebook's claim names."""
-    counted = {read_commit(storage, unit)[0].place.path for unit in committed_units(storage)}
+    places = [read_commit(storage, unit)[0].place for unit in committed_units(storage)]
+    counted: set[str] = set()
     for number in snapshot_numbers(storage):
         snapshot = read_snapshot(storage, number)
         counted.add(snapshot.index)
         index = read_index(storage, snapshot)
-        counted |= {index.part_place(unit).path for unit in range(len(index.unit))}
+        places += [index.part_place(unit) for unit in range(len(index.unit))]
     claim = read_claim(storage)
-    return counted | ({claim["path"]} if claim else set())
+    if claim is None and any(place.codebook for place in places):
+        raise IntegrityError(f"{storage}/{CLAIM}: missing, though parts were written with a codebook")
+    return counted | {place.path for place in places} | ({claim["path"]} if claim else set())

@@ -58,6 +58,8 @@ def _inspect(arguments: argparse.Namespace) -> None:
     from cache.storage import open_storage
     from cluster.show import example_rows
 
+    if arguments.example is not None and (arguments.json or not arguments.example):
+        raise InputError("--example needs the first digits of a key, and does not go with --json")
     uri = absolute_uri(arguments.store, arguments.root)
     unpinned = arguments.snapshot is None and not latest_snapshot(open_storage(uri))
     store = LogitStore.open(uri, arguments.snapshot, unpinned=unpinned)
@@ -99,8 +101,8 @@ def _gc(arguments: argparse.Namespace) -> None:
     from cache.storage import open_storage
     from cache.sweep import sweep
 
-    if arguments.older_than < 0:
-        raise InputError(f"--older-than {arguments.older_than}: hours must not be negative")
+    if not arguments.older_than >= 0:
+        raise InputError(f"--older-than {arguments.older_than}: give hours, 0 or more")
     storage = open_storage(absolute_uri(arguments.store, arguments.root))
     report = sweep(storage, arguments.older_than * 3600, arguments.dry_run)
     if arguments.json:
@@ -119,6 +121,10 @@ def _export(arguments: argparse.Namespace) -> None:
     from cluster.progress import counter
 
     source, output = absolute_uri(arguments.store, arguments.root), absolute_uri(arguments.output, arguments.root)
+    if arguments.profile and (arguments.format or arguments.sequence_length is not None):
+        raise InputError("--profile makes a store, --format and --sequence-length another tool's files; give one")
+    if "://" not in source + output and Path(output).resolve().is_relative_to(Path(source).resolve()):
+        raise InputError(f"export to {arguments.output!r}: lies inside the store itself; give a place outside")
     if arguments.profile:
         from cache.transcode import transcode
 
@@ -131,6 +137,8 @@ def _export(arguments: argparse.Namespace) -> None:
         raise InputError(f"export to {arguments.output!r}: give --profile for a store, or --format {'|'.join(FORMATS)}")
     if arguments.sequence_length is not None and form != "distillkit":
         raise InputError("--sequence-length is for --format distillkit")
+    if "://" in output:
+        raise InputError(f"export to {arguments.output!r}: only a store goes to an address; give a local path")
     store = LogitStore.open(source, arguments.snapshot)
     progress = counter("export", "examples")
     left_out = 0
@@ -155,6 +163,8 @@ def _import(arguments: argparse.Namespace) -> None:
     from cluster.progress import counter
 
     target = absolute_uri(arguments.store, arguments.root)
+    if ":/" in str(arguments.input):
+        raise InputError(f"import from {str(arguments.input)!r}: copy it to a local path first")
     source = arguments.root / arguments.input
     common: dict[str, Any] = {"unit_examples": arguments.unit_size, "progress": counter("import", "examples")}
     if arguments.format == "parquet":

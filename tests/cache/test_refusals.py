@@ -152,3 +152,26 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     storage.create("a/b", b"x")
     assert storage.size("a") is None
+
+
+def test_a_snapshot_never_hides_that_a_commit_is_gone(full_store: LocalStorage) -> None:
+    next((full_store.root / "commits").glob("*.json")).unlink()
+    with pytest.raises(IntegrityError, match=r"commits/.*missing, though snapshot"):
+        take_snapshot(full_store)
+
+
+def test_a_deleted_newest_snapshot_is_not_passed_over(full_store: LocalStorage) -> None:
+    newest = max(int(path.stem) for path in (full_store.root / "snapshots").glob("*.json"))
+    (full_store.root / f"snapshots/{newest}.json").unlink()
+    with pytest.raises(IntegrityError, match=rf"{newest}\.json: missing"):
+        LogitStore.open(str(full_store))
+
+
+def test_taking_a_snapshot_mends_an_altered_index(full_store: LocalStorage) -> None:
+    snapshot = take_snapshot(full_store)
+    index = full_store.path(snapshot.index)
+    index.write_bytes(index.read_bytes()[:-3])
+    with pytest.raises(IntegrityError, match="altered"):
+        LogitStore.open(str(full_store))
+    assert take_snapshot(full_store) == snapshot
+    assert len(LogitStore.open(str(full_store)))

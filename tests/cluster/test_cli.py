@@ -194,6 +194,13 @@ def test_a_store_goes_to_other_forms_and_back(filled: Path, capsys: pytest.Captu
         (["export", "stores/s", "o", "--format", "axolotl", "--sequence-length", "4"], "is for --format distillkit"),
         (["import", "axolotl", "rows.jsonl", "stores/new"], "give --vocab-size"),
         (["import", "parquet", "nothing.parquet", "stores/new"], "nothing.parquet"),
+        (["import", "parquet", "s3://b/x.parquet", "stores/new"], "copy it to a local path"),
+        (["export", "stores/s", "s3://b/x", "--format", "axolotl"], "only a store goes to an address"),
+        (["export", "stores/s", "o", "--profile", "fast", "--format", "axolotl"], "give one"),
+        (["export", "stores/s", "stores/s/inside", "--profile", "fast"], "lies inside the store itself"),
+        (["gc", "stores/s", "--older-than", "nan"], "give hours, 0 or more"),
+        (["inspect", ""], "path of a store is empty"),
+        (["inspect", "stores/s", "--example", "ab", "--json"], "does not go with --json"),
     ]
     for command, message in refusals:
         capsys.readouterr()
@@ -218,6 +225,10 @@ def test_gc_removes_what_nothing_counts_and_nothing_else(filled: Path, capsys: p
     gone = before - {path for path in store.rglob("*") if path.is_file()}
     assert {path.name for path in gone} == {"zarr.json", ".x.json.draft"}
     assert main([*root, "verify", "stores/s"]) == 0
+    claim = (store / "codebook.json").read_bytes()
+    (store / "codebook.json").unlink()
+    assert main([*root, "gc", "stores/s", "--older-than", "0"]) == 2, "its parts need the codebook"
+    (store / "codebook.json").write_bytes(claim)
     commit = next((store / "commits").glob("*.json"))
     commit.write_bytes(commit.read_bytes()[:-9])
     assert main([*root, "gc", "stores/s", "--older-than", "0"]) == 2, "what a damaged commit counts is unknown"
