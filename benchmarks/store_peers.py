@@ -18,8 +18,9 @@ from benchmarks.rows import Rows
 from cache import layout
 from cache.codebook import Codebook
 from cache.codebooks import open_codebook
-from cache.codec import FIRST, Packed, decode_rows
+from cache.codec import Packed, decode_rows
 from cache.commits import create_store
+from cache.kernels import FIRST
 from cache.reader import LogitStore
 from cache.record import Record
 from cache.snapshots import take_snapshot

@@ -20,12 +20,10 @@ import numpy.typing as npt
 from cache.codebook import Codebook
 from cache.errors import InputError, IntegrityError
 from cache.grid import LOWEST_LOGPROB
-from cache.kernels import compare, pack, quantise, unpack
+from cache.kernels import FIRST, compare, pack, quantise, unpack
 from cache.spec import TargetSpec
 from cache.targets import SparseTargets
 
-# Entries of a row whose codes and gaps are in the streams `first_*`; the kernels hold the same number.
-FIRST = 8
 # Tail mass is stored as log odds and a token's own log-probability as it is, both in units of this many nats.
 RESOLUTION = 1 / 64
 ODDS_LIMIT = 32766

@@ -9,6 +9,9 @@ from typing import Any
 import numba
 import numpy as np
 
+# Entries of a row whose codes and gaps are in streams of their own.
+FIRST = 8
+
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile on first use, and keep the result on disk where a place for it can be written."""
@@ -145,12 +148,12 @@ def pack(
                 code = codes[j] if j == begin else codes[j] - codes[j - 1] - 1
                 gap = np.int64(levels[start + j]) - level
                 level = np.int64(levels[start + j])
-                if j < 8:
+                if j < FIRST:
                     first_code[f + j] = code
                     first_gap[f + j] = gap
                 else:
-                    rest_code[r + j - 8] = code
-                    rest_gap[p + ((j - 8) >> 1)] += gap << half if j & 1 else gap
+                    rest_code[r + j - FIRST] = code
+                    rest_gap[p + ((j - FIRST) >> 1)] += gap << half if (j - FIRST) & 1 else gap
             begin = end
         if head < count:
             sequence = np.argsort(codes[head:count])
@@ -203,7 +206,7 @@ def unpack(  # noqa: PLR0915
                 chosen = np.uint64(list_of[np.uint64(order[code])])
         choices = table[chosen]
         code = none
-        head = min(count, np.uint64(8))
+        head = min(count, np.uint64(FIRST))
         for j in range(one, head):
             gap = np.uint64(first_gap[f + j])
             code = np.uint64(first_code[f + j]) + (code + one if (gap == none and j > one) else none)

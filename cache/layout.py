@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cache.codebook import Codebook, id_dtype
-from cache.codec import FIRST, pair_dtype
+from cache.codec import pair_dtype
+from cache.kernels import FIRST
 from cache.spec import TargetSpec
 from cache.zarr_array import ArraySpec, Codec
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from cache import layout
 from cache.codebook import Codebook
-from cache.codec import FIRST, encode_logprobs, encode_rows
+from cache.codec import encode_logprobs, encode_rows
+from cache.kernels import FIRST
 from cache.layout import PartCounts, Profile
 from cache.record import Record
 from cache.spec import StoreSpec

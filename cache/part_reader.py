@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from cache import layout
 from cache.codebook import Codebook
-from cache.codec import FIRST, Packed, decode_logprobs, decode_rows
+from cache.codec import Packed, decode_logprobs, decode_rows
 from cache.errors import IntegrityError
 from cache.example import Example, TokenizedExample
+from cache.kernels import FIRST
 from cache.part import PartPlace, seal_of
 from cache.record import Record, Window
 from cache.spec import TargetSpec

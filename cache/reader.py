@@ -86,7 +86,7 @@ class StoreInfo:
 class LogitStore:
     """A sequence of Records. Open it with LogitStore.open.
 
-    Nothing decoded is kept: beside the index (about 35 bytes an example and 350 a unit) and the codebook, a store holds
+    Nothing decoded is kept: beside the index (about 35 bytes an example and 450 a unit) and the codebook, a store holds
     the indexes of the parts it read last, at most PART_BYTES. Safe to share between threads, across fork, and to
     pickle.
     """

@@ -1,4 +1,4 @@
-"""Copy a store into another profile; and what every exchange format shares: blocks, outputs, stores filled by records.
+"""Copy a store into another profile: the same ids and values, coded otherwise.
 
 A stored value is a level of the grid plus the shift of its row, which the mass that the tail leaves decides. Rounding
 such a value again may choose another level: first in flat rows, whose shift can exceed half a step. `on_grid` takes
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cache.codebook import Codebook
 from cache.codebooks import claim_codebook, read_codebook
-from cache.codec import nearest_levels
+from cache.codec import RESOLUTION, nearest_levels
 from cache.commits import committed_units, create_store, quarantine, unit_name
 from cache.documents import unseal
 from cache.errors import InputError
@@ -88,7 +88,7 @@ def on_grid(targets: SparseTargets, spec: TargetSpec) -> SparseTargets:
     levels = nearest.astype(np.int64)
     open_rows = np.ones(len(starts), bool)
     # A shift is a mean of rounding errors, at most half of the coarsest step, and the rounding of the tail.
-    reach = ceil((max(spec.tail_step, spec.step) / 2 + 1 / 64) / spec.step) + 1
+    reach = ceil((max(spec.tail_step, spec.step) / 2 + RESOLUTION) / spec.step) + 1
     for distance in sorted(range(-reach, reach + 1), key=abs):
         first = nearest[starts].astype(np.int64) + distance
         open_here = open_rows & (first >= 0) & (first < len(grid))

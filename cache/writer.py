@@ -8,7 +8,7 @@ import numpy as np
 
 from cache.codebook import Codebook, plain_codebook
 from cache.codebooks import claim_codebook, read_codebook
-from cache.codec import QuantisationError, measure_error
+from cache.codec import QuantisationError, decode_logprobs, encode_logprobs, measure_error
 from cache.commits import Commit, CommittedExample, FileSeal, publish, unit_name
 from cache.errors import InputError, IntegrityError
 from cache.layout import Profile
@@ -148,6 +148,8 @@ def _read_back(
     window = part.window(0, place.counts.tokens)
     same = np.array_equal(window.tokens, np.concatenate([r.tokenized.tokens for r in records]))
     same &= np.array_equal(window.segments, np.concatenate([r.tokenized.segments for r in records]))
+    own = np.concatenate([r.token_logprobs for r in records])
+    same &= np.array_equal(window.token_logprobs, decode_logprobs(encode_logprobs(own)), equal_nan=True)
     same &= all(part.description(i)["key"] == record.key for i, record in enumerate(records))
     if not same:
         raise IntegrityError(f"{what}: what was read back is not what was written; the disk or its driver is at fault")
