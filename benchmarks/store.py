@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import finish, spread
+from benchmarks.peer import Peer
 from benchmarks.rows import Rows, entropy_bytes, rows_from_npz, simulated_rows
-from benchmarks.store_peers import PEERS, Peer, open_peer
+from benchmarks.store_peers import PEERS, open_peer
 from cache.codebook import Codebook
 from cache.codebooks import read_codebook
 from cache.commits import create_store
