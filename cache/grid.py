@@ -21,8 +21,12 @@ MOST_LEVELS = 1 << 16
 
 @lru_cache(maxsize=16)
 def level_grid(step: float, tail_step: float, k: int) -> npt.NDArray[np.float32]:
-    """Log-probabilities of the levels, float32 [levels], falling from 0 to below LOWEST_LOGPROB."""
+    """Log-probabilities of the levels, float32 [levels], falling from 0 to below LOWEST_LOGPROB.
+
+    k: entries of a row at most; 0 where rows have none.
+    """
     values = [0.0]
+    k = max(k, 1)
     while values[-1] > LOWEST_LOGPROB:
         # exp(60) times any step is beyond any tail_step, and a float.
         growth = max(1.0, float(np.exp(min(-values[-1] / 2, 60.0))) / k**0.5)

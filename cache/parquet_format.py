@@ -1,10 +1,11 @@
 """A store as one Parquet file, one row an example, and back. It is read by anything that reads Parquet.
 
-Columns: key, id, origin, messages (JSON), rationale, response, metadata (JSON); tokens list<uint32> [n], segments
-list<uint8> [n], token_logprobs list<float> [n], in nats, NaN where not asked; offsets list<int64> [n + 1], ids
-list<uint32> [entries], logprobs list<float> [entries], log_tail list<float> [n], as cache/targets.py defines them; and
-where the spec has them exact list<uint32> [n], entropy list<float> [n], log_normalizers list<list<float>>
-[n][temperatures]. The file's metadata holds the store's spec under "logitbank".
+Columns: key, id, origin, messages (JSON), rationale, response, metadata (JSON), label, tools (JSON); tokens
+list<uint32> [n], segments list<uint8> [n], token_logprobs list<float> [n], in nats, NaN where not asked; offsets
+list<int64> [n + 1], ids list<uint32> [entries], logprobs list<float> [entries], log_tail list<float> [n], as
+cache/targets.py defines them; and where the spec has them exact list<uint32> [n], entropy list<float> [n],
+log_normalizers list<list<float>> [n][temperatures]. The file's metadata holds the store's spec under "logitbank".
+Files without label and tools are older ones, read as if both were empty.
 """
 
 import json
@@ -29,7 +30,8 @@ from cache.targets import SparseTargets
 from cache.transcode import on_grid
 
 METADATA = b"logitbank"
-TEXTS = ("key", "id", "origin", "messages", "rationale", "response", "metadata")
+LATER_TEXTS = {"label": "", "tools": "[]"}
+TEXTS = ("key", "id", "origin", "messages", "rationale", "response", "metadata", *LATER_TEXTS)
 # Rows that are decoded together, at most.
 BATCH_EXAMPLES = 16
 
@@ -115,6 +117,8 @@ def _table(records: Sequence[Record], schema: Any) -> Any:
         "rationale": [example.rationale for example in examples],
         "response": [example.response for example in examples],
         "metadata": [json.dumps(example.metadata, ensure_ascii=False) for example in examples],
+        "label": [example.label for example in examples],
+        "tools": [json.dumps(list(example.tools), ensure_ascii=False) for example in examples],
         "tokens": list_column([record.tokenized.tokens for record in records]),
         "segments": list_column([record.tokenized.segments for record in records]),
         "token_logprobs": list_column([record.token_logprobs for record in records]),
@@ -148,16 +152,19 @@ def _spec(file: Any, path: Path) -> StoreSpec:
 
 
 def _records(file: Any, spec: StoreSpec, path: Path) -> Iterator[Record]:
-    schema = parquet_schema(spec)
-    if missing := [name for name in schema.names if name not in file.schema_arrow.names]:
+    given = set(file.schema_arrow.names)
+    schema = pa.schema([f for f in parquet_schema(spec) if f.name in given or f.name not in LATER_TEXTS])
+    if missing := [name for name in schema.names if name not in given]:
         raise InputError(f"{path}: has no column {missing[0]!r}; its spec needs {', '.join(schema.names)}")
     for batch in file.iter_batches(batch_size=BATCH_EXAMPLES, columns=schema.names):
         table = pa.Table.from_batches([batch]).select(schema.names).cast(schema).combine_chunks()
         for field in schema:
             if table[field.name].null_count:
                 raise InputError(f"{path}: column {field.name!r} has an empty value; every example needs one")
-        texts = {name: table[name].to_pylist() for name in TEXTS}
-        arrays = {name: _arrays(table[name], len(spec.targets.temperatures)) for name in schema.names[len(TEXTS) :]}
+        texts = {name: [value] * len(table) for name, value in LATER_TEXTS.items()}
+        texts |= {name: table[name].to_pylist() for name in schema.names if name in TEXTS}
+        others = [name for name in schema.names if name not in TEXTS]
+        arrays = {name: _arrays(table[name], len(spec.targets.temperatures)) for name in others}
         for i in range(len(table)):
             yield _record(
                 {name: values[i] for name, values in texts.items()},
@@ -193,9 +200,10 @@ def _record(texts: dict[str, str], arrays: dict[str, npt.NDArray[Any]], spec: St
     )
     targets.validate(spec.vocab_size, what)
     try:
-        messages, metadata = json.loads(texts["messages"]), json.loads(texts["metadata"])
+        messages, metadata, tools = (json.loads(texts[name]) for name in ("messages", "metadata", "tools"))
     except ValueError as error:
-        raise InputError(f"{what}: messages and metadata must be JSON: {error}") from error
-    example = Example(texts["id"], tuple(messages), texts["rationale"], texts["response"], metadata)
+        raise InputError(f"{what}: messages, metadata and tools must be JSON: {error}") from error
+    spoken = (texts["rationale"], texts["response"])
+    example = Example(texts["id"], tuple(messages), *spoken, metadata, texts["label"], tuple(tools))
     tokenized = TokenizedExample(example, arrays["tokens"], arrays["segments"], texts["origin"])
     return Record(texts["key"], tokenized, on_grid(targets, spec.targets), arrays["token_logprobs"])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
@@ -121,5 +121,5 @@ def _chunk_starts(counts: npt.NDArray[np.int64], chunk: int) -> npt.NDArray[np.i
 
 
 def _describe(record: Record) -> bytes:
-    fields = {"key": record.key, "origin": record.tokenized.origin, "example": asdict(record.tokenized.example)}
+    fields = {"key": record.key, "origin": record.tokenized.origin, "example": record.tokenized.example.to_document()}
     return json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()

@@ -187,8 +187,7 @@ class PartReader:
         """The i-th example with its texts."""
         window = self.window(self.token_starts[i], self.token_starts[i + 1])
         description = self.description(i)
-        fields = description["example"]
-        example = Example(**{**fields, "messages": tuple(fields["messages"])})
+        example = Example.from_document(description["example"])
         tokenized = TokenizedExample(example, window.tokens, window.segments, description["origin"])
         return Record(description["key"], tokenized, window.targets, window.token_logprobs)
 

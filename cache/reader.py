@@ -71,15 +71,30 @@ class StoreInfo:
             ("vocabulary", f"{spec.vocab_size:,} logits, {spec.tokenizer_size:,} ids of the tokenizer"),
             ("targets", str(spec.targets)),
             ("responses", f"written by the teacher: {written}"),
+            *(
+                (name, value)
+                for name, value in (
+                    ("service", spec.service),
+                    ("adapter", spec.adapter[:23]),
+                    ("quantization", spec.quantization),
+                    ("asked by", str(spec.prompting or "")),
+                    ("targets of", "prompts too" if spec.asked == "all" else ""),
+                    ("too long", f"cut on the {spec.truncation}" if spec.truncation != "refuse" else ""),
+                )
+                if value
+            ),
             ("units", f"{self.units:,}"),
             ("examples", f"{self.examples:,} ({origins}); {self.quarantined:,} in quarantine"),
             ("tokens", f"{self.tokens:,}, of which {self.rows:,} carry a target"),
             ("entries", f"{self.entries:,}, {self.entries / max(self.rows, 1):.1f} a target"),
             ("bytes", f"{self.bytes:,}"),
-            ("bytes/token", f"{self.bytes_per_token:.1f} (all files of the parts, a token with a target)"),
-            ("retained mass", f"{self.retained_mass:.4f}"),
-            ("quantisation", f"KL {self.kl:.1e} nats, at most {self.max_abs_error:.3f} nats a value"),
         ]
+        if self.rows:
+            rows += [
+                ("bytes/token", f"{self.bytes_per_token:.1f} (all files of the parts, a token with a target)"),
+                ("retained mass", f"{self.retained_mass:.4f}"),
+                ("quantisation", f"KL {self.kl:.1e} nats, at most {self.max_abs_error:.3f} nats a value"),
+            ]
         return "\n".join(f"{name:<14} {value}" for name, value in rows)
 
 

@@ -1,6 +1,6 @@
 """What makes two captures the same content, and the fingerprint of it."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from math import ceil
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ class TargetSpec:
 
     mode: "topk", the k largest; "nucleus", the smallest head that holds `mass`, at most k; "threshold", exact at and
         above the probability `threshold` and sampled below it; "sampled", `draws` draws.
-    k: greatest number of entries of a row (topk, nucleus).
+    k: greatest number of entries of a row (topk, nucleus); 0 where the teacher gave text alone.
     step, tail_step: spacing in nats of stored log-probabilities, near the head and at most (cache/grid.py).
     entropy: the entropy of each whole distribution is stored. temperatures: those whose log-normalisers are.
         Neither is ever guessed: what an engine cannot give is declared absent here.
@@ -85,6 +85,29 @@ class SamplingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptingSpec:
+    """How a teacher was asked to write rationales, where not by the example's own prompt.
+
+    template: its name; template_digest, hint_digest, shots_digest: SHA-256 of the template, of the one that tells the
+        label ("" where none is used), and of the worked examples.
+    keep: which responses are kept. stop: text that begins what is cut off. context: "bare" where a record holds the
+        example's own prompt and the rows are those of the teacher's longer one, "same" where it holds that one.
+    """
+
+    template: str
+    template_digest: str
+    shots_digest: str
+    hint_digest: str
+    keep: str
+    stop: str
+    context: str
+
+    def __str__(self) -> str:
+        shots = " with examples" if self.shots_digest else ""
+        return f"{self.template or 'the prompt alone'}{shots}, keeping {self.keep}, context {self.context}"
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSpec:
     """The identity of a store's content.
 
@@ -92,6 +115,10 @@ class StoreSpec:
     weights: hash of the teacher's weights and configuration, or the hub revision that fixes them.
     vocab_size: width of the teacher's logits; tokenizer_size: ids that the tokenizer can produce. Ids between the two
         are padding of the model and are never targets of the tokenizer.
+    adapter: hash of the LoRA adapter. quantization: the scheme, where the weights do not say.
+    truncation: what became of examples that were too long.
+    service: what an endpoint gives, where the teacher is one ("" otherwise).
+    asked: "assistant", or "all" where the rows of the prompt are targets too.
     """
 
     teacher: str
@@ -103,16 +130,31 @@ class StoreSpec:
     dtype: str
     targets: TargetSpec
     sampling: SamplingSpec | None
+    adapter: str = ""
+    quantization: str = ""
+    truncation: str = "refuse"
+    service: str = ""
+    asked: str = "assistant"
+    prompting: PromptingSpec | None = None
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Everything that determines the content of a store; fields at their defaults, which came later, left out."""
+        values = asdict(self)
+        return {
+            field.name: values[field.name]
+            for field in fields(self)
+            if field.name != "teacher" and (field.default is MISSING or values[field.name] != field.default)
+        }
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that determines the content of a store."""
-        content = asdict(self)
-        del content["teacher"]
-        return digest({"format": FORMAT_VERSION, **content})
+        """Hash of the content."""
+        return digest({"format": FORMAT_VERSION, **self.content})
 
     def to_document(self) -> dict[str, Any]:
-        return {"format": FORMAT_VERSION, "fingerprint": self.fingerprint, "spec": asdict(self)}
+        spec = {"teacher": self.teacher, **self.content}
+        return {"format": FORMAT_VERSION, "fingerprint": self.fingerprint, "spec": spec}
 
     @classmethod
     def from_document(cls, body: dict[str, Any], name: str) -> "StoreSpec":
@@ -123,6 +165,8 @@ class StoreSpec:
         values["targets"] = TargetSpec(**{**targets, "temperatures": tuple(targets["temperatures"])})
         if values["sampling"] is not None:
             values["sampling"] = SamplingSpec(**values["sampling"])
+        if values.get("prompting"):
+            values["prompting"] = PromptingSpec(**values["prompting"])
         return cls(**values)
 
     def require_same(self, other: "StoreSpec", store: str) -> None:

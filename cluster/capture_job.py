@@ -12,65 +12,69 @@ from cache.commits import (
     committed_units,
     create_store,
     quarantine,
+    quarantined,
     read_commit,
     read_spec,
 )
 from cache.documents import write_json
 from cache.errors import InputError
-from cache.example import TokenizedExample
-from cache.examples_file import read_examples
-from cache.rendering import Tokenizer
+from cache.examples_file import BadExample, read_examples
 from cache.snapshots import take_snapshot
 from cache.spec import StoreSpec
 from cache.storage import Storage, open_storage
-from cluster.actors import start_worker
+from cluster.actors import UNITS_IN_HAND, start_worker
 from cluster.config import CaptureSettings
 from cluster.dispatch import dispatch, wait_ready
 from cluster.outputs import hardware, read_json
 from cluster.progress import bar
 from cluster.ray_session import cluster_has_gpus, ray_session, require_gpus
-from teacher_serving.capture import Plan, UnitSummary, plan_capture
-from teacher_serving.identity import describe
+from teacher_serving.capture import UnitSummary
+from teacher_serving.identity import Described, describe
+from teacher_serving.plan import SCORED, Limits, Plan, Wanted, plan_capture, refuse_lines
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureOutcome:
-    """What one run of the job did. seconds: from the first unit given out to the last committed, engines started."""
+    """What one run of the job did. seconds: from the first unit given out to the last committed, engines started.
+
+    cost: what a service took for the units, by the prices of the job.
+    """
 
     examples: int
     captured: int
     refused: int
+    truncated: int
     rows: int
     seconds: float
     start_seconds: float
     snapshot: int
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """A job against the store as it is: who is asked, for what, and the units that are missing."""
 
-    spec: StoreSpec
-    folder: Path
-    tokenizer: Tokenizer
+    described: Described
     plan: Plan
     storage: Storage
-    units: list[list[TokenizedExample]]
+    units: list[list[Wanted]]
 
 
 def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     """Capture what the store lacks, then take a snapshot. Running it again is resuming it."""
     work = prepare(settings)
-    spec, plan, storage, units = work.spec, work.plan, work.storage, work.units
+    spec, plan, storage, units = work.described.spec, work.plan, work.storage, work.units
     log = RunLog(settings)
+    log.truncated = plan.truncated
     if units:
         with ray_session(settings.address, settings.actors * settings.engine.cpu_threads):
-            on_gpu = cluster_has_gpus()
+            on_gpu = cluster_has_gpus() and settings.engine.gpus > 0
             count = min(settings.actors, len(units))
-            require_gpus(count * settings.engine.tensor_parallel)
+            require_gpus(count * settings.engine.gpus)
             print(f"capture: starting {count} engine{'s' if count > 1 else ''}", flush=True)
             started = time.monotonic()
-            start = partial(start_worker, settings, str(work.folder), spec, work.tokenizer, on_gpu)
+            start = partial(start_worker, settings, work.described, on_gpu)
             workers = [start() for _ in range(count)]
             wait_ready(workers)
             create_store(storage, spec)  # not before the teacher has proved to load
@@ -81,7 +85,15 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
         quarantine(storage, key, example_id, reason)
     snapshot = take_snapshot(storage)
     return CaptureOutcome(
-        len(plan.wanted), log.examples, len(plan.refused), log.rows, log.seconds, log.start_seconds, snapshot.number
+        len(plan.wanted),
+        log.examples,
+        len(plan.refused) + log.refused,
+        plan.truncated,
+        log.rows,
+        log.seconds,
+        log.start_seconds,
+        snapshot.number,
+        log.cost,
     )
 
 
@@ -89,20 +101,32 @@ def preview(settings: CaptureSettings) -> str:
     """What a run would do, without an engine and without writing anything."""
     work = prepare(settings)
     return (
-        f"fingerprint {work.spec.fingerprint}\n{len(work.plan.wanted):,} examples wanted, "
-        f"{len(work.plan.refused):,} refused, {sum(map(len, work.units)):,} missing in {len(work.units):,} units"
+        f"fingerprint {work.described.spec.fingerprint}\n{len(work.plan.wanted):,} examples wanted "
+        f"({work.plan.truncated:,} truncated), {len(work.plan.refused):,} refused, "
+        f"{sum(map(len, work.units)):,} missing in {len(work.units):,} units"
     )
 
 
 def prepare(settings: CaptureSettings) -> Work:
     """Find out what is to be done and raise for what cannot be; writes nothing."""
-    examples = read_examples(settings.examples)[: settings.limit]
-    spec, folder, tokenizer = describe(settings.teacher, settings.targets, settings.generation)
-    plan = plan_capture(examples, tokenizer, settings.score, settings.generation, settings.teacher.max_tokens)
+    bad: list[BadExample] = []
+    examples = read_examples(settings.examples, bad.append)[: settings.limit]
+    described = describe(settings.teacher, settings.engine, settings.targets, settings.generation, settings.score)
+    limits = Limits(settings.teacher.max_tokens, described.spec.vocab_size, settings.teacher.truncation)
+    plan = plan_capture(
+        examples,
+        described.tokenizer,
+        limits,
+        settings.score,
+        settings.targets.of,
+        settings.generation,
+        described.prompter,
+    )
+    refuse_lines(plan, bad)
     _require_work(plan, settings)
     storage = open_storage(settings.store)
-    _require_same(storage, spec)
-    return Work(spec, folder, tokenizer, plan, storage, missing_units(plan, storage, settings.unit_size))
+    _require_same(storage, described.spec)
+    return Work(described, plan, storage, missing_units(plan, storage, settings.unit_size))
 
 
 def _require_same(storage: Storage, spec: StoreSpec) -> None:
@@ -121,15 +145,30 @@ def _require_work(plan: Plan, settings: CaptureSettings) -> None:
         )
 
 
-def missing_units(plan: Plan, storage: Storage, unit_size: int) -> list[list[TokenizedExample]]:
-    """Units of wanted examples that no commit holds, in the order of the plan."""
-    held = {e.key for unit in committed_units(storage) for e in read_commit(storage, unit)[0].examples}
-    missing = [item for key, item in plan.wanted.items() if key not in held]
-    return [missing[start : start + unit_size] for start in range(0, len(missing), unit_size)]
+def missing_units(plan: Plan, storage: Storage, unit_size: int) -> list[list[Wanted]]:
+    """Units of wanted examples that no commit holds and no quarantine tells of, in the order of the plan.
+
+    Responses to one example stay together: which of them are kept depends on the others.
+    """
+    told = {e.key for unit in committed_units(storage) for e in read_commit(storage, unit)[0].examples}
+    told.update(quarantined(storage))
+    units: list[list[Wanted]] = []
+    for item in (item for key, item in plan.wanted.items() if key not in told):
+        if not units or (len(units[-1]) >= unit_size and not _of_one_example(units[-1][-1], item)):
+            units.append([])
+        units[-1].append(item)
+    return units
+
+
+def _of_one_example(one: Wanted, other: Wanted) -> bool:
+    return one.tokenized.example.id == other.tokenized.example.id and SCORED not in (
+        one.tokenized.origin,
+        other.tokenized.origin,
+    )
 
 
 class RunLog:
-    """Rows and seconds of this run, kept in a file beside the store with those of earlier runs that were cut off."""
+    """Rows, seconds and cost of this run, kept in a file beside the store with those of earlier runs."""
 
     def __init__(self, settings: CaptureSettings) -> None:
         self._path = capture_log(settings.store)
@@ -137,18 +176,21 @@ class RunLog:
         self._hardware = hardware()
         self._earlier: list[dict[str, Any]] = read_json(self._path)["runs"] if self._path.exists() else []
         self._started = 0.0
-        self.examples = self.rows = 0
-        self.seconds = self.start_seconds = 0.0
+        self.examples = self.rows = self.refused = self.truncated = 0
+        self.seconds = self.start_seconds = self.cost = 0.0
 
     def begin(self) -> None:
         self._started = time.monotonic()
 
     def add(self, summary: UnitSummary) -> None:
         self.seconds = time.monotonic() - self._started
+        self.refused += summary.refused
+        self.cost += summary.cost
         if summary.won:
             self.examples += summary.examples
             self.rows += summary.rows
-        run = {name: getattr(self, name) for name in ("examples", "rows", "seconds", "start_seconds")}
+        names = ("examples", "rows", "refused", "truncated", "seconds", "start_seconds", "cost")
+        run = {name: getattr(self, name) for name in names}
         write_json(self._path, {"job": self._job, "hardware": self._hardware, "runs": [*self._earlier, run]})
 
 
@@ -159,7 +201,7 @@ def capture_log(store: str) -> Path:
 
 
 def _capture_units(
-    start: Callable[[], Any], workers: Sequence[Any], units: list[list[TokenizedExample]], log: RunLog, wanted: int
+    start: Callable[[], Any], workers: Sequence[Any], units: list[list[Wanted]], log: RunLog, wanted: int
 ) -> None:
     total = sum(map(len, units))
     log.begin()
@@ -170,4 +212,4 @@ def _capture_units(
             shown.set_postfix_str(f"{log.rows / log.seconds:,.0f} tokens/s", refresh=False)
             shown.update(len(units[number]))
 
-        dispatch(start, workers, units, done)
+        dispatch(start, workers, units, done, UNITS_IN_HAND)

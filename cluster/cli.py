@@ -130,9 +130,11 @@ def _capture(arguments: argparse.Namespace) -> None:
         return
     outcome = run_capture(job)
     rate = f", {outcome.rows / outcome.seconds:,.0f} tokens/s" if outcome.seconds else ""
+    cost = f"; cost {outcome.cost:,.4f}" if outcome.cost else ""
     print(
         f"capture: {outcome.captured:,} examples and {outcome.rows:,} tokens captured now{rate}; "
-        f"{outcome.examples:,} in {job.store}, snapshot {outcome.snapshot}; {outcome.refused:,} in quarantine"
+        f"{outcome.examples:,} in {job.store}, snapshot {outcome.snapshot}; "
+        f"{outcome.refused:,} in quarantine, {outcome.truncated:,} truncated{cost}"
     )
 
 

@@ -4,9 +4,9 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cache.errors import InputError
 from cache.settings import Settings, StoreUri
@@ -14,11 +14,13 @@ from cache.storage import absolute_uri
 from student.config import GenerationEvaluation
 from student.tasks.drug_editing import DrugEditing
 from teacher_serving.config import EngineSettings, GenerationSettings, TargetSettings, TeacherSettings
+from teacher_serving.prompting import SUFFIX
 
 Job = TypeVar("Job", bound=Settings)
 # Keys whose text is a model folder or a hub name, and those whose text is a folder or the address of a store.
-MODEL_KEYS = ("model", "path", "pretrained")
+MODEL_KEYS = ("model", "path", "pretrained", "lora_path", "tokenizer")
 STORE_KEYS = ("store", "heldout_store")
+TEMPLATE_KEYS = ("template", "hint_template")
 
 
 class ExamplesSettings(Settings):
@@ -42,6 +44,16 @@ class CaptureSettings(Settings):
     unit_size: int = Field(256, ge=1, description="examples captured and committed together")
     actors: int = Field(1, ge=1, description="engines that work at the same time")
     address: str | None = Field(None, description="Ray head to join; an embedded Ray if not given")
+
+    @model_validator(mode="after")
+    def _one_actor_keeps_the_limit(self) -> Self:
+        endpoint = self.engine.endpoint
+        if endpoint and endpoint.requests_per_minute and self.actors > 1:
+            raise ValueError(
+                f"actors = {self.actors} would each keep engine.endpoint.requests_per_minute; set actors = 1 and "
+                "engine.endpoint.concurrency to the requests that may be under way at a time"
+            )
+        return self
 
 
 class EvaluateSettings(Settings):
@@ -142,6 +154,8 @@ def _absolute(job: Job, root: Path) -> Job:
             updates[name] = _absolute(value, root)  # type: ignore[type-var]
         elif isinstance(value, str) and name in STORE_KEYS:
             updates[name] = absolute_uri(value, root)
+        elif isinstance(value, str) and name in TEMPLATE_KEYS and value.endswith(SUFFIX):
+            updates[name] = str(root / value)
         elif isinstance(value, str) and name in MODEL_KEYS:
             updates[name] = _model(value, root)
         elif isinstance(value, dict) and value and all(isinstance(item, Path) for item in value.values()):

@@ -17,25 +17,32 @@ ASK_AGAIN_S = 2.0
 
 
 def dispatch(
-    start_worker: Callable[[], Any], workers: Sequence[Any], units: Sequence[Any], done: Callable[[int, Any], None]
+    start_worker: Callable[[], Any],
+    workers: Sequence[Any],
+    units: Sequence[Any],
+    done: Callable[[int, Any], None],
+    in_hand: int = 1,
 ) -> None:
     """Call worker.capture(unit) for every unit; `done(number, result)` after each.
 
-    A unit whose worker died goes back to the front of the queue. Errors that a worker raises end the job.
+    in_hand: units that a worker is given at a time, so that it can write one while it asks about the next.
+    Units whose worker died go back to the front of the queue. Errors that a worker raises end the job.
     """
     waiting = deque(range(len(units)))
     deaths = [0] * len(units)
     losses = 0
-    idle = list(workers)
+    idle = deque(list(workers) * in_hand)
     running: dict[Any, tuple[Any, int | None]] = {}
     resting: list[tuple[float, Any]] = []
+    successors: dict[Any, Any] = {}  # of workers that died for good, however many calls tell of it
     while waiting or any(number is not None for _, number in running.values()):
         now = time.monotonic()
         for _, worker in [item for item in resting if item[0] <= now]:
             running[worker.ready.remote()] = (worker, None)
         resting = [item for item in resting if item[0] > now]
         while idle and waiting:
-            worker, number = idle.pop(), waiting.popleft()
+            worker, number = idle.popleft(), waiting.popleft()
+            worker = successors.get(worker, worker)
             running[worker.capture.remote(units[number])] = (worker, number)
         if not running:
             time.sleep(0.2)
@@ -55,10 +62,12 @@ def dispatch(
                         ) from error
                     waiting.appendleft(held)
                 if isinstance(error, ActorDiedError):
-                    losses += 1
-                    if losses >= MOST_DEATHS:
-                        raise StoreError(f"{losses} workers died beyond restart: {error}") from error
-                    worker = start_worker()
+                    if worker not in successors:
+                        losses += 1
+                        if losses >= MOST_DEATHS:
+                            raise StoreError(f"{losses} workers died beyond restart: {error}") from error
+                        successors[worker] = start_worker()
+                    worker = successors[worker]
                 resting.append((time.monotonic() + ASK_AGAIN_S, worker))
             else:
                 idle.append(worker)

@@ -59,6 +59,8 @@ def run_report(settings: ReportSettings) -> str:
             f"{'bytes/token':<24}{info.bytes_per_token:>12.1f}",
             f"{'captured tokens':<24}{info.rows:>12,}",
             f"{'capture tokens/s':<24}{captures['capture']['tokens_per_s']:>12,.0f}",
+            f"{'truncated examples':<24}{captures['capture']['truncated']:>12,}",
+            f"{'in quarantine':<24}{info.quarantined:>12,}",
             "",
             stages,
             f"{'total':<24}{sum(stage_seconds.values()):>12.0f} s",
@@ -77,6 +79,7 @@ def _capture_totals(store: str) -> dict[str, Any]:
         "rows": rows,
         "seconds": seconds,
         "start_seconds": sum(run["start_seconds"] for run in log["runs"]),
+        "truncated": log["runs"][-1].get("truncated", 0) if log["runs"] else 0,
         "tokens_per_s": rows / seconds if seconds else 0.0,
         "job": log["job"],
     }
@@ -113,7 +116,7 @@ def _page(
     charts = [
         ("Loss while training", figures.loss_curves({n: _curve(p) for n, p in settings.trainings.items()})),
         ("The teacher's entropy", figures.entropy_histogram(np.concatenate([_entropies(t) for t in targets]))),
-        ("Mass left out by top-k", figures.retained_mass(_mass_by_k(targets, store.spec.targets.k))),
+        ("Mass left out by top-k", figures.retained_mass(_mass_by_k(targets, store.spec.targets.most_entries))),
         ("Bytes per token, by array", figures.bars(_bytes_by_array(store), "bytes per token with a target")),
         ("Speed of each stage", figures.bars(speeds, "tokens/s")),
         ("Time of each stage", figures.bars(stage_seconds, "seconds")),
@@ -143,7 +146,9 @@ def _curve(output: Path) -> figures.Curve:
 
 
 def _entropies(targets: SparseTargets) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Entropy of each row in nats, its tail counted as one outcome: a lower bound."""
+    """Entropy of each row in nats; where the teacher did not give it, the tail counts as one outcome: a lower bound."""
+    if targets.entropy is not None:
+        return targets.entropy[targets.counts > 0].astype(np.float64)
     log_p = targets.logprobs.astype(np.float64)
     head = np.bincount(targets.row_of_entry, weights=-np.exp(log_p) * log_p, minlength=len(targets))
     log_tail = targets.log_tail.astype(np.float64)

@@ -9,14 +9,20 @@ from cache.example import Segment
 from cache.reader import LogitStore
 
 
-def example_rows(store: LogitStore, key: str, width: int = 5) -> str:
-    """One example, token by token: what came next, and what the teacher expected."""
+def example_rows(store: LogitStore, key: str, width: int = 5, tokenizer_name: str | None = None) -> str:
+    """One example, token by token: what came next, and what the teacher expected.
+
+    tokenizer_name: folder or hub name, if it is not with the teacher.
+    """
+    if tokenizer_name is None and store.spec.service:
+        raise InputError(f"the teacher {store.spec.teacher!r} is a service's; give its tokenizer with --tokenizer")
+    name = tokenizer_name or store.spec.teacher
     try:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(store.spec.teacher)
+        tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise InputError(f"the teacher's tokenizer cannot be loaded from {store.spec.teacher!r}: {error}") from error
+        raise InputError(f"the teacher's tokenizer cannot be loaded from {name!r}: {error}") from error
 
     def text(token: int) -> str:
         return repr(tokenizer.decode([token]))

@@ -31,6 +31,7 @@ def add_store_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         each.add_argument("--json", action="store_true", help="print JSON")
     inspect.add_argument("--snapshot", type=int, help="number of a snapshot (default: the newest)")
     inspect.add_argument("--example", metavar="KEY", help="show one example beside the teacher's choices")
+    inspect.add_argument("--tokenizer", help="folder or hub name for --example (default: the teacher's)")
     gc.add_argument(
         "--older-than",
         type=float,
@@ -66,9 +67,18 @@ def _inspect(arguments: argparse.Namespace) -> None:
     info = store.info()
     if arguments.json:
         fields = {**asdict(info), "fingerprint": info.spec.fingerprint, "bytes_per_token": info.bytes_per_token}
-        print(json.dumps(fields))
+        # What has no value, such as the bytes of a token where none has a target, is null: JSON knows no other word.
+        print(json.dumps({name: None if value != value else value for name, value in fields.items()}))  # noqa: PLR0124
+    elif arguments.example:
+        print(example_rows(store, arguments.example, tokenizer_name=_tokenizer(arguments)))
     else:
-        print(example_rows(store, arguments.example) if arguments.example else info)
+        print(info)
+
+
+def _tokenizer(arguments: argparse.Namespace) -> str | None:
+    """A folder from the root, else a hub name."""
+    folder = arguments.root / arguments.tokenizer if arguments.tokenizer else None
+    return str(folder) if folder and folder.is_dir() else arguments.tokenizer
 
 
 def _verify(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from student.config import DataSettings, GenerationEvaluation
 from student.data import collate
 from student.losses import forward_kl_loss, hard_label_loss
 from student.models import block_rows, check_head
-from student.sources import StoreSource
+from student.sources import StoreSource, require_exact_targets
 from student.tasks.task import Task
 from student.tokenizer import load_tokenizer
 
@@ -58,11 +58,14 @@ def evaluate_targets(
     model: PreTrainedModel, source: StoreSource, batch_size: int, progress: Progress
 ) -> HeldoutMetrics:
     """Hold a model against every target of a store."""
+    require_exact_targets(source.store)
     sums = np.zeros(3)
     rows = 0
     order = np.argsort(source.tokens, kind="stable")
     for start in range(0, len(order), batch_size):
-        batch = collate(source.read(order[start : start + batch_size].tolist()), with_targets=True).to(model.device)
+        batch = collate(
+            source.read(order[start : start + batch_size].tolist()), with_targets=True, on_prompt=source.on_prompt
+        ).to(model.device)
         hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         picked = hidden.flatten(0, 1).index_select(0, batch.rows)
         columns = (picked, batch.labels, batch.ids, batch.log_p, batch.log_tail)

@@ -23,11 +23,13 @@ class ExampleSource(Protocol):
     """Examples whose sizes are known without reading them.
 
     tokens, rows: int64 [examples], all tokens of each and rows that carry a loss. left_out: examples that do not fit.
+    on_prompt: rows of the prompt carry one too.
     """
 
     tokens: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     left_out: int
+    on_prompt: bool
 
     def __len__(self) -> int: ...
     def read(self, examples: Sequence[int]) -> list[Window]:
@@ -40,14 +42,16 @@ class StoreSource:
 
     def __init__(self, store: LogitStore, settings: DataSettings, on_prompt: bool = False) -> None:
         wanted = np.flatnonzero(store.has_origin(settings.origins))
-        fits = (store.tokens[wanted] <= settings.max_tokens) & (store.rows[wanted] > 0)
+        self.on_prompt = on_prompt or store.spec.asked == "all"
+        rows = store.rows if store.spec.targets.most_entries else _spoken_rows(store)
+        fits = (store.tokens[wanted] <= settings.max_tokens) & (rows[wanted] > 0)
         self._indices = wanted[fits]
         self.left_out = len(wanted) - len(self._indices)
         self.store = store
         if not len(self._indices):
             raise StoreError(f"{store.storage}: no example with origin {' or '.join(sorted(settings.origins))} fits")
         self.tokens = store.tokens[self._indices].astype(np.int64)
-        self.rows = self.tokens - 1 if on_prompt else store.rows[self._indices].astype(np.int64)
+        self.rows = self.tokens - 1 if on_prompt else rows[self._indices].astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -66,7 +70,8 @@ class FileSource:
     def __init__(
         self, examples: Sequence[Example], tokenizer: Tokenizer, settings: DataSettings, on_prompt: bool = False
     ) -> None:
-        rendered = [render(example, tokenizer) for example in examples if example.rationale + example.response]
+        self.on_prompt = on_prompt
+        rendered = [render(e, tokenizer) for e in examples if e.rationale + e.response or e.is_trace]
         self._rendered = [r for r in rendered if len(r.tokens) <= settings.max_tokens and label_rows(r.segments).size]
         self.left_out = len(examples) - len(self._rendered)
         if not self._rendered:
@@ -84,6 +89,27 @@ class FileSource:
     def _window(example: TokenizedExample) -> Window:
         n = len(example.tokens)
         return Window(example.tokens, example.segments, empty_targets(n), np.full(n, np.nan, np.float32))
+
+
+def _spoken_rows(store: LogitStore) -> npt.NDArray[np.int64]:
+    """Rows before the assistant's tokens, int64 [examples], of a store of texts alone: its index counts none."""
+    counts = [
+        label_rows(window.segments).size
+        for start in range(0, len(store), 256)
+        for window in store.read(range(start, min(start + 256, len(store))))
+    ]
+    return np.array(counts, np.int64)
+
+
+def require_exact_targets(store: LogitStore) -> None:
+    """Raise StoreError where a store has nothing that a divergence from the teacher can be taken to, without bias."""
+    targets = store.spec.targets
+    if targets.has_sampled or targets.most_entries == 0:
+        held = f"targets of mode {targets.mode!r}" if targets.has_sampled else "texts without targets"
+        raise StoreError(
+            f"{store.storage} holds {held}, and the divergence with a tail bucket needs exact entries alone; "
+            'capture topk or nucleus targets, or train with loss.objective = "hard_label"'
+        )
 
 
 def open_tokenizer(settings: TrainSettings) -> tuple[PreTrainedTokenizerBase, int]:
@@ -112,6 +138,8 @@ def open_source(settings: TrainSettings) -> tuple[StoreSource | FileSource, PreT
     data, on_prompt = settings.data, settings.loss.on_prompt
     if data.store is not None:
         store = LogitStore.open(str(data.store), data.snapshot)
+        if settings.loss.objective != "hard_label":
+            require_exact_targets(store)
         return StoreSource(store, data, on_prompt), tokenizer, vocab_size
     assert data.examples is not None
     return FileSource(read_examples(data.examples), tokenizer, data, on_prompt), tokenizer, vocab_size

@@ -42,7 +42,8 @@ def learn_tokenizer(examples: Iterable[Example], vocab_size: int) -> PreTrainedT
         show_progress=False,
     )
     tokenizer.train_from_iterator(
-        ("\n".join([*(turn["content"] for turn in e.messages), e.rationale + e.response]) for e in examples), trainer
+        ("\n".join([*(turn.get("content") or "" for turn in e.messages), e.rationale + e.response]) for e in examples),
+        trainer,
     )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
     fast.chat_template = CHAT_TEMPLATE

@@ -109,7 +109,7 @@ def _window(source: ExampleSource, settings: TrainSettings, step: int) -> tuple[
     picked = examples_at(step * run.batch_size, run.batch_size, len(source), run.seed)
     by_length = picked[np.argsort(source.tokens[picked], kind="stable")]
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    options = (settings.loss.objective != "hard_label", settings.loss.on_prompt)
+    options = (settings.loss.objective != "hard_label", source.on_prompt)
     together = ranks * run.micro_batch_size
     micro_batches = [
         collate(source.read(by_length[start : start + together][rank::ranks].tolist()), *options)

@@ -1,147 +1,108 @@
-"""Capture: examples -> teacher -> records -> a committed part. Knows nothing of Ray or of processes."""
+"""Capture: wanted examples -> teacher -> records -> a committed part. Knows nothing of Ray or of processes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from cache.codebook import Codebook
-from cache.errors import InputError
-from cache.example import Example, Segment, TokenizedExample
+from cache.commits import quarantine
 from cache.record import Record
-from cache.rendering import Tokenizer, decode, render, render_prompt, split_response
+from cache.rendering import Tokenizer
 from cache.spec import StoreSpec
 from cache.storage import Storage
 from cache.writer import write_unit
-from teacher_serving.capture_rows import nucleus, place_rows
-from teacher_serving.config import EngineSettings, GenerationSettings, TeacherSettings
-from teacher_serving.teacher import Generated, Teacher
-from teacher_serving.transformers_teacher import TransformersTeacher
-from teacher_serving.vllm_teacher import VllmTeacher
+from teacher_serving.config import EngineSettings, TeacherSettings
+from teacher_serving.identity import Described
+from teacher_serving.plan import SCORED, Wanted
+from teacher_serving.prompter import Prompter
+from teacher_serving.rationales import write_responses
+from teacher_serving.requests import scoring_request
+from teacher_serving.teacher import Metered, Teacher
 
 
 @dataclass(frozen=True, slots=True)
 class UnitSummary:
-    """What capturing one unit came to. rows: tokens with a target; won: this part is the one that counts."""
+    """What capturing one unit came to. rows: tokens with a target; won: this part is the one that counts.
+
+    refused: examples that the teacher could not answer, or whose answer is not kept. cost: what a service took for it.
+    """
 
     unit: str
     examples: int
     rows: int
     won: bool
+    refused: int = 0
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a job asks for: tokenised examples by key in order, and those set aside with the reason."""
+class Answers:
+    """Records of a unit in the order that was asked, and why the others have none, by key with the example's id.
 
-    wanted: dict[str, TokenizedExample]
-    refused: dict[str, tuple[str, str]]
+    cost: what a service took for them.
+    """
+
+    records: tuple[Record, ...]
+    refused: Mapping[str, tuple[str, str]]
+    cost: float = 0.0
 
 
-def start_teacher(
-    folder: Path, teacher: TeacherSettings, engine: EngineSettings, spec: StoreSpec, on_gpu: bool
-) -> Teacher:
-    """Load the model into the engine that the settings name."""
+def start_teacher(described: Described, teacher: TeacherSettings, engine: EngineSettings, on_gpu: bool) -> Teacher:
+    """Load the model into the engine that the settings name, or try the service that has it."""
+    spec, folder = described.spec, described.folder
+    if folder is None:
+        from teacher_serving.endpoint.teacher import EndpointTeacher
+
+        return EndpointTeacher(teacher, engine, spec, described.tokenizer)
     resolved = teacher.model_copy(update={"dtype": spec.dtype})
     if engine.kind == "transformers":
-        return TransformersTeacher(str(folder), resolved, spec.targets.k)
-    return VllmTeacher(str(folder), resolved, engine, spec.targets.k, spec.vocab_size, on_gpu)
+        from teacher_serving.transformers_teacher import TransformersTeacher
+
+        return TransformersTeacher(str(folder), resolved, engine, spec)
+    from teacher_serving.vllm_teacher import VllmTeacher
+
+    return VllmTeacher(str(folder), resolved, engine, spec, on_gpu)
 
 
-def plan_capture(
-    examples: Sequence[Example],
-    tokenizer: Tokenizer,
-    score: bool,
-    generation: GenerationSettings | None,
-    max_tokens: int,
-) -> Plan:
-    """Tokenise; the same examples give the same plan. Examples that cannot be captured are refused one by one."""
-    plan = Plan({}, {})
-    for number, example in enumerate(examples):
-        asked: list[TokenizedExample] = []
-        try:
-            if score and example.rationale + example.response:
-                asked.append(render(example, tokenizer))
-            if generation and (generation.examples is None or number < generation.examples):
-                prompt = render_prompt(example, tokenizer)
-                asked += [replace(prompt, origin=f"generated/{i}") for i in range(generation.samples)]
-        except InputError as error:
-            plan.refused[refusal_key(example)] = (example.id, str(error))
-        for item in asked:
-            room = generation.max_new_tokens if generation and item.origin != "scored" else 0
-            if len(item.tokens) == 0:
-                plan.refused[item.key] = (example.id, "no tokens")
-            elif len(item.tokens) + room > max_tokens:
-                reason = f"{len(item.tokens)} + {room} tokens are more than teacher.max_tokens = {max_tokens}"
-                plan.refused[item.key] = (example.id, reason)
-            else:
-                plan.wanted.setdefault(item.key, item)
-    return plan
-
-
-def refusal_key(example: Example) -> str:
-    """Key for an example that cannot even be tokenised."""
-    return TokenizedExample(example, np.zeros(0, np.uint32), np.zeros(0, np.uint8), f"refused/{example.id}").key
-
-
-def capture_unit(
-    teacher: Teacher,
-    unit: Sequence[TokenizedExample],
-    tokenizer: Tokenizer,
-    storage: Storage,
-    spec: StoreSpec,
-    codebook: Codebook | None = None,
-) -> UnitSummary:
-    """Ask the teacher about every example of a unit, write the part and commit it.
-
-    codebook: the store's, where the caller holds it already.
-    """
+def ask_teacher(
+    teacher: Teacher, unit: Sequence[Wanted], tokenizer: Tokenizer, spec: StoreSpec, prompter: Prompter | None = None
+) -> Answers:
+    """Ask about every example of a unit. One that has no good answer is refused, and its neighbours are not."""
+    spent = _spent(teacher)
     # Longest first keeps the engine's batches full to the end.
-    order = sorted(range(len(unit)), key=lambda i: -len(unit[i].tokens))
-    scored = [i for i in order if unit[i].origin == "scored"]
-    written = [i for i in order if unit[i].origin != "scored"]
-    records: dict[int, Record] = {}
-    # The last prompt row is the law of the first response token.
-    first_rows = [max(unit[i].prompt_length - 1, 0) for i in scored]
-    answers = teacher.score([unit[i].tokens for i in scored], first_rows) if scored else []
-    for i, answer in zip(scored, answers, strict=True):
-        records[i] = Record(unit[i].key, unit[i], answer.targets, answer.token_logprobs)
+    order = sorted(unit, key=lambda item: -len(item.teacher_prompt))
+    scored = [item for item in order if item.tokenized.origin == SCORED]
+    written = [item for item in order if item.tokenized.origin != SCORED]
+    records: dict[str, Record] = {}
+    refused: dict[str, tuple[str, str]] = {}
+    requests = [scoring_request(item.tokenized, spec.asked) for item in scored]
+    answers = teacher.score(requests) if requests else []
+    for item, request, answer in zip(scored, requests, answers, strict=True):
+        if answer.refusal:
+            refused[item.key] = (item.tokenized.example.id, answer.refusal)
+        elif lost := [int(row) for row in request.rows if answer.targets.counts[row] == 0]:
+            reason = f"the teacher gave no finite distribution for token {lost[0] + 1}"
+            refused[item.key] = (item.tokenized.example.id, reason)
+        else:
+            records[item.key] = Record(item.key, item.tokenized, answer.targets, answer.token_logprobs)
     if written and spec.sampling:
-        sampling = spec.sampling
-        seeds = [sampling_seed(unit[i].key, sampling.seed) for i in written]
-        prompts = [unit[i].tokens for i in written]
-        texts = teacher.generate(prompts, seeds, sampling)
-        for i, text in zip(written, texts, strict=True):
-            records[i] = generated_record(unit[i], text, tokenizer, sampling.answer_marker)
-    if spec.targets.mode == "nucleus":
-        records = {i: replace(r, targets=nucleus(r.targets, spec.targets.mass)) for i, r in records.items()}
-    commit, won = write_unit(storage, spec, [records[i] for i in range(len(unit))], codebook=codebook)
-    return UnitSummary(commit.unit, len(unit), commit.rows, won)
+        responses, dropped = write_responses(teacher, written, tokenizer, spec, spec.sampling, prompter)
+        records |= responses
+        refused |= dropped
+    in_order = tuple(records[item.key] for item in unit if item.key in records)
+    return Answers(in_order, refused, _spent(teacher) - spent)
 
 
-def sampling_seed(key: str, seed: int) -> int:
-    """A seed of 31 bits for the draws of one example, the same whatever the unit or batch it is in."""
-    return (int(key[:8], 16) ^ seed) & 0x7FFFFFFF
+def store_answers(storage: Storage, spec: StoreSpec, answers: Answers, codebook: Codebook | None = None) -> UnitSummary:
+    """Write the part of a unit and commit it. codebook: the store's, where the caller holds it already."""
+    # Before the commit: a unit that counts has told of all its examples.
+    for key, (example_id, reason) in answers.refused.items():
+        quarantine(storage, key, example_id, reason)
+    if not answers.records:
+        return UnitSummary("", 0, 0, True, len(answers.refused), answers.cost)
+    commit, won = write_unit(storage, spec, answers.records, codebook=codebook)
+    return UnitSummary(commit.unit, len(answers.records), commit.rows, won, len(answers.refused), answers.cost)
 
 
-def generated_record(prompt: TokenizedExample, text: Generated, tokenizer: Tokenizer, marker: str) -> Record:
-    """Prompt and response as one record, under the key of the prompt and sample number."""
-    n = len(prompt.tokens)
-    spoken = split_response(text.tokens, tokenizer, marker)
-    first = int(np.count_nonzero(spoken == Segment.RATIONALE))
-    parsed = not marker or marker in decode(text.tokens, tokenizer)
-    example = replace(
-        prompt.example,
-        rationale=decode(text.tokens[:first], tokenizer),
-        response=decode(text.tokens[first:], tokenizer),
-        metadata={**prompt.example.metadata, "finished": text.finished, "parsed": parsed},
-    )
-    tokenized = TokenizedExample(
-        example,
-        np.concatenate([prompt.tokens, text.tokens]),
-        np.concatenate([prompt.segments, spoken]),
-        prompt.origin,
-    )
-    token_logprobs = np.concatenate([np.full(n, np.nan, np.float32), text.token_logprobs])
-    return Record(prompt.key, tokenized, place_rows(text.rows, n - 1, n + len(text.tokens)), token_logprobs)
+def _spent(teacher: Teacher) -> float:
+    """What a service has taken so far; 0 of a teacher that is none."""
+    return teacher.spent.cost if isinstance(teacher, Metered) else 0.0

@@ -1,10 +1,12 @@
-"""Rectangles of top-k log-probabilities, as engines give them, to SparseTargets. Arrays only."""
+"""What engines give, to rows in their places. Arrays only."""
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.grid import LOWEST_LOGPROB
-from cache.targets import SparseTargets, concatenate, empty_targets
+from cache.targets import SparseTargets
 
 
 def rows_from_topk(ids: npt.NDArray[np.int64], logprobs: npt.NDArray[np.float32], vocab_size: int) -> SparseTargets:
@@ -45,6 +47,40 @@ def nucleus(rows: SparseTargets, mass: float) -> SparseTargets:
     return SparseTargets(offsets, rows.ids[kept], rows.logprobs[kept], np.where(cut, log_tail, rows.log_tail))
 
 
-def place_rows(rows: SparseTargets, first_row: int, n: int) -> SparseTargets:
-    """`rows` as rows first_row, first_row + 1, ... of n rows; the others are empty."""
-    return concatenate([empty_targets(first_row), rows, empty_targets(n - first_row - len(rows))])
+def place_rows(rows: SparseTargets, places: npt.NDArray[np.int64], n: int) -> SparseTargets:
+    """`rows` as rows places[0], places[1], ... (rising) of n rows; the others are empty."""
+    counts = np.zeros(n, np.int64)
+    counts[places] = rows.counts
+
+    def spread(values: npt.NDArray[Any] | None, fill: float) -> Any:
+        if values is None:
+            return None
+        spread = np.full((n, *values.shape[1:]), fill, values.dtype)
+        spread[places] = values
+        return spread
+
+    return SparseTargets(
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
+        rows.ids,
+        rows.logprobs,
+        spread(rows.log_tail, 0),
+        spread(rows.exact, 0),
+        spread(rows.entropy, np.nan),
+        spread(rows.log_normalizers, np.nan),
+    )
+
+
+def take_rows(rows: SparseTargets, order: npt.NDArray[np.int64]) -> SparseTargets:
+    """Rows order[0], order[1], ... int64 [m]."""
+    counts = rows.counts[order]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    entries = np.arange(offsets[-1]) + np.repeat(rows.offsets[order] - offsets[:-1], counts)
+    return SparseTargets(
+        offsets,
+        rows.ids[entries],
+        rows.logprobs[entries],
+        rows.log_tail[order],
+        None if rows.exact is None else rows.exact[order],
+        None if rows.entropy is None else rows.entropy[order],
+        None if rows.log_normalizers is None else rows.log_normalizers[order],
+    )

@@ -1,69 +1,104 @@
-"""A teacher on Transformers: one sequence at a time, plain and slow. The oracle that other engines are held against."""
+"""A teacher on Transformers: every causal and encoder-decoder model, one sequence at a time, plain and slow.
+
+It is also the oracle that other engines are held against.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers import GenerationConfig
 
-from cache.spec import SamplingSpec
-from teacher_serving.capture_rows import place_rows, rows_from_topk
-from teacher_serving.config import TeacherSettings
-from teacher_serving.teacher import Generated, Scored
+from cache.errors import InputError
+from cache.spec import SamplingSpec, StoreSpec
+from teacher_serving.config import EngineSettings, TeacherSettings
+from teacher_serving.draws import numbers_per_row, sampling_seed, uniforms
+from teacher_serving.reduction import Reducer, Rows, join
+from teacher_serving.requests import continued, placed
+from teacher_serving.teacher import Generated, Request, Scored
+
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
 class TransformersTeacher:
-    """Scores and generates with AutoModelForCausalLM."""
+    """Scores and generates with AutoModelForCausalLM, or AutoModelForSeq2SeqLM where the model has an encoder."""
 
-    def __init__(self, folder: str, teacher: TeacherSettings, k: int) -> None:
-        from transformers import AutoModelForCausalLM
-
+    def __init__(self, folder: str, teacher: TeacherSettings, engine: EngineSettings, spec: StoreSpec) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=teacher.dtype, trust_remote_code=teacher.trust_remote_code
-        )
-        self._model.to(self._device).eval()
-        self._k = k
-        end = self._model.generation_config.eos_token_id
-        self._ends = set(end if isinstance(end, list) else [end])
+        self._model = load_model(folder, teacher).to(self._device).eval()
+        self._targets = spec.targets
+        self._reducer = Reducer(spec.targets, spec.vocab_size, engine.cpu_threads, engine.logits_mib)
+        own = self._model.generation_config
+        self._ends = set(own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id])
+        # Of the model's own settings only its special tokens: beams and penalties would draw from another law.
+        self._model.generation_config = GenerationConfig(**{name: getattr(own, name) for name in SPECIAL_TOKENS})
 
     @torch.inference_mode()
-    def score(self, sequences: Sequence[npt.NDArray[np.uint32]], first_rows: Sequence[int]) -> list[Scored]:
-        scored = []
-        for tokens, first_row in zip(sequences, first_rows, strict=True):
-            token_logprobs = np.full(len(tokens), np.nan, np.float32)
-            log_p = self._log_softmax(tokens)[first_row:-1]
-            following = torch.from_numpy(tokens[first_row + 1 :].astype(np.int64))
-            token_logprobs[first_row + 1 :] = log_p.gather(1, following[:, None])[:, 0].numpy()
-            values, ids = log_p.topk(self._k, dim=-1)
-            rows = rows_from_topk(ids.numpy(), values.numpy(), log_p.shape[1])
-            scored.append(Scored(place_rows(rows, first_row, len(tokens)), token_logprobs))
-        return scored
+    def score(self, requests: Sequence[Request]) -> list[Scored]:
+        return [placed(request, self._rows(request)) for request in requests]
 
     @torch.inference_mode()
-    def generate(
-        self, prompts: Sequence[npt.NDArray[np.uint32]], seeds: Sequence[int], sampling: SamplingSpec
-    ) -> list[Generated]:
+    def generate(self, requests: Sequence[Request], sampling: SamplingSpec) -> list[Generated]:
         generated = []
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            torch.manual_seed(seed)
+        for request in requests:
+            torch.manual_seed(sampling_seed(request.key, sampling.seed))
             drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
             ids = self._model.generate(
-                torch.from_numpy(prompt.astype(np.int64))[None].to(self._device),
+                self._ids(request.tokens),
                 max_new_tokens=sampling.max_tokens,
-                repetition_penalty=1.0,
                 **(drawn if sampling.temperature > 0 else {"do_sample": False}),
             )
-            sequence = ids[0].cpu().numpy().astype(np.uint32)
-            scored = self.score([sequence], [len(prompt) - 1])[0]
-            rows = scored.targets.rows(len(prompt) - 1, len(sequence) - 1)
-            own = scored.token_logprobs[len(prompt) :]
-            generated.append(Generated(sequence[len(prompt) :], rows, own, int(sequence[-1]) in self._ends))
+            # An encoder-decoder gives what its decoder read, which starts with a token that nobody wrote.
+            start = 1 if self._model.config.is_encoder_decoder else len(request.tokens)
+            written = ids[0, start:].cpu().numpy().astype(np.uint32)
+            rows = self._rows(continued(request, written))
+            ended = len(written) > 0 and int(written[-1]) in self._ends
+            generated.append(Generated(written, rows.targets, rows.own, ended))
         return generated
 
-    def _log_softmax(self, tokens: npt.NDArray[np.uint32]) -> torch.Tensor:
-        """Float32 log-probabilities [n, vocabulary] on the CPU."""
-        logits = self._model(torch.from_numpy(tokens.astype(np.int64))[None].to(self._device), use_cache=False).logits[
-            0
-        ]
-        return torch.log_softmax(logits.float(), dim=-1).cpu()
+    def _rows(self, request: Request) -> Rows:
+        wanted = request.rows
+        if len(wanted) == 0:
+            return join([])
+        # Drawn by position, so that the same row gets the same numbers whatever else is asked.
+        drawn = uniforms(request.key, int(wanted[0]), int(wanted[-1]) + 1, numbers_per_row(self._targets))
+        following = request.tokens[wanted + 1].astype(np.int64)
+        return self._reducer.reduce(self._logits(request), following, drawn[wanted - wanted[0]])
+
+    def _logits(self, request: Request) -> torch.Tensor:
+        """Logits [wanted rows, vocabulary] in the model's dtype."""
+        first = int(request.rows[0])
+        picked = torch.from_numpy(request.rows)
+        if not self._model.config.is_encoder_decoder:
+            output = self._model(self._ids(request.tokens), use_cache=False)
+            return torch.as_tensor(output.logits[0, picked])
+        start = np.array([self._model.config.decoder_start_token_id], np.uint32)
+        decoder_ids = np.concatenate([start, request.tokens[first + 1 : -1]])
+        output = self._model(
+            input_ids=self._ids(request.tokens[: first + 1]), decoder_input_ids=self._ids(decoder_ids), use_cache=False
+        )
+        return torch.as_tensor(output.logits[0, picked - first])
+
+    def _ids(self, tokens: npt.NDArray[np.uint32]) -> torch.Tensor:
+        return torch.from_numpy(tokens.astype(np.int64))[None].to(self._device)
+
+
+def load_model(folder: str, teacher: TeacherSettings) -> Any:
+    """The model in its dtype, with its adapter merged where the settings name one."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    if teacher.quantization:
+        raise InputError('teacher.quantization is vLLM\'s; with engine.kind = "transformers" give quantised files')
+    options: dict[str, Any] = {"trust_remote_code": teacher.trust_remote_code}
+    config = AutoConfig.from_pretrained(folder, **options)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if getattr(config.get_text_config(), "attn_logit_softcapping", None):
+        options["attn_implementation"] = "eager"  # the others leave the cap out without a word
+    model = kind.from_pretrained(folder, dtype=teacher.dtype, **options)
+    if teacher.lora_path:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, teacher.lora_path).merge_and_unload()
+    return model

@@ -1,167 +1,241 @@
-"""A teacher on vLLM, through its public interface alone. Import of vllm is left to the moment an engine starts."""
+"""A teacher on vLLM. Logits become rows inside its workers; where that step does not fit this vLLM, through its
+public interface. Import of vllm is left to the moment an engine starts.
+"""
 
+import json
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import InputError
-from cache.spec import SamplingSpec
-from teacher_serving.capture_rows import place_rows, rows_from_topk
+from cache.errors import InputError, LogitbankError
+from cache.spec import SamplingSpec, StoreSpec
+from teacher_serving.capture_rows import take_rows
 from teacher_serving.config import EngineSettings, TeacherSettings
-from teacher_serving.teacher import Generated, Scored
+from teacher_serving.draws import sampling_seed
+from teacher_serving.reduction import Rows
+from teacher_serving.requests import continued, placed
+from teacher_serving.teacher import Generated, Request, Scored
+from teacher_serving.vllm_process import engine_environment, touchy_modules_hidden
+from teacher_serving.vllm_public import only_largest, scored_rows, written_rows
+from teacher_serving.worker_extension import WANTED
+from teacher_serving.worker_rows import rows_by_request
 
-# Set for the engine's process before it starts. glibc otherwise maps and unmaps the big logits buffers at every step.
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "17179869184",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-# One process without core binding, so several engines can share a machine, and no compilation: it costs more than it
-# saves for the length of a capture.
-ON_CPU = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "TORCH_COMPILE_DISABLE": "1",
-}
-QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CONFIGURE_LOGGING": "1"}
-
-
-def engine_environment(settings: EngineSettings, on_gpu: bool) -> dict[str, str]:
-    """Environment variables that the process of an engine must be started with."""
-    if on_gpu:
-        return {**QUIET}
-    return {**QUIET, **ALLOCATOR, **ON_CPU, "OMP_NUM_THREADS": str(settings.cpu_threads)}
+EXTENSION = "teacher_serving.worker_extension.RowsExtension"
+# Greatest difference, in nats, between the two ways to rows of the same forward pass in float32; and in half precision,
+# where another split of the batch rounds elsewhere.
+SAME, SAME_IN_HALF = 1e-4, 0.15
+PROBE_KEY = "0" * 32
 
 
 class VllmTeacher:
-    """Scores and generates with one engine. Give it bounded batches: outputs of a call are held until it returns."""
+    """Scores and generates with one engine. Give it bounded batches: outputs of a call are held until it returns.
+
+    step: "in the workers" or "public interface"; why_public: what the first one lacked, "" where it is used.
+    """
 
     def __init__(
-        self, folder: str, teacher: TeacherSettings, engine: EngineSettings, k: int, vocab_size: int, on_gpu: bool
+        self, folder: str, teacher: TeacherSettings, engine: EngineSettings, spec: StoreSpec, on_gpu: bool
     ) -> None:
         for name, value in engine_environment(engine, on_gpu).items():
             os.environ.setdefault(name, value)
         from vllm import LLM
 
+        self._targets, self._vocab_size = spec.targets, spec.vocab_size
+        self._same = SAME if spec.dtype == "float32" else SAME_IN_HALF
         longest = teacher.max_tokens + 1  # scoring still generates the one token that vLLM insists on
-        batched_tokens = engine.batched_tokens
-        options: dict[str, Any] = {"gpu_memory_utilization": engine.gpu_memory_utilization}
+        options: dict[str, Any] = {
+            "max_num_batched_tokens": engine.batched_tokens,
+            "gpu_memory_utilization": engine.gpu_memory_utilization,
+        }
         if not on_gpu:
-            # A prompt cut in two rewinds its seeded generator, which a CPU's generator cannot do: prompts stay whole.
-            batched_tokens = max(batched_tokens, longest)
-            options = {"distributed_executor_backend": "uni", "enforce_eager": True, "enable_chunked_prefill": False}
-        if engine.tensor_parallel > 1:
-            options |= {"tensor_parallel_size": engine.tensor_parallel, "distributed_executor_backend": "mp"}
-        self._k = k
-        self._vocab_size = vocab_size
-        with _touchy_modules_hidden():
+            options |= {"distributed_executor_backend": "uni", "enforce_eager": True}
+            if spec.sampling:
+                # A prompt cut in two rewinds its seeded generator, which a CPU's cannot do: prompts stay whole.
+                options |= {"max_num_batched_tokens": max(engine.batched_tokens, longest)}
+                options |= {"enable_chunked_prefill": False}
+        if engine.tensor_parallel * engine.pipeline_parallel > 1:
+            options |= {
+                "tensor_parallel_size": engine.tensor_parallel,
+                "pipeline_parallel_size": engine.pipeline_parallel,
+                "distributed_executor_backend": "mp",
+            }
+        if teacher.quantization:
+            options["quantization"] = teacher.quantization
+        self._lora = None
+        if teacher.lora_path:
+            options |= {"enable_lora": True, "max_lora_rank": lora_rank(Path(teacher.lora_path))}
+        with touchy_modules_hidden():
             self._llm = LLM(
                 model=folder,
                 dtype=teacher.dtype,
                 max_model_len=longest,
-                max_num_batched_tokens=batched_tokens,
-                max_logprobs=k,
+                max_logprobs=max(spec.targets.k, 1),
                 trust_remote_code=teacher.trust_remote_code,
                 disable_log_stats=True,
+                worker_extension_cls=EXTENSION,
                 **options,
             )
+        if teacher.lora_path:
+            from vllm.lora.request import LoRARequest
 
-    def score(self, sequences: Sequence[npt.NDArray[np.uint32]], first_rows: Sequence[int]) -> list[Scored]:
+            self._lora = LoRARequest("teacher", 1, teacher.lora_path)
+        self.why_public = self._install(engine)
+        if self.why_public and not only_largest(spec.targets):
+            raise LogitbankError(
+                f"targets of mode {spec.targets.mode!r}, entropies and log-normalisers need the logits themselves, and "
+                f'vLLM\'s workers do not hand them over here ({self.why_public}); use engine.kind = "transformers"'
+            )
+        self._rescores = False
+        self._has_generated = False
+
+    @property
+    def step(self) -> str:
+        return "public interface" if self.why_public else "in the workers"
+
+    def score(self, requests: Sequence[Request]) -> list[Scored]:
+        if self.why_public:
+            return self._score_publicly(requests)
+        return self._score_in_workers(requests)
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingSpec) -> list[Generated]:
         from vllm import SamplingParams
 
-        params = SamplingParams(
-            max_tokens=1, temperature=0.0, prompt_logprobs=self._k, flat_logprobs=True, detokenize=False
-        )
-        outputs = self._run(sequences, [params] * len(sequences))
-        scored = []
-        for tokens, first_row, output in zip(sequences, first_rows, outputs, strict=True):
-            # vLLM's position t is the law of token t, so it belongs to row t - 1; position 0 is empty.
-            own, ids, logprobs = _rectangle(output.prompt_logprobs, first_row + 1, len(tokens), self._k)
-            token_logprobs = np.full(len(tokens), np.nan, np.float32)
-            token_logprobs[first_row + 1 :] = own
-            rows = rows_from_topk(ids, logprobs, self._vocab_size)
-            scored.append(Scored(place_rows(rows, first_row, len(tokens)), token_logprobs))
-        return scored
-
-    def generate(
-        self, prompts: Sequence[npt.NDArray[np.uint32]], seeds: Sequence[int], sampling: SamplingSpec
-    ) -> list[Generated]:
-        from vllm import SamplingParams
-
+        public = bool(self.why_public)
         params = [
             SamplingParams(
                 max_tokens=sampling.max_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                seed=seed,
-                logprobs=self._k,
-                flat_logprobs=True,
+                seed=sampling_seed(request.key, sampling.seed),
+                logprobs=self._targets.k if public else None,
+                flat_logprobs=public,
                 detokenize=False,
+                extra_args=None if public or self._rescores else _wanted("generate", i, request),
             )
-            for seed in seeds
+            for i, request in enumerate(requests)
         ]
-        generated = []
-        for output in self._run(prompts, params):
-            completion = output.outputs[0]
-            tokens = np.asarray(completion.token_ids, dtype=np.uint32)
-            own, ids, logprobs = _rectangle(completion.logprobs, 0, len(tokens), self._k)
-            rows = rows_from_topk(ids, logprobs, self._vocab_size)
-            generated.append(Generated(tokens, rows, own, completion.finish_reason == "stop"))
-        return generated
+        outputs = self._run(requests, params)
+        tokens = [np.asarray(output.outputs[0].token_ids, dtype=np.uint32) for output in outputs]
+        finished = [output.outputs[0].finish_reason == "stop" for output in outputs]
+        if public:
+            rows = [
+                written_rows(output.outputs[0].logprobs, len(written), self._targets, self._vocab_size)
+                for output, written in zip(outputs, tokens, strict=True)
+            ]
+        elif self._rescores:
+            rows = self._rescore(requests, tokens)
+        else:
+            wanted = [continued(request, written).rows for request, written in zip(requests, tokens, strict=True)]
+            rows = self._distrust(requests, tokens, self._drain(wanted))
+        return [
+            Generated(written, row.targets, row.own, ended)
+            for written, row, ended in zip(tokens, rows, finished, strict=True)
+        ]
 
-    def _run(self, sequences: Sequence[npt.NDArray[np.uint32]], params: list[Any]) -> list[Any]:
-        prompts: list[Mapping[str, Any]] = [{"prompt_token_ids": tokens.tolist()} for tokens in sequences]
-        return list(self._llm.generate(prompts, params, use_tqdm=False))
+    def _install(self, engine: EngineSettings) -> str:
+        """Put the reduction into the workers and try it. Returns why it cannot be used, "" where it can."""
+        if engine.reduction == "public":
+            return 'engine.reduction = "public"'
+        arguments = (asdict(self._targets), self._vocab_size, engine.cpu_threads, engine.logits_mib)
+        reasons = self._llm.collective_rpc("logitbank_install", args=arguments)
+        if reason := next((reason for reason in reasons if reason), ""):
+            return str(reason)
+        return self._probe()
 
+    def _probe(self) -> str:
+        """Score a few tokens both ways and compare. Returns what differed, "" where nothing did."""
+        from vllm import SamplingParams
 
-@contextmanager
-def _touchy_modules_hidden() -> Iterator[None]:
-    """Keep modules out of sys.modules for a while whose attributes cannot be looked through.
-
-    vLLM's CPU build searches the attributes of every loaded module for kernels to replace, and dies of those that
-    answer to any name or raise, such as the library handle of llvmlite (that is, of numba) and the proxies of flask.
-    """
-    hidden = {name: module for name, module in list(sys.modules.items()) if _is_touchy(module)}
-    for name in hidden:
-        del sys.modules[name]
-    try:
-        yield
-    finally:
-        sys.modules.update(hidden)
-
-
-def _is_touchy(module: Any) -> bool:
-    """Whether looking at the instance dictionaries of a module's attributes fails, as vLLM would do it."""
-    for value in list((getattr(module, "__dict__", None) or {}).values()):
+        n = min(8, int(self._llm.llm_engine.model_config.max_model_len) - 1)
+        request = Request(PROBE_KEY, (np.arange(1, n + 1) % self._vocab_size).astype(np.uint32), np.arange(n - 1))
         try:
-            if hasattr(value, "__dict__"):
-                vars(value).get("kernel")
-        except Exception:  # whatever the attribute raises
-            return True
-    return False
+            own = self._score_in_workers([request])[0].token_logprobs[1:]
+        except (LogitbankError, AttributeError, KeyError, TypeError, ValueError) as error:
+            return f"its first rows failed: {error}"
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        stock = self._run([request], [params])[0].prompt_logprobs[1:]
+        theirs = [entry[int(token)].logprob for entry, token in zip(stock, request.tokens[1:], strict=True)]
+        worst = float(np.abs(own - np.asarray(theirs)).max(initial=0))
+        return "" if worst <= self._same else f"its log-probabilities differ from the public ones by {worst:.2g}"
 
+    def _score_in_workers(self, requests: Sequence[Request]) -> list[Scored]:
+        from vllm import SamplingParams
 
-def _rectangle(
-    flat: Any, start: int, stop: int, k: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Positions start:stop of vLLM's flat log-probabilities: own values [n], and top ids and values [n, k].
+        params = [
+            SamplingParams(
+                max_tokens=1,
+                temperature=0.0,
+                prompt_logprobs=0,
+                detokenize=False,
+                extra_args=_wanted("score", i, request),
+            )
+            for i, request in enumerate(requests)
+        ]
+        self._run(requests, params)
+        rows = self._drain([request.rows for request in requests])
+        return [placed(request, row) for request, row in zip(requests, rows, strict=True)]
 
-    Each position holds the token itself first, then the k largest in falling order.
-    """
-    n = stop - start
-    if n <= 0:
-        return np.zeros(0, np.float32), np.zeros((0, k), np.int64), np.zeros((0, k), np.float32)
-    first, last = flat.start_indices[start], flat.end_indices[stop - 1]
-    if last - first != n * (k + 1):
-        raise InputError(
-            f"vLLM returned {last - first} log-probabilities for {n} positions of k = {k}; is k too large?"
+    def _drain(self, wanted: Sequence[npt.NDArray[np.int64]]) -> list[Rows]:
+        """The wanted rows of each request, from whichever rank holds them."""
+        return rows_by_request(self._llm.collective_rpc("logitbank_drain"), wanted)
+
+    def _distrust(
+        self, requests: Sequence[Request], tokens: Sequence[npt.NDArray[np.uint32]], rows: list[Rows]
+    ) -> list[Rows]:
+        """Hold the rows of the first responses against scored ones; where they differ, rescore from now on."""
+        if self._has_generated or not requests:
+            return rows
+        self._has_generated = True
+        few = range(min(4, len(requests)))
+        again = self._rescore([requests[i] for i in few], [tokens[i] for i in few])
+        worst = max(float(np.abs(rows[i].own - again[i].own).max(initial=0)) for i in few)
+        if worst <= self._same:
+            return rows
+        self._rescores = True
+        return self._rescore(requests, tokens)
+
+    def _rescore(self, requests: Sequence[Request], tokens: Sequence[npt.NDArray[np.uint32]]) -> list[Rows]:
+        """Rows of written tokens from scoring prompt and response together."""
+        whole = [continued(request, written) for request, written in zip(requests, tokens, strict=True)]
+        return [
+            Rows(take_rows(scored.targets, request.rows), scored.token_logprobs[request.rows + 1])
+            for request, scored in zip(whole, self.score(whole), strict=True)
+        ]
+
+    def _score_publicly(self, requests: Sequence[Request]) -> list[Scored]:
+        from vllm import SamplingParams
+
+        params = SamplingParams(
+            max_tokens=1, temperature=0.0, prompt_logprobs=self._targets.k, flat_logprobs=True, detokenize=False
         )
-    ids = np.asarray(flat.token_ids[first:last], dtype=np.int64).reshape(n, k + 1)
-    logprobs = np.asarray(flat.logprobs[first:last], dtype=np.float32).reshape(n, k + 1)
-    return logprobs[:, 0], ids[:, 1:], logprobs[:, 1:]
+        outputs = self._run(requests, [params] * len(requests))
+        return [
+            placed(request, scored_rows(output.prompt_logprobs, request, self._targets, self._vocab_size))
+            for request, output in zip(requests, outputs, strict=True)
+        ]
+
+    def _run(self, requests: Sequence[Request], params: list[Any]) -> list[Any]:
+        prompts: list[Mapping[str, Any]] = [{"prompt_token_ids": request.tokens.tolist()} for request in requests]
+        return list(self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._lora))
+
+
+def lora_rank(adapter: Path) -> int:
+    """Rank of a LoRA adapter, rounded up to one that vLLM has. Raises InputError where the folder is no adapter."""
+    try:
+        rank = int(json.loads((adapter / "adapter_config.json").read_text())["r"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"teacher.lora_path {adapter}: not a LoRA adapter: {error}") from None
+    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if rank <= size), rank)
+
+
+def _wanted(kind: str, index: int, request: Request) -> dict[str, Any]:
+    """extra_args of a request whose rows the workers are to keep."""
+    # Rows as runs: first, one past the last, first, ...
+    edges = np.flatnonzero(np.diff(request.rows) != 1) + 1
+    runs = [run for part in np.split(request.rows, edges) if len(part) for run in (int(part[0]), int(part[-1]) + 1)]
+    return {WANTED: {"kind": kind, "index": index, "key": request.key, "runs": runs}}

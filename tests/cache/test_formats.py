@@ -40,6 +40,7 @@ from cache.targets import SparseTargets, concatenate, empty_targets
 from cache.transcode import on_grid, transcode
 from cache.verify import verify
 from cache.writer import write_unit
+from tests.cache.chats import AGENT
 
 VOCAB, PROMPT, RESPONSE = 300, 4, 7
 TOPK = TargetSpec("topk", 8)
@@ -348,6 +349,21 @@ def test_parquet_columns_say_what_they_hold(tmp_path: Path) -> None:
     assert np.isnan(row["entropy"][0]) and len(row["log_normalizers"][PROMPT]) == 2
 
 
+def test_parquet_keeps_label_and_tools_and_reads_files_without(tmp_path: Path) -> None:
+    agent = replace(AGENT, label="4")
+    records = [replace(r, tokenized=replace(r.tokenized, example=agent)) for r in records_for(TOPK, 2, seed=9)]
+    source = make_store(tmp_path / "source", units=1)
+    write_unit(source.storage, source.spec, records)
+    take_snapshot(source.storage)
+    export_parquet(LogitStore.open(str(tmp_path / "source")), tmp_path / "all.parquet")
+    older = pq.read_table(tmp_path / "all.parquet").drop_columns(["label", "tools"])
+    pq.write_table(older, tmp_path / "older.parquet")
+    for name, wanted in (("all", agent), ("older", replace(agent, label="", tools=()))):
+        import_parquet(tmp_path / f"{name}.parquet", str(tmp_path / name))
+        found = [record.tokenized.example for record in LogitStore.open(str(tmp_path / name))]
+        assert found.count(wanted) == 2 and len(found) == 6
+
+
 def test_an_interrupted_parquet_import_continues(tmp_path: Path) -> None:
     source = make_store(tmp_path / "source")
     export_parquet(source, tmp_path / "all.parquet")
@@ -415,7 +431,7 @@ def test_parquet_of_others_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
     refused(changed("tokens", pa.array([t[1:] for t in table["tokens"].to_pylist()])), "example e0.*differ in length")
     refused(changed("log_tail", pa.array([t[1:] for t in tails], pa.list_(pa.float32()))), "example e0: offsets")
     refused(changed("ids", pa.array([[7] * len(i) for i in table["ids"].to_pylist()])), "7 stands twice in one row")
-    refused(changed("metadata", pa.array(["{"] * 4)), "example e0: messages and metadata must be JSON")
+    refused(changed("metadata", pa.array(["{"] * 4)), "example e0: messages, metadata and tools must be JSON")
     refused(changed("key", pa.array([None] * 4, pa.string())), "column 'key' has an empty value")
 
 

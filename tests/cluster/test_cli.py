@@ -1,5 +1,6 @@
 """Wrong input ends in one line, exit code 2, and nothing on the disk."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def refused(capsys: pytest.CaptureFixture[str], root: Path, *arguments: str) -> 
     [
         ("examples=none.jsonl", "none.jsonl: no such file"),
         ("examples=empty.jsonl", "empty.jsonl: empty"),
-        ("examples=bad.jsonl", "bad.jsonl, line 2"),
+        ("examples=bad.jsonl", "bad.jsonl, line 1: "),
         ("examples=prompts.jsonl", "no example has a response"),
         ("unit_sise=3", "unknown key 'unit_sise'"),
         ("teacher.model=nowhere/at/all", "'nowhere/at/all' is not a model: no such folder"),
@@ -67,7 +68,7 @@ def test_wrong_captures_are_refused(
     workplace: Path, capsys: pytest.CaptureFixture[str], change: str, message: str
 ) -> None:
     (workplace / "empty.jsonl").write_text("")
-    (workplace / "bad.jsonl").write_text('{"prompt": "fine"}\n{"prompt": \n')
+    (workplace / "bad.jsonl").write_text('{"prompt": \n{"text": "no prompt"}\n')
     (workplace / "prompts.jsonl").write_text('{"prompt": "say one"}\n')
     (workplace / "hollow").mkdir()
     assert message in refused(capsys, workplace, "capture", str(workplace / "capture.toml"), "--set", change)
@@ -85,8 +86,30 @@ def test_a_dry_run_counts_and_writes_nothing(workplace: Path, capsys: pytest.Cap
     before = sorted(workplace.rglob("*"))
     job = str(workplace / "capture.toml")
     assert main(["--root", str(workplace), "capture", job, "--dry-run"]) == 0
-    assert "1 examples wanted, 0 refused, 1 missing in 1 units" in capsys.readouterr().out
+    assert "1 examples wanted (0 truncated), 0 refused, 1 missing in 1 units" in capsys.readouterr().out
+    short = ["--set", "teacher.max_tokens=4", "--set", "teacher.truncation=left"]
+    assert main(["--root", str(workplace), "capture", job, "--dry-run", *short]) == 0
+    assert "1 examples wanted (1 truncated), 0 refused, 1 missing in 1 units" in capsys.readouterr().out
+    assert main(["--root", str(workplace), "capture", job, "--dry-run", *short[:2]]) == 0
+    assert "0 examples wanted (0 truncated), 1 refused, 0 missing in 0 units" in capsys.readouterr().out
     assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_bad_line_is_set_aside_and_the_others_are_captured(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing that the teacher is asked for here: the file has a prompt alone, and a line that is no example."""
+    (workplace / "mixed.jsonl").write_text('{"prompt": "fine"}\n{"id": "x", "prompt": \n{"id": "y", "text": ""}\n')
+    command = ["--root", str(workplace), "capture", str(workplace / "capture.toml"), "--set", "examples=mixed.jsonl"]
+    assert main([*command, "--dry-run"]) == 0
+    assert "0 examples wanted (0 truncated), 2 refused" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "2 in quarantine, 0 truncated" in capsys.readouterr().out
+    told = [json.loads(path.read_text()) for path in (workplace / "stores" / "s" / "quarantine").iterdir()]
+    assert sorted(one["reason"][:8] for one in told) == ["line 2: ", "line 3: "]
+    assert "unknown key 'text'" in str(told) and {one["id"] for one in told} == {"2", "y"}
+    assert main(command) == 0
+    assert len(list((workplace / "stores" / "s" / "quarantine").iterdir())) == 2
 
 
 @pytest.mark.parametrize("verb", ["inspect", "verify", "snapshot"])

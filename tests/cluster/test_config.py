@@ -41,6 +41,18 @@ def test_paths_are_taken_from_the_root(tmp_path: Path) -> None:
     assert load(tmp_path, CAPTURE).teacher.model == str(tmp_path / "m")
 
 
+def test_templates_and_adapters_are_taken_from_the_root(tmp_path: Path) -> None:
+    (tmp_path / "lora").mkdir()
+    given = ["generation.answer_marker=A:", "generation.shots=s.jsonl", "teacher.lora_path=lora"]
+    own = load(tmp_path, CAPTURE, *given, "generation.template=t/mine.jinja", "generation.hint_template=h.jinja")
+    assert own.generation and own.generation.shots == tmp_path / "s.jsonl"
+    assert own.generation.template == str(tmp_path / "t/mine.jinja")
+    assert own.generation.hint_template == str(tmp_path / "h.jinja")
+    assert own.teacher.lora_path == str(tmp_path / "lora")
+    built_in = load(tmp_path, CAPTURE, *given, "generation.template=step_by_step").generation
+    assert built_in and (built_in.template, built_in.hint_template) == ("step_by_step", "hint")
+
+
 def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
     job = load(tmp_path, CAPTURE, "targets.k=8", "teacher.dtype=bfloat16", "generation.samples=3")
     assert (job.targets.k, job.teacher.dtype) == (8, "bfloat16")
@@ -53,7 +65,14 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
         (CAPTURE + "dtpye = 'float32'\n", [], "unknown key 'teacher.dtpye'; did you mean 'dtype'"),
         (CAPTURE, ["unit_sise=3"], "unknown key 'unit_sise'; did you mean 'unit_size'"),
         (CAPTURE, ["targets.k=0"], "targets.k: .*greater than or equal to 1.*given 0"),
-        (CAPTURE, ["targets.mode=sampled"], "targets.mode: .*'topk' or 'nucleus'.*given 'sampled'"),
+        (CAPTURE, ["targets.mode=best"], "targets.mode: .*'topk', 'nucleus', 'threshold' or 'sampled'.*given 'best'"),
+        (CAPTURE, ["targets.mode=sampled"], '"sampled" needs a number of draws'),
+        (CAPTURE, ["targets.mode=threshold", "targets.threshold=0.6"], "targets.threshold: .*given 0.6"),
+        (CAPTURE, ["targets.mode=threshold", "targets.threshold=0.1", "targets.k=3"], '"threshold" has no k'),
+        (CAPTURE, ["targets.temperatures=[1.0]"], "temperatures must be above 0 and other than 1"),
+        (CAPTURE, ["generation.template=step_by_step"], "a template needs the answer_marker"),
+        (CAPTURE, ["generation.shots=s.jsonl"], "shots are shown by a template"),
+        (CAPTURE, ["teacher.truncation=both"], "teacher.truncation: .*'refuse', 'left' or 'right'.*given 'both'"),
         (CAPTURE, ["targets.mode=nucleus"], '"nucleus" needs a mass between 0 and 1'),
         (CAPTURE, ["generation.sample=3"], "unknown key 'generation.sample'; did you mean 'samples'"),
         (CAPTURE, ["nonsense"], "expected key=value"),
