@@ -124,6 +124,8 @@ def _responses(
         prompt = replace(asked, example=replace(example, metadata=asked.example.metadata))
     else:
         prompt = _fitting(prompt, limits, room)
+        if "truncated_tokens" in asked.example.metadata:
+            prompt = replace(prompt, example=replace(prompt.example, metadata=asked.example.metadata))
     return [
         Wanted(replace(prompt, origin=f"generated/{i}"), asked.tokens, templated.messages)
         for i in range(generation.samples)

@@ -68,7 +68,7 @@ def scan_chunks(row, bits, temperatures, has_entropy, maxima, sums, moments, pow
         total = np.float32(0.0)
         for j in range(c * CHUNK, c * CHUNK + CHUNK):
             total += exp_of(row[j] - base)
-        sums[c] = np.float32(0.0) if peak == LOWEST else total
+        sums[c] = np.float32(0.0) if peak == LOWEST and not np.isnan(total) else total
         if has_entropy:
             moment = np.float32(0.0)
             for j in range(c * CHUNK, c * CHUNK + CHUNK):
@@ -191,8 +191,12 @@ def draw(row, least, peak, weights, points, ids, counts):
     n = 0
     passed = 0.0
     p = 0
+    # Sums in another order differ in the last digits: a point beyond all of them is met in the last chunk of weight.
+    final = 0
     for c in range(len(weights)):
-        end = passed + np.float64(weights[c])
+        final = c if weights[c] > 1e-30 else final
+    for c in range(len(weights)):
+        end = np.inf if c == final else passed + np.float64(weights[c])
         if p < len(points) and points[p] < end:
             within = passed
             latest = np.int64(-1)

@@ -68,7 +68,7 @@ class VllmTeacher:
             options["quantization"] = teacher.quantization
         self._lora = None
         if teacher.lora_path:
-            options |= {"enable_lora": True, "max_lora_rank": lora_rank(Path(teacher.lora_path))}
+            options |= lora_options(Path(teacher.lora_path))
         with touchy_modules_hidden():
             self._llm = LLM(
                 model=folder,
@@ -155,8 +155,8 @@ class VllmTeacher:
         request = Request(PROBE_KEY, (np.arange(1, n + 1) % self._vocab_size).astype(np.uint32), np.arange(n - 1))
         try:
             own = self._score_in_workers([request])[0].token_logprobs[1:]
-        except (LogitbankError, AttributeError, KeyError, TypeError, ValueError) as error:
-            return f"its first rows failed: {error}"
+        except LogitbankError as error:
+            return str(error)
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         stock = self._run([request], [params])[0].prompt_logprobs[1:]
         theirs = [entry[int(token)].logprob for entry, token in zip(stock, request.tokens[1:], strict=True)]
@@ -224,13 +224,36 @@ class VllmTeacher:
         return list(self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._lora))
 
 
-def lora_rank(adapter: Path) -> int:
-    """Rank of a LoRA adapter, rounded up to one that vLLM has. Raises InputError where the folder is no adapter."""
+def lora_options(adapter: Path) -> dict[str, Any]:
+    """What vLLM must be told of a LoRA adapter. Raises InputError where the folder is none that it can score with.
+
+    The modules are named because vLLM would wrap the LM head for any adapter, and for one row a sequence alone.
+    """
     try:
-        rank = int(json.loads((adapter / "adapter_config.json").read_text())["r"])
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        rank = int(config["r"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"teacher.lora_path {adapter}: not a LoRA adapter: {error}") from None
-    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if rank <= size), rank)
+    modules = {
+        name.partition(".lora_")[0].rpartition(".")[2]
+        for path in sorted(adapter.glob("*.safetensors"))
+        for name in _tensor_names(path)
+        if ".lora_" in name
+    } or set(config.get("target_modules") or ())
+    if "lm_head" in modules:
+        raise InputError(
+            f"teacher.lora_path {adapter}: it changes lm_head, which vLLM does not apply to prompts; merge it into the "
+            'model, or use engine.kind = "transformers"'
+        )
+    size = next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if rank <= size), rank)
+    return {"enable_lora": True, "max_lora_rank": size, "lora_target_modules": sorted(modules)}
+
+
+def _tensor_names(path: Path) -> list[str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return list(file.keys())
 
 
 def _wanted(kind: str, index: int, request: Request) -> dict[str, Any]:

@@ -58,13 +58,30 @@ class _Installed:
         self._requests: list[npt.NDArray[np.int64]] = []
         self._positions: list[npt.NDArray[np.int64]] = []
         self._raw_logits: Any = None
+        self._failure = ""
         self._original = getattr(runner, _PROMPT_STEP)
         setattr(runner, _PROMPT_STEP, self._prompt_step)
         runner.sampler.register_forward_pre_hook(self._before_sampling, with_kwargs=True)
         runner.sampler.register_forward_hook(self._after_sampling, with_kwargs=True)
 
     def _prompt_step(self, hidden_states: Any, num_scheduled_tokens: dict[str, int]) -> Any:
-        """Rows of the prompts in this step; requests that are not ours go the way they always went."""
+        """Rows of our prompts in this step; the other requests go the way they always went.
+
+        An engine does not outlive an error inside it: what goes wrong here is told by the next drain.
+        """
+        try:
+            ours = self._our_prompts(hidden_states, num_scheduled_tokens)
+        except Exception as error:  # names and shapes of another version
+            self._failure = f"{type(error).__name__}: {error}"
+            ours = {}
+        pending = self._runner.num_prompt_logprobs
+        unfinished = {name: pending.pop(name) for name in ours if name in pending}
+        result = self._original(hidden_states, num_scheduled_tokens)
+        pending.update(unfinished)
+        return result
+
+    def _our_prompts(self, hidden_states: Any, num_scheduled_tokens: dict[str, int]) -> dict[str, Any]:
+        """Make the rows; returns our requests by name, those that are through taken off the runner's list."""
         pending = self._runner.num_prompt_logprobs
         ours = {name: wanted for name in pending if (wanted := self._wanted(name)) is not None}
         hidden_rows, places, following, uniforms = [], [], [], []
@@ -91,10 +108,7 @@ class _Installed:
                 hidden, self._to_logits, np.concatenate(following), np.concatenate(uniforms)
             )
             self._keep(rows, places)
-        unfinished = {name: pending.pop(name) for name in ours if name in pending}
-        result = self._original(hidden_states, num_scheduled_tokens)
-        pending.update(unfinished)
-        return result
+        return ours
 
     def _before_sampling(self, sampler: Any, args: Any, kwargs: Any) -> None:
         """Keep the logits as the model made them: sampling scales and masks them in place, if they are float32."""
@@ -148,8 +162,11 @@ class _Installed:
 
     def drain(self) -> bytes:
         from teacher_serving.reduction import join
-        from teacher_serving.worker_rows import pack_rows
+        from teacher_serving.worker_rows import pack_failure, pack_rows
 
+        if self._failure:
+            failure, self._failure = self._failure, ""
+            return pack_failure(failure)
         if not self._blocks:
             return b""
         rows = join(self._blocks)

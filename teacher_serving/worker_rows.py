@@ -12,6 +12,9 @@ from cache.targets import SparseTargets
 from teacher_serving.capture_rows import take_rows
 from teacher_serving.reduction import Rows, join
 
+# Not how an archive starts.
+FAILURE = b"failure: "
+
 
 def pack_rows(rows: Rows, requests: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> bytes:
     """Rows with the request and the position of each, int64 [n]."""
@@ -24,8 +27,15 @@ def pack_rows(rows: Rows, requests: npt.NDArray[np.int64], positions: npt.NDArra
     return file.getvalue()
 
 
+def pack_failure(reason: str) -> bytes:
+    """Why there are no rows."""
+    return FAILURE + reason.encode()
+
+
 def unpack_rows(data: bytes) -> tuple[Rows, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """What pack_rows packed."""
+    """What pack_rows packed. Raises LogitbankError for a failure."""
+    if data.startswith(FAILURE):
+        raise LogitbankError(f"vLLM's workers could not make rows: {data.removeprefix(FAILURE).decode()}")
     arrays = dict(np.load(io.BytesIO(data), allow_pickle=False))
     requests, positions, own = (arrays.pop(name) for name in ("requests", "positions", "own"))
     return Rows(SparseTargets(**arrays), own), requests, positions

@@ -15,7 +15,7 @@ from cache.spec import SamplingSpec, StoreSpec, TargetSpec
 from teacher_serving.config import EngineSettings, TargetSettings, TeacherSettings
 from teacher_serving.identity import describe
 from teacher_serving.requests import continued
-from teacher_serving.vllm_teacher import lora_rank
+from teacher_serving.vllm_teacher import lora_options
 from tests.teacher_serving.engines import Oracle, make_oracle, make_requests, make_teacher, worst_difference
 
 TOLERANCE = 5e-5
@@ -129,8 +129,8 @@ def test_a_folder_that_is_no_adapter_is_refused(tiny_model: Path, adapter: Path,
 def test_the_rank_is_one_that_vllm_has(tmp_path: Path) -> None:
     for rank, room in ((1, 8), (8, 8), (9, 16), (256, 256), (257, 320)):
         (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
-        assert lora_rank(tmp_path) == room
+        assert lora_options(tmp_path)["max_lora_rank"] == room
     for wrong in ("{", "{}", '{"r": "many"}'):
         (tmp_path / "adapter_config.json").write_text(wrong)
         with pytest.raises(InputError, match="not a LoRA adapter"):
-            lora_rank(tmp_path)
+            lora_options(tmp_path)
