@@ -123,13 +123,27 @@ def bound_of_largest(row, maxima, k, groups):
     return np.partition(groups[:count], count - k)[count - k]
 
 
-@compiled
-def collect(row, bits, maxima, bound, keys):
-    """Keys of the logits that are at least `bound`, rising; returns how many."""
+@arithmetic
+def collect(row, bits, maxima, bound, peak, keys, weights):
+    """Keys of the logits that are at least `bound`, rising; returns how many. They are taken out of the weights."""
     count = 0
     for c in range(len(maxima)):
         if maxima[c] >= bound:
-            for j in range(c * CHUNK, min((c + 1) * CHUNK, len(row))):
+            start, stop = c * CHUNK, min((c + 1) * CHUNK, len(row))
+            left = np.float32(0.0)
+            found = np.int32(0)
+            places = np.int32(0)
+            for j in range(start, stop):
+                above = row[j] >= bound
+                left += np.float32(0.0) if above else exp_of(row[j] - peak)
+                found += np.int32(1) if above else np.int32(0)
+                places += np.int32(j - start) if above else np.int32(0)
+            weights[c] = left
+            if found == 1:  # its place is the sum of the places, and no look at each is needed
+                keys[count] = key_of(bits, start + places)
+                count += 1
+                continue
+            for j in range(start, stop):
                 if row[j] >= bound:
                     keys[count] = key_of(bits, j)
                     count += 1
@@ -138,48 +152,12 @@ def collect(row, bits, maxima, bound, keys):
 
 
 @arithmetic
-def remove_head(row, maxima, least, peak, weights):
-    """Take the logits of at least `least` out of the weights of their chunks.
-
-    Returns what is left in all, and how many logits equal `least`.
-    """
-    rest = 0.0
-    equal = 0
-    for c in range(len(maxima)):
-        rest += 0.0 if maxima[c] >= least else np.float64(weights[c])
-    for c in range(len(maxima)):
-        if maxima[c] >= least:
-            left = np.float32(0.0)
-            same = 0
-            for j in range(c * CHUNK, min((c + 1) * CHUNK, len(row))):
-                left += exp_of(row[j] - peak) if row[j] < least else np.float32(0.0)
-                same += 1 if row[j] == least else 0
-            weights[c] = left
-            rest += np.float64(left)
-            equal += same
-    return rest, equal
-
-
-@compiled
-def keep_head(row, bits, maxima, log_z, most, bound, mass, keys, ids, logprobs):
-    """The largest logits from `bound` up, at most `most` and only until they hold `mass`.
-
-    Returns how many. Logits that no float32 probability tells from nothing are left out.
-    """
-    count = collect(row, bits, maxima, bound, keys)
-    held = 0.0
-    n = 0
-    while n < min(count, most) and held < mass:
-        i = ID_BITS - (keys[count - 1 - n] & ID_BITS)
-        logprob = np.float64(row[i]) - log_z
-        if logprob < -700.0:
-            break
-        ids[n] = i
-        # Rounding may leave the largest a hair above 0.
-        logprobs[n] = min(logprob, 0.0)
-        held += math.exp(logprob)
-        n += 1
-    return n
+def sum_of(weights):
+    """Sum in float64."""
+    total = 0.0
+    for c in range(len(weights)):
+        total += np.float64(weights[c])
+    return total
 
 
 @compiled
@@ -242,24 +220,34 @@ def entropy_of(maxima, sums, moments, weights, peak, total):
 
 @compiled
 def head_of(row, bits, maxima, weights, peak, total, most, mass, threshold, groups, keys, ids, logprobs):
-    """Write the exact entries and take them out of the weights.
+    """Write the exact entries: the largest logits, at most `most`, and only until they hold `mass`.
 
-    Returns how many, the mass that is left times `total`, and the least logit of them (+inf where there are none).
+    Logits that no float32 probability tells from nothing are left out. Returns how many entries, the mass that is left
+    times `total`, and what all of them reach; the weights lose at least the entries.
     """
     log_z = np.float64(peak) + math.log(total)
     bound = bound_of_largest(row, maxima, most, groups)
     if threshold > 0:
         bound = np.float32(log_z + math.log(threshold))
-    n = keep_head(row, bits, maxima, log_z, most, bound, mass, keys, ids, logprobs)
+    count = collect(row, bits, maxima, bound, peak, keys, weights)
+    held = 0.0
+    n = 0
+    while n < min(count, most) and held < mass:
+        i = ID_BITS - (keys[count - 1 - n] & ID_BITS)
+        logprob = np.float64(row[i]) - log_z
+        if logprob < -700.0:
+            break
+        ids[n] = i
+        # Rounding may leave the largest a hair above 0.
+        logprobs[n] = min(logprob, 0.0)
+        held += math.exp(logprob)
+        n += 1
     if n == 0:
-        return n, total, np.float32(np.inf)
-    least = row[ids[n - 1]]
-    rest, equal = remove_head(row, maxima, least, peak, weights)
-    # Of logits equal to the last one kept, some may be left out.
-    kept = 0
-    for i in range(n):
-        kept += 1 if row[ids[i]] == least else 0
-    return n, rest + (equal - kept) * math.exp(np.float64(least) - peak), least
+        return n, total, bound
+    rest = sum_of(weights)
+    for other in range(count - n):
+        rest += math.exp(np.float64(row[ID_BITS - (keys[other] & ID_BITS)]) - peak)
+    return n, rest, bound
 
 
 @compiled
