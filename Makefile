@@ -21,7 +21,7 @@ demo: setup
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" sh cluster/jobs/demo/demo.sh $(if $(TEACHER),--teacher "$(TEACHER)")
 
 test: setup
-	@echo "tests: up to 10 minutes on 2 cores; the slowest start real vLLM engines and DeepSpeed ranks"
+	@echo "tests: about 13 minutes on 2 cores; the slowest start real vLLM engines and DeepSpeed ranks"
 	@$(RUN) -m pytest
 
 check: setup

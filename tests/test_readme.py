@@ -26,3 +26,15 @@ def test_the_file_tree_names_what_is_there() -> None:
     for package in ("cache", "teacher_serving", "student", "cluster"):
         for path in (ROOT / package).glob("*.py"):
             assert path.name == "__init__.py" or path.name in named, f"{path} is not in the README's file tree"
+
+
+@pytest.mark.parametrize(("k", "vocab"), [(64, 32_000), (64, 151_936), (128, 32_000), (128, 151_936)])
+def test_the_capture_table_is_the_result_files(k: int, vocab: int) -> None:
+    readme = (ROOT / "README.md").read_text()
+    result = json.loads((ROOT / f"benchmarks/results/capture_topk_{k}_v{vocab}_float32.json").read_text())
+    line = next(line for line in readme.splitlines() if line.startswith(f"| topk, k = {k} | {vocab:,} |"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[2].startswith(f"{result['tokens_per_s']:,.0f} ")
+    ratios = ("ratio_to_floor", "ratio_to_prefill_gemm", "ratio_to_stock_dict", "ratio_to_tuned_flat")
+    assert cells[3:7] == [f"{result[name]:.2f}" for name in ratios]
+    assert cells[7:] == [f"{result['writing_cost']:+.1%}", f"{result['generation_ratio']:.2f}"]
