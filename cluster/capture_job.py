@@ -37,6 +37,7 @@ from teacher_serving.plan import SCORED, Limits, Plan, Wanted, plan_capture, ref
 class CaptureOutcome:
     """What one run of the job did. seconds: from the first unit given out to the last committed, engines started.
 
+    examples: those of the job that the store now holds. refused: all in its quarantine.
     cost: what a service took for the units, by the prices of the job.
     """
 
@@ -84,10 +85,11 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     for key, (example_id, reason) in plan.refused.items():
         quarantine(storage, key, example_id, reason)
     snapshot = take_snapshot(storage)
+    set_aside = set(quarantined(storage))
     return CaptureOutcome(
-        len(plan.wanted),
+        sum(key not in set_aside for key in plan.wanted),
         log.examples,
-        len(plan.refused) + log.refused,
+        len(set_aside),
         plan.truncated,
         log.rows,
         log.seconds,
