@@ -3,7 +3,6 @@
 The prompt is rendered and encoded on its own, so that the ids a model is trained on are the ids it is prompted with.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
@@ -70,11 +69,6 @@ def render(example: Example, tokenizer: Tokenizer, targets_of: TargetsOf = "assi
             "template whose {% generation %} is around what the assistant says"
         )
     return tokenized
-
-
-def first_target_row(tokenized: TokenizedExample) -> int:
-    """The first row to ask about: the last prompt row is the law of the first token of the assistant."""
-    return max(tokenized.prompt_length - 1, 0)
 
 
 def _render_response(example: Example, tokenizer: Tokenizer) -> TokenizedExample:
@@ -147,20 +141,6 @@ def _encode(example: Example, tokenizer: Tokenizer, text: str, **options: Any) -
             f"example {example.id}: the tokenizer has no tokens for {text[:40]!r}; leave it out, or use another teacher"
         )
     return np.asarray(ids, dtype=np.uint32), encoded
-
-
-def split_response(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, marker: str) -> npt.NDArray[np.uint8]:
-    """Segments [n] of a response that a model wrote: rationale before the first `marker`, response from there on.
-
-    Without the marker all of it is response.
-    """
-    segments = np.full(len(tokens), Segment.RESPONSE, dtype=np.uint8)
-    where = decode(tokens, tokenizer).find(marker) if marker else -1
-    if where > 0:
-        # The length of the decoded prefix grows with the number of tokens, so the boundary can be bisected.
-        start = bisect_left(range(len(tokens)), where, key=lambda end: len(decode(tokens[:end], tokenizer)))
-        segments[:start] = Segment.RATIONALE
-    return segments
 
 
 def decode(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer) -> str:

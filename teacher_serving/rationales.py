@@ -102,12 +102,11 @@ def _ask(
 
 def _understand(wanted: Wanted, written: Generated, tokenizer: Tokenizer, marker: str, stop: str) -> Response:
     text = decode(written.tokens, tokenizer)
-    parsed = parse_answer(text, marker, stop)
     if (end := stop_at(text, stop)) < len(text):
         n = _tokens_within(written.tokens, tokenizer, end)
         written = Generated(written.tokens[:n], written.rows.rows(0, n), written.token_logprobs[:n], True)
         text = decode(written.tokens, tokenizer)
-        parsed = parse_answer(text, marker, stop)
+    parsed = parse_answer(text, marker, stop)
     return Response(wanted, written, text, parsed, judge(parsed, wanted.tokenized.example.label))
 
 

@@ -24,16 +24,19 @@ class Rows:
     targets: SparseTargets
     own: npt.NDArray[np.float32]
 
-    def part(self, start: int, stop: int) -> "Rows":
-        """Rows start:stop as views."""
-        return Rows(self.targets.rows(start, stop), self.own[start:stop])
-
 
 def join(rows: Sequence[Rows]) -> Rows:
     """All rows, in order."""
     if not rows:
         return Rows(empty_targets(0), np.zeros(0, np.float32))
     return Rows(concatenate([part.targets for part in rows]), np.concatenate([part.own for part in rows]))
+
+
+def select_rows(values: torch.Tensor, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+    """Rows (rising) of a tensor; a view where they are a run, since logits are too large to copy."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return values[int(rows[0]) : int(rows[-1]) + 1]
+    return values[torch.from_numpy(rows).to(values.device)]
 
 
 class Reducer:
@@ -45,7 +48,6 @@ class Reducer:
     def __init__(self, targets: TargetSpec, vocab_size: int, threads: int = 1, memory_mib: int = 512) -> None:
         self._targets = targets
         self._vocab_size = vocab_size
-        self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._memory = memory_mib << 20
 

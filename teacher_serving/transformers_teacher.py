@@ -15,7 +15,7 @@ from cache.errors import InputError
 from cache.spec import SamplingSpec, StoreSpec
 from teacher_serving.config import EngineSettings, TeacherSettings
 from teacher_serving.draws import numbers_per_row, sampling_seed, uniforms
-from teacher_serving.reduction import Reducer, Rows, join
+from teacher_serving.reduction import Reducer, Rows, join, select_rows
 from teacher_serving.requests import continued, placed
 from teacher_serving.teacher import Generated, Request, Scored
 
@@ -70,16 +70,15 @@ class TransformersTeacher:
     def _logits(self, request: Request) -> torch.Tensor:
         """Logits [wanted rows, vocabulary] in the model's dtype."""
         first = int(request.rows[0])
-        picked = torch.from_numpy(request.rows)
         if not self._model.config.is_encoder_decoder:
             output = self._model(self._ids(request.tokens), use_cache=False)
-            return torch.as_tensor(output.logits[0, picked])
+            return torch.as_tensor(select_rows(output.logits[0], request.rows))
         start = np.array([self._model.config.decoder_start_token_id], np.uint32)
         decoder_ids = np.concatenate([start, request.tokens[first + 1 : -1]])
         output = self._model(
             input_ids=self._ids(request.tokens[: first + 1]), decoder_input_ids=self._ids(decoder_ids), use_cache=False
         )
-        return torch.as_tensor(output.logits[0, picked - first])
+        return torch.as_tensor(select_rows(output.logits[0], request.rows - first))
 
     def _ids(self, tokens: npt.NDArray[np.uint32]) -> torch.Tensor:
         return torch.from_numpy(tokens.astype(np.int64))[None].to(self._device)

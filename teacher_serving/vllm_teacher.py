@@ -74,7 +74,7 @@ class VllmTeacher:
                 model=folder,
                 dtype=teacher.dtype,
                 max_model_len=longest,
-                max_logprobs=-1,  # as many as are asked for,
+                max_logprobs=-1,  # as many as are asked for
                 trust_remote_code=teacher.trust_remote_code,
                 disable_log_stats=True,
                 worker_extension_cls=EXTENSION,

@@ -103,7 +103,9 @@ class _Installed:
             following.append(np.asarray(request.prompt_token_ids, np.int64)[picked + 1])
             uniforms.append(self._uniforms(wanted, picked))
         if hidden_rows:
-            hidden = _select(hidden_states, np.concatenate(hidden_rows))
+            from teacher_serving.reduction import select_rows
+
+            hidden = select_rows(hidden_states, np.concatenate(hidden_rows))
             rows = self._reducer.reduce_hidden(
                 hidden, self._to_logits, np.concatenate(following), np.concatenate(uniforms)
             )
@@ -131,8 +133,10 @@ class _Installed:
                 picked.append(i)
                 places.append((wanted["index"], np.array([position])))
                 uniforms.append(self._uniforms(wanted, np.array([position])))
+        from teacher_serving.reduction import select_rows
+
         rows = np.asarray(picked, np.int64)
-        logits = _select(self._raw_logits, rows)
+        logits = select_rows(self._raw_logits, rows)
         following = output.sampled_token_ids[:, 0].cpu().numpy().astype(np.int64)[rows]
         self._raw_logits = None
         self._keep(self._reducer.reduce(logits, following, np.concatenate(uniforms)), places)
@@ -179,12 +183,3 @@ def _rows_within(runs: list[int], start: int, stop: int) -> npt.NDArray[np.int64
     """Rows of the runs [first, one past the last, ...] that lie in start:stop."""
     parts = [np.arange(max(first, start), min(last, stop)) for first, last in zip(runs[::2], runs[1::2], strict=True)]
     return np.concatenate([np.zeros(0, np.int64), *parts])
-
-
-def _select(values: Any, rows: npt.NDArray[np.int64]) -> Any:
-    """Rows of a tensor; a view where they are a run."""
-    import torch
-
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
-        return values[int(rows[0]) : int(rows[-1]) + 1]
-    return values[torch.from_numpy(rows).to(values.device)]

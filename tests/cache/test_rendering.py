@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cache.errors import InputError
 from cache.example import Example, Segment
-from cache.rendering import decode, render, render_prompt, split_response
+from cache.rendering import render, render_prompt
 from tests.cache.chats import AGENT, MARKED, PLAIN, chat_tokenizer, turn
 
 EXAMPLE = Example("1", ({"role": "user", "content": "say one two"},), "first one,", " then two")
@@ -45,14 +45,6 @@ def test_key_depends_on_tokens_segments_and_origin(tokenizer) -> None:  # type: 
         render(Example("other id", EXAMPLE.messages, EXAMPLE.rationale, EXAMPLE.response), tokenizer).key
         == rendered.key
     )
-
-
-def test_a_written_response_is_split_at_the_marker(tokenizer) -> None:  # type: ignore[no-untyped-def]
-    tokens = np.array(tokenizer("one and two then red", add_special_tokens=False)["input_ids"], np.uint32)
-    segments = split_response(tokens, tokenizer, " then")
-    assert decode(tokens[segments == Segment.RATIONALE], tokenizer).strip() == "one and two"
-    assert decode(tokens[segments == Segment.RESPONSE], tokenizer).strip() == "then red"
-    assert (split_response(tokens, tokenizer, "absent") == Segment.RESPONSE).all()
 
 
 def test_a_template_that_refuses_names_the_example(tokenizer) -> None:  # type: ignore[no-untyped-def]

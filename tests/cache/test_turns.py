@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cache.errors import InputError
 from cache.example import Example, Segment, TokenizedExample
-from cache.rendering import first_target_row, render, render_prompt
+from cache.rendering import render, render_prompt
 from cache.turns import marks_turns
 from tests.cache.chats import (
     AGENT,
@@ -182,9 +182,8 @@ def test_all_targets_change_no_segment() -> None:
 
 def test_the_first_row_asked_about_is_the_last_of_the_prompt() -> None:
     rendered = render(AGENT, PLAIN_TOKENIZER)
-    row = first_target_row(rendered)
+    row = rendered.prompt_length - 1
     assert rendered.segments[row] == Segment.PROMPT and rendered.segments[row + 1] == Segment.RESPONSE
-    assert first_target_row(replace(rendered, segments=np.full(len(rendered.tokens), Segment.RESPONSE, np.uint8))) == 0
 
 
 def test_a_template_of_several_is_judged_by_the_one_in_use() -> None:
