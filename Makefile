@@ -22,7 +22,7 @@ demo: setup
 
 test: setup
 	@echo "tests: about 13 minutes on 2 cores; the slowest start real vLLM engines and DeepSpeed ranks"
-	@$(RUN) -m pytest
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 check: setup
 	@$(RUN) -m ruff format --check $(SOURCES)

@@ -48,7 +48,7 @@ def main() -> None:
                     "tie_word_embeddings": True,
                 }
             },
-            "loss": {"objective": "hard_label", "on_prompt": True},
+            "loss": {"objective": "hard_label", "segments": {"prompt": 1.0}},
             "optimizer": {"lr": 0.003},
             "run": {
                 "steps": options.steps,

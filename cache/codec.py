@@ -11,7 +11,7 @@ value: a set, coded like entries of one level.
 Decoding shifts each row so that its exact entries hold the mass that the stored tail leaves.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def encode_rows(targets: SparseTargets, tokens: npt.NDArray[np.uint32], spec: Ta
     grid = spec.grid
     if len(targets.logprobs) and float(targets.logprobs.min()) < LOWEST_LOGPROB:
         raise InputError(f"log-probability {targets.logprobs.min()} is below {LOWEST_LOGPROB}; leave the entry out")
-    levels = nearest_levels(targets, grid)
+    levels = nearest_levels(_from_first(targets) if spec.mode == "threshold" else targets, grid)
     first, rest = np.minimum(exact, FIRST), np.maximum(exact - FIRST, 0)
     streams = (first, rest, (rest + 1) // 2, sampled)
     starts = [np.cumsum(counts) - counts for counts in streams]
@@ -119,6 +119,16 @@ def encode_rows(targets: SparseTargets, tokens: npt.NDArray[np.uint32], spec: Ta
         packed.sampled_draws,
     )
     return packed
+
+
+def _from_first(targets: SparseTargets) -> SparseTargets:
+    """The rows with each exact entry against the first of its row, whose level is then 0 and takes no space.
+
+    Decoding shifts a row to the mass that its tail leaves, so nothing is lost. Only where all exact entries lie in the
+    grid's even part, as those above a threshold do: elsewhere finer levels would cost more than this saves.
+    """
+    first = targets.offsets[:-1][np.repeat(np.arange(len(targets)), targets.counts)]
+    return replace(targets, logprobs=targets.logprobs - targets.logprobs[first])
 
 
 def nearest_levels(targets: SparseTargets, grid: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:

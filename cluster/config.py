@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from cache.errors import InputError
 from cache.settings import Settings, StoreUri
 from cache.storage import absolute_uri
+from student.class_targets import ClassSettings
 from student.config import GenerationEvaluation
 from student.tasks.drug_editing import DrugEditing
 from teacher_serving.config import EngineSettings, GenerationSettings, TargetSettings, TeacherSettings
@@ -57,14 +58,25 @@ class CaptureSettings(Settings):
 
 
 class EvaluateSettings(Settings):
-    """A job that holds models against a store of held-out examples (`logitbank evaluate`)."""
+    """A job that holds models against a store of held-out examples (`logitbank evaluate`).
+
+    task: also answers prompts, and judges them. classes: the models are classifiers of these. Without either, language
+    models are held against the targets alone.
+    """
 
     output: Path
     store: StoreUri
     snapshot: int | None = Field(None, ge=1)
-    task: DrugEditing
+    task: DrugEditing | None = None
+    classes: ClassSettings | None = None
     models: dict[str, str] = Field(min_length=1, description="model folder or hub name by the name to report it under")
     generation: GenerationEvaluation = GenerationEvaluation()
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.task is not None and self.classes is not None:
+            raise ValueError("'task' judges answers of language models, 'classes' are those of classifiers; give one")
+        return self
 
 
 class ReportSettings(Settings):
@@ -152,6 +164,8 @@ def _absolute(job: Job, root: Path) -> Job:
             updates[name] = root / value
         elif isinstance(value, BaseModel):
             updates[name] = _absolute(value, root)  # type: ignore[type-var]
+        elif isinstance(value, tuple) and value and all(isinstance(item, Settings) for item in value):
+            updates[name] = tuple(_absolute(item, root) for item in value)
         elif isinstance(value, str) and name in STORE_KEYS:
             updates[name] = absolute_uri(value, root)
         elif isinstance(value, str) and name in TEMPLATE_KEYS and value.endswith(SUFFIX):

@@ -12,6 +12,8 @@ from cache.reader import LogitStore
 from cluster.config import EvaluateSettings
 from cluster.outputs import claim, hardware, read_json
 from cluster.progress import counter
+from cluster.vllm_answers import vllm_answers
+from student.class_evaluation import evaluate_classifier
 from student.evaluate import evaluate_model, teacher_loss
 
 
@@ -25,7 +27,12 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
         file = settings.output / f"{name}.json"
         if not file.exists():
             started = time.monotonic()
-            metrics = evaluate_model(path, store, settings.task, settings.generation, partial(_progress, name))
+            if settings.classes is not None:
+                metrics = evaluate_classifier(path, store, settings.classes, _progress(name, "held-out"))
+            else:
+                engine = vllm_answers if settings.generation.engine == "vllm" else None
+                progress = partial(_progress, name)
+                metrics = evaluate_model(path, store, settings.task, settings.generation, progress, engine)
             write_json(file, {**metrics, "seconds": time.monotonic() - started})
         results[name] = read_json(file)
     summary = {

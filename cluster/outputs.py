@@ -24,21 +24,21 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not valid JSON: {error}") from None
 
 
-def claim(output: Path, job: Settings, holds_work: bool) -> None:
+def claim(output: Path, job: Settings, holds_work: bool, changeable: frozenset[str] = frozenset()) -> None:
     """Make `output` the folder of this job. Refuses, naming the keys, where it `holds_work` of another job.
 
-    A job that failed before it did anything may be corrected and run again.
+    A job that failed before it did anything may be corrected and run again. changeable: keys, such as "run.ranks", that
+    may differ at any time.
     """
     path = output / JOB
     wanted = job.model_dump(mode="json")
     if holds_work and path.exists():
-        changed = _differences(read_json(path), wanted)
+        changed = [told for key, told in _differences(read_json(path), wanted) if key not in changeable]
         if changed:
             raise InputError(
                 f"{output} holds the work of a job with other settings ({'; '.join(changed)}); "
                 "give another output, or remove the folder"
             )
-        return
     write_json(path, wanted)
 
 
@@ -55,12 +55,13 @@ def hardware() -> str:
     return f"{os.cpu_count()} x {name}" + "".join(f", {gpu}" for gpu in gpus)
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Keys that differ, each with its old and new value in words."""
     found = []
     for key in sorted(set(old) | set(new)):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             found += _differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            found.append(f"{prefix}{key}: was {before!r}, now {after!r}")
+            found.append((f"{prefix}{key}", f"{prefix}{key}: was {before!r}, now {after!r}"))
     return found

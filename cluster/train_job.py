@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -14,10 +14,12 @@ from cache.errors import LogitbankError
 from cache.examples_file import read_examples
 from cache.reader import LogitStore
 from cluster.outputs import JOB, claim, hardware, read_json
-from cluster.progress import bar
+from cluster.progress import bar, counter
 from cluster.ray_session import cluster_has_gpus, ray_session, require_gpus
-from student.config import TrainSettings
+from student.config import DataSettings, HeldoutSettings, TrainSettings, WeightedStore
 from student.run_files import METRICS, RESULT, steps_done
+
+Pinnable = TypeVar("Pinnable", DataSettings, HeldoutSettings)
 
 # Ranks on a CPU share one machine: one thread each, and the allocator told to keep its buffers.
 RANK_ON_CPU = {
@@ -30,6 +32,12 @@ RANK_ON_CPU = {
 }
 
 
+# What changes no content: a run may be continued with other values of these.
+CHANGEABLE = frozenset(
+    {"run.ranks", "run.micro_batch_size", "run.checkpoint_every", "run.max_failures", "data.prefetch", "data.readers"}
+)
+
+
 def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]:
     """Train to the end, from wherever an earlier run stopped. Returns the content of training.json."""
     result = settings.output / RESULT
@@ -37,7 +45,7 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
     settings = pin_snapshot(settings)
     if not started_before:
         check_inputs(settings)
-    claim(settings.output, settings, started_before)
+    claim(settings.output, settings, started_before, CHANGEABLE)
     if result.exists():
         return dict(read_json(result))
     started = time.monotonic()
@@ -51,27 +59,46 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
 
 
 def pin_snapshot(settings: TrainSettings) -> TrainSettings:
-    """The same job with a snapshot's number: the one asked for, that of an earlier start, or the newest."""
-    data = settings.data
-    if data.store is None or data.snapshot is not None:
-        return settings
+    """The same job with a number for every snapshot: the one asked for, that of an earlier start, or the newest."""
     job = settings.output / JOB
-    earlier = read_json(job)["data"]["snapshot"] if job.exists() and steps_done(settings.output) else None
-    number = LogitStore.open(str(data.store), earlier).snapshot
-    return settings.model_copy(update={"data": data.model_copy(update={"snapshot": number})})
+    earlier = read_json(job) if job.exists() and steps_done(settings.output) else {}
+    updates: dict[str, Any] = {"data": _pinned(settings.data, earlier.get("data") or {})}
+    if settings.heldout is not None:
+        updates["heldout"] = _pinned(settings.heldout, earlier.get("heldout") or {})
+    return settings.model_copy(update=updates)
+
+
+def _pinned(data: Pinnable, earlier: dict[str, Any]) -> Pinnable:
+    """Settings of data with a snapshot for each store; those of `earlier`, where it has them."""
+    updates: dict[str, Any] = {}
+    if data.store is not None and data.snapshot is None:
+        updates["snapshot"] = LogitStore.open(data.store, earlier.get("snapshot")).snapshot
+    for name in ("mixture", "teachers"):
+        items: tuple[WeightedStore, ...] = getattr(data, name, ())
+        before = earlier.get(name) or [{}] * len(items)
+        updates[name] = tuple(
+            item
+            if item.snapshot is not None
+            else item.model_copy(update={"snapshot": LogitStore.open(item.store, old.get("snapshot")).snapshot})
+            for item, old in zip(items, before, strict=False)
+        )
+    return data.model_copy(update={name: value for name, value in updates.items() if value})
 
 
 def check_inputs(settings: TrainSettings) -> None:
     """Raise for what can be seen to be wrong before any rank starts: data, tokenizer and model."""
-    from student.models import build_model
-    from student.sources import open_tokenizer
+    from student.prepare import prepare
+    from student.tracking import require_wandb
 
+    if settings.tracking.wandb:
+        require_wandb()
     if settings.data.examples is not None:
         read_examples(settings.data.examples)
         if not settings.tokenizer.path:
             return  # the tokenizer is learned, and the model is of its size
-    tokenizer, vocab_size = open_tokenizer(settings)
-    build_model(settings.model, vocab_size, tokenizer, settings.run.seed)
+    prepared = prepare(settings, counter("preparing", "examples"))
+    if prepared.notes:
+        print(f"train: {prepared.notes}", flush=True)
 
 
 def _fit(settings: TrainSettings, on_gpu: bool) -> None:

@@ -1,7 +1,8 @@
-"""Records to tensors: which rows count, padding, and the batch of a step. Knows nothing of the model."""
+"""Windows of examples to the tensors of a micro-batch: which rows count, what they weigh, padding and packing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,70 +11,202 @@ from torch import Tensor
 
 from cache.example import Segment
 from cache.record import Window
+from cache.targets import SparseTargets
+from student.objectives import Objectives
+from student.packing import pack, positions
 
-
-def label_rows(segments: npt.NDArray[np.uint8], on_prompt: bool = False) -> npt.NDArray[np.int64]:
-    """Rows whose next token is learned, int64 [rows]: those of the response, or all with `on_prompt`."""
-    return np.flatnonzero((segments[1:] != Segment.PROMPT) | on_prompt)
+# What a row of padding has for a token: any id will do, since nothing real sees it.
+PADDING = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A micro-batch of B examples padded on the right to length L, and its R rows that carry a loss.
+    """A micro-batch: what a model reads, and its R rows that carry a loss.
 
-    input_ids int64 [B, L]. rows int64 [R]: positions in the flattened [B * L]. labels int64 [R]: the next token.
-    ids int64 [R, K], log_p float32 [R, K] (-inf where padded), log_tail float32 [R]; K = 0 without a teacher.
+    inputs: arguments of the model, int64 [B, L]. rows: int64 [R], positions in the flattened [B * L] of what it gives.
+    labels: int64 [R], the token (or class) that really comes; -1 where none is known.
+    ids: int64 [R, K]. log_p, log_tail: float32 [R, K] (-inf where padded) and [R], for each temperature of
+        the objectives.
+    entropy: float32 [R] of the teacher's law, NaN where it is not known. weights: float32 [terms, R].
     """
 
-    input_ids: Tensor
+    inputs: dict[str, Tensor]
     rows: Tensor
     labels: Tensor
     ids: Tensor
-    log_p: Tensor
-    log_tail: Tensor
+    log_p: tuple[Tensor, ...]
+    log_tail: tuple[Tensor, ...]
+    entropy: Tensor
+    weights: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
+        return Batch(**{field.name: _moved(getattr(self, field.name), device) for field in fields(self)})
 
 
-def collate(windows: Sequence[Window], with_targets: bool, on_prompt: bool = False) -> Batch:
-    """Pad on the right: under a causal mask no real token sees the padding, so none needs a mask."""
-    length = max(len(window) for window in windows)
-    input_ids = np.zeros((len(windows), length), np.int64)
-    rows, labels, ids, log_p, log_tail = [], [], [], [], []
-    width = max((int(w.targets.counts.max(initial=0)) for w in windows), default=0) if with_targets else 0
-    for b, window in enumerate(windows):
-        tokens = window.tokens
-        input_ids[b, : len(tokens)] = tokens
-        picked = label_rows(window.segments, on_prompt)
-        if with_targets:
-            picked = picked[window.targets.counts[picked] > 0]
-            held_ids, held_log_p = _dense(window, picked, width)
-            ids.append(held_ids)
-            log_p.append(held_log_p)
-            log_tail.append(window.targets.log_tail[picked])
-        rows.append(b * length + picked)
-        labels.append(tokens[picked + 1].astype(np.int64))
-    count = sum(map(len, rows))
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How examples lie in the rows of a model's input.
+
+    causal: prompt and response in one row; with `pack_to` several examples in rows of that many tokens.
+    encoder_decoder: the prompt is read and the response written, after the token `decoder_start`.
+    """
+
+    kind: Literal["causal", "encoder_decoder"] = "causal"
+    pack_to: int | None = None
+    decoder_start: int = 0
+
+
+def collate(
+    windows: Sequence[Window],
+    objectives: Objectives,
+    layout: Layout = Layout(),
+    example_weights: npt.NDArray[np.float32] | None = None,
+) -> Batch:
+    """Put examples side by side. example_weights: float32 [examples]."""
+    weights = [example_rows_weights(window, objectives) for window in windows]
+    if example_weights is not None:
+        weights = [rows * weight for rows, weight in zip(weights, example_weights, strict=True)]
+    picked = [np.flatnonzero(rows.any(axis=0)) for rows in weights]
+    place = _encoder_decoder if layout.kind == "encoder_decoder" else _packed if layout.pack_to else _padded
+    inputs, rows = place(windows, picked, layout)
+    ids, log_p, log_tail, entropy = _targets(windows, picked, objectives)
+    labels = [window.tokens[kept + 1].astype(np.int64) for window, kept in zip(windows, picked, strict=True)]
     return Batch(
-        torch.from_numpy(input_ids),
+        {name: torch.from_numpy(array) for name, array in inputs.items()},
         torch.from_numpy(np.concatenate(rows)),
         torch.from_numpy(np.concatenate(labels)),
-        torch.from_numpy(np.concatenate(ids)) if ids else torch.zeros(count, 0, dtype=torch.int64),
-        torch.from_numpy(np.concatenate(log_p)) if log_p else torch.zeros(count, 0),
-        torch.from_numpy(np.concatenate(log_tail)) if log_tail else torch.zeros(count),
+        torch.from_numpy(ids),
+        tuple(map(torch.from_numpy, log_p)),
+        tuple(map(torch.from_numpy, log_tail)),
+        torch.from_numpy(entropy),
+        torch.from_numpy(np.concatenate([w[:, kept] for w, kept in zip(weights, picked, strict=True)], axis=1)),
     )
 
 
+def example_rows_weights(window: Window, objectives: Objectives) -> npt.NDArray[np.float32]:
+    """Weight of each row for each term, float32 [terms, tokens - 1]. Row j belongs to token j + 1."""
+    weights = objectives.segment_weights[:, window.segments[1:]]
+    teaches = window.targets.counts[:-1] > 0
+    for number, term in enumerate(objectives.terms):
+        if term.objective != "hard_label":
+            weights[number, ~teaches] = 0
+    if objectives.average_examples:
+        weights = weights / np.maximum((weights > 0).sum(axis=1, keepdims=True), 1)
+    return weights.astype(np.float32)
+
+
+Placed = tuple[dict[str, npt.NDArray[np.int64]], list[npt.NDArray[np.int64]]]
+
+
+def _padded(windows: Sequence[Window], picked: Sequence[npt.NDArray[np.int64]], layout: Layout) -> Placed:
+    """One example a row, padded on the right: under a causal mask no real token sees the padding."""
+    length = max(map(len, windows))
+    input_ids = _side_by_side([window.tokens for window in windows], length)
+    return {"input_ids": input_ids}, [b * length + kept for b, kept in enumerate(picked)]
+
+
+def _packed(windows: Sequence[Window], picked: Sequence[npt.NDArray[np.int64]], layout: Layout) -> Placed:
+    """Several examples a row. Positions that start again tell a model's attention to keep them apart."""
+    assert layout.pack_to is not None
+    packing = pack(np.array([len(window) for window in windows]), layout.pack_to)
+    input_ids = np.full((packing.rows, layout.pack_to), PADDING, np.int64)
+    starts = packing.row * layout.pack_to + packing.offset
+    for start, window in zip(starts, windows, strict=True):
+        input_ids.reshape(-1)[start : start + len(window)] = window.tokens
+    inputs = {"input_ids": input_ids, "position_ids": positions(packing, layout.pack_to)}
+    return inputs, [start + kept for start, kept in zip(starts, picked, strict=True)]
+
+
+def _encoder_decoder(windows: Sequence[Window], picked: Sequence[npt.NDArray[np.int64]], layout: Layout) -> Placed:
+    """Prompts for the encoder; for the decoder what follows them, one step later."""
+    prompts = [_prompt_length(window) for window in windows]
+    input_ids = _side_by_side([w.tokens[:n] for w, n in zip(windows, prompts, strict=True)], max(prompts))
+    mask = (np.arange(max(prompts)) < np.array(prompts)[:, None]).astype(np.int64)
+    length = max(len(window) - n for window, n in zip(windows, prompts, strict=True))
+    start = np.array([layout.decoder_start], np.uint32)
+    read = [np.concatenate([start, window.tokens[n:-1]]) for window, n in zip(windows, prompts, strict=True)]
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "decoder_input_ids": _side_by_side(read, length)}
+    return inputs, [b * length + kept + 1 - n for b, (kept, n) in enumerate(zip(picked, prompts, strict=True))]
+
+
+def _prompt_length(window: Window) -> int:
+    spoken = np.flatnonzero(window.segments != Segment.PROMPT)
+    return int(spoken[0]) if len(spoken) else len(window)
+
+
+def _side_by_side(tokens: Sequence[npt.NDArray[np.uint32]], length: int) -> npt.NDArray[np.int64]:
+    rows = np.full((len(tokens), length), PADDING, np.int64)
+    for row, own in zip(rows, tokens, strict=True):
+        row[: len(own)] = own
+    return rows
+
+
+def _targets(
+    windows: Sequence[Window], picked: Sequence[npt.NDArray[np.int64]], objectives: Objectives
+) -> tuple[
+    npt.NDArray[np.int64], list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]], npt.NDArray[np.float32]
+]:
+    """Ids, log-probabilities and log tails at every temperature, and entropies, of the picked rows."""
+    count = sum(map(len, picked))
+    temperatures, form = objectives.temperatures, objectives.form
+    if not temperatures:
+        return np.zeros((count, 0), np.int64), [], [], np.full(count, np.nan, np.float32)
+    kept = list(zip(windows, picked, strict=True))
+    width = max((int(window.targets.counts[rows].max(initial=0)) for window, rows in kept), default=0)
+    dense = [_dense(window.targets, rows, width) for window, rows in kept]
+    ids, log_p = (np.concatenate(parts) for parts in zip(*dense, strict=True))
+    log_tail = np.concatenate([window.targets.log_tail[rows] for window, rows in kept])
+    entropy = [
+        np.full(len(rows), np.nan, np.float32) if window.targets.entropy is None else window.targets.entropy[rows]
+        for window, rows in kept
+    ]
+    at = []
+    for temperature in temperatures:
+        if temperature == 1:
+            at.append((log_p, log_tail))
+            continue
+        column = form.temperatures.index(temperature)
+        # Rows without entries, which hard labels may count, have none: NaN, which a weight of 0 would not take away.
+        normalizers = [
+            np.zeros(len(rows), np.float32)
+            if w.targets.log_normalizers is None
+            else np.nan_to_num(w.targets.log_normalizers[rows, column])
+            for w, rows in kept
+        ]
+        at.append(at_temperature(log_p, np.concatenate(normalizers), temperature))
+    return ids, [rows for rows, _ in at], [tail for _, tail in at], np.concatenate(entropy)
+
+
+def at_temperature(
+    log_p: npt.NDArray[np.float32], normalizer: npt.NDArray[np.float32], temperature: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Rows at another temperature: log p / T less log Z_T, [R, K], and the log of the mass that this leaves out, [R].
+
+    log_p: float32 [R, K], -inf where padded. normalizer: float32 [R], log Z_T = log sum_V exp(log p / T). The stored
+    values are rounded, so the entries may hold a little more than 1; the tail is then empty.
+    """
+    rows = (log_p / np.float32(temperature) - normalizer[:, None]).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        log_tail = np.log(np.clip(1 - np.exp(rows, dtype=np.float64).sum(axis=1), 0, 1))
+    return rows, log_tail.astype(np.float32)
+
+
 def _dense(
-    window: Window, picked: npt.NDArray[np.int64], width: int
+    targets: SparseTargets, rows: npt.NDArray[np.int64], width: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Entries of the picked rows as [rows, width] arrays."""
-    targets = window.targets
-    ids = np.zeros((len(picked), width), np.int64)
-    log_p = np.full((len(picked), width), -np.inf, np.float32)
-    place = targets.offsets[picked, None] + np.arange(width)
-    held = np.arange(width) < targets.counts[picked, None]
+    """Entries of the rows as [rows, width] arrays."""
+    ids = np.zeros((len(rows), width), np.int64)
+    log_p = np.full((len(rows), width), -np.inf, np.float32)
+    place = targets.offsets[rows, None] + np.arange(width)
+    held = np.arange(width) < targets.counts[rows, None]
     ids[held] = targets.ids[place[held]]
     log_p[held] = targets.logprobs[place[held]]
     return ids, log_p
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: _moved(item, device) for name, item in value.items()}
+    return tuple(_moved(item, device) for item in value)

@@ -1,7 +1,8 @@
-"""DeepSpeed around a LossModel: set-up, checkpoints that survive a kill, and export of full weights."""
+"""DeepSpeed around a model: set-up, steps, checkpoints that survive a kill, and full weights."""
 
-import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 import torch.distributed as dist
 from deepspeed.ops import __compatible_ops__ as compatible_ops
 from deepspeed.utils import safe_get_full_fp32_param
+from torch import Tensor, nn
 
 from cache.documents import write_json
 from cache.errors import InputError
 from student.config import OptimizerSettings, RunSettings
-from student.models import LossModel
 from student.run_files import PROGRESS, read_progress
+from student.schedule import rate_factor
 
 
 def start_ranks() -> None:
@@ -26,45 +28,44 @@ def start_ranks() -> None:
     deepspeed.init_distributed(dist_backend=backend, verbose=False, dist_init_required=not dist.is_initialized())
 
 
-def learning_rate(step: int, settings: OptimizerSettings, steps: int) -> float:
-    """Factor on the peak rate at `step`: linear warm-up, then cosine to 0.1."""
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
 class Engine:
-    """A LossModel under ZeRO on this rank."""
+    """A model under ZeRO on this rank, continued from the checkpoint that counts where `checkpoints` has one.
 
-    def __init__(self, model: LossModel, optimizer: OptimizerSettings, run: RunSettings) -> None:
+    progress: what was saved with that checkpoint, or None.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: OptimizerSettings, run: RunSettings, checkpoints: Path) -> None:
         adam = torch.optim.AdamW(
-            model.parameters(), lr=optimizer.lr, betas=(0.9, 0.95), weight_decay=optimizer.weight_decay
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            weight_decay=optimizer.weight_decay,
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: learning_rate(step, optimizer, run.steps))
-        config = {
-            "train_batch_size": run.batch_size,
-            "train_micro_batch_size_per_gpu": run.micro_batch_size,
-            "gradient_accumulation_steps": run.accumulation,
-            "gradient_clipping": optimizer.clip,
-            "zero_optimization": {"stage": run.zero_stage},
-            "zero_allow_untested_optimizer": True,
-            "bf16": {"enabled": run.precision == "bf16"},
-            "steps_per_print": 10**9,
-        }
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate_factor(step, optimizer, run.steps))
+        self._folder = checkpoints
+        self.progress = read_progress(checkpoints)
+        # A partitioned optimizer belongs to a number of ranks; another number reads the universal form of it.
+        moved = bool(self.progress and run.zero_stage and self.progress["ranks"] != dist.get_world_size())
+        config = deepspeed_config(optimizer, run, moved)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=adam, lr_scheduler=schedule, config=config)
         self._scale = dist.get_world_size() * run.accumulation
         self.device: torch.device = self._engine.device
+        if self.progress:
+            self._load(f"step-{self.progress['step']}", moved)
+
+    @property
+    def model(self) -> nn.Module:
+        return self._engine.module  # type: ignore[no-any-return]
 
     def forward(self, *args: Any) -> Any:
         return self._engine(*args)
 
-    def backward(self, objective_sum: torch.Tensor, window_rows: int) -> None:
-        """Accumulate the gradient of objective_sum / window_rows, window_rows counted over all ranks and micro-batches.
+    def backward(self, objective: Tensor) -> None:
+        """Accumulate the gradient of `objective`, a part of one sum over all ranks and micro-batches.
 
         DeepSpeed averages over both; the factor takes that back, so every row weighs the same wherever it lies.
         """
-        self._engine.backward(objective_sum * (self._scale / window_rows))
+        self._engine.backward(objective * self._scale)
 
     def step(self) -> None:
         """Ends a micro-batch; the last one of a window updates the weights."""
@@ -80,32 +81,68 @@ class Engine:
         norm = self._engine.get_global_grad_norm()
         return float(norm) if norm is not None else None
 
-    def save(self, folder: Path, step: int, progress: dict[str, Any]) -> None:
+    def save(self, step: int, progress: dict[str, Any]) -> None:
         """Write a checkpoint; it counts from the moment that rank 0 has renamed its progress file into place."""
-        self._engine.save_checkpoint(str(folder), tag=f"step-{step}", save_latest=False)
+        self._engine.save_checkpoint(str(self._folder), tag=f"step-{step}", save_latest=False)
         dist.barrier()
         if dist.get_rank() == 0:
-            previous = read_progress(folder)
-            write_json(folder / PROGRESS, {"step": step, **progress})
-            if previous and previous["step"] != step:
-                shutil.rmtree(folder / f"step-{previous['step']}", ignore_errors=True)
+            write_json(self._folder / PROGRESS, {"step": step, "ranks": dist.get_world_size(), **progress})
+            for old in self._folder.glob("step-*"):
+                if old.name != f"step-{step}":
+                    shutil.rmtree(old, ignore_errors=True)
         dist.barrier()
 
-    def load(self, folder: Path) -> dict[str, Any] | None:
-        """Continue from the checkpoint that counts. Returns its progress, or None where there is none."""
-        progress = read_progress(folder)
-        if progress:
-            loaded, _ = self._engine.load_checkpoint(str(folder), tag=f"step-{progress['step']}")
-            if loaded is None:
-                raise InputError(
-                    f"{folder}: the checkpoint of step {progress['step']} is not complete; remove {folder}"
-                )
-        return progress
-
-    def full_weights(self) -> dict[str, torch.Tensor]:
-        """float32 weights of the language model by name, whole on every rank, whatever the ZeRO stage."""
+    def full_weights(self) -> dict[str, Tensor]:
+        """float32 weights by name, whole on rank 0 and empty on the others, whatever the ZeRO stage."""
         weights = {}
-        for name, parameter in self._engine.module.model.named_parameters():
-            full = safe_get_full_fp32_param(parameter)
-            weights[name] = (parameter if full is None else full).detach().float().cpu().clone()
+        for name, parameter in self.model.named_parameters():
+            full = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
+            with deepspeed.zero.GatheredParameters([parameter], enabled=full is None and hasattr(parameter, "ds_id")):
+                if dist.get_rank() == 0:
+                    weights[name] = (parameter if full is None else full).detach().float().cpu().clone()
         return weights
+
+    def _load(self, tag: str, moved: bool) -> None:
+        if moved:
+            universal = self._folder / f"{tag}-universal"
+            if dist.get_rank() == 0 and not universal.exists():
+                _make_universal(self._folder / tag, universal)
+            dist.barrier()
+            tag = universal.name
+        loaded, _ = self._engine.load_checkpoint(str(self._folder), tag=tag)
+        if loaded is None:
+            raise InputError(f"{self._folder}: the checkpoint {tag} is not complete; remove {self._folder}")
+
+
+def deepspeed_config(optimizer: OptimizerSettings, run: RunSettings, universal: bool) -> dict[str, Any]:
+    """What DeepSpeed is told."""
+    zero: dict[str, Any] = {"stage": run.zero_stage}
+    if run.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if run.offload == "all":
+        zero["offload_param"] = {"device": "cpu"}
+    return {
+        "train_batch_size": run.batch_size,
+        "train_micro_batch_size_per_gpu": run.micro_batch_size,
+        "gradient_accumulation_steps": run.accumulation,
+        "gradient_clipping": optimizer.clip,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        # Its own CPU optimizer would be compiled first, for minutes.
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": run.precision == "bf16"},
+        "checkpoint": {"load_universal": universal},
+        "steps_per_print": 10**9,
+    }
+
+
+def _make_universal(source: Path, target: Path) -> None:
+    """A checkpoint in DeepSpeed's form for any number of ranks."""
+    draft = target.with_name(f".{target.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
+    options = ["--input_folder", str(source), "--output_folder", str(draft), "--inject_missing_state"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"{source}: cannot be converted for another number of ranks: {done.stderr[-500:]}")
+    draft.rename(target)

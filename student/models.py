@@ -1,116 +1,183 @@
-"""Build a student and give it a forward pass that ends in a loss."""
+"""Build a student: pretrained or from a configuration, with adapters where asked, without dropout."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.pytorch_utils import Conv1D
 
 from cache.errors import InputError
-from student.config import LossSettings, ModelSettings
-from student.data import Batch
-from student.losses import forward_kl_loss, hard_label_loss
-
-# Logits held at a time, in elements: 64 MiB of float32.
-BLOCK_ELEMENTS = 1 << 24
+from student.anatomy import logits_width, require_known_head
+from student.compact import MODEL_TYPE
+from student.config import LoraSettings, ModelSettings
+from student.data import Layout
 
 
 def build_model(
-    settings: ModelSettings, vocab_size: int, tokenizer: PreTrainedTokenizerBase, seed: int
+    settings: ModelSettings,
+    vocab_size: int,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    classes: Sequence[str] = (),
 ) -> PreTrainedModel:
-    """The student with `vocab_size` logits, in float32, without dropout: its draws would differ after a restart.
+    """The student, in float32, with at least `vocab_size` logits or with those of `classes`.
 
-    Raises InputError where the model cannot have so many logits.
+    Without dropout: its draws would differ after a restart. Raises InputError where the model cannot have so many
+    logits, or makes them in an unknown way.
     """
     if settings.pretrained is not None:
-        try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(settings.pretrained, dtype=torch.float32)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"model {settings.pretrained!r}: cannot be loaded: {error}") from error
-        check_head(model, settings.pretrained)
-        width = model.get_output_embeddings().weight.shape[0]
-        if len(tokenizer) <= width < vocab_size:
-            # Models of one family share a tokenizer and pad their vocabularies to different widths.
-            model.resize_token_embeddings(vocab_size)
-            width = vocab_size
-        if width < vocab_size:
-            raise InputError(
-                f"model {settings.pretrained!r} has {width} logits, the targets need {vocab_size}; "
-                "a student must share the teacher's vocabulary"
-            )
-        return model.eval()
-    fields = dict(settings.config or {})
+        model = _pretrained(settings.pretrained, vocab_size, tokenizer)
+        name = settings.pretrained
+    else:
+        model = _from_config(dict(settings.config or {}), vocab_size, tokenizer, seed, classes)
+        name = model.config.model_type
+    model.eval()
+    require_known_head(model, name)
+    if settings.lora is not None:
+        torch.manual_seed(seed)
+        model = add_adapters(model, settings.lora, name)
+    if settings.gradient_checkpointing:
+        _checkpoint_activations(model, name)
+    return model
+
+
+def load_student(path: str, vocab_size: int) -> PreTrainedModel:
+    """A model ready to evaluate, in float32. Raises InputError where it has fewer logits than `vocab_size`."""
+    model = _load(path)
+    if logits_width(model) < vocab_size:
+        raise InputError(f"model {path!r} has {logits_width(model)} logits, the store {vocab_size}: another vocabulary")
+    require_known_head(model.eval(), path)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def layout_of(model: PreTrainedModel, pack_to: int | None) -> Layout:
+    """How the model reads examples. Raises InputError where it cannot read packed ones."""
+    if not model.config.is_encoder_decoder:
+        return Layout("causal", pack_to)
+    if pack_to is not None:
+        raise InputError(f"data.pack_to: {model.config.model_type!r} is an encoder-decoder, which cannot be packed")
+    start = model.config.decoder_start_token_id
+    return Layout("encoder_decoder", None, model.config.pad_token_id if start is None else start)
+
+
+def add_adapters(model: PreTrainedModel, settings: LoraSettings, name: str) -> PreTrainedModel:
+    """The model with low-rank adapters in place and everything else frozen; it stays the model that it was."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = settings.target_modules
+    modules = targets if isinstance(targets, str) else list(targets)
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=modules, lora_dropout=0.0)
+    try:
+        inject_adapter_in_model(config, model)
+    except ValueError as error:
+        raise InputError(f"model.lora.target_modules = {targets!r}: {name!r} has no such modules ({error})") from error
+    for module_name, module in model.named_modules():
+        if reason := _unmergeable(model, module):
+            raise InputError(f"model.lora.target_modules = {targets!r}: {module_name} of {name!r} {reason}")
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in parameter_name)
+    return model
+
+
+def _unmergeable(model: PreTrainedModel, module: nn.Module) -> str:
+    """Why the adapter of a module could not be added to its weight in the end; empty where it can, or is none."""
+    from peft.tuners.lora import LoraLayer
+
+    if not isinstance(module, LoraLayer):
+        return ""
+    base = module.get_base_layer()
+    if not isinstance(base, nn.Linear | Conv1D):
+        return f"is a {type(base).__name__}, whose adapters are not merged; choose linear layers"
+    embedding = model.get_input_embeddings()
+    if module is model.get_output_embeddings() and base.weight is getattr(embedding, "weight", None):
+        return "is tied to the embeddings, which an adapter of one of both would untie; leave it out"
+    return ""
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether low-rank adapters were put into the model."""
+    return any("lora_" in name for name, _ in model.named_parameters())
+
+
+def _pretrained(path: str, vocab_size: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    model = _load(path)
+    width = logits_width(model)
+    if len(tokenizer) <= width < vocab_size:
+        # Models of one family share a tokenizer and pad their vocabularies to different widths.
+        model.resize_token_embeddings(vocab_size)
+        width = vocab_size
+    if width < vocab_size:
+        raise InputError(
+            f"model {path!r} has {width} logits, the targets need {vocab_size}; a student must share the teacher's "
+            'vocabulary, or learn with data.align = "cross_tokenizer"'
+        )
+    return model
+
+
+def _load(path: str) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(path)
+        _without_dropout(config)
+        model: PreTrainedModel = kind_of(config).from_pretrained(path, config=config, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model {path!r}: cannot be loaded: {error}") from error
+    return model
+
+
+def _from_config(
+    fields: dict[str, Any],
+    vocab_size: int,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    classes: Sequence[str],
+) -> PreTrainedModel:
     model_type = fields.pop("model_type")
+    if bool(classes) != (model_type == MODEL_TYPE):
+        raise InputError(f"model.config.model_type = {model_type!r}: {MODEL_TYPE!r} and [classes] belong together")
+    if classes:
+        fields["id2label"] = dict(enumerate(classes))
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     try:
-        config = AutoConfig.for_model(model_type, vocab_size=vocab_size, **ids, **fields)
+        config = AutoConfig.for_model(model_type, **{"vocab_size": vocab_size, **ids, **fields})
+        if config.is_encoder_decoder and config.decoder_start_token_id is None:
+            config.decoder_start_token_id = config.pad_token_id
+        _without_dropout(config)
         torch.manual_seed(seed)
-        built: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model: PreTrainedModel = kind_of(config).from_config(config, dtype=torch.float32)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"model.config: {model_type!r} cannot be built from it: {error}") from error
-    check_head(built, model_type)
-    return built.eval()
+    return model
 
 
-def check_head(model: PreTrainedModel, name: str) -> None:
-    """Raise InputError where logits are more than hidden states times the output embedding."""
-    config = model.config.get_text_config()
-    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(config, key, None) not in (None, 1, 1.0):
-            raise InputError(f"model {name!r} changes its logits by {key} = {getattr(config, key)}; not supported yet")
+def kind_of(config: PreTrainedConfig) -> Any:
+    """The auto class that builds and loads such a model."""
+    if config.model_type == MODEL_TYPE:
+        return AutoModelForSequenceClassification
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def block_rows(model: PreTrainedModel) -> int:
-    """Rows whose logits may be held at a time."""
-    return max(1, BLOCK_ELEMENTS // int(model.config.get_text_config().vocab_size))
+def _without_dropout(config: PreTrainedConfig) -> None:
+    """Every probability of dropping something, by the names that Transformers gives them."""
+    own = config.get_text_config()
+    for name, value in vars(own).items():
+        if ("drop" in name or name.endswith("pdrop")) and isinstance(value, float):
+            setattr(own, name, 0.0)
 
 
-class LossSums(NamedTuple):
-    """Sums over the R rows of a micro-batch: the objective (with gradient) and -log q(label), in nats.
-
-    A tuple, because ZeRO-3 looks for the tensors in what a module returns.
-    """
-
-    objective: Tensor
-    hard_label: Tensor
-
-
-class LossModel(nn.Module):
-    """A causal language model whose forward returns the loss of a batch.
-
-    The LM head runs only on rows that carry a loss, block by block; where there are several blocks, each is computed
-    anew in the backward pass, so the [tokens, vocabulary] matrix never exists. Being inside forward, the head is
-    gathered by ZeRO-3 like any other weight.
-    """
-
-    def __init__(self, model: PreTrainedModel, settings: LossSettings) -> None:
-        super().__init__()
-        self.model = model
-        self.settings = settings
-
-    def forward(self, batch: Batch) -> LossSums:
-        hidden = self.model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        picked = hidden.flatten(0, 1).index_select(0, batch.rows)
-        head = self.model.get_output_embeddings()
-        size = block_rows(self.model)
-        columns = (picked, batch.labels, batch.ids, batch.log_p, batch.log_tail)
-        if len(picked) <= size:  # one block may keep its logits: computing them twice would save nothing
-            return LossSums(*self._block(head, *columns))
-        sums = [torch.zeros((), device=hidden.device), torch.zeros((), device=hidden.device)]
-        for block in zip(*(column.split(size) for column in columns), strict=True):
-            losses = checkpoint(self._block, head, *block, use_reentrant=False)
-            sums = [total + part for total, part in zip(sums, losses, strict=True)]
-        return LossSums(*sums)
-
-    def _block(
-        self, head: nn.Module, hidden: Tensor, labels: Tensor, ids: Tensor, log_p: Tensor, log_tail: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        log_q = functional.log_softmax(head(hidden).float(), dim=-1)
-        hard = hard_label_loss(log_q, labels).sum()
-        if self.settings.objective == "hard_label":
-            return hard, hard.detach()
-        share = self.settings.hard_label_weight
-        objective = (1 - share) * forward_kl_loss(log_q, ids, log_p, log_tail).sum()
-        return objective + share * hard if share else objective, hard.detach()
+def _checkpoint_activations(model: PreTrainedModel, name: str) -> None:
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise InputError(f"model.gradient_checkpointing: {name!r} does not support it ({error})") from error
+    # It only works in training mode, which changes nothing else in a model without dropout.
+    model.train()

@@ -6,7 +6,9 @@ from typing import Any, TextIO
 
 RESULT = "training.json"
 METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 MODEL = "model"
+BEST = "best"
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
 

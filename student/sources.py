@@ -1,57 +1,77 @@
-"""Where the examples of a run come from: a store, or a file of examples. Sizes are known without reading any."""
+"""Where the examples of a run come from: stores, or a file of examples. Sizes are known without reading any."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedTokenizerBase
 
-from cache.errors import InputError, SpecMismatchError, StoreError
-from cache.example import Example, TokenizedExample
-from cache.examples_file import read_examples
-from cache.reader import LogitStore
+from cache.errors import InputError, StoreError
+from cache.example import Example, Segment, TokenizedExample
+from cache.order import examples_at, mixture_at
 from cache.record import Record, Window
-from cache.rendering import Tokenizer, render, tokenizer_digest
+from cache.rendering import Tokenizer, render
+from cache.spec import StoreSpec
 from cache.targets import empty_targets
-from student.config import DataSettings, TrainSettings
-from student.data import label_rows
-from student.tokenizer import learn_tokenizer, load_tokenizer
+from student.config import DataSettings, LossSettings
+from student.objectives import TargetForm
 
 
-class ExampleSource(Protocol):
+class Examples(Protocol):
     """Examples whose sizes are known without reading them.
 
-    tokens, rows: int64 [examples], all tokens of each and rows that carry a loss. left_out: examples that do not fit.
-    on_prompt: rows of the prompt carry one too.
+    tokens: int64 [examples]. left_out: examples that do not fit, or teach nothing. form: what their targets are.
     """
 
     tokens: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
     left_out: int
-    on_prompt: bool
+    form: TargetForm
 
     def __len__(self) -> int: ...
     def read(self, examples: Sequence[int]) -> list[Window]:
         """All tokens of each of the examples."""
         ...
 
+    def texts(self, i: int) -> Example:
+        """An example as its author wrote it."""
+        ...
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        """Examples at positions start..start + count of the endless stream, int64 [count]."""
+        ...
+
+
+class Store(Protocol):
+    """What is read of a store, of several averaged ones, or of one in another tokenizer's tokens."""
+
+    spec: StoreSpec
+
+    @property
+    def storage(self) -> object: ...
+    @property
+    def tokens(self) -> npt.NDArray[np.uint32]: ...
+    @property
+    def rows(self) -> npt.NDArray[np.uint32]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int) -> Record: ...
+    def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]: ...
+    def read(self, examples: Sequence[int]) -> list[Window]: ...
+
 
 class StoreSource:
     """The examples of a store's snapshot that a run asks for."""
 
-    def __init__(self, store: LogitStore, settings: DataSettings, on_prompt: bool = False) -> None:
-        wanted = np.flatnonzero(store.has_origin(settings.origins))
-        self.on_prompt = on_prompt or store.spec.asked == "all"
-        rows = store.rows if store.spec.targets.most_entries else _spoken_rows(store)
-        fits = (store.tokens[wanted] <= settings.max_tokens) & (rows[wanted] > 0)
+    def __init__(self, store: Store, data: DataSettings, loss: LossSettings) -> None:
+        require_prompt_targets(store, loss)
+        wanted = np.flatnonzero(store.has_origin(data.origins))
+        fits = (store.tokens[wanted] <= data.max_tokens) & (rows_that_count(store, loss)[wanted] > 0)
         self._indices = wanted[fits]
         self.left_out = len(wanted) - len(self._indices)
         self.store = store
+        self.form = TargetForm.of(store.spec.targets)
         if not len(self._indices):
-            raise StoreError(f"{store.storage}: no example with origin {' or '.join(sorted(settings.origins))} fits")
+            raise StoreError(f"{store.storage}: no example with origin {' or '.join(sorted(data.origins))} fits")
         self.tokens = store.tokens[self._indices].astype(np.int64)
-        self.rows = self.tokens - 1 if on_prompt else rows[self._indices].astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -60,24 +80,32 @@ class StoreSource:
         return self.store.read(self._indices[list(examples)].tolist())
 
     def record(self, i: int) -> Record:
-        """An example with its texts."""
+        """An example with its texts and targets."""
         return self.store[int(self._indices[i])]
+
+    def texts(self, i: int) -> Example:
+        return self.record(i).tokenized.example
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        return examples_at(start, count, len(self), seed)
 
 
 class FileSource:
     """Examples with their responses as written; no teacher, so hard labels only."""
 
     def __init__(
-        self, examples: Sequence[Example], tokenizer: Tokenizer, settings: DataSettings, on_prompt: bool = False
+        self, examples: Sequence[Example], tokenizer: Tokenizer, data: DataSettings, loss: LossSettings
     ) -> None:
-        self.on_prompt = on_prompt
         rendered = [render(e, tokenizer) for e in examples if e.rationale + e.response or e.is_trace]
-        self._rendered = [r for r in rendered if len(r.tokens) <= settings.max_tokens and label_rows(r.segments).size]
+        weights = np.max([(term.segments or loss.segments).by_segment for term in loss.mix], axis=0)
+        self._rendered = [
+            r for r in rendered if len(r.tokens) <= data.max_tokens and bool((weights[r.segments[1:]] > 0).any())
+        ]
         self.left_out = len(examples) - len(self._rendered)
         if not self._rendered:
-            raise InputError(f"examples file {settings.examples}: no example has a response that fits max_tokens")
+            raise InputError(f"examples file {data.examples}: no example has a response that fits max_tokens")
         self.tokens = np.array([len(r.tokens) for r in self._rendered])
-        self.rows = np.array([label_rows(r.segments, on_prompt).size for r in self._rendered])
+        self.form = TargetForm("none")
 
     def __len__(self) -> int:
         return len(self._rendered)
@@ -85,61 +113,79 @@ class FileSource:
     def read(self, examples: Sequence[int]) -> list[Window]:
         return [self._window(self._rendered[i]) for i in examples]
 
+    def texts(self, i: int) -> Example:
+        return self._rendered[i].example
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        return examples_at(start, count, len(self), seed)
+
     @staticmethod
     def _window(example: TokenizedExample) -> Window:
         n = len(example.tokens)
         return Window(example.tokens, example.segments, empty_targets(n), np.full(n, np.nan, np.float32))
 
 
-def _spoken_rows(store: LogitStore) -> npt.NDArray[np.int64]:
+class MixtureSource:
+    """Several sources side by side, drawn from by weight. Examples are numbered through."""
+
+    def __init__(self, sources: Sequence[StoreSource], weights: Sequence[float]) -> None:
+        forms = {source.form for source in sources}
+        if len(forms) > 1:
+            listed = "; ".join(f"{source.store.storage}: {source.store.spec.targets}" for source in sources)
+            raise StoreError(f"a mixture learns one kind of targets, and these differ: {listed}")
+        self.sources = tuple(sources)
+        self._weights = tuple(weights)
+        self._starts = np.cumsum([0, *map(len, sources)])
+        self.tokens = np.concatenate([source.tokens for source in sources])
+        self.left_out = sum(source.left_out for source in sources)
+        (self.form,) = forms
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        asked = np.asarray(examples, np.int64)
+        windows: list[Window | None] = [None] * len(asked)
+        for number, source in enumerate(self.sources):
+            here = np.flatnonzero((asked >= self._starts[number]) & (asked < self._starts[number + 1]))
+            if len(here):
+                for place, window in zip(here, source.read((asked[here] - self._starts[number]).tolist()), strict=True):
+                    windows[place] = window
+        return windows  # type: ignore[return-value]
+
+    def texts(self, i: int) -> Example:
+        number = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return self.sources[number].texts(i - int(self._starts[number]))
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        sources, examples = mixture_at(start, count, [len(source) for source in self.sources], self._weights, seed)
+        return self._starts[sources] + examples
+
+
+def rows_that_count(store: Store, loss: LossSettings) -> npt.NDArray[np.int64]:
+    """At least the rows of each example that may carry a loss, int64 [examples]; 0 only where none does."""
+    learns_prompts = any((term.segments or loss.segments).prompt > 0 for term in loss.mix)
+    if not loss.needs_teacher and learns_prompts:
+        return store.tokens.astype(np.int64) - 1
+    return store.rows.astype(np.int64) if store.spec.targets.most_entries else _spoken_rows(store)
+
+
+def require_prompt_targets(store: Store, loss: LossSettings) -> None:
+    """Raise StoreError where distributions of prompts shall be learned that no teacher was asked for."""
+    for term in loss.mix:
+        if term.objective != "hard_label" and (term.segments or loss.segments).prompt > 0 and store.spec.asked != "all":
+            raise StoreError(
+                f"{store.storage} holds no targets for prompts, which {term.objective} shall weigh "
+                f'{(term.segments or loss.segments).prompt:g}; capture with targets.of = "all", or leave out '
+                "loss.segments.prompt"
+            )
+
+
+def _spoken_rows(store: Store) -> npt.NDArray[np.int64]:
     """Rows before the assistant's tokens, int64 [examples], of a store of texts alone: its index counts none."""
     counts = [
-        label_rows(window.segments).size
+        int(np.count_nonzero(window.segments[1:] != Segment.PROMPT))
         for start in range(0, len(store), 256)
         for window in store.read(range(start, min(start + 256, len(store))))
     ]
     return np.array(counts, np.int64)
-
-
-def require_exact_targets(store: LogitStore) -> None:
-    """Raise StoreError where a store has nothing that a divergence from the teacher can be taken to, without bias."""
-    targets = store.spec.targets
-    if targets.has_sampled or targets.most_entries == 0:
-        held = f"targets of mode {targets.mode!r}" if targets.has_sampled else "texts without targets"
-        raise StoreError(
-            f"{store.storage} holds {held}, and the divergence with a tail bucket needs exact entries alone; "
-            'capture topk or nucleus targets, or train with loss.objective = "hard_label"'
-        )
-
-
-def open_tokenizer(settings: TrainSettings) -> tuple[PreTrainedTokenizerBase, int]:
-    """The tokenizer, and the number of logits that a student needs. A store's must be the one it was captured with."""
-    if settings.data.store is not None:
-        spec = LogitStore.open(str(settings.data.store), settings.data.snapshot).spec
-        path = settings.tokenizer.path or spec.teacher
-        tokenizer = load_tokenizer(path)
-        if tokenizer_digest(tokenizer) != spec.tokenizer:
-            raise SpecMismatchError(
-                f"store {settings.data.store} was captured with another tokenizer than {path!r} has; "
-                "set tokenizer.path to the teacher's"
-            )
-        return tokenizer, spec.vocab_size
-    if settings.tokenizer.path:
-        tokenizer = load_tokenizer(settings.tokenizer.path)
-    else:
-        assert settings.data.examples is not None and settings.tokenizer.vocab_size is not None
-        tokenizer = learn_tokenizer(read_examples(settings.data.examples), settings.tokenizer.vocab_size)
-    return tokenizer, len(tokenizer)
-
-
-def open_source(settings: TrainSettings) -> tuple[StoreSource | FileSource, PreTrainedTokenizerBase, int]:
-    """The examples, the tokenizer, and the number of logits that the student needs."""
-    tokenizer, vocab_size = open_tokenizer(settings)
-    data, on_prompt = settings.data, settings.loss.on_prompt
-    if data.store is not None:
-        store = LogitStore.open(str(data.store), data.snapshot)
-        if settings.loss.objective != "hard_label":
-            require_exact_targets(store)
-        return StoreSource(store, data, on_prompt), tokenizer, vocab_size
-    assert data.examples is not None
-    return FileSource(read_examples(data.examples), tokenizer, data, on_prompt), tokenizer, vocab_size

@@ -10,9 +10,9 @@ from cache.errors import InputError, LogitbankError
 from cache.rendering import Tokenizer, decode
 from cache.spec import SamplingSpec, StoreSpec
 from cache.targets import concatenate, empty_targets
+from cache.token_bytes import ids_by_bytes
 from teacher_serving.endpoint.client import MALFORMED, RefusedError, Service
 from teacher_serving.endpoint.rows import rows_from_told
-from teacher_serving.endpoint.token_bytes import ids_by_bytes
 from teacher_serving.reduction import Rows
 from teacher_serving.teacher import Generated, Request, Scored
 

@@ -8,6 +8,7 @@ from cache.documents import digest
 from cache.errors import InputError
 from cache.rendering import Tokenizer, tokenizer_digest
 from cache.spec import SamplingSpec, StoreSpec, TargetSpec
+from cache.token_bytes import ids_by_bytes
 from teacher_serving.config import (
     MOST_CHAT_LOGPROBS,
     EndpointSettings,
@@ -15,7 +16,6 @@ from teacher_serving.config import (
     TargetSettings,
     TeacherSettings,
 )
-from teacher_serving.endpoint.token_bytes import ids_by_bytes
 from teacher_serving.prompter import Prompter, make_prompter, prompting_spec
 
 HIGHEST_TEMPERATURE = {"openai": 2.0, "anthropic": 1.0}
@@ -38,7 +38,7 @@ def describe_endpoint(
     _require_possible(teacher, endpoint, sampling)
     tokenizer = _open_tokenizer(teacher)
     if endpoint.api == "openai" and endpoint.top_logprobs:
-        ids_by_bytes(tokenizer)  # raises where that cannot be
+        ids_by_bytes(tokenizer, fix="set engine.endpoint.top_logprobs = 0")  # raises where that cannot be
     prompter = make_prompter(generation, teacher.max_tokens) if generation else None
     spec = StoreSpec(
         teacher=teacher.model,

@@ -1,4 +1,4 @@
-"""Tokens that services name by their bytes are found, or not at all."""
+"""Ids and bytes of a vocabulary: tokens that services name are found, or not at all; what ids add to a text."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cache.errors import InputError
-from teacher_serving.endpoint.token_bytes import byte_level_alphabet, ids_by_bytes
+from cache.token_bytes import byte_level_alphabet, bytes_of_ids, ids_by_bytes
 
 
 def fast(model: models.Model, decoder: decoders.Decoder | None) -> PreTrainedTokenizerFast:
@@ -77,5 +77,35 @@ def test_what_decoders_put_for_broken_characters_is_no_token(tiny_model: Path) -
     ids=["word pieces", "words"],
 )
 def test_tokens_that_stand_for_no_bytes_are_refused(make: Callable[[], PreTrainedTokenizerFast]) -> None:
-    with pytest.raises(InputError, match=r"stand for no bytes.*set engine\.endpoint\.top_logprobs = 0"):
+    with pytest.raises(InputError, match=r"stand for no bytes.*; use one of bytes"):
         ids_by_bytes(make())
+    with pytest.raises(InputError, match=r"stand for no bytes.*; ask for none"):
+        bytes_of_ids(make(), 4, fix="ask for none")
+
+
+def test_the_bytes_of_a_text_are_those_of_its_ids(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    texts = bytes_of_ids(tokenizer, len(tokenizer))
+    for text in ("say one two", " four", "naïve – 漢字 🙂"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert b"".join(texts[id_] or b"?" for id_ in ids).decode() == text
+    found = ids_by_bytes(tokenizer)
+    assert all(found[data] == id_ for id_, data in enumerate(texts) if data)
+
+
+def test_special_tokens_and_padding_of_the_logits_add_no_bytes(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.add_tokens([AddedToken("<think>", special=False), AddedToken("<|turn|>", special=True)])
+    texts = bytes_of_ids(tokenizer, len(tokenizer) + 5)
+    assert len(texts) == len(tokenizer) + 5
+    assert texts[-7:] == [b"<think>", None, None, None, None, None, None]
+    assert {texts[id_] for id_ in tokenizer.all_special_ids} == {None}
+    assert sum(data is None for data in texts) == 6 + 1 + 5, "six special tokens when it was learned"
+    assert bytes_of_ids(tokenizer, 10) == texts[:10]
+
+
+def test_pieces_and_the_bytes_that_stand_in_for_them() -> None:
+    texts = bytes_of_ids(sentence_pieces(), 262)
+    assert (texts[256], texts[257], texts[258], texts[0xC3]) == (b" the", b"the", b" ", b"\xc3")
+    assert texts[ord("z")] == texts[260] == b"z", "both add the same byte"
+    assert texts[261] == b"<0xAZ>"

@@ -1,0 +1,89 @@
+"""What the ids of a fast tokenizer stand for, in bytes, and the other way round. Imports no tokenizer library."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cache.errors import InputError
+
+SPACE_MARK = "▁"
+BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
+# What decoders put for bytes that are no whole character: it tells nothing of them.
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+
+
+def ids_by_bytes(tokenizer: Any, fix: str = "use one of bytes or of sentence pieces") -> dict[bytes, int]:
+    """The id of each byte string that exactly one token of a fast tokenizer stands for, as services name tokens.
+
+    Special tokens are found by their text. Raises InputError, with `fix` as the way out, for a tokenizer whose tokens
+    stand for no bytes of their own, such as one of word pieces.
+    """
+    found: dict[bytes, int] = {}
+    fallback: dict[bytes, int] = {}
+    ambiguous: set[bytes] = set()
+    for id_, data, is_fallback in _tokens(tokenizer, fix):
+        if is_fallback:
+            fallback[data] = id_
+        elif REPLACEMENT not in data:
+            if data in found:
+                ambiguous.add(data)
+            found[data] = id_
+    # Tokens of one byte are for what no other token has, and a model has never seen them used otherwise.
+    return {data: id_ for data, id_ in (fallback | found).items() if data not in ambiguous}
+
+
+def bytes_of_ids(tokenizer: Any, size: int, fix: str = "use one of bytes or of sentence pieces") -> list[bytes | None]:
+    """The text that each id below `size` adds, in bytes; None for special tokens, and ids that are no token.
+
+    `size` may be the width of a model's logits, which is often more than the tokenizer has. Raises as ids_by_bytes
+    does.
+    """
+    texts: list[bytes | None] = [None] * size
+    special = {id_ for id_, token in tokenizer.backend_tokenizer.get_added_tokens_decoder().items() if token.special}
+    special |= set(tokenizer.all_special_ids)
+    for id_, data, _ in _tokens(tokenizer, fix):
+        if id_ < size and id_ not in special:
+            texts[id_] = data
+    return texts
+
+
+def byte_level_alphabet() -> dict[str, int]:
+    """The byte of each character of a byte-level vocabulary.
+
+    Printable characters of Latin-1 stand for themselves; those from U+0100 on, for the other bytes in order.
+    """
+    printable = [byte for byte in range(256) if 0x21 <= byte <= 0x7E or (byte >= 0xA1 and byte != 0xAD)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+def _tokens(tokenizer: Any, fix: str) -> Iterator[tuple[int, bytes, bool]]:
+    """Id and bytes of every token that has some, and whether it is one byte that stands in for missing pieces."""
+    backend = tokenizer.backend_tokenizer
+    kinds = set(_decoder_kinds(json.loads(backend.to_str())["decoder"]))
+    added = set(backend.get_added_tokens_decoder())
+    if "ByteLevel" in kinds:
+        alphabet = byte_level_alphabet()
+    elif kinds & {"ByteFallback", "Metaspace"}:
+        alphabet = None
+    else:
+        kind = ", ".join(sorted(kinds)) or "no decoder"
+        raise InputError(f"tokenizer {tokenizer.name_or_path!r}: its tokens stand for no bytes ({kind}); {fix}")
+    for token, id_ in tokenizer.get_vocab().items():
+        if alphabet is None and id_ not in added and (byte := BYTE_TOKEN.fullmatch(token)):
+            yield id_, bytes.fromhex(byte[1]), True
+        elif data := token.encode() if id_ in added else _token_bytes(token, alphabet):
+            yield id_, data, False
+
+
+def _token_bytes(token: str, alphabet: Mapping[str, int] | None) -> bytes | None:
+    """Bytes of a vocabulary's token, None where it has none. alphabet: of a byte-level one, else None."""
+    if alphabet is not None:
+        return bytes(alphabet[c] for c in token) if all(c in alphabet for c in token) else None
+    return token.replace(SPACE_MARK, " ").encode()
+
+
+def _decoder_kinds(decoder: Any) -> Iterator[str]:
+    for step in (decoder or {}).get("decoders", [decoder] if decoder else []):
+        yield step["type"]
