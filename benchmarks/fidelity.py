@@ -4,9 +4,13 @@ A target that is biased (top-k, renormalised or with its tail as one bucket) has
 away; an unbiased one (sampled, threshold) has variance, which a gradient over more tokens averages out. Bytes buy less
 of either. The limit is the teacher in the loop: its whole law for every token.
 
+Systematic draws fall at even distances from one random number (`targets.systematic`): as unbiased as independent ones,
+as small, and with the variance of rounding alone.
+
  1. Gradients: angle in degrees and ratio of norms to the dense float64 gradient of full distillation, at the LM head
     and over all parameters of a student early in training. Targets are written to a store and read back, losses are the
-    product's. threshold_bytes_ratio: bytes of threshold targets at the head's angle of 50 draws over those of 50 draws.
+    product's. threshold_bytes_ratio, systematic_bytes_ratio: bytes of such targets at the head's angle of 50
+    independent draws, over those of 50 independent draws.
  2. Students, one for each target and seed (its first weights and the order of the data): loss on held-out text, KL to
     the teacher, calibration error; in one pass over the data, and (--epochs) in several over as much less of it, so
     that frozen draws are seen again.
@@ -44,10 +48,10 @@ from cache.spec import TargetSpec
 
 # Mean entropy in nats that the temperature is solved for; None leaves the teacher as it is.
 ENTROPIES: dict[str, float | None] = {"sharp": 1.3, "flat": 4.6, "own": None}
-MAIN = "hard_label,full,topk_12_renormalised,topk_50_renormalised,topk_50_tail,sampled_12,sampled_50,threshold_0.05"
-LONG = f"{MAIN},topk_12_tail,threshold_0.1"
+MAIN = "hard_label,full,topk_12_renormalised,topk_50_renormalised,topk_50_tail,sampled_50,threshold_0.05,systematic_20"
+LONG = f"{MAIN},topk_12_tail,sampled_12,threshold_0.1,systematic_50"
 # Of the second study: the draws, frozen, and what they are held against.
-EPOCH_MODES = "hard_label,full,topk_12_renormalised,sampled_12,sampled_50,threshold_0.05"
+EPOCH_MODES = "hard_label,full,sampled_50,threshold_0.05,systematic_20"
 # Sequences of one gradient, and gradients: about 2,000 tokens, 16 times. Means over 4 and 16 of them are the others,
 # and that over 4 is the one that is quoted.
 GROUP, GROUPS, JOINED, QUOTED = 8, 16, (1, 4, 16), 4
@@ -56,6 +60,7 @@ HELD_OUT, EARLY_SEED = 64, 1000
 # one that knows real text alone has first to learn the teacher's temperature, and all gradients agree on that.
 EARLY = (HARD, FULL)
 REFERENCE = "sampled_50"
+FAMILIES = ("threshold", "systematic")
 
 Windows = dict[TargetSpec | None, list[Window]]
 
@@ -130,7 +135,8 @@ def run(options: argparse.Namespace, students: Sequence[Target]) -> dict[str, An
         early[FULL.name] = early_student(FULL, teacher, warming, options.steps)
         found |= study(options, teacher, sequences, heldout, early, students, hard)
         results[kind] = {**found, "cpu_seconds": time.process_time() - started}
-        results[f"threshold_bytes_ratio_{kind}"] = found["threshold_bytes_ratio"]
+        for family in FAMILIES:
+            results[f"{family}_bytes_ratio_{kind}"] = found[f"{family}_bytes_ratio"]
     return results
 
 
@@ -159,8 +165,12 @@ def study(
         "stores": {target.name: stored[target.spec].figures for target in TARGETS if target.spec},
         "gradients": {target.name: gradient_study(teacher, sequences, early[target.name], windows) for target in EARLY},
     }
-    found["byte_ratios"] = {name: bytes_ratios(found["stores"], each) for name, each in found["gradients"].items()}
-    found["threshold_bytes_ratio"] = found["byte_ratios"][EARLY[-1].name][f"angle_head_{QUOTED}x"]
+    found["byte_ratios"] = {
+        name: {family: bytes_ratios(found["stores"], each, family) for family in FAMILIES}
+        for name, each in found["gradients"].items()
+    }
+    for family in FAMILIES:
+        found[f"{family}_bytes_ratio"] = found["byte_ratios"][EARLY[-1].name][family][f"angle_head_{QUOTED}x"]
     for name in found["gradients"]:
         show_gradients(found, name)
     again = [target for target in students if target in named_targets(EPOCH_MODES)]
@@ -185,15 +195,15 @@ def gradient_study(teacher: Teacher, sequences: Sequences, early: Any, windows: 
     return found
 
 
-def bytes_ratios(stores: dict[str, Any], gradients: dict[str, Any]) -> dict[str, float]:
-    """Bytes of threshold targets at the angle of 50 draws over theirs, by number of tokens; NaN where out of range."""
+def bytes_ratios(stores: dict[str, Any], gradients: dict[str, Any], family: str) -> dict[str, float]:
+    """Bytes of a family at the angle of 50 draws over theirs, by number of tokens; NaN where out of range."""
     ratios: dict[str, float] = {}
     for where in ("angle_head", "angle_all"):
         for number, draws in gradients[REFERENCE].items():
             curve = [
                 (stores[name]["bytes_per_token"], each[number][where]["median"])
                 for name, each in gradients.items()
-                if name.startswith("threshold")
+                if name.startswith(family)
             ]
             found = bytes_at(draws[where]["median"], curve)
             ratios[f"{where}_{number}"] = found / stores[REFERENCE]["bytes_per_token"]

@@ -16,7 +16,10 @@ ORDER = (
     ("sampled_12", "full"),
     ("sampled_50", "full"),
     ("threshold_0.05", "full"),
+    ("systematic_20", "full"),
     ("sampled_50", "threshold_0.05"),
+    ("sampled_50", "systematic_20"),
+    ("threshold_0.05", "systematic_20"),
 )
 MEASURES = {"loss": "held-out loss", "kl": "KL to teacher", "ece": "calibration error"}
 
@@ -36,8 +39,10 @@ def show_gradients(found: dict[str, Any], early: str) -> None:
         middle = list(each.values())[1]
         head, everything = middle["norm_head"]["median"], middle["norm_all"]["median"]
         print(f"{name:<22}{size}{cells}{head:>8.3f}{middle['angle_all']['median']:>10.2f}{everything:>8.3f}")
-    ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in found["byte_ratios"][early].items())
-    print(f"bytes of threshold targets at the angle of 50 draws, over theirs: {ratios}\n", flush=True)
+    for family, each in found["byte_ratios"][early].items():
+        ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in each.items())
+        print(f"bytes of {family} targets at the angle of 50 independent draws, over theirs: {ratios}")
+    print(flush=True)
 
 
 def show_students(found: dict[str, Any], epochs: int, sequences: int) -> None:
@@ -56,7 +61,7 @@ def show_students(found: dict[str, Any], epochs: int, sequences: int) -> None:
     if FULL.name in found:
         full = found[FULL.name]
         for name, each in found.items():
-            if name.startswith("threshold"):
+            if name.startswith(("threshold", "systematic")):
                 inside = {m: "yes" if within(each[m], full[m]) else "NO" for m in ("loss", "kl")}
                 print(f"{name} within the seeds of full: held-out loss {inside['loss']}, KL {inside['kl']}")
     print(flush=True)

@@ -25,7 +25,7 @@ from cache.targets import SparseTargets, concatenate, empty_targets
 from cache.writer import write_unit
 from student.config import LossSettings
 from student.objectives import Objectives, TargetForm
-from teacher_serving.draws import numbers_per_row, uniforms
+from teacher_serving.draws import points_of
 from teacher_serving.reduction import Reducer
 
 # A unit for the codebook to learn from, and three that only use it.
@@ -61,6 +61,10 @@ def sampled(draws: int) -> Target:
     return Target(f"sampled_{draws}", TargetSpec("sampled", draws=draws))
 
 
+def systematic(draws: int) -> Target:
+    return Target(f"systematic_{draws}", TargetSpec("sampled", draws=draws, systematic=True))
+
+
 def threshold(tau: float) -> Target:
     return Target(f"threshold_{tau:g}", TargetSpec("threshold", threshold=tau))
 
@@ -74,6 +78,7 @@ TARGETS = (
     topk(64, "bucket"),
     sampled(12),
     sampled(50),
+    *(systematic(draws) for draws in (5, 8, 12, 20, 32, 50)),
     *(threshold(tau) for tau in (0.2, 0.1, 0.05, 0.035, 0.025, 0.0175, 0.0125)),
 )
 
@@ -174,7 +179,7 @@ def reduced(
 
 def draws_of(key: str, redraw: int, rows: int, spec: TargetSpec) -> npt.NDArray[np.float64]:
     """The uniform numbers of an example's rows."""
-    return uniforms(f"{int(key, 16) ^ redraw:032x}", 0, rows, numbers_per_row(spec))
+    return points_of(spec, f"{int(key, 16) ^ redraw:032x}", 0, rows)
 
 
 def tokenized(tokens: npt.NDArray[np.uint32], number: int) -> TokenizedExample:

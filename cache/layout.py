@@ -185,5 +185,5 @@ def part_attributes(counts: PartCounts, targets: TargetSpec, codebook: str, prof
         "codebook": codebook,
         "first": FIRST,
         "counts": asdict(counts),
-        "targets": asdict(targets),
+        "targets": targets.to_document(),
     }

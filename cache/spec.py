@@ -20,7 +20,7 @@ class TargetSpec:
     """How a distribution is made sparse. What a mode does not use keeps its default.
 
     mode: "topk", the k largest; "nucleus", the smallest head that holds `mass`, at most k; "threshold", exact at and
-        above the probability `threshold` and sampled below it; "sampled", `draws` draws.
+        above the probability `threshold` and sampled below it; "sampled", `draws` draws, independent or `systematic`.
     k: greatest number of entries of a row (topk, nucleus); 0 where the teacher gave text alone.
     step, tail_step: spacing in nats of stored log-probabilities, near the head and at most (cache/grid.py).
     entropy: the entropy of each whole distribution is stored. temperatures: those whose log-normalisers are.
@@ -34,6 +34,7 @@ class TargetSpec:
     mass: float = 0.0
     threshold: float = 0.0
     draws: int = 0
+    systematic: bool = False
     entropy: bool = False
     temperatures: tuple[float, ...] = ()
 
@@ -42,11 +43,15 @@ class TargetSpec:
             "topk": f"k = {self.k}",
             "nucleus": f"mass {self.mass}, k = {self.k}",
             "threshold": f"probability {self.threshold}",
-            "sampled": f"{self.draws} draws",
+            "sampled": f"{self.draws} {'systematic ' if self.systematic else ''}draws",
         }[self.mode]
         extra = [", entropy"] if self.entropy else []
         extra += [f", log-normalisers at {', '.join(map(str, self.temperatures))}"] if self.temperatures else []
         return f"{self.mode}, {size}, steps of {self.step} to {self.tail_step} nats{''.join(extra)}"
+
+    def to_document(self) -> dict[str, Any]:
+        """Fields for JSON; one that came later is left out at its default, so that older stores stay what they are."""
+        return {name: value for name, value in asdict(self).items() if value or name != "systematic"}
 
     @property
     def has_exact(self) -> bool:
@@ -141,6 +146,7 @@ class StoreSpec:
     def content(self) -> dict[str, Any]:
         """Everything that determines the content of a store; fields at their defaults, which came later, left out."""
         values = asdict(self)
+        values["targets"] = self.targets.to_document()
         return {
             field.name: values[field.name]
             for field in fields(self)

@@ -89,8 +89,7 @@ def require_known_head(model: Any, name: str) -> None:
     inputs = {"input_ids": ids}
     if model.config.is_encoder_decoder:
         inputs |= {"attention_mask": torch.ones_like(ids), "decoder_input_ids": ids.flip(1)}
-    options = {} if hasattr(model, "pooled") else {"use_cache": False}
-    own = model(**inputs, **options).logits.flatten(0, -2).float()
+    own = model(**inputs, use_cache=False).logits.flatten(0, -2).float()
     product = head_of(model)(hidden_states(model, inputs))
     ours = transform_of(model).apply_(product.float())
     difference = float((own - ours).abs().max())

@@ -42,7 +42,8 @@ def build_model(
         model = _from_config(dict(settings.config or {}), vocab_size, tokenizer, seed, classes)
         name = model.config.model_type
     model.eval()
-    require_known_head(model, name)
+    if not classes:  # its head is ours
+        require_known_head(model, name)
     if settings.lora is not None:
         torch.manual_seed(seed)
         model = add_adapters(model, settings.lora, name)

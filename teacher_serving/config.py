@@ -129,6 +129,7 @@ class TargetSettings(Settings):
     mass: float = Field(0.0, ge=0, lt=1, description="probability that a nucleus holds")
     threshold: float = Field(0.0, ge=0, le=0.5, description="probability from which an entry of threshold is exact")
     draws: int = Field(0, ge=0, le=4096, description="draws of sampled")
+    systematic: bool = Field(False, description="draws at even distances: the same bytes, much less noise")
     entropy: bool = Field(False, description="keep the entropy of each whole distribution")
     temperatures: tuple[float, ...] = Field((), description="keep the log-normalisers at these temperatures")
     of: Literal["assistant", "all"] = Field("assistant", description='whose tokens; "all" takes the prompt too')
@@ -143,6 +144,8 @@ class TargetSettings(Settings):
             raise ValueError('"threshold" needs a threshold up to 0.5, such as 0.05, and no other mode has one')
         if (self.mode == "sampled") != (self.draws > 0):
             raise ValueError('"sampled" needs a number of draws, such as 50, and no other mode has one')
+        if self.systematic and self.mode != "sampled":
+            raise ValueError('"systematic" is a way to draw for mode = "sampled"')
         if self.mode in ("threshold", "sampled") and self.k is not None:
             raise ValueError(f'"{self.mode}" has no k: leave it out')
         if any(not 0 < t < 100 or t == 1 for t in self.temperatures):

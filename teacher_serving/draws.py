@@ -9,9 +9,16 @@ from cache.spec import TargetSpec
 PER_COUNTER = 4
 
 
-def numbers_per_row(targets: TargetSpec) -> int:
-    """Uniform numbers that the target of one position takes."""
-    return {"sampled": targets.draws, "threshold": 1}.get(targets.mode, 0)
+def points_of(targets: TargetSpec, key: str, start: int, stop: int) -> npt.NDArray[np.float64]:
+    """Where the draws of positions start:stop fall, as shares of the mass; float64 [stop - start, points] in [0, 1).
+
+    As many points as draws, one for a threshold, none otherwise. Independent draws fall anywhere; systematic ones at
+    even distances from one number a row (Madow 1949): an id of probability p is then drawn floor or ceil of draws * p
+    times, as often as p says on average.
+    """
+    if targets.mode == "sampled" and targets.systematic:
+        return (uniforms(key, start, stop, 1) + np.arange(targets.draws)) / targets.draws
+    return uniforms(key, start, stop, {"sampled": targets.draws, "threshold": 1}.get(targets.mode, 0))
 
 
 def uniforms(key: str, start: int, stop: int, per_row: int) -> npt.NDArray[np.float64]:

@@ -83,7 +83,7 @@ class Reducer:
         """Rows of logits [n, at least vocab_size].
 
         following: int64 [n], the token whose log-probability is wanted too, or -1. uniforms: float64
-        [n, numbers_per_row] in [0, 1). A row without a finite distribution (a NaN, or an infinite logit) has no entries
+        [n, points] in [0, 1). A row without a finite distribution (a NaN, or an infinite logit) has no entries
         and an `own` of NaN.
         """
         logits = logits[:, : self._vocab_size]

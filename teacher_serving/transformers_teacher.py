@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 from cache.errors import InputError
 from cache.spec import SamplingSpec, StoreSpec
 from teacher_serving.config import EngineSettings, TeacherSettings
-from teacher_serving.draws import numbers_per_row, sampling_seed, uniforms
+from teacher_serving.draws import points_of, sampling_seed
 from teacher_serving.reduction import Reducer, Rows, join, select_rows
 from teacher_serving.requests import continued, placed
 from teacher_serving.teacher import Generated, Request, Scored
@@ -63,7 +63,7 @@ class TransformersTeacher:
         if len(wanted) == 0:
             return join([])
         # Drawn by position, so that the same row gets the same numbers whatever else is asked.
-        drawn = uniforms(request.key, int(wanted[0]), int(wanted[-1]) + 1, numbers_per_row(self._targets))
+        drawn = points_of(self._targets, request.key, int(wanted[0]), int(wanted[-1]) + 1)
         following = request.tokens[wanted + 1].astype(np.int64)
         return self._reducer.reduce(self._logits(request), following, drawn[wanted - wanted[0]])
 

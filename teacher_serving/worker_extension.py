@@ -46,13 +46,12 @@ class _Installed:
         from vllm.distributed import get_tensor_model_parallel_rank
 
         from cache.spec import TargetSpec
-        from teacher_serving.draws import numbers_per_row
         from teacher_serving.reduction import Reducer
 
         spec = TargetSpec(**{**targets, "temperatures": tuple(targets["temperatures"])})
         self._runner = runner
         self._reducer = Reducer(spec, vocab_size, threads, memory_mib)
-        self._numbers = numbers_per_row(spec)
+        self._targets = spec
         self._holds_rows = get_tensor_model_parallel_rank() == 0
         self._blocks: list[Rows] = []
         self._requests: list[npt.NDArray[np.int64]] = []
@@ -149,10 +148,10 @@ class _Installed:
         return wanted if wanted and wanted["kind"] == kind else None
 
     def _uniforms(self, wanted: Any, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        from teacher_serving.draws import uniforms
+        from teacher_serving.draws import points_of
 
         first = int(rows[0])
-        return uniforms(wanted["key"], first, int(rows[-1]) + 1, self._numbers)[rows - first]
+        return points_of(self._targets, wanted["key"], first, int(rows[-1]) + 1)[rows - first]
 
     def _to_logits(self, hidden: Any) -> Any:
         logits = self._runner.model.compute_logits(hidden)

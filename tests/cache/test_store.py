@@ -425,3 +425,14 @@ def test_a_store_without_snapshot_says_so(storage: LocalStorage) -> None:
 def test_a_unit_without_records_is_refused(storage: LocalStorage, spec: StoreSpec) -> None:
     with pytest.raises(InputError, match="at least one record"):
         write_unit(storage, spec, [])
+
+
+@pytest.mark.parametrize("systematic", [False, True])
+def test_a_way_to_draw_is_part_of_the_content(spec: StoreSpec, systematic: bool) -> None:
+    """Would catch stores of independent draws that are taken for systematic ones, or no longer for what they were."""
+    drawn = replace(spec, targets=TargetSpec("sampled", draws=20, systematic=systematic))
+    assert StoreSpec.from_document(drawn.to_document(), "spec.json") == drawn
+    assert ("systematic" in drawn.to_document()["spec"]["targets"]) == systematic
+    other = replace(drawn, targets=replace(drawn.targets, systematic=not systematic))
+    with pytest.raises(SpecMismatchError, match="systematic=True"):
+        drawn.require_same(other, "store")

@@ -67,6 +67,7 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
         (CAPTURE, ["targets.k=0"], "targets.k: .*greater than or equal to 1.*given 0"),
         (CAPTURE, ["targets.mode=best"], "targets.mode: .*'topk', 'nucleus', 'threshold' or 'sampled'.*given 'best'"),
         (CAPTURE, ["targets.mode=sampled"], '"sampled" needs a number of draws'),
+        (CAPTURE, ["targets.systematic=true"], '"systematic" is a way to draw'),
         (CAPTURE, ["targets.mode=threshold", "targets.threshold=0.6"], "targets.threshold: .*given 0.6"),
         (CAPTURE, ["targets.mode=threshold", "targets.threshold=0.1", "targets.k=3"], '"threshold" has no k'),
         (CAPTURE, ["targets.temperatures=[1.0]"], "temperatures must be above 0 and other than 1"),

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from cache.spec import TargetSpec
-from teacher_serving.draws import numbers_per_row, uniforms
+from teacher_serving.draws import points_of
 from teacher_serving.reduction import Reducer, Rows
 from teacher_serving.reduction_torch import Reduced, reduce_block
 
@@ -22,7 +22,7 @@ def random_logits(rows: int, vocabulary: int, spread: float = 3.0, seed: int = 0
 
 
 def drawn(targets: TargetSpec, rows: int, key: str = "c" * 32) -> np.ndarray:
-    return uniforms(key, 0, rows, numbers_per_row(targets))
+    return points_of(targets, key, 0, rows)
 
 
 def reduced(

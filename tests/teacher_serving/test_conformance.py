@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cache.spec import SamplingSpec, TargetSpec
-from teacher_serving.draws import numbers_per_row, uniforms
+from teacher_serving.draws import points_of
 from teacher_serving.reduction import Reducer
 from teacher_serving.requests import continued
 from teacher_serving.teacher import Request, Teacher
@@ -20,7 +20,7 @@ SAMPLING = SamplingSpec(samples=1, temperature=1.0, top_p=1.0, max_tokens=12, se
 # What needs the logits themselves, so not the public interface.
 FULL = {
     "threshold": TargetSpec("threshold", threshold=0.05, entropy=True, temperatures=(0.5, 2.0)),
-    "sampled": TargetSpec("sampled", draws=20, entropy=True),
+    "sampled": TargetSpec("sampled", draws=20, systematic=True, entropy=True),
 }
 
 
@@ -99,7 +99,7 @@ def test_draws_entropy_and_normalisers_are_those_of_the_full_logits(
     drawn_otherwise = 0
     for request, scored in zip(requests, teacher.score(requests), strict=True):
         log_p = oracle(request.tokens)[request.rows]
-        drawn = uniforms(request.key, 0, len(request.tokens), numbers_per_row(targets))[request.rows]
+        drawn = points_of(targets, request.key, 0, len(request.tokens))[request.rows]
         nothing = np.full(len(log_p), -1, np.int64)
         truth = Reducer(targets, width).reduce(log_p.float(), nothing, drawn).targets
         rows = scored.targets.rows(int(request.rows[0]), int(request.rows[-1]) + 1)

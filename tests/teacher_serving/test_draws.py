@@ -129,3 +129,18 @@ def test_both_reductions_draw_alike(targets: TargetSpec) -> None:
         i for i in range(200) if set(one.rows(i, i + 1).ids.tolist()) != set(other.rows(i, i + 1).ids.tolist())
     ]
     assert len(differing) <= 2
+
+
+@EACH_WAY
+def test_systematic_draws_are_unbiased_and_all_but_exact(way: str) -> None:
+    """Each id is drawn floor or ceil of draws * p times, and on average as often as p says; others vary more."""
+    targets = TargetSpec("sampled", draws=20, systematic=True)
+    truth, found, _ = estimates(way, targets)
+    times = found * targets.draws
+    assert np.abs(times - np.rint(times)).max() < 1e-4
+    assert (np.abs(times - truth * targets.draws) < 1 + 1e-3).all()
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+    noise = np.sqrt(np.maximum(found.var(axis=0), 1e-12) / len(found))
+    assert (np.abs(found.mean(axis=0) - truth) < 5 * noise + 1e-4).all()
+    _, independent, _ = estimates(way, TargetSpec("sampled", draws=20))
+    assert found.var(axis=0).sum() < 0.7 * independent.var(axis=0).sum()
