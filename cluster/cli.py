@@ -147,7 +147,8 @@ def _train(arguments: argparse.Namespace) -> None:
         result = run_training(job, arguments.address)
         print(
             f"train: {result['steps']:,} steps, {result['parameters']:,} parameters, {result['seconds']:.0f} s, "
-            f"{result['tokens_per_s']:,.0f} tokens/s; model in {job.output / 'model'}"
+            f"{result['tokens_per_s']:,.0f} tokens/s, {result['data_wait_share']:.1%} of the time waiting for data; "
+            f"model in {job.output / 'model'}"
         )
 
 

@@ -105,11 +105,6 @@ def _unmergeable(model: PreTrainedModel, module: nn.Module) -> str:
     return ""
 
 
-def has_adapters(model: nn.Module) -> bool:
-    """Whether low-rank adapters were put into the model."""
-    return any("lora_" in name for name, _ in model.named_parameters())
-
-
 def _pretrained(path: str, vocab_size: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     model = _load(path)
     width = logits_width(model)

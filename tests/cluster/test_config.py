@@ -100,3 +100,35 @@ def test_batch_sizes_must_divide(tmp_path: Path) -> None:
 def test_hard_labels_are_all_that_a_file_can_teach(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no teacher"):
         load_job(JOBS / "teacher.toml", ["loss={objective='forward_kl'}"], TrainSettings, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mixture", "teachers"])
+def test_stores_of_a_list_start_at_the_root(tmp_path: Path, name: str) -> None:
+    """Would catch workers elsewhere that look for a store below their own folder."""
+    stores = "[{store='a', weight=2.0}, {store='s3://bucket/b'}]"
+    job = load_job(JOBS / "student.toml", [f"data={{{name}={stores}}}"], TrainSettings, tmp_path)
+    assert [item.store for item in job.data.stores] == [str(tmp_path / "a"), "s3://bucket/b"]
+    assert [item.weight for item in job.data.stores] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["loss.objective=kl"], "'forward_kl', 'reverse_kl'"),
+        (["loss.tail=renormalise", "loss.objective=jsd"], "infinite or undefined"),
+        (["loss.beta=0.3"], "beta belongs to jsd"),
+        (["loss.objective=hard_label", "loss.temperature=2.0"], "neither a temperature nor a tail"),
+        (["loss.terms=[{objective='jsd'}]", "loss.temperature=2.0"], "the whole mix; leave out .*temperature"),
+        (["loss.segments={response=0.0, rationale=0.0, label=0.0}"], "at least one segment"),
+        (["data.mixture=[{store='a'}]"], "exactly one of 'store', 'mixture', 'teachers' and 'examples'"),
+        (["data={teachers=[{store='a'}]}"], "averages several stores"),
+        (["data.align=cross_tokenizer"], "needs the student's tokenizer"),
+        (["run.offload=all"], "offload = 'all' needs zero_stage 3"),
+        (["model.lora={rank=4}"], "'lora' adapts pretrained weights"),
+        (["heldout={every=5}"], "exactly one of 'store' and 'examples'"),
+        (["classes={labels=['a', 'b']}", "data.pack_to=64"], r"\[classes\] reads one 'store' or 'examples'"),
+    ],
+)
+def test_impossible_trainings_are_explained(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_job(JOBS / "student.toml", overrides, TrainSettings, tmp_path)
