@@ -38,3 +38,21 @@ def test_the_capture_table_is_the_result_files(k: int, vocab: int) -> None:
     ratios = ("ratio_to_floor", "ratio_to_prefill_gemm", "ratio_to_stock_dict", "ratio_to_tuned_flat")
     assert cells[3:7] == [f"{result[name]:.2f}" for name in ratios]
     assert cells[7:] == [f"{result['writing_cost']:+.1%}", f"{result['generation_ratio']:.2f}"]
+
+
+@pytest.mark.parametrize("loss", ["forward_kl", "jsd", "threshold forward_kl", "dense hard_label"])
+def test_the_training_table_is_the_result_files(loss: str) -> None:
+    readme = (ROOT / "README.md").read_text().partition("### What distillation costs")[2]
+    line = next(line for line in readme.splitlines() if line.startswith(f"| {loss} |"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
+    for vocab, (time, memory) in zip((32_000, 151_936), (cells[:2], cells[2:]), strict=True):
+        found = json.loads((ROOT / f"benchmarks/results/train_v{vocab}.json").read_text())["losses"][loss]
+        assert time.startswith(f"{found['ratio_to_ce']['median']:.3f} ")
+        assert memory == f"{found['peak_ratio_to_ce']:.2f}"
+
+
+def test_the_reuse_table_is_the_result_file() -> None:
+    result = json.loads((ROOT / "benchmarks/results/reuse.json").read_text())
+    line = "| n online runs ÷ (one capture + n students) | "
+    line += " | ".join(f"{result[f'speedup_{n}']:.2f}" for n in (1, 4, 8))
+    assert line in (ROOT / "README.md").read_text()
