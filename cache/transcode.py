@@ -77,7 +77,7 @@ def on_grid(targets: SparseTargets, spec: TargetSpec) -> SparseTargets:
     normalised, which decoding does. Rows that no shift brings to the grid stay as they are.
     """
     filled = targets.exact_counts > 0
-    if not filled.any():
+    if not filled.any() or spec.mode == "threshold":  # there levels are counted from the row's first, shifted or not
         return targets
     grid = spec.grid.astype(np.float64)
     values = targets.logprobs.astype(np.float64)

@@ -14,14 +14,14 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def loss_curves(curves: Mapping[str, Curve]) -> str:
-    """Hard-label loss of each run over its tokens, as a running mean of 20 steps."""
+    """What each run minimises over its tokens, as a running mean of 20 steps."""
 
     def plot(axes: Axes) -> None:
         for name, (tokens, losses) in curves.items():
             width = min(20, len(losses))
             smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
             axes.plot(np.asarray(tokens[width - 1 :]) / 1e3, smooth, label=name)
-        axes.set(xlabel="thousand tokens learned from", ylabel="-log q(next token), nats", yscale="log")
+        axes.set(xlabel="thousand tokens learned from", ylabel="its objective, nats", yscale="log")
         axes.legend(frameon=False)
 
     return _draw(plot)

@@ -114,7 +114,10 @@ def _page(
         f"capture {name}".replace("capture capture", "capture"): c["tokens_per_s"] for name, c in captures.items()
     }
     charts = [
-        ("Loss while training", figures.loss_curves({n: _curve(p) for n, p in settings.trainings.items()})),
+        (
+            "What each run minimises, while training",
+            figures.loss_curves({n: _curve(p) for n, p in settings.trainings.items()}),
+        ),
         ("The teacher's entropy", figures.entropy_histogram(np.concatenate([_entropies(t) for t in targets]))),
         ("Mass left out by top-k", figures.retained_mass(_mass_by_k(targets, store.spec.targets.most_entries))),
         ("Bytes per token, by array", figures.bars(_bytes_by_array(store), "bytes per token with a target")),
@@ -142,7 +145,7 @@ def _page(
 
 def _curve(output: Path) -> figures.Curve:
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [line["tokens"] for line in lines], [line["hard_label"] for line in lines]
+    return [line["tokens"] for line in lines], [line["objective"] for line in lines]
 
 
 def _entropies(targets: SparseTargets) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -42,8 +42,10 @@ def require_wandb() -> Any:
     """The library. Raises InputError with the command that installs it."""
     try:
         return importlib.import_module("wandb")
-    except ImportError:
-        raise InputError("tracking.wandb: Weights & Biases is not installed; run `pip install wandb`") from None
+    except ImportError as error:
+        raise InputError(
+            f"tracking.wandb: Weights & Biases is not installed; run `pip install wandb` ({error})"
+        ) from None
 
 
 def _start_wandb(settings: TrainSettings) -> Any:

@@ -56,3 +56,12 @@ def test_the_reuse_table_is_the_result_file() -> None:
     line = "| n online runs ÷ (one capture + n students) | "
     line += " | ".join(f"{result[f'speedup_{n}']:.2f}" for n in (1, 4, 8))
     assert line in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["sharp", "flat"])
+def test_the_ratios_of_bytes_are_those_of_the_result_files(kind: str) -> None:
+    file = ROOT / f"benchmarks/results/fidelity_{kind}.json"
+    result = json.loads(file.read_text())
+    told = f"{kind} teacher: threshold {result[f'threshold_bytes_ratio_{kind}']:.2f}, "
+    told += f"systematic {result[f'systematic_bytes_ratio_{kind}']:.2f}"
+    assert told in (ROOT / "README.md").read_text()
