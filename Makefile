@@ -21,7 +21,7 @@ demo: setup
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" sh cluster/jobs/demo/demo.sh $(if $(TEACHER),--teacher "$(TEACHER)")
 
 test: setup
-	@echo "tests: about 13 minutes on 2 cores; the slowest start real vLLM engines and DeepSpeed ranks"
+	@echo "tests: about 15 minutes on 2 cores; the slowest start real vLLM engines and DeepSpeed ranks"
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 check: setup
