@@ -28,18 +28,19 @@ check: setup
 	@$(RUN) -m ruff format --check $(SOURCES)
 	@$(RUN) -m ruff check $(SOURCES)
 	@$(RUN) -m mypy $(PACKAGES)
+	@.venv/bin/lint-imports --no-cache > .venv/floors.txt || { cat .venv/floors.txt; exit 1; }
 
 format: setup
 	@$(RUN) -m ruff format $(SOURCES)
 	@$(RUN) -m ruff check --fix $(SOURCES)
 
-# Needs uv, and an index (or UV_FIND_LINKS) that has PyTorch's CPU build.
+# Needs uv. The CPU lock also needs an index, or UV_FIND_LINKS, that has PyTorch's CPU build; the CUDA lock must not see it.
 UV_COMPILE = uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate -q \
 	--python-platform x86_64-manylinux_2_28
 lock:
+	@$(UV_COMPILE) --extra cpu --override environment/cpu-overrides.txt -o environment/cpu.tmp
+	@env -u UV_FIND_LINKS -u UV_EXTRA_INDEX_URL $(UV_COMPILE) --extra gpu -o environment/gpu.tmp
 	@for device in cpu gpu; do \
-		overrides=""; [ $$device = cpu ] && overrides="--override environment/cpu-overrides.txt"; \
-		$(UV_COMPILE) --extra $$device $$overrides -o environment/$$device.tmp && \
 		{ echo "# Pinned $$device environment for Python 3.11, installed with --no-deps. Made by 'make lock'."; \
 		  cat environment/$$device.tmp; } > environment/$$device.lock; \
 		rm -f environment/$$device.tmp; \

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import finish, spread
-from benchmarks.random_teacher import random_teacher
-from cache.spec import SamplingSpec, StoreSpec, TargetSpec
-from teacher_serving.config import EngineSettings, TeacherSettings
+from benchmarks.common.harness import finish, spread
+from benchmarks.common.random_teacher import random_teacher
+from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
+from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.vllm.process import ALLOCATOR, engine_environment
 from teacher_serving.teacher import Request
-from teacher_serving.vllm_process import ALLOCATOR, engine_environment
 
 WRITTEN = 32
 # Of mallopt(3).
@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace, model: str, engine: EngineSettings, fol
     import torch
     from transformers import AutoConfig
 
-    from teacher_serving.vllm_teacher import VllmTeacher
+    from teacher_serving.engines.vllm.teacher import VllmTeacher
 
     torch.set_num_threads(options.threads)
     vocab = int(AutoConfig.from_pretrained(model).get_text_config().vocab_size)
@@ -217,12 +217,12 @@ def measure_writing(
     """Units asked about one after the other, with and without a second thread that encodes and writes them."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from cache.codebooks import read_codebook
-    from cache.commits import create_store
-    from cache.example import Example, Segment, TokenizedExample
-    from cache.record import Record
-    from cache.storage import LocalStorage
-    from cache.writer import write_unit
+    from cache.examples.example import Example, Segment, TokenizedExample
+    from cache.rows.record import Record
+    from cache.storage.local import LocalStorage
+    from cache.store.codebook_claim import read_codebook
+    from cache.store.commits import create_store
+    from cache.store.unit_writer import write_unit
 
     storage = LocalStorage(folder / "store")
     create_store(storage, spec)
@@ -265,7 +265,7 @@ def measure_generation(teacher: Any, vocab: int, sampling: SamplingSpec, count: 
     """Tokens a second that the engine writes with rows and without, the same tokens."""
     from vllm import SamplingParams
 
-    from teacher_serving.draws import sampling_seed
+    from teacher_serving.reduction.draws import sampling_seed
 
     rng = np.random.default_rng(1)
     prompts = [Request(f"{i + 1:032x}", rng.integers(0, vocab, 32).astype(np.uint32)) for i in range(count)]

@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import finish, spread
-from cache.reader import LogitStore
-from cluster.config import EvaluateSettings, load_job
-from cluster.progress import counter
-from cluster.train_job import run_training
-from student.config import TrainSettings
-from student.evaluate import evaluate_model
+from benchmarks.common.harness import finish, spread
+from cache.store.logit_store import LogitStore
+from cluster.evaluation.settings import EvaluateSettings
+from cluster.job.files import load_job
+from cluster.job.progress_bars import counter
+from cluster.training.driver import run_training
+from student.evaluation.language_model import evaluate_model
+from student.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 JOBS = ROOT / "cluster" / "jobs" / "demo"

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import finish, spread
-from cluster.train_job import RANK_ON_CPU
-from teacher_serving.config import EngineSettings, TeacherSettings
-from teacher_serving.vllm_process import engine_environment
+from benchmarks.common.harness import finish, spread
+from cluster.training.driver import RANK_ON_CPU
+from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.vllm.process import engine_environment
 
 STUDENTS = (1, 4, 8)
 
@@ -62,7 +62,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     import torch
 
-    from benchmarks.students import random_student
+    from benchmarks.common.random_student import random_student
 
     torch.set_num_threads(options.threads)
     rng = np.random.default_rng(0)
@@ -108,15 +108,15 @@ def save_teacher(teacher: Any, folder: Path, vocab: int) -> None:
 
 def capture(folder: Path, sequences: Any, options: argparse.Namespace) -> dict[str, float]:
     """Seconds to start vLLM, to score every sequence with it, and to write the store."""
-    from cache.commits import create_store
-    from cache.example import Example, Segment, TokenizedExample
-    from cache.record import Record
-    from cache.snapshots import take_snapshot
-    from cache.spec import StoreSpec, TargetSpec
-    from cache.storage import LocalStorage
-    from cache.writer import write_unit
+    from cache.examples.example import Example, Segment, TokenizedExample
+    from cache.rows.record import Record
+    from cache.rows.spec import StoreSpec, TargetSpec
+    from cache.storage.local import LocalStorage
+    from cache.store.commits import create_store
+    from cache.store.snapshots import take_snapshot
+    from cache.store.unit_writer import write_unit
+    from teacher_serving.engines.vllm.teacher import VllmTeacher
     from teacher_serving.teacher import Request
-    from teacher_serving.vllm_teacher import VllmTeacher
 
     model = str(folder / "teacher")
     spec = StoreSpec(model, "", "", "", options.vocab, options.vocab, "float32", TargetSpec("topk", options.k), None)
@@ -153,10 +153,10 @@ def training(
     """Seconds of each slice of each kind of training, after one step that warms up."""
     import torch
 
-    from benchmarks.students import Course, random_student, update
-    from cache.reader import LogitStore
-    from student.config import LossSettings
-    from student.loss_model import LossModel
+    from benchmarks.common.random_student import Course, random_student, update
+    from cache.store.logit_store import LogitStore
+    from student.losses.settings import LossSettings
+    from student.models.loss_model import LossModel
 
     store = LogitStore.open(str(folder / "store"))
     steps = options.examples // options.batch
@@ -204,8 +204,8 @@ def hard_label_step(model: Any, optimizer: Any, tokens: Any) -> None:
     """With the same fused head."""
     import torch
 
-    from student.fused import LogitTransform, fused_loss
-    from student.losses import Term
+    from student.losses.fused_loss import LogitTransform, fused_loss
+    from student.losses.row_losses import Term
 
     hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
     labels = tokens[:, 1:].reshape(-1, 1)

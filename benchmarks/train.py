@@ -21,10 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import finish, spread
+from benchmarks.common.harness import finish, spread
 
 # As `logitbank train` starts its ranks.
-from cluster.train_job import RANK_ON_CPU
+from cluster.training.driver import RANK_ON_CPU
 
 LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "hard_label": ("text", {"objective": "hard_label"}),
@@ -74,7 +74,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def write_stores(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks.students import simulated_store
+    from benchmarks.common.random_student import simulated_store
 
     count = options.batch * (options.repeats + 2)
     return {
@@ -85,9 +85,9 @@ def write_stores(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def steps_of(name: str, model: Any, optimizer: Any, stores: dict[str, Any], options: argparse.Namespace) -> Any:
     """Endless steps of one loss: a generator that yields seconds waited so far. None where it cannot run."""
-    from benchmarks.students import Course, update
-    from student.config import LossSettings
-    from student.loss_model import LossModel
+    from benchmarks.common.random_student import Course, update
+    from student.losses.settings import LossSettings
+    from student.models.loss_model import LossModel
 
     kind, fields = LOSSES.get(name) or LOSSES[name.removeprefix("dense ").removeprefix("liger ")]
     course = Course.over(stores[kind], LossSettings.model_validate(fields), options.batch)
@@ -154,7 +154,7 @@ def liger_step(model: Any, optimizer: Any) -> Callable[[Any], None] | None:
 def measure(options: argparse.Namespace, stores: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from benchmarks.students import random_student
+    from benchmarks.common.random_student import random_student
 
     torch.set_num_threads(options.threads)
     model = random_student(options.vocab, options.hidden)
@@ -209,8 +209,8 @@ def peak(name: str, options: argparse.Namespace, folder: str) -> float:
 def memory_of(options: argparse.Namespace) -> dict[str, float]:
     import torch
 
-    from benchmarks.students import random_student
-    from cache.reader import LogitStore
+    from benchmarks.common.random_student import random_student
+    from cache.store.logit_store import LogitStore
 
     torch.set_num_threads(options.threads)
     stores = {path.name: LogitStore.open(str(path)) for path in options.stores.iterdir()}

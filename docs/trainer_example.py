@@ -4,10 +4,10 @@ import sys
 
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
-from student.config import LossSettings
-from student.dataset import StoreDataset
-from student.hf_trainer import DistillationCollator, fused_student, objectives_for
-from student.tokenizer import load_tokenizer
+from student.data.torch_dataset import StoreDataset
+from student.losses.settings import LossSettings
+from student.tokenizers.bpe import load_tokenizer
+from student.training.hf_trainer import DistillationCollator, fused_student, objectives_for
 
 
 def main(store: str, heldout: str, output: str, steps: int = 200, **arguments: object) -> tuple[Trainer, float]:

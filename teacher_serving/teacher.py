@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from cache.spec import SamplingSpec
-from cache.targets import SparseTargets
+from cache.rows.sparse_targets import SparseTargets
+from cache.rows.spec import SamplingSpec
 
 
 @dataclass(frozen=True, slots=True)

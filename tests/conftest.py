@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.commits import create_store
-from cache.example import Example, Segment, TokenizedExample
-from cache.record import Record
-from cache.spec import StoreSpec, TargetSpec
-from cache.storage import LocalStorage
-from cache.targets import SparseTargets, concatenate, empty_targets
-from teacher_serving.config import EngineSettings
-from teacher_serving.vllm_teacher import engine_environment
+from cache.examples.example import Example, Segment, TokenizedExample
+from cache.rows.record import Record
+from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
+from cache.rows.spec import StoreSpec, TargetSpec
+from cache.storage.local import LocalStorage
+from cache.store.commits import create_store
+from teacher_serving.engines.settings import EngineSettings
+from teacher_serving.engines.vllm.teacher import engine_environment
 
 VOCAB = 500
 SMALL_MOLECULES = [
@@ -95,7 +95,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from student.tokenizer import learn_tokenizer, save_tokenizer
+    from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 
     words = [
         "one",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.show import number
+from cluster.report.tables import number
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,14 +18,6 @@ def test_the_demo_table_is_the_result_file(model: str) -> None:
     for metric in ("heldout_loss", "kl_to_teacher", "top1_agreement", "validity", "hit_ratio_all"):
         line = next(line for line in readme.splitlines() if line.startswith(f"{metric} "))
         assert line.split()[column] == number(results[f"{model}_{metric}"])
-
-
-def test_the_file_tree_names_what_is_there() -> None:
-    readme = (ROOT / "README.md").read_text()
-    named = readme.partition("## Files")[2].partition("## Develop")[0]
-    for package in ("cache", "teacher_serving", "student", "cluster"):
-        for path in (ROOT / package).glob("*.py"):
-            assert path.name == "__init__.py" or path.name in named, f"{path} is not in the README's file tree"
 
 
 @pytest.mark.parametrize(("k", "vocab"), [(64, 32_000), (64, 151_936), (128, 32_000), (128, 151_936)])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cache.reader import LogitStore
-from student.evaluate import teacher_loss
+from cache.store.logit_store import LogitStore
+from student.evaluation.language_model import teacher_loss
 from tests.conftest import SMALL_MOLECULES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ RUN = ["run.steps=6", "run.batch_size=8", "run.micro_batch_size=4", "run.checkpo
 
 def command(root: Path, *arguments: str, overrides: list[str] | None = None) -> list[str]:
     sets = [part for override in overrides or [] for part in ("--set", override)]
-    return [sys.executable, "-m", "cluster.cli", "--root", str(root), *arguments, *sets]
+    return [sys.executable, "-m", "cluster.commands.main", "--root", str(root), *arguments, *sets]
 
 
 def logitbank(root: Path, *arguments: str, overrides: list[str] | None = None) -> str:

@@ -22,7 +22,7 @@ step() {
     printf '\n== %s\n' "$1"
     shift
     printf '   logitbank %s\n' "$*"
-    python -m cluster.cli "$@"
+    python -m cluster.commands.main "$@"
 }
 
 step "1/8 examples: pairs of real molecules whose properties differ as asked" examples $jobs/examples.toml

@@ -1,0 +1,243 @@
+"""How small is a store, how fast is it written and read, and what do others take for the same rows?
+
+The limit of reading is a raw memory map of the same rows (ids and half-precision log-probabilities), copied out; the
+limit of size is the zero-order entropy of ids plus the entropy of a gap given its rank. Documents are read one by one
+in random order, and in windows: runs of neighbours, shuffled inside. Seconds are CPU seconds of one process, median of
+--repeats; files are in the page cache.
+
+    python -m benchmarks.store --k 64 --vocab 151936 --tokens 500000
+    python -m benchmarks.store --npz rows.npz --peers zarr_python,parquet
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common.harness import finish, spread
+from benchmarks.common.rows import Rows, entropy_bytes, rows_from_npz, simulated_rows
+from benchmarks.store.peer import Peer
+from benchmarks.store.peers import PEERS, open_peer
+from benchmarks.store.records import UNIT_TOKENS, WINDOW, as_records, unlearned_bytes
+from cache.errors import InputError, LogitbankError
+from cache.parts.layout import PROFILES
+from cache.rows.codebook import Codebook
+from cache.rows.spec import StoreSpec, TargetSpec
+from cache.storage.local import LocalStorage
+from cache.store.codebook_claim import read_codebook
+from cache.store.commits import create_store
+from cache.store.logit_store import LogitStore
+from cache.store.snapshots import take_snapshot
+from cache.store.unit_writer import write_unit
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One store or peer. Rates in tokens a CPU second; bytes a token, of all files."""
+
+    bytes_per_token: float | None
+    write: float | None
+    random: dict[str, float]
+    windowed: dict[str, float]
+    kl: float | None = None
+    max_abs_error: float | None = None
+
+
+def main() -> None:
+    options = parse(sys.argv[1:])
+    try:
+        rows = (
+            rows_from_npz(options.npz, options.k, options.vocab)
+            if options.npz
+            else simulated_rows(options.tokens, options.k or 64, options.vocab or 151936)
+        )
+        run(rows, options)
+    except LogitbankError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--k", type=int, help="entries of a row (default 64, or all that a file has)")
+    parser.add_argument("--vocab", type=int, help="vocabulary (default 151936, or what a file shows)")
+    parser.add_argument("--tokens", type=int, default=500_000, help="simulated rows (default: %(default)s)")
+    parser.add_argument("--npz", type=Path, help="rows of a teacher: ids [N, K], logprobs [N, K], optional doc_offsets")
+    parser.add_argument("--step", type=float, default=TargetSpec().step)
+    parser.add_argument("--tail-step", type=float, default=TargetSpec().tail_step)
+    parser.add_argument("--profile", choices=PROFILES, default="compact", help="default: %(default)s")
+    parser.add_argument("--peers", help=f"of {', '.join(PEERS)} (default: those that are installed)")
+    parser.add_argument("--mds-python", help="Python of an environment that has mosaicml-streaming")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--save", metavar="NAME", help="keep the result as benchmarks/results/NAME.json")
+    options = parser.parse_args(arguments)
+    for name in ("k", "vocab", "tokens", "repeats"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    return options
+
+
+def run(rows: Rows, options: argparse.Namespace) -> None:
+    n, k = rows.ids.shape
+    targets = TargetSpec("topk", k, options.step, options.tail_step)
+    id_entropy, gap_entropy = entropy_bytes(rows, targets)
+    documents = len(rows.offsets) - 1
+    print(f"{n:,} rows of {k} in {documents:,} documents, vocabulary {rows.vocab:,}")
+    print(f"zero-order entropy {id_entropy + gap_entropy:.1f} B/token: ids {id_entropy:.1f}, gaps {gap_entropy:.1f}\n")
+    print(f"{'':<16}{'B/token':>9}{'write':>12}{'random':>12}{'windowed':>12}{'KL':>10}{'error':>8}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="logitbank-") as folder:
+        store, ours = measure_store(rows, targets, Path(folder) / "store", options)
+        show("logitbank", ours)
+        measured = {"logitbank": ours}
+        for name in chosen_peers(options):
+            try:
+                with open_peer(name, Path(folder) / name, rows, store, options) as peer:
+                    measured[name] = measure_peer(peer, rows, options.repeats)
+            except ImportError as error:
+                print(f"{name:<16}not run: {error}", flush=True)
+                continue
+            show(name, measured[name])
+        sizes = {name: size / n for name, size in store.bytes_by_array().items()}
+        codebook = codebook_bytes(store)
+    print("\nB/token by array: " + ", ".join(f"{name} {size:.2f}" for name, size in sizes.items() if size > 0.05))
+    results = {
+        "k": k,
+        "vocab": rows.vocab,
+        "tokens": n,
+        "documents": documents,
+        "profile": options.profile,
+        "bytes_per_token": ours.bytes_per_token,
+        "entropy_bytes_per_token": id_entropy + gap_entropy,
+        "id_entropy_bytes_per_token": id_entropy,
+        "codebook_bytes": codebook,
+        "max_abs_error": ours.max_abs_error,
+        "kl": ours.kl,
+        "write_tokens_per_cpu_s": ours.write,
+        "random_tokens_per_cpu_s": ours.random["median"],
+        "windowed_tokens_per_cpu_s": ours.windowed["median"],
+        "bytes_by_array": sizes,
+        "measured": {name: asdict(each) for name, each in measured.items()},
+    }
+    for name, each in measured.items():
+        if name != "logitbank":
+            results[f"{name}_bytes_per_token"] = each.bytes_per_token
+            results[f"{name}_random_tokens_per_cpu_s"] = each.random["median"]
+            results[f"{name}_windowed_tokens_per_cpu_s"] = each.windowed["median"]
+    finish("store", results, bool(options.save), options.save)
+
+
+def measure_store(
+    rows: Rows, targets: TargetSpec, folder: Path, options: argparse.Namespace
+) -> tuple[LogitStore, Measured]:
+    """Write the rows as a store, and read it."""
+    storage = LocalStorage(folder)
+    spec = StoreSpec("benchmark", "none", "none", "none", rows.vocab, rows.vocab, "float32", targets, None)
+    create_store(storage, spec)
+    records = as_records(rows)
+    write_unit(LocalStorage(folder.with_name("warm")), spec, records[:1], options.profile)  # compiles the kernels
+    unit_tokens = min(UNIT_TOKENS, -(-len(rows.ids) // 4))
+    codebook: Codebook | None = None
+    written: list[tuple[int, float]] = []  # tokens and seconds of each unit
+    begin = size = 0
+    for end, record in enumerate(records, start=1):
+        size += len(record.targets)
+        if size >= unit_tokens or end == len(records):
+            codebook = codebook or stored_codebook(storage, spec, options)
+            started = time.process_time()
+            write_unit(storage, spec, records[begin:end], options.profile, codebook)
+            written.append((size, time.process_time() - started))
+            begin, size = end, 0
+    later = written[1:] or written
+    take_snapshot(storage)
+    store = LogitStore.open(str(folder), expect=spec)
+    info = store.info()
+    place = {store.key(i): i for i in range(len(store))}
+    order = np.array([place[record.key] for record in records])  # of documents, in the store
+    random_rates, windowed_rates = read_rates(
+        lambda documents: store.windows([(int(order[d]), 0, None) for d in documents]), rows, options.repeats
+    )
+    ours = Measured(
+        unlearned_bytes(store, records),
+        sum(tokens for tokens, _ in later) / sum(seconds for _, seconds in later),
+        random_rates,
+        windowed_rates,
+        info.kl,
+        info.max_abs_error,
+    )
+    return store, ours
+
+
+def stored_codebook(storage: LocalStorage, spec: StoreSpec, options: argparse.Namespace) -> Codebook | None:
+    """The codebook that a writer of many units holds; None before the first."""
+    return read_codebook(storage, spec.vocab_size) if options.profile == "compact" else None
+
+
+def measure_peer(peer: Peer, rows: Rows, repeats: int) -> Measured:
+    """Size and rates of a peer that has written its file already."""
+    if peer.rates is not None:
+        random_rates, windowed_rates = (spread(rates) for rates in peer.rates)
+    else:
+        random_rates, windowed_rates = read_rates(peer.read, rows, repeats, peer.share)
+    size = peer.size / len(rows.ids) if peer.size is not None else None
+    write = len(rows.ids) / peer.write_seconds if peer.write_seconds is not None else None
+    return Measured(size, write, random_rates, windowed_rates, *peer.accuracy())
+
+
+def read_rates(
+    read: Callable[[list[int]], Any], rows: Rows, repeats: int, share: float = 1.0
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Tokens a CPU second of reading documents one by one in random order, and window by window.
+
+    share: part of the documents that is read, for readers too slow to read them all.
+    """
+    rng = np.random.default_rng(1)
+    lengths = np.diff(rows.offsets)
+    documents = len(lengths)
+    random_rates, windowed_rates = [], []
+    for _ in range(repeats + 1):
+        order = rng.permutation(documents)[: max(1, int(documents * share))].tolist()
+        started = time.process_time()
+        for document in order:
+            read([document])
+        random_rates.append(lengths[order].sum() / (time.process_time() - started))
+        starts = rng.permutation(range(0, documents, WINDOW))
+        windows = [rng.permutation(range(s, min(s + WINDOW, documents))).tolist() for s in starts]
+        windows = windows[: max(1, int(len(windows) * share))]
+        started = time.process_time()
+        for window in windows:
+            read(window)
+        windowed_rates.append(sum(lengths[w].sum() for w in windows) / (time.process_time() - started))
+    return spread(random_rates[1:]), spread(windowed_rates[1:])  # the first round warms up
+
+
+def chosen_peers(options: argparse.Namespace) -> list[str]:
+    if options.peers is None:
+        return list(PEERS)
+    names = [name for name in options.peers.split(",") if name]
+    if unknown := sorted(set(names) - set(PEERS)):
+        raise InputError(f"--peers: unknown peer {unknown[0]!r}; choose from {', '.join(PEERS)}")
+    return names
+
+
+def codebook_bytes(store: LogitStore) -> int:
+    """Bytes of the store's codebook on disk: once a store, whatever its size."""
+    return sum(store.storage.size(name) or 0 for name in store.storage.walk("codebooks"))
+
+
+def show(name: str, each: Measured) -> None:
+    def cell(value: float | None, form: str, width: int) -> str:
+        return f"{format(value, form) if value is not None else '':>{width}}"
+
+    rates = (each.write, each.random["median"], each.windowed["median"])
+    line = cell(each.bytes_per_token, ".1f", 9) + "".join(cell(rate, ",.0f", 12) for rate in rates)
+    print(f"{name:<16}{line}{cell(each.kl, '.1e', 10)}{cell(each.max_abs_error, '.3f', 8)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

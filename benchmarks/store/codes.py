@@ -1,0 +1,58 @@
+"""Which codebook makes the ids of a teacher's rows smallest? Bytes a token on rows that none of them was learned from.
+
+plain: ids as they are. frequency: ranks by how often an id is an entry. prior: place in the list that the teacher
+predicts after the row's token alone. token, first: place in a list learned from other rows, by the row's token or by
+its first entry. The first has no tokens to know, and no engine to ask.
+
+    python -m benchmarks.store.codes rows.npz
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common.harness import finish
+from benchmarks.common.rows import entropy_bytes, rows_from_npz
+from cache.rows.codebook import Codebook, plain_codebook
+from cache.rows.spec import TargetSpec
+from cache.store.codebook_learning import code_bytes, frequency_codebook, list_codebook
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "npz", type=Path, nargs="+", help="rows with tokens and prior, of benchmarks.store.teacher_rows"
+    )
+    parser.add_argument("--k", type=int, default=64)
+    parser.add_argument("--save", action="store_true", help="keep the result in benchmarks/results/")
+    options = parser.parse_args()
+    names = ("plain", "frequency", "prior", "token", "first")
+    print(f"{'':<12}{'vocab':>8}{'entropy':>9}" + "".join(f"{name:>11}" for name in names))
+    results = {}
+    for path in options.npz:
+        rows = rows_from_npz(path, options.k, None)
+        spec = TargetSpec("topk", options.k)
+        cut = len(rows.ids) * 3 // 5
+        seen, unseen = rows.targets(0, cut), rows.targets(cut, len(rows.ids))
+        before, after = rows.tokens[:cut], rows.tokens[cut:]
+        order = frequency_codebook(seen, rows.vocab).order
+        codebooks = {
+            "plain": plain_codebook(rows.vocab),
+            "frequency": frequency_codebook(seen, rows.vocab),
+            "token": list_codebook(seen, before, rows.vocab, by_token=True),
+            "first": list_codebook(seen, before, rows.vocab, by_token=False),
+        }
+        if rows.table is not None:
+            table = rows.table.astype(order.dtype)
+            codebooks["prior"] = Codebook(order, table, np.arange(rows.vocab, dtype=np.uint32), by_token=True)
+        sizes = {name: code_bytes(unseen, after, spec, book) / len(after) for name, book in codebooks.items()}
+        entropy = entropy_bytes(rows, spec)[0]
+        results[path.stem] = {"vocab": rows.vocab, "rows": len(after), "id_entropy_bytes_per_token": entropy, **sizes}
+        cells = "".join(f"{sizes[name]:>11.1f}" if name in sizes else f"{'':>11}" for name in names)
+        print(f"{path.stem:<12}{rows.vocab:>8,}{entropy:>9.1f}{cells}")
+    finish("store_codes", {"k": options.k, "teachers": results}, options.save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Other readers of Zarr beside ours: the same files through zarr-python, the portable profile through tensorstore."""
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.common.rows import Rows
+from benchmarks.store.peer import Rates, imported
+from cache.parts import layout
+from cache.rows.codebook import Codebook
+from cache.rows.codec import Packed, decode_rows
+from cache.rows.kernels import FIRST
+from cache.rows.record import Record
+from cache.rows.sparse_targets import SparseTargets
+from cache.storage.local import LocalStorage
+from cache.store.codebook_claim import open_codebook
+from cache.store.commits import create_store
+from cache.store.logit_store import LogitStore
+from cache.store.snapshots import take_snapshot
+from cache.store.unit_writer import write_unit
+
+# Of tensorstore: room for the indexes of shards and little more, so that reads are not from memory.
+CACHE_BYTES = 4 << 20
+
+
+TOKEN_ARRAYS = (layout.TOKEN_IDS, layout.SEGMENTS, layout.EXACT, layout.TAIL, layout.SURPRISAL)
+
+
+ENTRY_ARRAYS = (layout.FIRST_CODES, layout.FIRST_GAPS, layout.REST_CODES, layout.REST_GAPS)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPart:
+    """A part whose arrays a library has opened. Starts: of examples in tokens, of tokens in the streams of entries."""
+
+    arrays: dict[str, Any]
+    token_starts: npt.NDArray[np.int64]
+    first_starts: npt.NDArray[np.int64]
+    rest_starts: npt.NDArray[np.int64]
+    pair_starts: npt.NDArray[np.int64]
+    levels: int
+    codebook: Codebook
+    path: Path
+
+    def spans(self, example: int) -> dict[str, slice]:
+        """Which elements of each array belong to an example."""
+        start, stop = int(self.token_starts[example]), int(self.token_starts[example + 1])
+        spans = dict.fromkeys(TOKEN_ARRAYS, slice(start, stop))
+        starts_of = (self.first_starts, self.first_starts, self.rest_starts, self.pair_starts)
+        for name, starts in zip(ENTRY_ARRAYS, starts_of, strict=True):
+            spans[name] = slice(int(starts[start]), int(starts[stop]))
+        return spans
+
+
+class ZarrPeer:
+    """A store of top-k targets through another reader of Zarr; what it reads, our codec decodes."""
+
+    share: float
+    rates: Rates = None
+
+    def __init__(self, rows: Rows, store: LogitStore) -> None:
+        from benchmarks.store.records import as_records
+
+        place = {store.key(i): i for i in range(len(store))}
+        self._order = [place[record.key] for record in as_records(rows)]
+        self._store = store
+        self._parts = [self._open_part(unit) for unit in range(len(store.index.unit))]
+
+    def _open_array(self, part: Path, name: str) -> Any:
+        """The array of a part, open."""
+        raise NotImplementedError
+
+    def _fetch(self, arrays: dict[str, Any], spans: dict[str, slice]) -> dict[str, npt.NDArray[Any]]:
+        """The elements asked for of each array."""
+        raise NotImplementedError
+
+    def read(self, documents: list[int]) -> Any:
+        index = self._store.index
+        found = []
+        for d in documents:
+            i = self._order[d]
+            part = self._parts[int(index.unit_of[i])]
+            values = self._fetch(part.arrays, part.spans(int(index.place[i])))
+            targets = self._decode(part, values)
+            found.append((targets.ids, targets.logprobs))
+        return found
+
+    def accuracy(self) -> tuple[float | None, float | None]:
+        return None, None  # as the store's
+
+    def _open_part(self, unit: int) -> OpenPart:
+        store = self._store
+        place = store.index.part_place(unit)
+        assert isinstance(store.storage, LocalStorage)
+        path = store.storage.path(place.path)
+        arrays = {name: self._open_array(path, name) for name in (*TOKEN_ARRAYS, *ENTRY_ARRAYS)}
+        starts = self._open_array(path, layout.TOKEN_STARTS)
+        whole = self._fetch(
+            {"starts": starts, "exact": arrays[layout.EXACT]},
+            {"starts": slice(0, place.counts.examples + 1), "exact": slice(0, place.counts.tokens)},
+        )
+        exact = whole["exact"].astype(np.int64)
+        rest = np.maximum(exact - FIRST, 0)
+        streams = (np.minimum(exact, FIRST), rest, (rest + 1) // 2)
+        return OpenPart(
+            arrays,
+            whole["starts"],
+            *(np.concatenate([[0], np.cumsum(counts)]) for counts in streams),
+            place.counts.levels,
+            open_codebook(store.storage, place.codebook, store.spec.vocab_size),
+            path,
+        )
+
+    def _decode(self, part: OpenPart, values: dict[str, npt.NDArray[Any]]) -> SparseTargets:
+        exact = values[layout.EXACT].astype(np.int64)
+        packed = Packed(
+            exact=exact,
+            sampled=np.zeros_like(exact),
+            tail=values[layout.TAIL],
+            first_code=values[layout.FIRST_CODES],
+            first_gap=values[layout.FIRST_GAPS],
+            rest_code=values[layout.REST_CODES],
+            rest_gap=values[layout.REST_GAPS],
+            sampled_code=np.zeros(0, np.uint32),
+            sampled_draws=np.zeros(0, np.uint32),
+            levels=part.levels,
+        )
+        return decode_rows(packed, values[layout.TOKEN_IDS], self._store.spec.targets, part.codebook, str(part.path))
+
+
+class ZarrPython(ZarrPeer):
+    """The store's own files through zarr-python's public interface, document by document."""
+
+    share = 0.05
+    # The store wrote them, and its size is told with it.
+    write_seconds = None
+    size = None
+
+    def __init__(self, folder: Path, rows: Rows, store: LogitStore, options: Any) -> None:
+        self._zarr = imported("zarr", "zarr: pip install zarr")
+        # Its import registers the codec.
+        imported("zarr.codecs.numcodecs", "numcodecs with pcodec: pip install numcodecs pcodec")
+        self._groups: dict[Path, Any] = {}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3 specification")
+            super().__init__(rows, store)
+
+    def _open_array(self, part: Path, name: str) -> Any:
+        if part not in self._groups:
+            place = self._zarr.storage.LocalStore(part, read_only=True)
+            self._groups[part] = self._zarr.open_group(place, mode="r")
+        return self._groups[part][name]
+
+    def _fetch(self, arrays: dict[str, Any], spans: dict[str, slice]) -> dict[str, npt.NDArray[Any]]:
+        return {name: arrays[name][span] for name, span in spans.items()}
+
+
+class TensorStore(ZarrPeer):
+    """The portable profile, written by us and read by tensorstore; the arrays of a document in one go."""
+
+    share = 0.2
+
+    def __init__(self, folder: Path, rows: Rows, store: LogitStore, options: Any) -> None:
+        self._tensorstore = imported("tensorstore", "tensorstore: pip install tensorstore")
+        # The default keeps nothing, and would read the index of a shard again for each read of it.
+        self._context = self._tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
+        self.write_seconds = write_portable(folder, rows, store)
+        super().__init__(rows, LogitStore.open(str(folder)))
+        self.size = self._store.info().bytes
+
+    def _open_array(self, part: Path, name: str) -> Any:
+        spec = {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": str(part / name)},
+            "recheck_cached_data": "open",
+        }
+        return self._tensorstore.open(spec, open=True, read=True, context=self._context).result()
+
+    def _fetch(self, arrays: dict[str, Any], spans: dict[str, slice]) -> dict[str, npt.NDArray[Any]]:
+        pending = {name: arrays[name][span].read() for name, span in spans.items()}
+        return {name: future.result() for name, future in pending.items()}
+
+
+def write_portable(folder: Path, rows: Rows, store: LogitStore) -> float:
+    """Write the rows in the store's units as a store without codecs of its own. Returns CPU seconds."""
+    from benchmarks.store.records import as_records
+
+    storage = LocalStorage(folder)
+    create_store(storage, store.spec)
+    unit_of = {store.key(i): int(unit) for i, unit in enumerate(store.index.unit_of)}
+    units: dict[int, list[Record]] = {}
+    for record in as_records(rows):
+        units.setdefault(unit_of[record.key], []).append(record)
+    started = time.process_time()
+    for records in units.values():
+        write_unit(storage, store.spec, records, "portable")
+    seconds = time.process_time() - started
+    take_snapshot(storage)
+    return seconds

@@ -1,0 +1,183 @@
+"""A store in a folder of a local or shared POSIX file system."""
+
+import os
+import shutil
+import stat
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from cache.errors import IntegrityError, StoreError
+from cache.storage.base import Range, check_name
+
+OPEN_FILES = 256
+
+
+class LocalStorage:
+    """A store in a folder of a local or shared POSIX file system that supports hard links.
+
+    Safe to share between threads and across fork. Keeps up to OPEN_FILES files open.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._forget_open_files()
+
+    def __getstate__(self) -> Path:
+        return self.root
+
+    def __setstate__(self, root: Path) -> None:
+        self.root = root
+        self._forget_open_files()
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def path(self, name: str) -> Path:
+        """Location of `name`; refuses names that leave the store."""
+        return self.root / check_name(name, self)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self.path(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise IntegrityError(f"{self.root / name}: missing") from None
+        except OSError as error:
+            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
+        found = []
+        for name, start, length in ranges:
+            file = self._open_file(name)
+            try:
+                found.append(os.pread(file.fileno(), length, start))
+            except OSError as error:
+                raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+        return found
+
+    def size(self, name: str) -> int | None:
+        try:
+            found = self.path(name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def names(self, folder: str, suffix: str = "") -> list[str]:
+        try:
+            names = [entry.name for entry in os.scandir(self.path(folder))]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StoreError(f"{self.root / folder}: cannot be listed: {error.strerror}") from error
+        return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
+
+    def drafts(self) -> list[str]:
+        return [str(path.relative_to(self.root)) for path in sorted(self.root.rglob(".*")) if path.is_file()]
+
+    def walk(self, folder: str) -> Iterator[str]:
+        base = self.path(folder)
+        for path in sorted(base.rglob("*")) if base.is_dir() else [base]:
+            if path.is_file():
+                yield str(path.relative_to(self.root))
+
+    def create(self, name: str, data: bytes) -> bool:
+        # link() is atomic and never replaces, so of several racing writers exactly one wins, also on NFS.
+        target = self.path(name)
+        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        with _refusals_told(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _write_file(draft, data)
+                try:
+                    os.link(draft, target)
+                except FileExistsError:
+                    return False
+                _sync_folder(target.parent)
+                return True
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
+        top = self.path(folder)
+        with _refusals_told(top):
+            folders = {top, *(parent for parent in top.parents if parent.is_relative_to(self.root))}
+            for name, data in files.items():
+                path = top / check_name(name, self)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                folders.update(parent for parent in path.parents if parent.is_relative_to(top))
+                _write_file(path, data)
+            for each in folders:
+                _sync_folder(each)
+
+    def remove_folder(self, folder: str) -> None:
+        path = self.path(folder)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+    def age(self, folder: str) -> float:
+        top = self.path(folder)
+        changed = [path.stat().st_mtime for path in (top, *top.rglob("*")) if path.exists()]
+        if not changed:
+            return 0.0
+        # The file system's clock, not this machine's: on a shared one they may differ.
+        probe = self.root / f".clock.{uuid.uuid4().hex}"
+        with _refusals_told(probe):
+            probe.touch()
+            now = probe.stat().st_mtime
+            probe.unlink()
+        return now - max(changed)
+
+    def _open_file(self, name: str) -> BinaryIO:
+        """An open file, from the few that are kept. It closes when nobody holds it any more."""
+        with self._lock:
+            file = self._files.get(name)
+            if file is not None:
+                self._files.move_to_end(name)
+                return file
+        try:
+            file = self.path(name).open("rb", buffering=0)
+        except (FileNotFoundError, NotADirectoryError):
+            raise IntegrityError(f"{self.root / name}: missing") from None
+        except OSError as error:
+            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+        with self._lock:
+            self._files[name] = file
+            while len(self._files) > OPEN_FILES:
+                self._files.popitem(last=False)
+        return file
+
+    def _forget_open_files(self) -> None:
+        self._files: OrderedDict[str, BinaryIO] = OrderedDict()
+        self._lock = threading.Lock()
+
+
+@contextmanager
+def _refusals_told(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to write (full, read-only, not allowed) into one line that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,140 @@
+"""Scrub a store: every byte of every file that counts is read and held against what was committed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+from cache.documents import unseal
+from cache.errors import IntegrityError, LogitbankError
+from cache.parts.part_reader import PartReader
+from cache.progress import Progress, no_progress
+from cache.rows.codebook import Codebook
+from cache.rows.spec import StoreSpec
+from cache.storage.base import Storage
+from cache.storage.open import open_storage
+from cache.store.codebook_claim import open_codebook, read_claim
+from cache.store.commits import Commit, FileSeal, commit_path, committed_units, quarantined, read_commit, read_spec
+from cache.store.snapshots import check_companion, read_index, read_snapshot, snapshot_numbers
+from cache.store.unit_writer import seal_file
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """problems: one line a fault, each naming its file. uncommitted: folders that nothing counts, left by kills."""
+
+    files: int = 0
+    bytes: int = 0
+    examples: int = 0
+    problems: list[str] = field(default_factory=list)
+    uncommitted: list[str] = field(default_factory=list)
+
+
+def verify(uri: str, progress: Progress = no_progress) -> VerifyReport:
+    """Check all files of the store at `uri`; `progress(units done, units)` is called after each unit."""
+    storage = open_storage(uri)
+    report = VerifyReport()
+    spec = read_spec(storage)
+    hashes = _verify_snapshots(storage, spec, report)
+    codebooks = _verify_codebook(storage, report)
+    codebook_of = cache(partial(open_codebook, storage, vocab_size=spec.vocab_size))
+    units = sorted(set(committed_units(storage)) | set(hashes))
+    counted: set[str] = set()
+    unreadable: set[str] = set()
+    for done, unit in enumerate(units, start=1):
+        try:
+            commit, _ = read_commit(storage, unit, hashes.get(unit))
+        except IntegrityError as error:
+            report.problems.append(str(error))
+            unreadable.add(unit)
+        else:
+            counted.add(commit.place.path)
+            _verify_part(storage, spec, commit, codebook_of, report)
+        progress(done, len(units))
+    for unit in sorted(set(storage.names("parts")) - unreadable):
+        paths = [f"parts/{unit}/{attempt}" for attempt in storage.names(f"parts/{unit}")]
+        report.uncommitted += [path for path in paths if path not in counted]
+    report.uncommitted += [
+        path for name in storage.names("codebooks") if (path := f"codebooks/{name}") not in codebooks
+    ]
+    return report
+
+
+def _verify_snapshots(storage: Storage, spec: StoreSpec, report: VerifyReport) -> dict[str, str]:
+    """Check snapshots and quarantine; return the hash that each pinned commit must have."""
+    commits: dict[str, str] = {}
+    set_aside: dict[str, str] = {}
+    for number in snapshot_numbers(storage):
+        try:
+            snapshot = read_snapshot(storage, number)
+            set_aside |= snapshot.quarantine
+            if snapshot.fingerprint != spec.fingerprint:
+                report.problems.append(f"{storage}/snapshots/{number}.json: belongs to another spec")
+            check_companion(storage, snapshot)
+            commits |= read_index(storage, snapshot).commit_hashes()
+        except LogitbankError as error:
+            report.problems.append(str(error))
+    for key in sorted(set(quarantined(storage)) | set(set_aside)):
+        name = f"quarantine/{key}.json"
+        try:
+            unseal(storage.read(name), f"{storage}/{name}")
+        except LogitbankError as error:
+            report.problems.append(str(error))
+    return commits
+
+
+def _verify_codebook(storage: Storage, report: VerifyReport) -> set[str]:
+    """Check the codebook's files; return the folders that count."""
+    try:
+        claim = read_claim(storage)
+    except LogitbankError as error:
+        report.problems.append(str(error))
+        return {f"codebooks/{name}" for name in storage.names("codebooks")}
+    if claim is None:
+        return set()
+    files = {name: FileSeal(*fields) for name, fields in claim["files"].items()}
+    _verify_files(storage, claim["path"], files, report)
+    return {claim["path"]}
+
+
+def _verify_files(storage: Storage, folder: str, files: dict[str, FileSeal], report: VerifyReport) -> None:
+    for path, expected in files.items():
+        name = f"{folder}/{path}"
+        try:
+            found = seal_file(storage, name)
+        except LogitbankError as error:
+            report.problems.append(str(error))
+            continue
+        report.files += 1
+        report.bytes += found.size
+        if found != expected:
+            detail = f"{found.size} bytes long, committed with {expected.size}"
+            report.problems.append(
+                f"{storage}/{name}: {detail if found.size != expected.size else 'altered since it was committed'}"
+            )
+    for name in sorted(set(storage.walk(folder)) - {f"{folder}/{path}" for path in files}):
+        report.problems.append(f"{storage}/{name}: not part of what was committed")
+
+
+def _verify_part(
+    storage: Storage, spec: StoreSpec, commit: Commit, codebook_of: Callable[[str], Codebook], report: VerifyReport
+) -> None:
+    before = len(report.problems)
+    place = commit.place
+    _verify_files(storage, place.path, commit.files, report)
+    if len(report.problems) > before:
+        return
+    if commit.fingerprint != spec.fingerprint:
+        report.problems.append(f"{storage}/{commit_path(commit.unit)}: belongs to another spec")
+        return
+    try:
+        part = PartReader(storage, place, spec.targets, codebook_of(place.codebook))
+        part.check_all()
+        targets = part.window(0, place.counts.tokens).targets
+        targets.validate(spec.vocab_size, f"{storage}/{place.path}")
+        keys = [part.description(i)["key"] for i in range(place.counts.examples)]
+    except LogitbankError as error:
+        report.problems.append(str(error))
+        return
+    if keys != [example.key for example in commit.examples]:
+        report.problems.append(f"{storage}/{place.path}: does not hold the examples that its commit lists")
+    report.examples += len(keys)

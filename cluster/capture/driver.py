@@ -1,0 +1,218 @@
+"""The capture driver: what is missing, who captures it, what it came to."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cache.documents import write_json
+from cache.errors import InputError
+from cache.examples.jsonl import BadExample, read_examples
+from cache.rows.spec import StoreSpec
+from cache.storage.base import Storage
+from cache.storage.open import open_storage
+from cache.store.commits import (
+    SPEC,
+    committed_units,
+    create_store,
+    quarantine,
+    quarantined,
+    read_commit,
+    read_spec,
+)
+from cache.store.snapshots import take_snapshot
+from cluster.capture.actor import UNITS_IN_HAND, start_worker
+from cluster.capture.dispatch import dispatch, wait_ready
+from cluster.capture.settings import CaptureSettings
+from cluster.job.outputs import hardware, read_json
+from cluster.job.progress_bars import bar
+from cluster.job.ray_session import cluster_has_gpus, ray_session, require_gpus
+from teacher_serving.asking.plan import SCORED, Limits, Plan, Wanted, plan_capture, refuse_lines
+from teacher_serving.capture.identity import Described, describe
+from teacher_serving.capture.unit import UnitSummary
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOutcome:
+    """What one run of the job did. seconds: from the first unit given out to the last committed, engines started.
+
+    examples: those of the job that the store now holds. refused: all in its quarantine.
+    cost: what a service took for the units, by the prices of the job.
+    """
+
+    examples: int
+    captured: int
+    refused: int
+    truncated: int
+    rows: int
+    seconds: float
+    start_seconds: float
+    snapshot: int
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A job against the store as it is: who is asked, for what, and the units that are missing."""
+
+    described: Described
+    plan: Plan
+    storage: Storage
+    units: list[list[Wanted]]
+
+
+def run_capture(settings: CaptureSettings) -> CaptureOutcome:
+    """Capture what the store lacks, then take a snapshot. Running it again is resuming it."""
+    work = prepare(settings)
+    spec, plan, storage, units = work.described.spec, work.plan, work.storage, work.units
+    log = RunLog(settings)
+    log.truncated = plan.truncated
+    if units:
+        with ray_session(settings.address, settings.actors * settings.engine.cpu_threads):
+            on_gpu = cluster_has_gpus() and settings.engine.gpus > 0
+            count = min(settings.actors, len(units))
+            require_gpus(count * settings.engine.gpus)
+            print(f"capture: starting {count} engine{'s' if count > 1 else ''}", flush=True)
+            started = time.monotonic()
+            start = partial(start_worker, settings, work.described, on_gpu)
+            workers = [start() for _ in range(count)]
+            wait_ready(workers)
+            create_store(storage, spec)  # not before the teacher has proved to load
+            log.start_seconds = time.monotonic() - started
+            _capture_units(start, workers, units, log, len(plan.wanted))
+    create_store(storage, spec)
+    for key, (example_id, reason) in plan.refused.items():
+        quarantine(storage, key, example_id, reason)
+    snapshot = take_snapshot(storage)
+    set_aside = set(quarantined(storage))
+    return CaptureOutcome(
+        sum(key not in set_aside for key in plan.wanted),
+        log.examples,
+        len(set_aside),
+        plan.truncated,
+        log.rows,
+        log.seconds,
+        log.start_seconds,
+        snapshot.number,
+        log.cost,
+    )
+
+
+def preview(settings: CaptureSettings) -> str:
+    """What a run would do, without an engine and without writing anything."""
+    work = prepare(settings)
+    return (
+        f"fingerprint {work.described.spec.fingerprint}\n{len(work.plan.wanted):,} examples wanted "
+        f"({work.plan.truncated:,} truncated), {len(work.plan.refused):,} refused, "
+        f"{sum(map(len, work.units)):,} missing in {len(work.units):,} units"
+    )
+
+
+def prepare(settings: CaptureSettings) -> Work:
+    """Find out what is to be done and raise for what cannot be; writes nothing."""
+    bad: list[BadExample] = []
+    examples = read_examples(settings.examples, bad.append)[: settings.limit]
+    described = describe(settings.teacher, settings.engine, settings.targets, settings.generation, settings.score)
+    limits = Limits(settings.teacher.max_tokens, described.spec.vocab_size, settings.teacher.truncation)
+    plan = plan_capture(
+        examples,
+        described.tokenizer,
+        limits,
+        settings.score,
+        settings.targets.of,
+        settings.generation,
+        described.prompter,
+    )
+    refuse_lines(plan, bad)
+    _require_work(plan, settings)
+    storage = open_storage(settings.store)
+    _require_same(storage, described.spec)
+    return Work(described, plan, storage, missing_units(plan, storage, settings.unit_size))
+
+
+def _require_same(storage: Storage, spec: StoreSpec) -> None:
+    """Raise SpecMismatchError where the store exists with other content."""
+    if storage.size(SPEC) is not None:
+        read_spec(storage).require_same(spec, str(storage))
+
+
+def _require_work(plan: Plan, settings: CaptureSettings) -> None:
+    """Raise InputError where a job asks for nothing at all."""
+    if not plan.wanted and not plan.refused:
+        asked = "scored responses" if settings.score else "nothing, since score = false"
+        raise InputError(
+            f"examples file {settings.examples}: no example has a response, and the job asks for {asked}; "
+            "add a [generation] table to let the teacher write"
+        )
+
+
+def missing_units(plan: Plan, storage: Storage, unit_size: int) -> list[list[Wanted]]:
+    """Units of wanted examples that no commit holds and no quarantine tells of, in the order of the plan.
+
+    Responses to one example stay together: which of them are kept depends on the others.
+    """
+    told = {e.key for unit in committed_units(storage) for e in read_commit(storage, unit)[0].examples}
+    told.update(quarantined(storage))
+    units: list[list[Wanted]] = []
+    for item in (item for key, item in plan.wanted.items() if key not in told):
+        if not units or (len(units[-1]) >= unit_size and not _of_one_example(units[-1][-1], item)):
+            units.append([])
+        units[-1].append(item)
+    return units
+
+
+def _of_one_example(one: Wanted, other: Wanted) -> bool:
+    return one.tokenized.example.id == other.tokenized.example.id and SCORED not in (
+        one.tokenized.origin,
+        other.tokenized.origin,
+    )
+
+
+class RunLog:
+    """Rows, seconds and cost of this run, kept in a file beside the store with those of earlier runs."""
+
+    def __init__(self, settings: CaptureSettings) -> None:
+        self._path = capture_log(settings.store)
+        self._job = settings.model_dump(mode="json")
+        self._hardware = hardware()
+        self._earlier: list[dict[str, Any]] = read_json(self._path)["runs"] if self._path.exists() else []
+        self._started = 0.0
+        self.examples = self.rows = self.refused = self.truncated = 0
+        self.seconds = self.start_seconds = self.cost = 0.0
+
+    def begin(self) -> None:
+        self._started = time.monotonic()
+
+    def add(self, summary: UnitSummary) -> None:
+        self.seconds = time.monotonic() - self._started
+        self.refused += summary.refused
+        self.cost += summary.cost
+        if summary.won:
+            self.examples += summary.examples
+            self.rows += summary.rows
+        names = ("examples", "rows", "refused", "truncated", "seconds", "start_seconds", "cost")
+        run = {name: getattr(self, name) for name in names}
+        write_json(self._path, {"job": self._job, "hardware": self._hardware, "runs": [*self._earlier, run]})
+
+
+def capture_log(store: str) -> Path:
+    """Where the runs that filled a store are told: beside a folder; for an object store in the working folder."""
+    path = Path(store.partition("://")[2].replace("/", "-") if "://" in store else store)
+    return path.with_name(f"{path.name}.capture.json")
+
+
+def _capture_units(
+    start: Callable[[], Any], workers: Sequence[Any], units: list[list[Wanted]], log: RunLog, wanted: int
+) -> None:
+    total = sum(map(len, units))
+    log.begin()
+    with bar("capture", wanted, "examples", initial=wanted - total) as shown:
+
+        def done(number: int, summary: UnitSummary) -> None:
+            log.add(summary)
+            shown.set_postfix_str(f"{log.rows / log.seconds:,.0f} tokens/s", refresh=False)
+            shown.update(len(units[number]))
+
+        dispatch(start, workers, units, done, UNITS_IN_HAND)

@@ -1,0 +1,37 @@
+"""Settings of a capture job."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from cache.settings import Settings, StoreUri
+from teacher_serving.asking.settings import GenerationSettings
+from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.reduction.settings import TargetSettings
+
+
+class CaptureSettings(Settings):
+    """A job that fills a store (`logitbank capture`)."""
+
+    examples: Path
+    store: StoreUri
+    limit: int | None = Field(None, ge=1, description="only the first so many examples")
+    score: bool = Field(True, description="capture the responses that the examples give")
+    teacher: TeacherSettings
+    engine: EngineSettings = EngineSettings()
+    targets: TargetSettings = TargetSettings()
+    generation: GenerationSettings | None = None
+    unit_size: int = Field(256, ge=1, description="examples captured and committed together")
+    actors: int = Field(1, ge=1, description="engines that work at the same time")
+    address: str | None = Field(None, description="Ray head to join; an embedded Ray if not given")
+
+    @model_validator(mode="after")
+    def _one_actor_keeps_the_limit(self) -> Self:
+        endpoint = self.engine.endpoint
+        if endpoint and endpoint.requests_per_minute and self.actors > 1:
+            raise ValueError(
+                f"actors = {self.actors} would each keep engine.endpoint.requests_per_minute; set actors = 1 and "
+                "engine.endpoint.concurrency to the requests that may be under way at a time"
+            )
+        return self

@@ -1,0 +1,26 @@
+"""Build the examples of a task, once."""
+
+import time
+from typing import Any
+
+from cache.documents import write_json
+from cache.examples.jsonl import write_examples
+from cluster.evaluation.settings import ExamplesSettings
+from cluster.job.outputs import claim, read_json
+from cluster.job.progress_bars import counter
+
+
+def run_examples(settings: ExamplesSettings) -> dict[str, Any]:
+    """Write one file a split. Returns the number of examples in each."""
+    done = settings.output / "examples.json"
+    if not done.exists():
+        started = time.monotonic()
+        splits = settings.task.build(counter("examples", "molecules"))
+        claim(settings.output, settings, holds_work=False)
+        for name, examples in splits.items():
+            write_examples(settings.output / f"{name}.jsonl", examples)
+        counts = {name: len(examples) for name, examples in splits.items()}
+        write_json(done, {"examples": counts, "seconds": time.monotonic() - started})
+    else:
+        claim(settings.output, settings, holds_work=True)
+    return dict(read_json(done))

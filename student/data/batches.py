@@ -1,0 +1,57 @@
+"""The batches of a step: which examples, in which micro-batch, on which rank."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import InputError
+from cache.examples.example import Example
+from student.data.collate import collate
+from student.data.sources import Examples
+from student.losses.batch import Batch
+from student.losses.objectives import Objectives
+from student.models.layout import Layout
+
+
+class Batches(Protocol):
+    """Examples that can be made into micro-batches. sizes: int64 [examples], by which like ones are put together."""
+
+    sizes: npt.NDArray[np.int64]
+    objectives: Objectives
+
+    def batch(self, examples: Sequence[int]) -> Batch: ...
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]: ...
+
+
+class LanguageBatches:
+    """Windows of a language model's examples."""
+
+    def __init__(
+        self, source: Examples, objectives: Objectives, layout: Layout, example_weight: str | None = None
+    ) -> None:
+        self.source, self.objectives, self._layout, self._weight = source, objectives, layout, example_weight
+        self.sizes = source.tokens
+        if layout.kind == "encoder_decoder" and objectives.prompts_count:
+            raise InputError("loss.segments.prompt: an encoder-decoder reads prompts, and cannot learn to write them")
+
+    def batch(self, examples: Sequence[int]) -> Batch:
+        weights = None
+        if self._weight is not None:
+            weights = np.array([example_weight(self.source.texts(i), self._weight) for i in examples], np.float32)
+        return collate(self.source.read(examples), self.objectives, self._layout, weights)
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        return self.source.order(start, count, seed)
+
+
+def example_weight(example: Example, key: str) -> float:
+    """The weight that an example's metadata gives it. Raises InputError where there is none."""
+    value = example.metadata.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise InputError(
+            f"example {example.id}: metadata {key!r} is {value!r}, not a weight of 0 or more; give every example one, "
+            "or leave out loss.example_weight"
+        )
+    return float(value)

@@ -1,0 +1,60 @@
+"""Settings of the training data: stores or a file of examples."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cache.settings import Settings, StoreUri
+
+
+class WeightedStore(Settings):
+    """A store with its share: of the examples of a mixture, or of the average of several teachers."""
+
+    store: StoreUri
+    snapshot: int | None = Field(None, ge=1, description="pinned snapshot; the newest if not given")
+    weight: float = Field(1.0, gt=0)
+
+
+class DataSettings(Settings):
+    """Where examples come from: exactly one of the first four.
+
+    store: what a teacher left. mixture: several stores, drawn from by weight. teachers: several stores of the same
+    scored examples, whose distributions are averaged by weight. examples: a JSON Lines file (hard labels only).
+    """
+
+    store: StoreUri | None = None
+    mixture: tuple[WeightedStore, ...] = ()
+    teachers: tuple[WeightedStore, ...] = ()
+    examples: Path | None = None
+    snapshot: int | None = Field(None, ge=1, description="pinned snapshot of 'store'; the newest if not given")
+    origins: tuple[Literal["scored", "generated"], ...] = ("scored", "generated")
+    max_tokens: int = Field(2048, ge=2, description="longer examples are left out, and counted")
+    align: Literal["same", "cross_tokenizer"] = Field(
+        "same", description="cross_tokenizer: map the targets onto the tokens of a student with a tokenizer of its own"
+    )
+    pack_to: int | None = Field(None, ge=2, description="put several examples into rows of this many tokens")
+    prefetch: int = Field(4, ge=1, description="steps that are read and decoded ahead")
+    readers: int = Field(1, ge=1, description="threads a rank that read and decode")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        sources = {"store": self.store, "mixture": self.mixture, "teachers": self.teachers, "examples": self.examples}
+        given = [name for name, value in sources.items() if value]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of 'store', 'mixture', 'teachers' and 'examples', not {given or 'none'}"
+            )
+        if len(self.teachers) == 1:
+            raise ValueError("'teachers' averages several stores; give one as 'store'")
+        if self.snapshot is not None and self.store is None:
+            raise ValueError("'snapshot' belongs to 'store'; the stores of a list have their own")
+        if self.align == "cross_tokenizer" and self.store is None:
+            raise ValueError("align = \"cross_tokenizer\" reads one 'store'")
+        return self
+
+    @property
+    def stores(self) -> tuple[WeightedStore, ...]:
+        """Every store that is read, in order."""
+        one = () if self.store is None else (WeightedStore(store=self.store, snapshot=self.snapshot),)
+        return one or self.mixture or self.teachers

@@ -1,0 +1,192 @@
+"""Where the examples of a run come from: stores, or a file of examples. Sizes are known without reading any."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import InputError, StoreError
+from cache.examples.example import Example, Segment, TokenizedExample
+from cache.examples.rendering import Tokenizer, render
+from cache.rows.record import Record, Window
+from cache.rows.sparse_targets import empty_targets
+from cache.rows.spec import StoreSpec
+from cache.store.sampling_order import examples_at, mixture_at
+from student.data.settings import DataSettings
+from student.losses.objectives import TargetForm
+from student.losses.settings import LossSettings
+
+
+class Examples(Protocol):
+    """Examples whose sizes are known without reading them.
+
+    tokens: int64 [examples]. left_out: examples that do not fit, or teach nothing. form: what their targets are.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    left_out: int
+    form: TargetForm
+
+    def __len__(self) -> int: ...
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        """All tokens of each of the examples."""
+        ...
+
+    def texts(self, i: int) -> Example:
+        """An example as its author wrote it."""
+        ...
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        """Examples at positions start..start + count of the endless stream, int64 [count]."""
+        ...
+
+
+class Store(Protocol):
+    """What is read of a store, of several averaged ones, or of one in another tokenizer's tokens."""
+
+    spec: StoreSpec
+
+    @property
+    def storage(self) -> object: ...
+    @property
+    def tokens(self) -> npt.NDArray[np.uint32]: ...
+    @property
+    def rows(self) -> npt.NDArray[np.uint32]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int) -> Record: ...
+    def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]: ...
+    def read(self, examples: Sequence[int]) -> list[Window]: ...
+
+
+class StoreSource:
+    """The examples of a store's snapshot that a run asks for."""
+
+    def __init__(self, store: Store, data: DataSettings, loss: LossSettings) -> None:
+        require_prompt_targets(store, loss)
+        wanted = np.flatnonzero(store.has_origin(data.origins))
+        fits = (store.tokens[wanted] <= data.max_tokens) & (rows_that_count(store, loss)[wanted] > 0)
+        self._indices = wanted[fits]
+        self.left_out = len(wanted) - len(self._indices)
+        self.store = store
+        self.form = TargetForm.of(store.spec.targets)
+        if not len(self._indices):
+            raise StoreError(f"{store.storage}: no example with origin {' or '.join(sorted(data.origins))} fits")
+        self.tokens = store.tokens[self._indices].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        return self.store.read(self._indices[list(examples)].tolist())
+
+    def record(self, i: int) -> Record:
+        """An example with its texts and targets."""
+        return self.store[int(self._indices[i])]
+
+    def texts(self, i: int) -> Example:
+        return self.record(i).tokenized.example
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        return examples_at(start, count, len(self), seed)
+
+
+class FileSource:
+    """Examples with their responses as written; no teacher, so hard labels only."""
+
+    def __init__(
+        self, examples: Sequence[Example], tokenizer: Tokenizer, data: DataSettings, loss: LossSettings
+    ) -> None:
+        rendered = [render(e, tokenizer) for e in examples if e.rationale + e.response or e.is_trace]
+        weights = np.max([(term.segments or loss.segments).by_segment for term in loss.mix], axis=0)
+        self._rendered = [
+            r for r in rendered if len(r.tokens) <= data.max_tokens and bool((weights[r.segments[1:]] > 0).any())
+        ]
+        self.left_out = len(examples) - len(self._rendered)
+        if not self._rendered:
+            raise InputError(f"examples file {data.examples}: no example has a response that fits max_tokens")
+        self.tokens = np.array([len(r.tokens) for r in self._rendered])
+        self.form = TargetForm("none")
+
+    def __len__(self) -> int:
+        return len(self._rendered)
+
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        return [self._window(self._rendered[i]) for i in examples]
+
+    def texts(self, i: int) -> Example:
+        return self._rendered[i].example
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        return examples_at(start, count, len(self), seed)
+
+    @staticmethod
+    def _window(example: TokenizedExample) -> Window:
+        n = len(example.tokens)
+        return Window(example.tokens, example.segments, empty_targets(n), np.full(n, np.nan, np.float32))
+
+
+class MixtureSource:
+    """Several sources side by side, drawn from by weight. Examples are numbered through."""
+
+    def __init__(self, sources: Sequence[StoreSource], weights: Sequence[float]) -> None:
+        forms = {source.form for source in sources}
+        if len(forms) > 1:
+            listed = "; ".join(f"{source.store.storage}: {source.store.spec.targets}" for source in sources)
+            raise StoreError(f"a mixture learns one kind of targets, and these differ: {listed}")
+        self.sources = tuple(sources)
+        self._weights = tuple(weights)
+        self._starts = np.cumsum([0, *map(len, sources)])
+        self.tokens = np.concatenate([source.tokens for source in sources])
+        self.left_out = sum(source.left_out for source in sources)
+        (self.form,) = forms
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        asked = np.asarray(examples, np.int64)
+        windows: list[Window | None] = [None] * len(asked)
+        for number, source in enumerate(self.sources):
+            here = np.flatnonzero((asked >= self._starts[number]) & (asked < self._starts[number + 1]))
+            if len(here):
+                for place, window in zip(here, source.read((asked[here] - self._starts[number]).tolist()), strict=True):
+                    windows[place] = window
+        return windows  # type: ignore[return-value]
+
+    def texts(self, i: int) -> Example:
+        number = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return self.sources[number].texts(i - int(self._starts[number]))
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        sources, examples = mixture_at(start, count, [len(source) for source in self.sources], self._weights, seed)
+        return self._starts[sources] + examples
+
+
+def rows_that_count(store: Store, loss: LossSettings) -> npt.NDArray[np.int64]:
+    """At least the rows of each example that may carry a loss, int64 [examples]; 0 only where none does."""
+    learns_prompts = any((term.segments or loss.segments).prompt > 0 for term in loss.mix)
+    if not loss.needs_teacher and learns_prompts:
+        return store.tokens.astype(np.int64) - 1
+    return store.rows.astype(np.int64) if store.spec.targets.most_entries else _spoken_rows(store)
+
+
+def require_prompt_targets(store: Store, loss: LossSettings) -> None:
+    """Raise StoreError where distributions of prompts shall be learned that no teacher was asked for."""
+    for term in loss.mix:
+        if term.objective != "hard_label" and (term.segments or loss.segments).prompt > 0 and store.spec.asked != "all":
+            raise StoreError(
+                f"{store.storage} holds no targets for prompts, which {term.objective} shall weigh "
+                f'{(term.segments or loss.segments).prompt:g}; capture with targets.of = "all", or leave out '
+                "loss.segments.prompt"
+            )
+
+
+def _spoken_rows(store: Store) -> npt.NDArray[np.int64]:
+    """Rows before the assistant's tokens, int64 [examples], of a store of texts alone: its index counts none."""
+    counts = [
+        int(np.count_nonzero(window.segments[1:] != Segment.PROMPT))
+        for start in range(0, len(store), 256)
+        for window in store.read(range(start, min(start + 256, len(store))))
+    ]
+    return np.array(counts, np.int64)

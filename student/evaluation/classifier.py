@@ -1,0 +1,69 @@
+"""Held-out evaluation of a classifier: against true labels, and against the teacher's law over the classes."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification
+
+import student.models.compact  # noqa: F401  registers its classes with Transformers
+from cache.errors import InputError, SpecMismatchError
+from cache.progress import Progress
+from cache.store.logit_store import LogitStore
+from student.classes.class_examples import ClassSource, pad_texts
+from student.classes.class_targets import ClassSettings
+from student.data.collate import PADDING
+from student.evaluation.class_metrics import class_metrics
+from student.tokenizers.bpe import load_tokenizer
+
+TEXTS = 256
+
+
+@torch.inference_mode()
+def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, progress: Progress) -> dict[str, Any]:
+    """Metrics of one classifier on the texts of a store; those that need true labels where the store has any.
+
+    kl_to_teacher: mean KL(teacher || student) over the classes, in nats. ms_per_text: milliseconds for
+    a text by itself.
+    """
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model {path!r}: cannot be loaded as a classifier: {error}") from error
+    names = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+    if names != tuple(classes.labels):
+        raise SpecMismatchError(f"model {path!r} has the classes {names}, the job {tuple(classes.labels)}")
+    source = ClassSource.from_store(
+        store, classes, load_tokenizer(store.spec.teacher), load_tokenizer(path), ("scored",), progress
+    )
+    log_q = np.concatenate([_log_probs(model, source, i, i + TEXTS) for i in range(0, len(source), TEXTS)])
+    started = time.perf_counter()
+    timed = min(len(source), 64)
+    for i in range(timed):
+        _log_probs(model, source, i, i + 1)
+    milliseconds = 1000 * (time.perf_counter() - started) / timed
+    assert source.teacher is not None
+    log_p = source.teacher.log_probs.astype(np.float64)
+    p = np.exp(log_p)
+    divergence = np.where(p > 0, p * (np.where(p > 0, log_p, 0.0) - log_q), 0.0).sum(axis=1).mean()
+    labelled = np.flatnonzero(source.labels >= 0)
+    known = asdict(class_metrics(log_q[labelled], source.labels[labelled])) if len(labelled) else {}
+    agreement = float((log_q.argmax(1) == log_p.argmax(1)).mean())
+    return {
+        **known,
+        "kl_to_teacher": float(divergence),
+        "top1_agreement": agreement,
+        "rows": len(source),
+        "labelled": len(labelled),
+        "parameters": model.num_parameters(),
+        "ms_per_text": milliseconds,
+    }
+
+
+def _log_probs(model: Any, source: ClassSource, start: int, stop: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Log-probabilities of texts start:stop, float64 [texts, classes]."""
+    input_ids, mask = pad_texts(source.tokens[start:stop], PADDING)
+    logits = model(input_ids=input_ids, attention_mask=mask).logits
+    return np.asarray(torch.log_softmax(logits.double(), -1).numpy())

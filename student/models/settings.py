@@ -1,0 +1,37 @@
+"""Settings of a student model."""
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from cache.settings import Settings
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters (PEFT) in place of full fine-tuning; they are merged when the student is saved."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    target_modules: str | tuple[str, ...] = Field("all-linear", description="names of modules, or all-linear")
+
+
+class ModelSettings(Settings):
+    """The student: pretrained weights, or a Transformers configuration to start from random ones.
+
+    A configuration of model_type "logitbank_compact" is a small classifier, and needs [classes].
+    """
+
+    pretrained: str | None = None
+    config: dict[str, Any] | None = None
+    lora: LoraSettings | None = None
+    gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.pretrained is None) == (self.config is None):
+            raise ValueError("give exactly one of 'pretrained' and 'config'")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("'config' needs a 'model_type', such as \"llama\"")
+        if self.lora is not None and self.pretrained is None:
+            raise ValueError("'lora' adapts pretrained weights; give 'pretrained'")
+        return self

@@ -1,0 +1,132 @@
+"""A store read in the tokens of a student with a tokenizer of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import SpecMismatchError, StoreError
+from cache.examples.example import TokenizedExample
+from cache.examples.rendering import render, tokenizer_digest
+from cache.progress import Progress, no_progress
+from cache.rows.record import Record, Window
+from cache.store.logit_store import LogitStore
+from student.tokenizers.alignment import Aligned, Alignment, align
+from student.tokenizers.vocabulary_map import END, map_vocabularies
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedShares:
+    """How many of the student's tokens that the assistant says are aligned in which way (student/alignment.py)."""
+
+    exact: int
+    chained: int
+    inside: int
+    masked: int
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return self.exact + self.chained + self.inside + self.masked
+
+    def __str__(self) -> str:
+        exact, chained, inside, masked = (
+            f"{count / max(self.tokens, 1):.1%}" for count in (self.exact, self.chained, self.inside, self.masked)
+        )
+        return (
+            f"of {self.tokens:,} student tokens {exact} exact, {chained} chained, {inside} inside a teacher token, "
+            f"{masked} masked"
+        )
+
+
+class CrossTokenizerStore:
+    """A store's examples in another tokenizer's tokens, through its own chat template, with targets aligned by bytes.
+
+    Reading renders and aligns anew each time; nothing but the sizes is kept, 8 bytes an example. Safe to share between
+    threads.
+
+    spec: the store's, with the student's tokenizer and vocabulary, targets for what the assistant says, and without
+    what an alignment does not keep. tokens, rows: uint32 [examples], of each example in the student's tokens, and those
+    with a target. shares: over all examples.
+    """
+
+    def __init__(
+        self,
+        store: LogitStore,
+        teacher: Any,
+        student: Any,
+        progress: Progress = no_progress,
+    ) -> None:
+        """Reads and aligns the whole store once. `teacher` and `student` are their fast tokenizers.
+
+        Raises SpecMismatchError where the store was captured with another tokenizer than `teacher`, StoreError where
+        its targets are estimates, InputError for a tokenizer whose tokens stand for no bytes, and for an example that
+        the student's cannot express.
+        """
+        if tokenizer_digest(teacher) != store.spec.tokenizer:
+            raise SpecMismatchError(
+                f"store {store.storage} was captured with another tokenizer than {teacher.name_or_path!r} has; give "
+                "the teacher's"
+            )
+        targets = store.spec.targets
+        if targets.has_sampled:
+            raise StoreError(
+                f"{store.storage} holds unbiased estimates ({targets.mode} targets), which other tokens would make "
+                "biased: a law within a teacher's token is a quotient of estimates, and to leave those places out is "
+                "to choose by what came; capture topk or nucleus targets"
+            )
+        self._store, self._student, self._teacher = store, student, teacher
+        self._vocabulary = map_vocabularies(teacher, store.spec.vocab_size, student)
+        self.storage = store.storage
+        self.spec = replace(
+            store.spec,
+            tokenizer=tokenizer_digest(student),
+            vocab_size=len(self._vocabulary.student),
+            tokenizer_size=len(student),
+            targets=replace(targets, entropy=False, temperatures=()),
+            asked="assistant",
+        )
+        self.tokens, self.rows = np.zeros(len(store), np.uint32), np.zeros(len(store), np.uint32)
+        counts = np.zeros(len(Alignment), np.int64)
+        for i in range(len(store)):
+            _, aligned = self._aligned(i)
+            self.tokens[i] = len(aligned.window)
+            self.rows[i] = np.count_nonzero(aligned.window.targets.counts)
+            counts += np.bincount(aligned.kinds, minlength=len(Alignment))
+            progress(i + 1, len(store))
+        self.shares = AlignedShares(*(int(count) for count in counts[Alignment.EXACT :]))
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which examples are of one of the kinds, bool [examples]."""
+        return self._store.has_origin(kinds)
+
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        """All of the student's tokens of each of the examples, in the order asked for."""
+        return [self._aligned(i)[1].window for i in examples]
+
+    def __getitem__(self, i: int) -> Record:
+        """An example with its texts, under its key in the store."""
+        record, aligned = self._aligned(i)
+        window = aligned.window
+        tokenized = replace(record.tokenized, tokens=window.tokens, segments=window.segments)
+        return Record(record.key, tokenized, window.targets, window.token_logprobs)
+
+    def _aligned(self, i: int) -> tuple[Record, Aligned]:
+        record = self._store[i]
+        mine = self._rendered(record.tokenized)
+        return record, align(record.window, mine.tokens, mine.segments, self._vocabulary)
+
+    def _rendered(self, teacher: TokenizedExample) -> TokenizedExample:
+        """An example in the student's tokens. Where the teacher's response did not end, neither does the student's."""
+        mine = render(teacher.example, self._student, self._store.spec.asked)  # type: ignore[arg-type]
+        if teacher.example.is_trace or not len(mine.tokens) or mine.tokens[-1] != self._student.eos_token_id:
+            return mine
+        last = self._vocabulary.teacher[int(teacher.tokens[-1])]
+        if last is None or last == END:
+            return mine
+        return replace(mine, tokens=mine.tokens[:-1], segments=mine.segments[:-1])

@@ -1,0 +1,200 @@
+"""Responses that a teacher writes: asked by template, taken apart, held against the label, and asked for again."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import InputError
+from cache.examples.example import Example, Segment, TokenizedExample
+from cache.examples.rendering import Tokenizer, decode
+from cache.rows.record import Record
+from cache.rows.spec import PromptingSpec, SamplingSpec, StoreSpec
+from teacher_serving.asking.answers import Judgement, Keep, Parsed, decide, judge, parse_answer, stop_at
+from teacher_serving.asking.plan import Wanted
+from teacher_serving.asking.prompter import Prompter
+from teacher_serving.asking.requests import continued
+from teacher_serving.reduction.row_arrays import place_rows, take_rows
+from teacher_serving.teacher import Generated, Request, Teacher
+
+Refused = dict[str, tuple[str, str]]
+AS_ASKED = PromptingSpec("", "", "", "", "all", "", "same")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the teacher wrote to one prompt, cut at the stop text, and what it says."""
+
+    wanted: Wanted
+    written: Generated
+    text: str
+    parsed: Parsed
+    judgement: Judgement
+
+
+def write_responses(
+    teacher: Teacher,
+    unit: Sequence[Wanted],
+    tokenizer: Tokenizer,
+    spec: StoreSpec,
+    sampling: SamplingSpec,
+    prompter: Prompter | None,
+) -> tuple[dict[str, Record], Refused]:
+    """Records of the responses that are kept, by key, and why the others are not."""
+    prompting = spec.prompting or AS_ASKED
+    keep: Keep = prompting.keep  # type: ignore[assignment]  # checked by GenerationSettings
+    refused: Refused = {}
+    responses = _ask(teacher, [(item, item.request) for item in unit], tokenizer, sampling, prompting, refused)
+    kept: list[tuple[Response, bool]] = []
+    again: list[Response] = []
+    for _, group in groupby(sorted(responses, key=_example_of), key=_example_of):
+        samples = sorted(group, key=lambda response: response.wanted.tokenized.origin)
+        decision = decide([sample.judgement for sample in samples], keep)
+        kept += [(samples[i], False) for i in decision.kept]
+        for sample in (sample for i, sample in enumerate(samples) if i not in decision.kept):
+            if decision.needs_hint and sample.wanted.tokenized.example.label:
+                again.append(sample)
+            else:
+                refused[sample.wanted.key] = _reason(sample)
+    for response in _rationalize(teacher, again, tokenizer, sampling, prompting, prompter, refused):
+        if response.judgement == "agrees":
+            kept.append((response, True))
+        else:
+            refused[response.wanted.key] = _reason(response)
+    records = {}
+    for response, hinted in kept:
+        # A service may tell nothing of a token; any other teacher has a distribution of each, or is broken.
+        if not spec.service and (response.written.rows.counts == 0).any():
+            example_id = response.wanted.tokenized.example.id
+            refused[response.wanted.key] = (example_id, "the teacher gave no finite distribution")
+        else:
+            records[response.wanted.key] = response_record(response, tokenizer, sampling.answer_marker, hinted)
+    return records, refused
+
+
+def _example_of(response: Response) -> tuple[str, bytes]:
+    """What the samples of one example have in common."""
+    return response.wanted.tokenized.example.id, response.wanted.tokenized.tokens.tobytes()
+
+
+def _ask(
+    teacher: Teacher,
+    asked: Sequence[tuple[Wanted, Request]],
+    tokenizer: Tokenizer,
+    sampling: SamplingSpec,
+    prompting: PromptingSpec,
+    refused: Refused,
+) -> list[Response]:
+    """What the teacher writes to each request, but for those that it has no answer to."""
+    responses = []
+    written = teacher.generate([request for _, request in asked], sampling)
+    for (wanted, _), text in zip(asked, written, strict=True):
+        if text.refusal:
+            refused[wanted.key] = (wanted.tokenized.example.id, text.refusal)
+        else:
+            responses.append(_understand(wanted, text, tokenizer, sampling.answer_marker, prompting.stop))
+    return responses
+
+
+def _understand(wanted: Wanted, written: Generated, tokenizer: Tokenizer, marker: str, stop: str) -> Response:
+    text = decode(written.tokens, tokenizer)
+    if (end := stop_at(text, stop)) < len(text):
+        n = _tokens_within(written.tokens, tokenizer, end)
+        written = Generated(written.tokens[:n], written.rows.rows(0, n), written.token_logprobs[:n], True)
+        text = decode(written.tokens, tokenizer)
+    parsed = parse_answer(text, marker, stop)
+    return Response(wanted, written, text, parsed, judge(parsed, wanted.tokenized.example.label))
+
+
+# The length of the decoded prefix grows with the number of tokens, so boundaries can be bisected.
+def _tokens_within(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, place: int) -> int:
+    """Number of leading tokens whose text is at most `place` characters long."""
+    return bisect_right(range(1, len(tokens) + 1), place, key=lambda end: len(decode(tokens[:end], tokenizer)))
+
+
+def _tokens_up_to(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, text: str, place: int) -> int:
+    """Number of leading tokens that write text[:place], the last of them perhaps more."""
+    n = bisect_left(range(len(tokens)), place, key=lambda end: len(decode(tokens[:end], tokenizer)))
+    # Of a character that several tokens write, the first ones alone are shown as another character.
+    while not text.startswith(decode(tokens[:n], tokenizer)):
+        n += 1
+    return n
+
+
+def _reason(response: Response) -> tuple[str, str]:
+    example = response.wanted.tokenized.example
+    said = {"unparsed": "has no label", "disagrees": f"says {response.parsed.label!r}"}[response.judgement]
+    return example.id, f"not kept: the response {said}, and the label is {example.label!r}"
+
+
+def _rationalize(
+    teacher: Teacher,
+    responses: Sequence[Response],
+    tokenizer: Tokenizer,
+    sampling: SamplingSpec,
+    prompting: PromptingSpec,
+    prompter: Prompter | None,
+    refused: Refused,
+) -> list[Response]:
+    """Ask again with the label told. Rows are those of the prompt that does not tell it.
+
+    A student is to learn the reasoning from what it will be given, so the response is scored after the teacher's usual
+    prompt.
+    """
+    if not responses or prompter is None:
+        return []
+    asked: list[tuple[Wanted, Request]] = []
+    for wanted in (response.wanted for response in responses):
+        try:
+            asked.append((wanted, prompter.hint_request(wanted.key, wanted.tokenized.example, tokenizer)))
+        except InputError as error:
+            refused[wanted.key] = (wanted.tokenized.example.id, str(error))
+    hinted = _ask(teacher, asked, tokenizer, sampling, prompting, refused)
+    requests = [
+        continued(Request(response.wanted.key, response.wanted.teacher_prompt), response.written.tokens)
+        for response in hinted
+    ]
+    rescored = []
+    for response, request, scored in zip(hinted, requests, teacher.score(requests), strict=True):
+        if scored.refusal:
+            refused[response.wanted.key] = (response.wanted.tokenized.example.id, scored.refusal)
+            continue
+        rows, own = take_rows(scored.targets, request.rows), scored.token_logprobs[request.rows + 1]
+        rescored.append(replace(response, written=replace(response.written, rows=rows, token_logprobs=own)))
+    return rescored
+
+
+def response_record(response: Response, tokenizer: Tokenizer, marker: str, hinted: bool) -> Record:
+    """The example's prompt and the response as one record, under the key of the prompt and sample number."""
+    prompt, written, parsed = response.wanted.tokenized, response.written, response.parsed
+    segments = np.full(len(written.tokens), Segment.RESPONSE, np.uint8)
+    told: dict[str, Any] = {"finished": written.finished, "status": parsed.status}
+    rationale = ""
+    if marker and parsed.label:
+        rationale = response.text[: parsed.rationale_end]
+        segments[: _tokens_up_to(written.tokens, tokenizer, response.text, parsed.rationale_end)] = Segment.RATIONALE
+        # A label often begins in the middle of a token, which brings the space before it.
+        start = _tokens_within(written.tokens, tokenizer, parsed.label_start)
+        segments[start : _tokens_up_to(written.tokens, tokenizer, response.text, parsed.label_end)] = Segment.LABEL
+    if marker:
+        told |= {"teacher_label": parsed.label, "judgement": response.judgement, "hinted": hinted}
+    example: Example = replace(
+        prompt.example,
+        rationale=rationale,
+        response=response.text[len(rationale) :],
+        metadata={**prompt.example.metadata, **told},
+    )
+    n, m = len(prompt.tokens), len(written.tokens)
+    tokenized = TokenizedExample(
+        example,
+        np.concatenate([prompt.tokens, written.tokens]),
+        np.concatenate([prompt.segments, segments]),
+        prompt.origin,
+    )
+    token_logprobs = np.concatenate([np.full(n, np.nan, np.float32), written.token_logprobs])
+    targets = place_rows(written.rows, np.arange(n - 1, n + m - 1), n + m)
+    return Record(prompt.key, tokenized, targets, token_logprobs)

@@ -1,0 +1,45 @@
+"""Settings of the responses that a teacher writes."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cache.rows.spec import SamplingSpec
+from cache.settings import Settings
+from teacher_serving.asking.answers import Keep
+
+
+class GenerationSettings(Settings):
+    """Responses that the teacher writes itself, with the targets of every token of them."""
+
+    samples: int = Field(1, ge=1, description="responses for each prompt")
+    examples: int | None = Field(None, ge=1, description="only for the first so many examples; all if not given")
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(256, ge=1)
+    seed: int = Field(0, ge=0)
+    answer_marker: str = Field("", description='text between the rationale and the label, such as "Answer:"')
+    stop: str = Field("", description='text at the start of a line from which a response is cut, such as "Q:"')
+    template: str | None = Field(None, description="how the teacher is asked: a built-in template, or a .jinja file")
+    shots: Path | None = Field(None, description="worked examples for the template, JSON Lines")
+    context: Literal["bare", "same"] = Field(
+        "bare", description="prompt of the records: the example's own, or the one that the template made of it"
+    )
+    keep: Keep = Field("all", description="all responses, those whose label agrees with the example's, or ask again")
+    hint_template: str = Field("hint", description='how the teacher is asked again, with keep = "rationalize"')
+
+    @model_validator(mode="after")
+    def _labels_need_a_marker(self) -> Self:
+        if self.template and not self.answer_marker:
+            raise ValueError('a template needs the answer_marker that it asks for; the built-in ones ask for "Answer:"')
+        if self.shots and not self.template:
+            raise ValueError("shots are shown by a template; name one")
+        return self
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """How responses are drawn, as a store keeps it."""
+        return SamplingSpec(
+            self.samples, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.answer_marker
+        )

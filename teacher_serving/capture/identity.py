@@ -1,0 +1,155 @@
+"""Which teacher is this? Folder, hashes and sizes of a model, without loading its weights."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer
+
+from cache.documents import digest
+from cache.errors import InputError
+from cache.examples.rendering import Tokenizer, tokenizer_digest
+from cache.rows.spec import StoreSpec
+from teacher_serving.asking.prompter import Prompter, make_prompter, prompting_spec
+from teacher_serving.asking.settings import GenerationSettings
+from teacher_serving.engines.endpoint.identity import describe_endpoint
+from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.reduction.settings import TargetSettings
+
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+
+
+def find_model(name: str) -> Path:
+    """Local folder of a model folder or hub name (downloaded if it must be). InputError where it is no model."""
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"teacher {name!r} is not a model: no config.json in it; give a Hugging Face model folder")
+        if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
+            raise InputError(f"teacher {name!r} is not a model: no weights in it ({', '.join(WEIGHTS)})")
+        return folder.resolve()
+    if name.count("/") > 1 or name.startswith((".", "/")) or not name:
+        raise InputError(f"teacher {name!r} is not a model: no such folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name))
+    except Exception as error:
+        reason = f"{type(error).__name__}"
+        raise InputError(
+            f"teacher {name!r} is not a model: no such folder, and the hub gave none ({reason}); give a model folder"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A teacher before it is loaded: the spec of its capture, its folder, its tokenizer, and how it is asked.
+
+    folder: of the model's files; None where a service has them.
+    """
+
+    spec: StoreSpec
+    folder: Path | None
+    tokenizer: Tokenizer
+    prompter: Prompter | None
+
+
+def describe(
+    teacher: TeacherSettings,
+    engine: EngineSettings,
+    targets: TargetSettings,
+    generation: GenerationSettings | None,
+    score: bool = True,
+) -> Described:
+    """What a capture with these settings will hold. Raises InputError where the model cannot give it.
+
+    score: whether given responses are to be scored.
+    """
+    if engine.endpoint is not None:
+        spec, tokenizer, prompter = describe_endpoint(teacher, engine.endpoint, targets, generation, score)
+        return Described(spec, None, tokenizer, prompter)
+    if teacher.tokenizer is not None:
+        raise InputError(
+            f'teacher.tokenizer = {teacher.tokenizer!r} is for engine.kind = "endpoint"; a model has its own: leave it '
+            "out"
+        )
+    folder = find_model(teacher.model)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=teacher.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=teacher.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"teacher {teacher.model!r} is not a model: {error}") from error
+    vocab_size = int(config.get_text_config().vocab_size)
+    target_spec = targets.spec
+    if target_spec.k > vocab_size:
+        raise InputError(
+            f"targets.k = {target_spec.k} is larger than the teacher's vocabulary of {vocab_size}; lower it"
+        )
+    _require_room(teacher, config)
+    if config.is_encoder_decoder:
+        if engine.kind == "vllm":
+            raise InputError(f'teacher {teacher.model!r} has an encoder, which needs engine.kind = "transformers"')
+        if targets.of == "all":
+            raise InputError('targets.of = "all": the prompt is read by an encoder, which expects no next token')
+    prompter = make_prompter(generation, teacher.max_tokens) if generation else None
+    spec = StoreSpec(
+        teacher=teacher.model,
+        weights=_hash_weights(folder),
+        tokenizer=tokenizer_digest(tokenizer),
+        chat_template=digest(tokenizer.chat_template),
+        vocab_size=vocab_size,
+        tokenizer_size=len(tokenizer),
+        dtype=resolve_dtype(teacher, config),
+        targets=target_spec,
+        sampling=generation.sampling if generation else None,
+        adapter=_hash_adapter(Path(teacher.lora_path)) if teacher.lora_path else "",
+        quantization=teacher.quantization or "",
+        truncation=teacher.truncation,
+        asked=targets.of,
+        prompting=prompting_spec(generation, prompter) if generation and prompter else None,
+    )
+    return Described(spec, folder, tokenizer, prompter)
+
+
+def _require_room(teacher: TeacherSettings, config: Any) -> None:
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context and teacher.max_tokens >= context:
+        raise InputError(
+            f"teacher.max_tokens = {teacher.max_tokens} must be below the {context} positions of {teacher.model!r}: "
+            "scoring generates one token more"
+        )
+
+
+def resolve_dtype(teacher: TeacherSettings, config: Any) -> str:
+    """The dtype that "auto" stands for: the one in the model's configuration, else float32."""
+    if teacher.dtype != "auto":
+        return teacher.dtype
+    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+
+
+def _hash_adapter(folder: Path) -> str:
+    """Hash of a LoRA adapter's configuration and weights. Raises InputError where the folder holds none."""
+    weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+    if not weights or not (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"teacher.lora_path {folder}: no adapter_config.json with weights; give a LoRA adapter's folder"
+        )
+    return _hash_files([folder / "adapter_config.json", *weights])
+
+
+def _hash_weights(folder: Path) -> str:
+    """Hash of the configuration and every weight file. A hub snapshot's folder name is its revision: that is enough."""
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+        return f"revision:{folder.name}"
+    return _hash_files([folder / "config.json", *sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))])
+
+
+def _hash_files(paths: Sequence[Path]) -> str:
+    """One hash of a small first file and of those that follow it."""
+    state = hashlib.sha256(paths[0].read_bytes())
+    for path in paths[1:]:
+        with path.open("rb") as file:
+            state.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{state.hexdigest()}"

@@ -1,0 +1,108 @@
+"""Capture: wanted examples -> teacher -> records -> a committed part. Knows nothing of Ray or of processes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cache.examples.rendering import Tokenizer
+from cache.rows.codebook import Codebook
+from cache.rows.record import Record
+from cache.rows.spec import StoreSpec
+from cache.storage.base import Storage
+from cache.store.commits import quarantine
+from cache.store.unit_writer import write_unit
+from teacher_serving.asking.plan import SCORED, Wanted
+from teacher_serving.asking.prompter import Prompter
+from teacher_serving.asking.rationales import write_responses
+from teacher_serving.asking.requests import scoring_request
+from teacher_serving.capture.identity import Described
+from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.teacher import Metered, Teacher
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSummary:
+    """What capturing one unit came to. rows: tokens with a target; won: this part is the one that counts.
+
+    refused: examples that the teacher could not answer, or whose answer is not kept. cost: what a service took for it.
+    """
+
+    unit: str
+    examples: int
+    rows: int
+    won: bool
+    refused: int = 0
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Records of a unit in the order that was asked, and why the others have none, by key with the example's id.
+
+    cost: what a service took for them.
+    """
+
+    records: tuple[Record, ...]
+    refused: Mapping[str, tuple[str, str]]
+    cost: float = 0.0
+
+
+def start_teacher(described: Described, teacher: TeacherSettings, engine: EngineSettings, on_gpu: bool) -> Teacher:
+    """Load the model into the engine that the settings name, or try the service that has it."""
+    spec, folder = described.spec, described.folder
+    if folder is None:
+        from teacher_serving.engines.endpoint.teacher import EndpointTeacher
+
+        return EndpointTeacher(teacher, engine, spec, described.tokenizer)
+    resolved = teacher.model_copy(update={"dtype": spec.dtype})
+    if engine.kind == "transformers":
+        from teacher_serving.engines.transformers.teacher import TransformersTeacher
+
+        return TransformersTeacher(str(folder), resolved, engine, spec)
+    from teacher_serving.engines.vllm.teacher import VllmTeacher
+
+    return VllmTeacher(str(folder), resolved, engine, spec, on_gpu)
+
+
+def ask_teacher(
+    teacher: Teacher, unit: Sequence[Wanted], tokenizer: Tokenizer, spec: StoreSpec, prompter: Prompter | None = None
+) -> Answers:
+    """Ask about every example of a unit. One that has no good answer is refused, and its neighbours are not."""
+    spent = _spent(teacher)
+    # Longest first keeps the engine's batches full to the end.
+    order = sorted(unit, key=lambda item: -len(item.teacher_prompt))
+    scored = [item for item in order if item.tokenized.origin == SCORED]
+    written = [item for item in order if item.tokenized.origin != SCORED]
+    records: dict[str, Record] = {}
+    refused: dict[str, tuple[str, str]] = {}
+    requests = [scoring_request(item.tokenized, spec.asked) for item in scored]
+    answers = teacher.score(requests) if requests else []
+    for item, request, answer in zip(scored, requests, answers, strict=True):
+        if answer.refusal:
+            refused[item.key] = (item.tokenized.example.id, answer.refusal)
+        elif lost := [int(row) for row in request.rows if answer.targets.counts[row] == 0]:
+            reason = f"the teacher gave no finite distribution for token {lost[0] + 1}"
+            refused[item.key] = (item.tokenized.example.id, reason)
+        else:
+            records[item.key] = Record(item.key, item.tokenized, answer.targets, answer.token_logprobs)
+    if written and spec.sampling:
+        responses, dropped = write_responses(teacher, written, tokenizer, spec, spec.sampling, prompter)
+        records |= responses
+        refused |= dropped
+    in_order = tuple(records[item.key] for item in unit if item.key in records)
+    return Answers(in_order, refused, _spent(teacher) - spent)
+
+
+def store_answers(storage: Storage, spec: StoreSpec, answers: Answers, codebook: Codebook | None = None) -> UnitSummary:
+    """Write the part of a unit and commit it. codebook: the store's, where the caller holds it already."""
+    # Before the commit: a unit that counts has told of all its examples.
+    for key, (example_id, reason) in answers.refused.items():
+        quarantine(storage, key, example_id, reason)
+    if not answers.records:
+        return UnitSummary("", 0, 0, True, len(answers.refused), answers.cost)
+    commit, won = write_unit(storage, spec, answers.records, codebook=codebook)
+    return UnitSummary(commit.unit, len(answers.records), commit.rows, won, len(answers.refused), answers.cost)
+
+
+def _spent(teacher: Teacher) -> float:
+    """What a service has taken so far; 0 of a teacher that is none."""
+    return teacher.spent.cost if isinstance(teacher, Metered) else 0.0

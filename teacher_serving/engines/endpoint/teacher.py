@@ -1,0 +1,95 @@
+"""A teacher behind an API: many requests at a time, the price of each counted, and one refused without the others."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Protocol, TypeVar
+
+from cache.errors import InputError
+from cache.examples.rendering import Tokenizer
+from cache.rows.spec import SamplingSpec, StoreSpec
+from teacher_serving.engines.endpoint.anthropic import AnthropicMessages
+from teacher_serving.engines.endpoint.chat import OpenaiChat
+from teacher_serving.engines.endpoint.client import RefusedError, Service
+from teacher_serving.engines.endpoint.rows import refused_response, refused_score
+from teacher_serving.engines.endpoint.settings import EndpointSettings
+from teacher_serving.engines.endpoint.vllm_server import VllmCompletions
+from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.teacher import Generated, Request, Scored, Spent
+
+Answer = TypeVar("Answer")
+
+
+class Api(Protocol):
+    """One request at a time, from many threads. Raises RefusedError for one that has no answer."""
+
+    def check(self) -> None:
+        """Raise InputError where the service does not give what the spec says."""
+        ...
+
+    def score(self, request: Request) -> Scored: ...
+    def generate(self, request: Request, sampling: SamplingSpec) -> Generated: ...
+
+
+class EndpointTeacher:
+    """Asks a service, which is tried before the first request.
+
+    LogitbankError ends a call where the key, the address or the service is at fault; what was answered is lost then, so
+    that small units lose less.
+    """
+
+    def __init__(self, teacher: TeacherSettings, engine: EngineSettings, spec: StoreSpec, tokenizer: Tokenizer) -> None:
+        endpoint = engine.endpoint
+        if endpoint is None:
+            raise InputError(f'engine.kind = "{engine.kind}" has no [engine.endpoint]')
+        self._service = Service(endpoint)
+        self._api = _open_api(self._service, endpoint, teacher.model, spec, tokenizer)
+        self._pool = ThreadPoolExecutor(endpoint.concurrency, "endpoint")
+        self._api.check()
+
+    @property
+    def spent(self) -> Spent:
+        """Since the start, the first trial included."""
+        return self._service.spent
+
+    def score(self, requests: Sequence[Request]) -> list[Scored]:
+        return self._each(requests, self._api.score, refused_score)
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingSpec) -> list[Generated]:
+        return self._each(
+            requests,
+            lambda request: self._api.generate(request, sampling),
+            lambda request, reason: refused_response(reason),
+        )
+
+    def _each(
+        self,
+        requests: Sequence[Request],
+        ask: Callable[[Request], Answer],
+        refuse: Callable[[Request, str], Answer],
+    ) -> list[Answer]:
+        """Answers in the order of the requests. The first error ends all of them."""
+
+        def one(request: Request) -> Answer:
+            try:
+                return ask(request)
+            except RefusedError as error:
+                return refuse(request, str(error))
+
+        futures = [self._pool.submit(one, request) for request in requests]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future.done():
+                    future.result()  # raises what went wrong, before those that wait for it to end
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _open_api(service: Service, endpoint: EndpointSettings, model: str, spec: StoreSpec, tokenizer: Tokenizer) -> Api:
+    if endpoint.api == "vllm":
+        return VllmCompletions(service, model, spec, endpoint.top_logprobs)
+    if endpoint.api == "openai":
+        return OpenaiChat(service, model, spec, tokenizer, endpoint.top_logprobs)
+    return AnthropicMessages(service, model, spec, tokenizer)

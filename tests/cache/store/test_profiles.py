@@ -1,0 +1,293 @@
+"""Any reader of Zarr, and a page of rules, is enough: what other libraries read is decoded here without our code.
+
+`rows_by_hand` is the page in Python. It uses numpy and JSON alone.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import zarr
+
+from cache.parts.layout import PROFILES, Profile
+from cache.rows.record import Record, Window
+from cache.rows.sparse_targets import SparseTargets, concatenate
+from cache.rows.spec import TargetMode
+from cache.storage.local import LocalStorage
+from cache.store.codebook_claim import claim_codebook
+from cache.store.codebook_learning import list_codebook
+from cache.store.commits import create_store
+from cache.store.logit_store import LogitStore
+from cache.store.snapshots import take_snapshot
+from cache.store.unit_writer import write_unit
+from cache.store.verify import verify
+from tests.cache.rows.rows import MODES, TARGETS, VOCAB, assert_same_window, assert_stored, random_record, store_spec
+
+pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
+Array = npt.NDArray[Any]
+# Reads the array of a path, whole.
+Read = Callable[[Path], Array]
+
+
+def make_records(mode: TargetMode) -> list[Record]:
+    """More than one chunk of tokens, an empty document, and one without a target."""
+    rng = np.random.default_rng(20)
+    lengths = [(3, 20), (0, 0), (2, 400), (5, 0), (1, 1), (40, 260), (2, 9)]
+    return [random_record(rng, f"{mode} {i}", *each, TARGETS[mode]) for i, each in enumerate(lengths)]
+
+
+def make_store(folder: Path, records: list[Record], mode: TargetMode, profile: Profile, lists: bool = False) -> Path:
+    """A store of one unit. lists: with a codebook that has lists, whether they are worth it or not."""
+    spec = store_spec(TARGETS[mode])
+    storage = LocalStorage(folder)
+    create_store(storage, spec)
+    if lists:
+        targets = concatenate([record.targets for record in records])
+        tokens = np.concatenate([record.tokenized.tokens for record in records])
+        claim_codebook(storage, list_codebook(targets, tokens, VOCAB, by_token=mode == "sampled"))
+    write_unit(storage, spec, records, profile)
+    take_snapshot(storage)
+    return folder
+
+
+def read_with_zarr(path: Path) -> Array:
+    return np.asarray(zarr.open_array(path, mode="r")[...])
+
+
+def read_with_tensorstore(path: Path) -> Array:
+    tensorstore = pytest.importorskip("tensorstore")
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/"}}
+    return np.asarray(tensorstore.open(spec, read=True, open=True).result().read().result())
+
+
+READERS = {"zarr-python": read_with_zarr, "tensorstore": read_with_tensorstore}
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What codes mean: the plain codebook is one whose order is that of the ids, without lists."""
+
+    order: Array
+    table: Array
+    list_of: Array
+    by_token: bool
+
+    def id(self, chosen: int, code: int) -> int:
+        width = self.table.shape[1]
+        return int(self.table[chosen, code]) if code < width else int(self.order[code - width])
+
+
+def codes_by_hand(store: Path, part: dict[str, Any], vocab: int, read: Read) -> Codes:
+    if not part["codebook"]:
+        return Codes(np.arange(vocab), np.zeros((1, 0), int), np.zeros(vocab, int), False)
+    claim = json.loads((store / "codebook.json").read_text())
+    assert claim["digest"] == part["codebook"]
+    folder = store / claim["path"]
+    table = read(folder / "table") if claim["width"] else np.zeros((1, 0), int)
+    return Codes(read(folder / "order"), table, read(folder / "list_of"), claim["by_token"])
+
+
+def rows_by_hand(store: Path, read: Read) -> Iterator[tuple[int, list[int], list[float], float, int]]:
+    """(token, ids, log-probabilities, log tail, exact entries) of each token of the only part of a store."""
+    commit = json.loads(next((store / "commits").iterdir()).read_text())
+    part = store / commit["place"]["path"]
+    attributes = json.loads((part / "zarr.json").read_text())["attributes"]
+    vocab = json.loads((store / "spec.json").read_text())["spec"]["vocab_size"]
+    spec = attributes["targets"]
+    codes = codes_by_hand(store, attributes, vocab, read)
+
+    def numbers(name: str) -> list[int]:
+        """Numbers of a stream, none where the mode has no such stream."""
+        return [int(value) for value in read(part / name)] if (part / name).exists() else []
+
+    tokens, tail = numbers("tokens/id"), numbers("tokens/tail")
+    exact = numbers("tokens/exact") or [0] * len(tokens)
+    sampled = numbers("tokens/sampled") or [0] * len(tokens)
+    first_code, first_gap = iter(numbers("first/code")), iter(numbers("first/gap"))
+    rest_code = iter(numbers("rest/code"))
+    sampled_code, draws = iter(numbers("sampled/code")), iter(numbers("sampled/draws"))
+    pairs: Iterator[int] = iter(())
+    bits = 0
+    if (part / "rest/gap_pair").exists():
+        array = read(part / "rest/gap_pair")
+        pairs, bits = iter(array.tolist()), array.dtype.itemsize * 4
+    grid = read(part / "grid").astype(np.float64) if (part / "grid").exists() else np.zeros(0)
+    for token, count, drawn, odds in zip(tokens, exact, sampled, tail, strict=True):
+        gaps, codes_of_row = [], []
+        for j in range(count):
+            codes_of_row.append(next(first_code) if j < attributes["first"] else next(rest_code))
+            if j < attributes["first"]:
+                gaps.append(next(first_gap))
+            elif (j - attributes["first"]) % 2 == 0:
+                pair = next(pairs)
+                gaps.append(pair % 2**bits)
+            else:
+                gaps.append(pair >> bits)
+        ids: list[int] = []
+        chosen = int(codes.list_of[token]) if codes.by_token else 0
+        for j in range(count):
+            if j == 0:
+                ids.append(int(codes.order[codes_of_row[0]]))
+                chosen = chosen if codes.by_token else int(codes.list_of[ids[0]])
+                continue
+            if j > 1 and gaps[j] == 0:
+                codes_of_row[j] += codes_of_row[j - 1] + 1
+            ids.append(codes.id(chosen, codes_of_row[j]))
+        log_tail, log_head = tail_by_hand(odds)
+        values = grid[np.cumsum(gaps)] if count else np.zeros(0)
+        values = values + (log_head - np.log(np.exp(values).sum())) if count else values
+        weights, code = [], -1
+        for _ in range(drawn):
+            code += next(sampled_code) + 1
+            ids.append(codes.id(chosen, code))
+            weights.append(
+                np.log(next(draws) / spec["draws"]) if spec["mode"] == "sampled" else np.log(spec["threshold"])
+            )
+        yield token, ids, [*values.tolist(), *weights], log_tail, count
+
+
+def tail_by_hand(odds: int) -> tuple[float, float]:
+    if odds == -32767:
+        return -np.inf, 0.0
+    if odds == 32767:
+        return 0.0, -np.inf
+    return float(-np.logaddexp(0, -odds / 64)), float(-np.logaddexp(0, odds / 64))
+
+
+def assert_rows_agree(store: Path, read: Read) -> None:
+    """Our reader and the rules give the same tokens, ids, log-probabilities, tails and counts."""
+    ours = LogitStore.open(str(store))
+    tokens, ids, logprobs, tails, exact, counts = [], [], [], [], [], []
+    for token, ids_of_row, values, log_tail, count in rows_by_hand(store, read):
+        tokens.append(token)
+        ids += ids_of_row
+        logprobs += values
+        tails.append(log_tail)
+        exact.append(count)
+        counts.append(len(ids_of_row))
+    windows = ours.read(range(len(ours)))
+    targets = concatenate([window.targets for window in windows])
+    assert np.array_equal(np.concatenate([window.tokens for window in windows]), tokens)
+    assert np.array_equal(targets.counts, counts)
+    assert np.array_equal(targets.exact_counts, exact)
+    assert np.array_equal(targets.ids, ids)
+    assert len(ids) > 1000
+    assert np.abs(targets.logprobs - np.array(logprobs)).max() < 1e-5
+    with np.errstate(invalid="ignore"):
+        assert np.allclose(targets.log_tail, tails, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_rules_read_a_portable_store(mode: TargetMode, reader: str, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", make_records(mode), mode, "portable")
+    assert_rows_agree(store, READERS[reader])
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_rules_read_a_fast_store(reader: str, tmp_path: Path) -> None:
+    assert_rows_agree(make_store(tmp_path / "store", make_records("threshold"), "threshold", "fast"), READERS[reader])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("lists", [False, True])
+def test_the_rules_and_the_codebook_read_a_compact_store(mode: TargetMode, lists: bool, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", make_records(mode), mode, "compact", lists)
+    assert (json.loads((store / "codebook.json").read_text())["width"] > 0) == lists
+    assert_rows_agree(store, read_with_zarr)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_array_of_a_part_is_read_by_its_path(profile: Profile, tmp_path: Path) -> None:
+    """Names that a plain reader is told of in groups, with the values of the record beside those of the rows."""
+    records = make_records("topk")
+    store = make_store(tmp_path / "store", records, "topk", profile)
+    part = next((store / "parts").glob("*/*.zarr"))
+    group: Any = zarr.open_group(part, mode="r")
+    lengths = [len(record.tokenized.tokens) for record in records]
+    assert np.array_equal(group["examples/token_start"][...], np.cumsum([0, *lengths]))
+    starts = group["examples/description_start"][...]
+    text = group["examples/description"][...].tobytes()
+    for record, start, stop in zip(records, starts, starts[1:], strict=False):
+        description = json.loads(text[start:stop])
+        assert description["key"] == record.key
+        assert description["example"]["messages"] == list(record.tokenized.example.messages)
+    surprisal = group["tokens/surprisal"][...]
+    asked = np.concatenate([record.token_logprobs for record in records])
+    assert np.array_equal(surprisal == 65534, np.isnan(asked))
+    assert np.array_equal(surprisal[~np.isnan(asked)] / -64, asked[~np.isnan(asked)])
+    with_target = np.concatenate([record.targets.counts for record in records]) > 0
+    targets = concatenate([record.targets for record in records])
+    assert targets.entropy is not None and targets.log_normalizers is not None
+    assert np.array_equal(group["tokens/entropy"][...][with_target], targets.entropy[with_target])
+    assert np.array_equal(group["tokens/log_normalizer"][...][with_target], targets.log_normalizers[with_target])
+    exact = group["tokens/exact"][...].astype(int)
+    before = {
+        "first": np.minimum(exact, 8),
+        "rest": np.maximum(exact - 8, 0),
+        "pair": (np.maximum(exact - 8, 0) + 1) // 2,
+    }
+    for name, counts in before.items():
+        chunks = group[f"chunks/{name}_start"][...]
+        sums = np.cumsum([0, *counts])
+        size = group["tokens/id"].chunks[0]
+        assert np.array_equal(chunks, [*sums[:-1:size], sums[-1]])
+
+
+def in_order_of_ids(targets: SparseTargets) -> SparseTargets:
+    """Entries of one level follow the codebook's order, and that differs between profiles."""
+    kind = targets.rank_of_entry >= np.repeat(targets.exact_counts, targets.counts)
+    order = np.lexsort((targets.ids, kind, targets.row_of_entry))
+    return replace(targets, ids=targets.ids[order], logprobs=targets.logprobs[order])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_all_profiles_return_the_same_windows(mode: TargetMode, tmp_path: Path) -> None:
+    records = make_records(mode)
+    windows: dict[str, list[Window]] = {}
+    for name, profile, lists in [
+        ("portable", "portable", False),
+        ("fast", "fast", False),
+        ("compact", "compact", False),
+        ("lists", "compact", True),
+    ]:
+        folder = make_store(tmp_path / name, records, mode, profile, lists)  # type: ignore[arg-type]
+        report = verify(str(folder))
+        assert not report.problems and not report.uncommitted
+        store = LogitStore.open(str(folder))
+        windows[name] = [store[i].window for i in range(len(store))]
+    for i, record in enumerate(records):
+        assert_stored(windows["portable"][i], record.window, TARGETS[mode])
+        assert_same_window(windows["fast"][i], windows["portable"][i])
+        expected = replace(windows["portable"][i], targets=in_order_of_ids(windows["portable"][i].targets))
+        for name in ("compact", "lists"):
+            found = windows[name][i]
+            assert_same_window(replace(found, targets=in_order_of_ids(found.targets)), expected)
+
+
+def test_only_a_compact_store_has_a_codebook(tmp_path: Path) -> None:
+    """A portable part must be readable without a second place to look up."""
+    for profile in PROFILES:
+        store = make_store(tmp_path / profile, make_records("nucleus"), "nucleus", profile)
+        assert (store / "codebook.json").exists() == (profile == "compact")
+
+
+def test_one_store_may_hold_parts_of_all_profiles(tmp_path: Path) -> None:
+    records = make_records("topk")
+    spec = store_spec(TARGETS["topk"])
+    storage = LocalStorage(tmp_path / "store")
+    create_store(storage, spec)
+    for i, profile in enumerate(PROFILES):
+        write_unit(storage, spec, records[2 * i : 2 * i + 2], profile)
+    take_snapshot(storage)
+    store = LogitStore.open(str(storage))
+    written = {record.key: record for record in records}
+    assert len(store) == 6
+    for found in store:
+        assert_stored(found.window, written[found.key].window, TARGETS["topk"])
+    assert not verify(str(storage)).problems

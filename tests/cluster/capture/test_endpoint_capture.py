@@ -1,0 +1,124 @@
+"""A capture from a service ends in a store, or in one line; its key is nowhere afterwards."""
+
+import asyncio
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cache.errors import InputError
+from cache.store.logit_store import LogitStore
+from cluster.capture.actor import CaptureWorker
+from cluster.capture.settings import CaptureSettings
+from cluster.commands.main import main
+from cluster.job.files import load_job
+from teacher_serving.capture.identity import describe
+from tests.teacher_serving.engines.endpoint.endpoint_server import Call, Reply, failing_service, failure, message
+
+KEY, VARIABLE = "sk-not-to-be-seen-1234567890", "LOGITBANK_TEST_KEY"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, tiny_model: Path) -> Path:
+    words = ("one", "two", "three", "bad", "four", "five")
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps({"prompt": f"say {w}"}) + "\n" for w in words))
+    (tmp_path / "capture.toml").write_text(
+        'examples = "examples.jsonl"\nstore = "stores/s"\nscore = false\nunit_size = 2\n'
+        f'[teacher]\nmodel = "m"\ntokenizer = "{tiny_model}"\nmax_tokens = 200\n'
+        f'[engine]\nkind = "endpoint"\n[engine.endpoint]\napi = "anthropic"\napi_key_env = "{VARIABLE}"\n'
+        "top_logprobs = 0\nmax_retries = 1\nprice_input = 1000.0\nprice_output = 10000.0\n"
+        "[generation]\nmax_new_tokens = 12\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where Ray logs. Its sockets are there too, so the path must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, KEY)
+
+
+def files(*folders: Path) -> list[Path]:
+    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_key_that_stops_being_taken_ends_the_job_and_is_nowhere(
+    workplace: Path, ray_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def reply(call: Call) -> Reply:
+        if call.turn == "say five":
+            time.sleep(2)  # until the unit before is written
+            return failure(401, f"invalid x-api-key {KEY}")
+        return failure(400, f"not with {KEY}") if call.turn == "say bad" else message("one two")
+
+    root = ["--root", str(workplace)]
+    with failing_service(reply) as (address, _):
+        job = ["capture", str(workplace / "capture.toml"), "--set", f"engine.endpoint.base_url={address}"]
+        assert main([*root, *job]) == 2
+        told = capsys.readouterr()
+        assert main([*root, *job, "--dry-run"]) == 0
+    line = told.err.strip().splitlines()[-1]
+    assert line == f"logitbank: service {address}: refuses the key (401); check environment variable {VARIABLE}"
+    assert "6 examples wanted (0 truncated), 0 refused, 2 missing in 1 units" in capsys.readouterr().out
+    assert any("worker" in path.name for path in files(ray_folder))
+    assert KEY not in told.out + told.err
+    for path in files(workplace, ray_folder):
+        assert KEY.encode() not in path.read_bytes(), path
+    # Three answers of 10 tokens read and 4 written.
+    log = json.loads((workplace / "stores" / "s.capture.json").read_text())
+    assert log["runs"][-1]["cost"] == pytest.approx(0.15)
+    assert main([*root, "snapshot", "stores/s"]) == 0
+    store = LogitStore.open(str(workplace / "stores" / "s"))
+    assert [record.tokenized.example.response for record in store] == ["one two"] * 3
+    assert (store.spec.targets.k, store.info().rows, store.info().quarantined) == (0, 0, 1)
+    capsys.readouterr()
+    assert main([*root, "inspect", "stores/s"]) == 0
+    assert "service        anthropic messages: text only; no scoring; no seed" in capsys.readouterr().out
+    assert main([*root, "inspect", "stores/s", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes_per_token"] is None
+    assert main([*root, "verify", "stores/s"]) == 0
+    assert main([*root, "inspect", "stores/s", "--example", store[0].key]) == 2
+    assert "give its tokenizer with --tokenizer" in capsys.readouterr().err
+
+
+def test_a_worker_tells_why_it_cannot_start(workplace: Path) -> None:
+    with failing_service(lambda call: failure(404, "no model m")) as (address, _):
+        change = [f"engine.endpoint.base_url={address}"]
+        job = load_job(workplace / "capture.toml", change, CaptureSettings, workplace)
+        described = describe(job.teacher, job.engine, job.targets, job.generation, job.score)
+        worker = CaptureWorker(job, described, on_gpu=False)
+    for call in (worker.ready, partial(worker.capture, [])):
+        with pytest.raises(InputError, match=r"the service refuses it \(404\): no model m"):
+            asyncio.run(call())
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("engine.endpoint.api_key_env=sk-s3cret", "must be the name of an environment variable, not the key"),
+        ("engine.endpoint.base_url=http://u:s3cret@host", "without user, password or query"),
+        ("score=true", "cannot score given responses; set score = false"),
+        ("engine.endpoint.requests_per_minute=9", "set actors = 1 and engine.endpoint.concurrency"),
+        ("engine.kind=vllm", '[engine.endpoint] is for kind = "endpoint", and kind is "vllm"'),
+    ],
+)
+def test_wrong_jobs_are_told_in_one_line(
+    workplace: Path, capsys: pytest.CaptureFixture[str], change: str, message: str
+) -> None:
+    command = ["--root", str(workplace), "capture", str(workplace / "capture.toml"), "--set", change]
+    assert main([*command, *(["--set", "actors=2"] if "requests" in change else [])]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error and "s3cret" not in error

@@ -1,0 +1,45 @@
+"""A student's answers by vLLM are those by Transformers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from cache.errors import LogitbankError
+from cache.examples.example import Example
+from cache.examples.rendering import render
+from cache.rows.record import Record
+from cache.rows.sparse_targets import empty_targets
+from cluster.evaluation.vllm_answers import vllm_answers
+from student.evaluation.generation import answer
+from student.evaluation.settings import GenerationEvaluation
+from student.models.build import load_student
+
+
+def prompts(model: Path) -> list[Record]:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    records = []
+    for words in ("say one two", "say red", "say seven left right up"):
+        rendered = render(Example(words, ({"role": "user", "content": words},), response="one"), tokenizer)
+        n = len(rendered.tokens)
+        records.append(Record(rendered.key, rendered, empty_targets(n), np.full(n, np.nan, np.float32)))
+    return records
+
+
+def test_both_engines_answer_the_same(tiny_model: Path) -> None:
+    asked, settings = prompts(tiny_model), GenerationEvaluation(max_new_tokens=12)
+    seen: list[tuple[int, int]] = []
+    theirs = vllm_answers(str(tiny_model), asked, settings, lambda done, total: seen.append((done, total)))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    ours = answer(load_student(str(tiny_model), 1), tokenizer, asked, settings, lambda done, total: None)
+    assert theirs == ours and any(ours)
+    assert seen == [(3, 3)]
+
+
+def test_what_vllm_cannot_load_is_told(tmp_path: Path, tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.save_pretrained(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["NoSuchModel"]}')
+    with pytest.raises(LogitbankError, match=r"generation\.engine = .transformers"):
+        vllm_answers(str(tmp_path), prompts(tiny_model), GenerationEvaluation(), lambda done, total: None)

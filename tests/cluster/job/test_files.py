@@ -1,0 +1,137 @@
+"""A job file is right, or the message says which key is wrong and what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+from cache.errors import InputError
+from cluster.capture.settings import CaptureSettings
+from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
+from cluster.job.files import load_job
+from cluster.report.settings import ReportSettings
+from student.training.settings import TrainSettings
+
+JOBS = Path(__file__).resolve().parents[4] / "cluster" / "jobs" / "demo"
+CAPTURE = 'examples = "e.jsonl"\nstore = "stores/s"\n[teacher]\nmodel = "m"\n'
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> CaptureSettings:
+    (tmp_path / "job.toml").write_text(text)
+    return load_job(tmp_path / "job.toml", overrides, CaptureSettings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("examples", ExamplesSettings),
+        ("teacher", TrainSettings),
+        ("capture", CaptureSettings),
+        ("heldout", CaptureSettings),
+        ("student", TrainSettings),
+        ("evaluate", EvaluateSettings),
+        ("report", ReportSettings),
+    ],
+)
+def test_shipped_jobs_are_valid(name: str, kind: type, tmp_path: Path) -> None:
+    load_job(JOBS / f"{name}.toml", [], kind, tmp_path)
+
+
+def test_paths_are_taken_from_the_root(tmp_path: Path) -> None:
+    job = load(tmp_path, CAPTURE)
+    assert job.examples == tmp_path / "e.jsonl"
+    assert job.teacher.model == "m"  # no such folder: the name of a model on a hub
+    (tmp_path / "m").mkdir()
+    assert load(tmp_path, CAPTURE).teacher.model == str(tmp_path / "m")
+
+
+def test_templates_and_adapters_are_taken_from_the_root(tmp_path: Path) -> None:
+    (tmp_path / "lora").mkdir()
+    given = ["generation.answer_marker=A:", "generation.shots=s.jsonl", "teacher.lora_path=lora"]
+    own = load(tmp_path, CAPTURE, *given, "generation.template=t/mine.jinja", "generation.hint_template=h.jinja")
+    assert own.generation and own.generation.shots == tmp_path / "s.jsonl"
+    assert own.generation.template == str(tmp_path / "t/mine.jinja")
+    assert own.generation.hint_template == str(tmp_path / "h.jinja")
+    assert own.teacher.lora_path == str(tmp_path / "lora")
+    built_in = load(tmp_path, CAPTURE, *given, "generation.template=step_by_step").generation
+    assert built_in and (built_in.template, built_in.hint_template) == ("step_by_step", "hint")
+
+
+def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
+    job = load(tmp_path, CAPTURE, "targets.k=8", "teacher.dtype=bfloat16", "generation.samples=3")
+    assert (job.targets.k, job.teacher.dtype) == (8, "bfloat16")
+    assert job.generation and job.generation.samples == 3
+
+
+@pytest.mark.parametrize(
+    "text, overrides, message",
+    [
+        (CAPTURE + "dtpye = 'float32'\n", [], "unknown key 'teacher.dtpye'; did you mean 'dtype'"),
+        (CAPTURE, ["unit_sise=3"], "unknown key 'unit_sise'; did you mean 'unit_size'"),
+        (CAPTURE, ["targets.k=0"], "targets.k: .*greater than or equal to 1.*given 0"),
+        (CAPTURE, ["targets.mode=best"], "targets.mode: .*'topk', 'nucleus', 'threshold' or 'sampled'.*given 'best'"),
+        (CAPTURE, ["targets.mode=sampled"], '"sampled" needs a number of draws'),
+        (CAPTURE, ["targets.systematic=true"], '"systematic" is a way to draw'),
+        (CAPTURE, ["targets.mode=threshold", "targets.threshold=0.6"], "targets.threshold: .*given 0.6"),
+        (CAPTURE, ["targets.mode=threshold", "targets.threshold=0.1", "targets.k=3"], '"threshold" has no k'),
+        (CAPTURE, ["targets.temperatures=[1.0]"], "temperatures must be above 0 and other than 1"),
+        (CAPTURE, ["generation.template=step_by_step"], "a template needs the answer_marker"),
+        (CAPTURE, ["generation.shots=s.jsonl"], "shots are shown by a template"),
+        (CAPTURE, ["teacher.truncation=both"], "teacher.truncation: .*'refuse', 'left' or 'right'.*given 'both'"),
+        (CAPTURE, ["targets.mode=nucleus"], '"nucleus" needs a mass between 0 and 1'),
+        (CAPTURE, ["generation.sample=3"], "unknown key 'generation.sample'; did you mean 'samples'"),
+        (CAPTURE, ["nonsense"], "expected key=value"),
+        (CAPTURE, ["store.x=1"], "is a value, not a table"),
+        ("examples = 'e'\n", [], "missing key 'store'"),
+        ("examples = \n", [], "not valid TOML"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, text, *overrides)
+
+
+def test_an_absent_job_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.toml: no such file"):
+        load_job(tmp_path / "none.toml", [], CaptureSettings, tmp_path)
+
+
+def test_batch_sizes_must_divide(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"batch_size 10 must be a multiple of ranks x micro_batch_size = 2 x 32"):
+        load_job(JOBS / "student.toml", ["run.batch_size=10"], TrainSettings, tmp_path)
+
+
+def test_hard_labels_are_all_that_a_file_can_teach(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no teacher"):
+        load_job(JOBS / "teacher.toml", ["loss={objective='forward_kl'}"], TrainSettings, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mixture", "teachers"])
+def test_stores_of_a_list_start_at_the_root(tmp_path: Path, name: str) -> None:
+    """Would catch workers elsewhere that look for a store below their own folder."""
+    stores = "[{store='a', weight=2.0}, {store='s3://bucket/b'}]"
+    job = load_job(JOBS / "student.toml", [f"data={{{name}={stores}}}"], TrainSettings, tmp_path)
+    assert [item.store for item in job.data.stores] == [str(tmp_path / "a"), "s3://bucket/b"]
+    assert [item.weight for item in job.data.stores] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["loss.objective=kl"], "'forward_kl', 'reverse_kl'"),
+        (["loss.tail=renormalise", "loss.objective=jsd"], "infinite or undefined"),
+        (["loss.beta=0.3"], "beta belongs to jsd"),
+        (["loss.objective=hard_label", "loss.temperature=2.0"], "neither a temperature nor a tail"),
+        (["loss.terms=[{objective='jsd'}]", "loss.temperature=2.0"], "the whole mix; leave out .*temperature"),
+        (["loss.segments={response=0.0, rationale=0.0, label=0.0}"], "at least one segment"),
+        (["data.mixture=[{store='a'}]"], "exactly one of 'store', 'mixture', 'teachers' and 'examples'"),
+        (["data={teachers=[{store='a'}]}"], "averages several stores"),
+        (["data.align=cross_tokenizer"], "needs the student's tokenizer"),
+        (["run.offload=all"], "offload = 'all' needs zero_stage 3"),
+        (["model.lora={rank=4}"], "'lora' adapts pretrained weights"),
+        (["heldout={every=5}"], "exactly one of 'store' and 'examples'"),
+        (["classes={labels=['a', 'b']}", "data.pack_to=64"], r"\[classes\] reads one 'store' or 'examples'"),
+    ],
+)
+def test_impossible_trainings_are_explained(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_job(JOBS / "student.toml", overrides, TrainSettings, tmp_path)

@@ -1,0 +1,191 @@
+"""Packed examples lie apart, and a model gives each what it gives it alone; one that does not is found out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from cache.errors import InputError
+from student.data.packing import Packing, pack, positions
+from student.models.packing_probe import refuse_unpackable
+
+SMALL = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.2,  # attention that matters: with the usual 0.02 it would hardly change the hidden states
+}
+GROUPED = {**SMALL, "num_key_value_heads": 2}
+PACKABLE: dict[str, dict[str, Any]] = {
+    "llama": GROUPED,
+    "qwen2": GROUPED,
+    "gemma2": {**GROUPED, "head_dim": 8, "sliding_window": 4},
+    "gpt2": {"vocab_size": 97, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "initializer_range": 0.2},
+    "gpt_neox": SMALL,
+}
+# Attention biased by distance, computed without regard to positions, and a state that runs on from token to token.
+UNPACKABLE: dict[str, dict[str, Any]] = {
+    "bloom": {"vocab_size": 97, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "mamba": {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+}
+OPT = {"vocab_size": 97, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2}
+LENGTHS = [9, 1, 14, 6, 11, 1, 3]
+
+
+def build(model_type: str, **fields: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **fields), dtype=torch.float32).eval()
+
+
+def difference(model: PreTrainedModel, row_length: int, apart: bool = True) -> float:
+    """Greatest difference of a hidden state between packed examples, kept apart by positions or not, and each alone."""
+    packing = pack(LENGTHS, row_length)
+    rng = np.random.default_rng(0)
+    examples = [torch.from_numpy(rng.integers(0, 97, length)) for length in LENGTHS]
+    input_ids = torch.zeros(packing.rows, row_length, dtype=torch.int64)
+    places = list(zip(packing.row.tolist(), packing.offset.tolist(), examples, strict=True))
+    for row, offset, example in places:
+        input_ids[row, offset : offset + len(example)] = example
+    position_ids = torch.from_numpy(positions(packing, row_length)) if apart else None
+    with torch.no_grad():
+        packed = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+        return max(
+            float((packed[row, offset : offset + len(example)] - alone.last_hidden_state[0]).abs().max())
+            for row, offset, example in places
+            for alone in [model.base_model(input_ids=example[None], use_cache=False)]
+        )
+
+
+def check(packing: Packing, row_length: int) -> None:
+    """Every token of every example has a place of its own, at its position; the rest is padding."""
+    ids = positions(packing, row_length)
+    assert ids.shape == (packing.rows, row_length) and ids.dtype == np.int64
+    owner = np.full(ids.shape, -1)
+    for i, (length, row, offset) in enumerate(zip(packing.lengths, packing.row, packing.offset, strict=True)):
+        assert 0 <= row < packing.rows and offset >= 0 and offset + length <= row_length
+        assert (owner[row, offset : offset + length] == -1).all()
+        owner[row, offset : offset + length] = i
+        assert ids[row, offset : offset + length].tolist() == list(range(length))
+    assert (owner >= 0).any(axis=1).all()  # no row of padding alone
+    # As Transformers finds sequences: no padding token is of a real one's.
+    sequence = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1] - 1) != 1, axis=1)
+    for row in range(packing.rows):
+        assert not set(sequence[row, owner[row] == -1]) & set(sequence[row, owner[row] >= 0])
+        assert len(set(sequence[row, owner[row] >= 0])) == len(set(owner[row]) - {-1})
+
+
+@given(lengths=st.lists(st.integers(1, 40), max_size=60), room=st.integers(0, 60))
+def test_all_are_placed_and_none_overlap(lengths: list[int], room: int) -> None:
+    row_length = max(lengths, default=1) + room
+    packing = pack(lengths, row_length)
+    assert len(packing.row) == len(lengths)
+    check(packing, row_length)
+    # What first fit promises: the first of a later row found no room in any earlier one.
+    filled = np.bincount(packing.row, weights=packing.lengths, minlength=packing.rows)
+    assert (filled <= row_length / 2).sum() <= 1
+
+
+def test_the_longest_come_first_and_equal_ones_in_order() -> None:
+    packing = pack([3, 5, 3, 8, 2, 5], 10)
+    assert packing.row.tolist() == [2, 1, 2, 0, 0, 1]
+    assert packing.offset.tolist() == [0, 0, 3, 0, 8, 5]
+    assert packing.rows == 3
+
+
+def test_positions_start_again_with_each_example_and_with_padding() -> None:
+    assert positions(pack([3, 2], 10), 10).tolist() == [[0, 1, 2, 0, 1, 0, 1, 2, 0, 1]]
+    assert positions(pack([4, 2], 6), 6).tolist() == [[0, 1, 2, 3, 0, 1]]
+    assert positions(pack([1], 3), 3).tolist() == [[0, 0, 0]]
+    assert positions(pack([], 3), 3).shape == (0, 3)
+
+
+@pytest.mark.parametrize("length", [11, 0])
+def test_an_example_that_fits_no_row_is_named(length: int) -> None:
+    with pytest.raises(InputError, match=f"example 2 has {length} tokens; a row takes 1 to 10"):
+        pack([10, 1, length, 4], 10)
+
+
+def test_packing_fills_rows_that_padding_leaves_half_empty() -> None:
+    """Lengths spread as those of instruction data: log-normal, median 250 tokens."""
+    lengths = np.clip(np.random.default_rng(0).lognormal(5.5, 0.8, 100), 8, 2048).astype(np.int64)
+    packing = pack(lengths, 2048)
+    assert lengths.sum() / (packing.rows * 2048) > 0.9
+    assert lengths.sum() / (len(lengths) * lengths.max()) < 0.4
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("model_type", PACKABLE)
+def test_packed_examples_get_the_hidden_states_of_each_alone(model_type: str, attention: str) -> None:
+    model = build(model_type, **PACKABLE[model_type], attn_implementation=attention)
+    assert difference(model, 20, apart=False) > 1e-2  # so that a leak would show
+    assert difference(model, 20) < 1e-5
+    refuse_unpackable(model)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_rows_may_be_longer_than_a_model_has_positions(model_type: str) -> None:
+    """Padding of 75 tokens would otherwise ask a model of 32 learned positions for more."""
+    assert difference(build(model_type, **PACKABLE[model_type]), 120) < 1e-5
+
+
+@pytest.mark.parametrize("model_type", UNPACKABLE)
+def test_a_model_that_heeds_no_positions_is_refused(model_type: str) -> None:
+    model = build(model_type, **UNPACKABLE[model_type])
+    assert difference(model, 20) > 1e-3
+    with pytest.raises(InputError, match=rf"{model_type}.*does not keep packed examples apart.*turn packing off"):
+        refuse_unpackable(model)
+
+
+def test_opt_is_refused_as_long_as_its_attention_leaks() -> None:
+    """Transformers 5.19 gives OPT's embeddings the positions, not its mask. A version that mends it is welcome."""
+    model = build("opt", **OPT, num_attention_heads=4, init_std=0.2)
+    leaks = difference(model, 20) > 1e-3
+    try:
+        refuse_unpackable(model)
+    except InputError:
+        assert leaks
+    else:
+        assert not leaks
+
+
+class Unpositioned(nn.Module):
+    """Takes a model's place at forward, without its position_ids."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.inner, self.config, self.device = model.base_model, model.config, model.device
+
+    @property
+    def base_model(self) -> "Unpositioned":
+        return self
+
+    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> Any:
+        return self.inner(input_ids=input_ids, use_cache=use_cache)
+
+
+def test_a_model_that_takes_no_positions_is_refused() -> None:
+    with pytest.raises(InputError, match="takes no position_ids"):
+        refuse_unpackable(Unpositioned(build("llama", **GROUPED)))
+
+
+def test_the_trial_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
+    """Dropout would make two runs differ, so it is off for the trial, and on again after it where it was on."""
+    model = build("gpt2", **PACKABLE["gpt2"], embd_pdrop=0.5, resid_pdrop=0.5)
+    model.train()
+    model.base_model.h[0].eval()
+    before = [module.training for module in model.modules()]
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    refuse_unpackable(model)
+    assert [module.training for module in model.modules()] == before
+    assert torch.equal(torch.rand(3), expected)
+    assert all(parameter.grad is None for parameter in model.parameters())

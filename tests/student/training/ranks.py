@@ -1,0 +1,142 @@
+"""Real DeepSpeed ranks, started once for many tiny jobs: a launch costs as much as dozens of them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from cache.examples.example import Segment
+from cache.examples.rendering import tokenizer_digest
+from cache.rows.record import Record
+from cache.rows.spec import StoreSpec, TargetSpec
+from cache.storage.local import LocalStorage
+from cache.store.commits import create_store
+from cache.store.snapshots import take_snapshot
+from cache.store.unit_writer import write_unit
+from student.training.settings import TrainSettings
+from tests.cache.rows.rows import VOCAB, random_record
+
+ROOT = Path(__file__).resolve().parents[4]
+# Trains one job after the other. Blocks of a few rows, so that the ranks' numbers of blocks differ. Before a job comes
+# the file that it has to wait for, or "-".
+RANKS = """
+import sys, time, traceback
+from pathlib import Path
+import student.losses.fused_loss
+student.losses.fused_loss.BLOCK_ELEMENTS = 500 * 5
+from student.training.settings import TrainSettings
+from student.training.loop import train
+for before, job in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+    deadline = time.monotonic() + 300
+    while before != "-" and not Path(before).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    try:
+        train(TrainSettings.model_validate_json(Path(job).read_text()))
+    except Exception:
+        (Path(job).parent / "error").write_text(traceback.format_exc())
+    print("finished", job, flush=True)
+"""
+LLAMA = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+LLAMA |= {"num_key_value_heads": 2, "intermediate_size": 48, "tie_word_embeddings": True, "initializer_range": 0.1}
+TOPK = TargetSpec("topk", 16, temperatures=(2.0,))
+THRESHOLD = TargetSpec("threshold", threshold=0.05, entropy=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. after: a run that must have finished before this one continues it, or reads from it."""
+
+    settings: TrainSettings
+    after: Path | None = None
+
+
+def start(jobs: Sequence[Job], ranks: int, log: Path) -> "subprocess.Popen[bytes]":
+    """The ranks, which train the jobs in order; a job that fails leaves its traceback in `error`."""
+    arguments = []
+    for number, job in enumerate(jobs):
+        output = job.settings.output
+        output.mkdir(parents=True, exist_ok=True)
+        path = output / f"job-{ranks}-{number}.json"
+        path.write_text(job.settings.model_dump_json())
+        arguments += [str(job.after / "training.json") if job.after else "-", str(path)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return subprocess.Popen(
+        [*launcher, "--no-python", sys.executable, "-c", RANKS, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def make_record(rng: np.random.Generator, name: str, prompt: int, response: int, targets: TargetSpec) -> Record:
+    """Prompt, rationale, label and response, each of random tokens."""
+    record = random_record(rng, name, prompt, response, targets)
+    segments = record.tokenized.segments.copy()
+    spoken = np.array([Segment.RATIONALE, Segment.LABEL, *[Segment.RESPONSE] * (response - 2)], np.uint8)
+    segments[prompt:] = np.sort(spoken)
+    tokenized = replace(record.tokenized, segments=segments)
+    return replace(record, key=tokenized.key, tokenized=tokenized)
+
+
+def make_store(folder: Path, tiny_model: Path, targets: TargetSpec, count: int, seed: int = 0) -> Path:
+    """A store of `count` random examples of 7 to 17 tokens."""
+    rng = np.random.default_rng(seed)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    ids = tokenizer_digest(tokenizer)
+    spec = StoreSpec(str(tiny_model), "w", ids, "c", VOCAB, len(tokenizer), "float32", targets, None)
+    storage = LocalStorage(folder)
+    create_store(storage, spec)
+    sizes = rng.integers([4, 3], [8, 10], (count, 2)).tolist()
+    write_unit(storage, spec, [make_record(rng, f"{seed}-{i}", *size, targets) for i, size in enumerate(sizes)])
+    take_snapshot(storage)
+    return storage.root
+
+
+def make_pretrained(folder: Path, tiny_model: Path) -> Path:
+    """A random Llama that knows every id of the stores, with an LM head of its own."""
+    torch.manual_seed(1)
+    fields = {name: value for name, value in LLAMA.items() if name not in ("model_type", "tie_word_embeddings")}
+    LlamaForCausalLM(LlamaConfig(vocab_size=VOCAB, tie_word_embeddings=False, **fields)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(str(folder))
+    return folder
+
+
+def settings_of(output: Path, store: Path, **sections: Any) -> TrainSettings:
+    """Four steps of eight examples, a constant rate: so a run of more steps continues one of fewer."""
+    run = {"steps": 4, "batch_size": 8, "micro_batch_size": 4, "checkpoint_every": 4, "seed": 3}
+    given = {
+        "output": output,
+        "data": {"store": store, **sections.pop("data", {})},
+        "model": {"config": LLAMA, **sections.pop("model", {})},
+        "optimizer": {"lr": 0.003, "warmup_steps": 2, "schedule": "constant", **sections.pop("optimizer", {})},
+        "run": {**run, **sections.pop("run", {})},
+        **sections,
+    }
+    if "pretrained" in given["model"]:
+        given["model"].pop("config")
+    if given["data"].get("mixture"):
+        given["data"].pop("store")
+    return TrainSettings.model_validate(given)
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    """A line a step."""
+    if (output / "error").exists():
+        raise AssertionError((output / "error").read_text())
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def curve(output: Path) -> list[list[float | None]]:
+    """Objective, each of its terms, and the norm of the gradient, by step."""
+    other = {"step", "lr", "tokens", "seconds", "data_wait_seconds"}
+    return [[value for name, value in line.items() if name not in other] for line in metrics(output)]

@@ -1,0 +1,162 @@
+"""What is saved is the student that was trained: in Hugging Face form, adapters merged, whole or not at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoTokenizer, DeepseekV3Config, PreTrainedTokenizerBase
+
+from student.models.build import add_adapters, kind_of, load_student
+from student.models.settings import LoraSettings
+from student.training.export import model_card, save_student
+from tests.student.models.test_models import FAMILIES, VOCAB
+from tests.student.training.ranks import LLAMA, settings_of
+
+# Has a buffer that is learned otherwise than by gradients, and saved.
+DEEPSEEK = DeepseekV3Config(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    intermediate_size=48,
+    moe_intermediate_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    n_routed_experts=4,
+    num_experts_per_tok=2,
+    n_group=1,
+    topk_group=1,
+    first_k_dense_replace=1,
+    q_lora_rank=16,
+    kv_lora_rank=16,
+    qk_rope_head_dim=8,
+    qk_nope_head_dim=8,
+    v_head_dim=8,
+    initializer_range=0.1,
+)
+KINDS: dict[str, Callable[[], Any]] = {**FAMILIES, "deepseek, with a buffer": lambda: DEEPSEEK}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(tiny_model)  # type: ignore[no-any-return]
+
+
+def random_model(name: str, targets: tuple[str, ...] | str = ()) -> Any:
+    torch.manual_seed(0)
+    config = KINDS[name]()
+    model = kind_of(config).from_config(config, dtype=torch.float32).eval()
+    if targets:
+        add_adapters(model, LoraSettings(rank=3, alpha=5, target_modules=targets), name)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.randn_like(tensor), alpha=0.1)
+    return model
+
+
+def weights_of(model: Any) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def logits_of(model: Any) -> Tensor:
+    ids = torch.arange(40).reshape(2, 20) * 7 % VOCAB
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids[:, :9]} if model.config.is_encoder_decoder else {})
+    with torch.no_grad():
+        logits: Tensor = model(**inputs).logits
+    return logits
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_a_saved_student_gives_the_same_logits(name: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """Would catch a weight that stays random, a buffer that is lost, and a tie that is cut or made."""
+    model = random_model(name)
+    save_student(model, weights_of(model), tokenizer, "card", tmp_path / "model")
+    loaded = load_student(str(tmp_path / "model"), VOCAB)
+    assert torch.equal(logits_of(loaded), logits_of(model))
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert (loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight) == tied
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        assert ("lm_head.weight" in file.keys()) == (not tied)  # noqa: SIM118
+    if name != "qwen2":  # Transformers loads any tokenizer beside a Qwen2 model as Qwen2's, with a token more.
+        assert len(AutoTokenizer.from_pretrained(tmp_path / "model")) == len(tokenizer)
+    assert (tmp_path / "model" / "README.md").read_text() == "card"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "name, targets",
+    [
+        ("plain", "all-linear"),
+        ("plain", ("q_proj", "lm_head")),
+        ("tied embeddings", "all-linear"),
+        ("gpt2", "all-linear"),
+        ("gpt2", ("c_attn",)),
+        ("t5, tied", "all-linear"),
+        ("scaled logits", ("v_proj",)),
+    ],
+)
+def test_merged_adapters_give_the_adapted_models_logits(
+    name: str, targets: Any, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Would catch a delta that is lost, transposed or scaled wrongly, and a folder that needs PEFT."""
+    model = random_model(name, targets)
+    save_student(model, weights_of(model), tokenizer, "card", tmp_path / "model")
+    loaded = load_student(str(tmp_path / "model"), VOCAB)
+    assert not any("lora" in key for key in loaded.state_dict())
+    assert torch.allclose(logits_of(loaded), logits_of(model), atol=2e-3)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                parameter.zero_()
+    assert (logits_of(loaded) - logits_of(model)).abs().max() > 0.05, "adapters that change nothing"
+
+
+def test_a_student_replaces_the_one_before(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """Also one whose writing was interrupted. Would catch files of two students in one folder."""
+    for folder in ("model", ".model.tmp"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "stale").write_text("")
+    model = random_model("plain")
+    save_student(model, weights_of(model), tokenizer, "card", tmp_path / "model")
+    assert not (tmp_path / "model" / "stale").exists() and not (tmp_path / ".model.tmp").exists()
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_weights_that_do_not_fit_are_refused(change: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """Would catch a student saved with random weights in a layer."""
+    model = random_model("plain")
+    weights = weights_of(model)
+    if change == "missing":
+        weights.pop("model.layers.1.mlp.up_proj.weight")
+    else:
+        weights["model.layers.2.mlp.up_proj.weight"] = torch.zeros(1)
+    with pytest.raises(RuntimeError, match=r"weights do not fit llama: .*layers\.[12]\.mlp\.up_proj"):
+        save_student(model, weights, tokenizer, "card", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_card_names_the_data(tmp_path: Path) -> None:
+    """Would catch a student whose store cannot be found again."""
+    loss = {"terms": [{"objective": "forward_kl", "temperature": 2.0, "weight": 0.7}, {"objective": "hard_label"}]}
+    settings = settings_of(tmp_path / "small", tmp_path / "store", loss=loss, model={"config": LLAMA})
+    store = {"uri": "s3://some/store", "snapshot": 3, "fingerprint": "f" * 64, "teacher": "big", "targets": "topk"}
+    result = {"stores": [store], "steps": 1200, "tokens": 34567, "parameters": 1234567, "best_step": None}
+    card = model_card(settings, result)
+    for fact in (
+        "# small",
+        "Student (llama, from random weights)",
+        "0.7 x forward_kl at temperature 2 + 1 x hard_label",
+        "| teacher | big |",
+        "s3://some/store, snapshot 3",
+        f"`{'f' * 64}`",
+        "1,200 of 8 examples, 34,567 tokens",
+        "peak rate 0.003, constant",
+        "| parameters | 1,234,567 |",
+    ):
+        assert fact in card
+    assert "best" not in card
+    assert "step 40, held-out loss 1.2346" in model_card(settings, {**result, "best_step": 40, "best_loss": 1.23456})

@@ -1,0 +1,320 @@
+"""A run is the same sum whatever ranks, ZeRO stage, micro-batches, packing and interruptions; and it keeps its best.
+
+All jobs but those that are killed are trained by two launches, of one and of two ranks, which run side by side.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboardX.proto.event_pb2 import Event
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from student.data.batches import LanguageBatches
+from student.losses.batch_terms import counts_of, objective_weights
+from student.losses.objectives import Objectives
+from student.models.build import load_student
+from student.models.layout import Layout
+from student.models.loss_model import LossModel
+from student.training.open_data import Vocabulary, open_examples
+from student.training.schedule import rate_factor
+from student.training.settings import HeldoutSettings, TrainSettings
+from tests.student.training.ranks import (
+    LLAMA,
+    THRESHOLD,
+    TOPK,
+    VOCAB,
+    Job,
+    curve,
+    make_pretrained,
+    make_store,
+    metrics,
+    settings_of,
+    start,
+)
+
+SEGMENTS = {"prompt": 0.0, "rationale": 0.5, "label": 2.0, "response": 1.0}
+MIX = {
+    "segments": SEGMENTS,
+    "terms": [
+        {"objective": "forward_kl", "temperature": 2.0, "weight": 0.5},
+        {"objective": "hard_label", "weight": 0.2, "segments": {"response": 1.0, "rationale": 0.0, "label": 0.3}},
+        {"objective": "reverse_kl", "weight": 0.3},
+    ],
+}
+T5 = {"model_type": "t5", "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2}
+T5 |= {"decoder_start_token_id": 0, "initializer_factor": 0.5}
+GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.1}
+MORE = ["q_proj", "v_proj", "lm_head"]
+# Stages of runs that go from two ranks to one, and back. A conversion takes seconds, but for stage 0.
+NARROWED, WIDENED = (2, 3), (0, 1, 3)
+LIMIT = 400
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Where the jobs' outputs and inputs are."""
+
+    root: Path
+    heldout: Path
+
+    def curve(self, name: str) -> list[list[float | None]]:
+        return curve(self.root / name)
+
+    def metrics(self, name: str) -> list[dict[str, Any]]:
+        return metrics(self.root / name)
+
+
+def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
+    """Those of one rank, and those of two."""
+    store, other = make_store(root / "store", tiny_model, TOPK, 19), make_store(root / "other", tiny_model, TOPK, 7, 1)
+    estimates = make_store(root / "estimates", tiny_model, THRESHOLD, 12, 2)
+    make_store(root / "heldout", tiny_model, TOPK, 11, 3)
+    pretrained = str(make_pretrained(root / "pretrained", tiny_model))
+    heldout = {"store": str(root / "heldout"), "every": 2, "limit": 9}
+    mixture = {"mixture": [{"store": str(store), "weight": 3.0}, {"store": str(other), "weight": 1.0}]}
+
+    def job(name: str, ranks: int, after: str | None = None, of: Path = store, **sections: Any) -> Job:
+        sections.setdefault("loss", MIX)
+        sections["run"] = {"ranks": ranks, "micro_batch_size": 4 if ranks == 1 else 2, **sections.get("run", {})}
+        return Job(settings_of(root / name, of, **sections), None if after is None else root / after)
+
+    def lora(modules: Any) -> dict[str, Any]:
+        return {"pretrained": pretrained, "lora": {"rank": 3, "target_modules": modules}}
+
+    kinds: dict[str, dict[str, Any]] = {
+        "mix": {},
+        "threshold": {"of": estimates, "loss": {}},
+        "lora": {"model": lora("all-linear")},
+        "lora-head": {"model": lora(MORE)},
+        "t5": {"model": {"config": T5}},
+        "gpt2": {"model": {"config": GPT2}},
+        "mixture": {"data": mixture},
+        "heldout": {"heldout": heldout},
+    }
+    one = [job(f"one-{name}", 1, run={"zero_stage": 1}, **kind) for name, kind in kinds.items()]
+    two = [job(f"mix-{stage}", 2, run={"zero_stage": stage}) for stage in (0, 1, 2, 3)]
+    stages = {"threshold": 2, "lora": 3, "lora-head": 3, "t5": 3, "gpt2": 3, "mixture": 2, "heldout": 3}
+    two += [job(f"two-{name}", 2, run={"zero_stage": stage}, **kinds[name]) for name, stage in stages.items()]
+    two += [
+        job("packed", 2, data={"pack_to": 40}),
+        job("checkpointing", 2, model={"config": LLAMA, "gradient_checkpointing": True}),
+        job("offload-optimizer", 2, run={"zero_stage": 2, "offload": "optimizer"}),
+        job("offload-all", 2, run={"zero_stage": 3, "offload": "all"}),
+        job("bf16", 2, run={"zero_stage": 1, "precision": "bf16", "steps": 30}, optimizer={"lr": 0.01}),
+        job("whole-60", 2, run={"steps": 60, "checkpoint_every": 2}),
+    ]
+    # Overfits: the held-out loss of random tokens rises soon.
+    patient = {"heldout": {**heldout, "patience": 2}, "optimizer": {"lr": 0.02}}
+    # Started again at its end, it finds nothing left to do.
+    one += [job("patient", 1, run={"steps": 60, "checkpoint_every": 3}, **patient)] * 2
+    one += [
+        job(f"schedule-{schedule}", 1, optimizer={"schedule": schedule, "warmup_steps": 2}, run={"steps": 7})
+        for schedule in ("cosine", "linear")
+    ]
+    # The first half, in the way of the other launch where its ranks change.
+    for stage in WIDENED:
+        one = [job(f"widened-{stage}", 1, run={"zero_stage": stage}), *one]
+    for stage in NARROWED:
+        two = [job(f"narrowed-{stage}", 2, run={"zero_stage": stage}), *two]
+    one += [job("regrouped", 1, run={"micro_batch_size": 4}), job("eight", 1, run={"steps": 8})]
+    one += [job("regrouped", 1, run={"steps": 8, "micro_batch_size": 2})]
+    for name, stages_of, jobs, ranks in (("narrowed", NARROWED, one, 1), ("widened", WIDENED, two, 2)):
+        for stage in stages_of:
+            jobs += [job(f"{name}-{stage}", ranks, f"{name}-{stage}", run={"steps": 8, "zero_stage": stage})]
+    return one, two
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Fleet]:
+    root = tmp_path_factory.mktemp("fleet")
+    one, two = jobs_of(root, tiny_model)
+    launches = {ranks: start(jobs, ranks, root / f"log-{ranks}") for ranks, jobs in ((1, one), (2, two))}
+    try:
+        codes = {ranks: launch.wait(LIMIT) for ranks, launch in launches.items()}
+        for ranks, code in codes.items():
+            assert code == 0, (root / f"log-{ranks}").read_text()[-3000:]
+        yield Fleet(root, root / "heldout")
+    finally:
+        for launch in launches.values():
+            if launch.poll() is None:
+                os.killpg(launch.pid, signal.SIGKILL)
+
+
+def agree(ours: list[list[float | None]], wanted: list[list[float | None]], rel: float = 2e-4) -> None:
+    """The same curves; DeepSpeed tells no norm at stage 0."""
+    assert len(ours) == len(wanted) > 0
+    for mine, theirs in zip(ours, wanted, strict=True):
+        told = len(mine) - (mine[-1] is None or theirs[-1] is None)
+        assert mine[:told] == pytest.approx(theirs[:told], rel=rel)
+
+
+@pytest.mark.parametrize("name", ["mix-0", "mix-1", "mix-2", "mix-3", "packed", "checkpointing"])
+def test_a_step_is_one_sum(fleet: Fleet, name: str) -> None:
+    """Would catch an average over ranks or micro-batches of unlike size, and one N for terms that count differently."""
+    agree(fleet.curve(name), fleet.curve("one-mix"))
+
+
+@pytest.mark.parametrize("name", ["threshold", "lora", "lora-head", "t5", "gpt2", "mixture", "heldout"])
+def test_two_ranks_agree_with_one(fleet: Fleet, name: str) -> None:
+    """At ZeRO-3 but for stores of estimates and mixtures. Would catch weights that a rank never gathers or updates."""
+    agree(fleet.curve(f"two-{name}"), fleet.curve(f"one-{name}"))
+    assert len({line[0] for line in fleet.curve(f"one-{name}")}) == 4, "nothing was learned"
+    ours, theirs = (weights(fleet.root / f"{ranks}-{name}") for ranks in ("two", "one"))
+    assert ours.keys() == theirs.keys()
+    for key, weight in ours.items():
+        # No gradient reaches the bias of keys but rounding, which Adam blows up.
+        assert "c_attn.bias" in key or torch.allclose(weight, theirs[key], atol=2e-5), key
+
+
+@pytest.mark.parametrize("name, plain", [("offload-optimizer", "mix-2"), ("offload-all", "mix-3")])
+def test_offloading_changes_nothing(fleet: Fleet, name: str, plain: str) -> None:
+    agree(fleet.curve(name), fleet.curve(plain), 1e-6)
+    ours, theirs = weights(fleet.root / name), weights(fleet.root / plain)
+    assert all(torch.allclose(weight, theirs[key], atol=1e-6) for key, weight in ours.items())
+
+
+def test_bf16_learns(fleet: Fleet) -> None:
+    """Would catch gradients that round to nothing."""
+    objectives = [line[0] for line in fleet.curve("bf16")]
+    assert len(objectives) == 30 and objectives[-1] is not None and objectives[0] is not None
+    assert objectives[-1] < 0.85 * objectives[0]
+    assert objectives[0] == pytest.approx(fleet.curve("one-mix")[0][0], rel=0.01)
+
+
+def test_adapters_learn_and_the_rest_stays(fleet: Fleet) -> None:
+    """Would catch adapters that are not merged, and full fine-tuning under another name."""
+    before = weights(fleet.root, "pretrained")
+    for name, adapted in (("lora", "mlp.up_proj"), ("lora-head", "lm_head")):
+        after = weights(fleet.root / f"two-{name}")
+        moved = {key for key, weight in after.items() if not torch.equal(weight, before[key])}
+        assert any(adapted in key for key in moved)
+        assert not any("embed" in key or "norm" in key for key in moved)
+        assert ("lm_head.weight" in moved) == (name == "lora-head")
+        result = json.loads((fleet.root / f"two-{name}" / "training.json").read_text())
+        assert 0 < result["trained_parameters"] < result["parameters"] / 4
+
+
+@pytest.mark.parametrize(
+    "way, stage", [*(("narrowed", stage) for stage in NARROWED), *(("widened", stage) for stage in WIDENED)]
+)
+def test_other_ranks_continue_a_run(fleet: Fleet, way: str, stage: int) -> None:
+    """2 to 1 and 1 to 2 after step 4. Would catch lost optimizer states, rates, and examples seen twice or never."""
+    agree(fleet.curve(f"{way}-{stage}"), fleet.curve("eight"), 1e-3)
+    rates = [line["lr"] for line in fleet.metrics(f"{way}-{stage}")]
+    assert rates == pytest.approx([line["lr"] for line in fleet.metrics("eight")])
+    tokens = [line["tokens"] for line in fleet.metrics(f"{way}-{stage}")]
+    assert tokens == [line["tokens"] for line in fleet.metrics("eight")]
+
+
+def test_other_micro_batches_continue_a_run(fleet: Fleet) -> None:
+    """Would catch a checkpoint that counts micro-batches."""
+    agree(fleet.curve("regrouped"), fleet.curve("eight"), 1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_rates_follow_the_schedule(fleet: Fleet, schedule: str) -> None:
+    """Would catch a schedule of another length, one that counts micro-batches, and a rate told for another step."""
+    lines = fleet.metrics(f"schedule-{schedule}")
+    optimizer = settings_of(fleet.root, fleet.root, optimizer={"schedule": schedule}).optimizer
+    wanted = [0.003 * rate_factor(step, optimizer, 7) for step in range(7)]
+    assert [line["lr"] for line in lines] == pytest.approx(wanted)
+    assert lines[0]["lr"] == 0.0015 and wanted[-1] < 0.001
+
+
+def test_the_best_student_is_kept(fleet: Fleet) -> None:
+    """Would catch a model of the last step, a best one that is told wrongly, and patience that has no end."""
+    output = fleet.root / "patient"
+    lines, result = fleet.metrics("patient"), json.loads((output / "training.json").read_text())
+    losses = {line["step"]: line["heldout_objective"] for line in lines if "heldout_objective" in line}
+    assert list(losses) == list(range(2, len(lines) + 1, 2))
+    best = min(losses, key=lambda step: losses[step])
+    assert (result["best_step"], result["best_loss"]) == (best, losses[best])
+    assert len(lines) == best + 2 * 2 < 60, "two evaluations without a better one"
+    assert heldout_loss(output / "model", settings_of(output, fleet.root / "store", loss=MIX), fleet.heldout) == (
+        pytest.approx(losses[best], rel=1e-4)
+    )
+    assert heldout_loss(output / "model", settings_of(output, fleet.root / "store", loss=MIX), fleet.heldout) != (
+        pytest.approx(losses[len(lines)], rel=1e-2)
+    )
+    assert f"step {best}" in (output / "model" / "README.md").read_text()
+    assert not (output / "best").exists()
+
+
+def test_metrics_reach_tensorboard(fleet: Fleet) -> None:
+    """Would catch a scalar under another step or name; metrics.jsonl holds one line a step."""
+    lines = fleet.metrics("patient")
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    names = {"objective", "forward_kl_T2", "hard_label", "reverse_kl", "lr", "gradient_norm", "tokens", "seconds"}
+    assert names < set(lines[0])
+    board = scalars(fleet.root / "patient" / "tensorboard")
+    for line in lines:
+        for name, value in line.items():
+            if name != "step" and value is not None:
+                assert board[name][line["step"]] == pytest.approx(value, rel=1e-6)
+
+
+def test_a_killed_run_continues_bit_exactly(fleet: Fleet, tiny_model: Path) -> None:
+    """Two kills at random moments. Would catch state that a checkpoint does not hold, and a checkpoint that is torn."""
+    whole = settings_of(
+        fleet.root / "killed",
+        fleet.root / "store",
+        loss=MIX,
+        run={"ranks": 2, "micro_batch_size": 2, "steps": 60, "checkpoint_every": 2},
+    )
+    progress, chance = whole.output / "checkpoints" / "progress.json", random.Random(0)
+    for least in (2, 10):
+        process = start([Job(whole)], 2, fleet.root / "log-killed")
+        while process.poll() is None and not (progress.exists() and json.loads(progress.read_text())["step"] >= least):
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0.0, 0.4))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (whole.output / "training.json").exists(), "the kill came too late to test anything"
+    assert start([Job(whole)], 2, fleet.root / "log-killed").wait(LIMIT) == 0
+    assert fleet.curve("killed") == fleet.curve("whole-60")
+
+
+def weights(output: Path, folder: str = "model") -> dict[str, torch.Tensor]:
+    """Of the student that a run left, as Transformers loads it."""
+    if (output / "error").exists():
+        raise AssertionError((output / "error").read_text())
+    config = json.loads((output / folder / "config.json").read_text())
+    kind = AutoModelForSeq2SeqLM if config["model_type"] == "t5" else AutoModelForCausalLM
+    state: dict[str, torch.Tensor] = kind.from_pretrained(output / folder).state_dict()
+    return state
+
+
+def heldout_loss(folder: Path, settings: TrainSettings, store: Path) -> float:
+    """Of a saved student on the first 9 examples, at once and in one process."""
+    student = load_student(str(folder), VOCAB)
+    held = HeldoutSettings(store=str(store)).as_data(settings.data)
+    source = open_examples(held, settings, Vocabulary(AutoTokenizer.from_pretrained(folder), VOCAB))
+    objectives = Objectives.of(settings.loss, source.form)
+    batch = LanguageBatches(source, objectives, Layout()).batch(range(9))
+    with torch.no_grad():
+        parts = LossModel(student, objectives)(batch, torch.ones(3)).parts
+    return float((parts.double() / counts_of([batch]) * objective_weights(objectives)).sum())
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """Values by name and step of TensorBoard's event files: records of length, its checksum, bytes, their checksum."""
+    found: dict[str, dict[int, float]] = {}
+    for path in sorted(folder.glob("events*")):
+        content, at = path.read_bytes(), 0
+        while at < len(content):
+            length = int(np.frombuffer(content, "<u8", 1, at)[0])
+            event = Event.FromString(content[at + 12 : at + 12 + length])
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value.simple_value
+            at += 16 + length
+    return found

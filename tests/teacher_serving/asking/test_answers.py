@@ -1,0 +1,300 @@
+"""Labels are found where teachers put them, and agree where they say the same."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from teacher_serving.asking.answers import (
+    Decision,
+    Judgement,
+    Keep,
+    Parsed,
+    agrees,
+    decide,
+    judge,
+    normalise,
+    parse_answer,
+)
+
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
+# Pieces that meet each other in labels, so that random texts reach the interesting cases.
+PIECES = [
+    "1",
+    "20",
+    "1,000",
+    ".5",
+    "1/2",
+    "½",
+    " ",
+    "-",
+    "−",
+    "$",
+    "€",
+    "%",
+    "(",
+    ")",
+    ".",
+    "**",
+    '"',
+    "’",
+    "×",
+    " * ",
+    "B",
+    "ß",
+]
+LABELS = st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join))
+WRITTEN = st.one_of(
+    st.text(),
+    st.lists(st.sampled_from(["Answer:", "ANSWER:", "Q:", "\n", " ", "**", "# ", ".", '"', "5", "so"])).map("".join),
+)
+
+
+@pytest.mark.parametrize(
+    "text, rationale, label",
+    [
+        ("2 and 2 make 4.\nAnswer: 4", "2 and 2 make 4.", "4"),
+        ("2 and 2 make 4. Answer: 4.\n", "2 and 2 make 4.", "4"),
+        ("Because.\n**Answer:** 4\nI hope this helps!", "Because.", "4"),
+        ("Because.\n\n**Answer: 4**", "Because.", "4"),
+        ("Because.\n### ANSWER: **$1,000**.\r\n", "Because.", "$1,000"),
+        ('A first answer: 3. No.\nanswer: "Paris."', "A first answer: 3. No.", "Paris"),
+        ("So it is **Answer**: no, **Answer: :(B)**", "So it is **Answer**: no,", "(B)"),
+        ('Both.\nAnswer: "a" and "b"', "Both.", '"a" and "b"'),
+        ("Tall.\nAnswer: 5'", "Tall.", "5'"),
+        ("So.\nAnswer: U.S.", "So.", "U.S"),
+    ],
+)
+def test_rationale_and_label_are_told_apart(text: str, rationale: str, label: str) -> None:
+    parsed = parse_answer(text, "Answer:")
+    assert (parsed.rationale, parsed.label, parsed.status) == (rationale, label, "parsed")
+
+
+def test_offsets_are_of_the_text() -> None:
+    assert parse_answer(' Because.\n**Answer:** "4".', "Answer:") == Parsed("Because.", "4", "parsed", 10, 23, 24)
+
+
+def test_what_is_missing_is_said() -> None:
+    assert parse_answer("I do not know. ", "Answer:") == Parsed("I do not know.", "", "no_label", 15, 15, 15)
+    assert parse_answer("So\nAnswer: **.\n4", "Answer:").status == "no_label"
+    assert parse_answer("So\nAnswer:\n4", "Answer:").rationale == "So"
+    assert parse_answer(" **Answer:** 4", "Answer:").status == "no_rationale"
+    assert parse_answer("Answer:", "Answer:").status == "no_label"
+
+
+def test_a_text_that_runs_on_is_cut_at_the_next_question() -> None:
+    text = "10 * 45 is 450. The answer is (10 * 45).\n\n Q: 15 trees?\nA: The answer is (21 - 15)."
+    assert parse_answer(text, "The answer is").label == "(21 - 15)"
+    parsed = parse_answer(text, "The answer is", "Q:")
+    assert (parsed.rationale, parsed.label) == ("10 * 45 is 450.", "(10 * 45)")
+
+
+def test_a_stop_counts_only_at_the_start_of_a_line_after_some_text() -> None:
+    text = "\nQ: what?\nThe FAQ: says so.\nAnswer: 4\nQ: next\nAnswer: 5"
+    assert parse_answer(text, "Answer:", "Q:").label == "4"
+    assert parse_answer("Q: what?\nThe FAQ: says Answer: 4", "Answer:", "Q:").label == "4"
+
+
+def test_without_a_marker_all_is_the_label() -> None:
+    assert parse_answer("\n The patient is well. ", "") == Parsed("", "The patient is well.", "parsed", 0, 2, 22)
+    assert parse_answer("well\nQ: more", "", "Q:").label == "well"
+    assert parse_answer(" ", "").status == "no_label"
+
+
+@given(WRITTEN, st.sampled_from(["Answer:", "", "so"]), st.sampled_from(["", "Q:"]))
+def test_offsets_hold_for_any_text(text: str, marker: str, stop: str) -> None:
+    parsed = parse_answer(text, marker, stop)
+    assert text[parsed.label_start : parsed.label_end] == parsed.label == parsed.label.strip()
+    assert text[: parsed.rationale_end].strip() == parsed.rationale
+    assert 0 <= parsed.rationale_end <= parsed.label_start <= parsed.label_end <= len(text)
+    assert (parsed.label == "") == (parsed.status == "no_label")
+    if marker and parsed.status != "no_label":
+        assert marker.lower() in text[parsed.rationale_end : parsed.label_start].lower()
+        assert (parsed.rationale == "") == (parsed.status == "no_rationale")
+
+
+@given(st.text(st.characters(categories=["L", "N", "Zs"])), st.text(st.characters(categories=["L", "Nd"]), min_size=1))
+def test_what_was_written_is_found_again(rationale: str, label: str) -> None:
+    parsed = parse_answer(f"{rationale}\nAnswer: {label}.\n\nQ: another", "answer:", "Q:" if rationale.strip() else "")
+    assert (parsed.rationale, parsed.label) == (rationale.strip(), label)
+
+
+@pytest.mark.parametrize(
+    "label, normal",
+    [
+        ("  The  Eiffel\tTower. ", "the eiffel tower"),
+        ("(B)", "b"),
+        ("Straße", "strasse"),
+        ("ＡＢＣ", "abc"),
+        ("don’t", "don't"),
+        ("$1,234,567.50", "1234567.50"),
+        ("€ 5", "5"),
+        ("50 %", "50"),
+        ("1,2", "1,2"),
+        ("0,500", "0,500"),
+        ("1000,200", "1000,200"),
+        ("-$5", "-5"),
+        (".5", ".5"),
+        ("1½", "1 1/2"),
+        ("C++", "c++"),
+        ("?!", "?!"),
+        ("$5 $6", "5 6"),
+        ("5$6", "5$6"),
+        ("1,000,", "1000"),
+        ("", ""),
+    ],
+)
+def test_normalise(label: str, normal: str) -> None:
+    assert normalise(label) == normal
+
+
+@given(LABELS)
+def test_normalise_is_idempotent(label: str) -> None:
+    assert normalise(normalise(label)) == normalise(label)
+
+
+@pytest.mark.parametrize(
+    "label, truth",
+    [
+        ("0.5", "1/2"),
+        ("72", "72.0"),
+        ("$72", "72"),
+        ("72.", "72"),
+        ("1,234", "1234"),
+        ("50%", "50"),
+        ("−3", "-3"),
+        ("1e3", "1000"),
+        ("1½", "1.5"),
+        ("-1 1/2", "-1.5"),
+        ("0.1", "1/10"),
+        ("(B)", "b"),
+        ("B.", "b"),
+        ("**Yes**", "yes"),
+        ("(10 * 45)", "( 10.0 * 45.0 )"),
+        ("(12 - 2) - 7", "3"),
+        ("45 - (-1).", "46"),
+        ("20 ÷ 8", "2.5"),
+        ("($5 + $6) × 2", "22"),
+        ("1e999999999", "1E999999999"),
+    ],
+)
+def test_labels_that_say_the_same_agree(label: str, truth: str) -> None:
+    assert agrees(label, truth)
+    assert agrees(truth, label)
+
+
+@pytest.mark.parametrize(
+    "label, truth",
+    [
+        ("5", "-5"),
+        (".5", "5"),
+        ("1½", "11/2"),
+        ("0.30000000000000001", "0.3"),
+        ("9007199254740993", "9007199254740992"),
+        ("A", "B"),
+        ("C++", "C"),
+        ("+", "-"),
+        ("", "0"),
+        ("nan", "inf"),
+        ("1/0", "2/0"),
+        ("1 / 0", "2 / 0"),
+        ("555-1234", "556-1235"),
+        ("3/4/2020", "6/8/2020"),
+        ("2 ** 3", "8"),
+        ("7 // 2", "3"),
+        ("2 * x", "2"),
+        ("(1 + 2", "3"),
+        ("10(5)", "50"),
+        ("1e999999999", "1e999999998"),
+    ],
+)
+def test_labels_that_do_not_say_the_same_disagree(label: str, truth: str) -> None:
+    assert not agrees(label, truth)
+    assert not agrees(truth, label)
+
+
+@given(LABELS, LABELS)
+def test_agreement_is_reflexive_and_symmetric(label: str, truth: str) -> None:
+    assert agrees(label, label)
+    assert agrees(label, truth) == agrees(truth, label)
+    assert agrees(label, normalise(label))
+
+
+@given(st.fractions(), st.fractions())
+def test_numbers_agree_exactly_when_they_are_equal(a: Fraction, b: Fraction) -> None:
+    assert agrees(str(a), f"({b}).") == (a == b)
+    assert agrees(str(a), f"{a + b} - ({b})") == (b.denominator == 1 == (a + b).denominator)
+
+
+@given(st.text("0123456789.()+-*/ ", max_size=250))
+def test_anything_that_looks_like_arithmetic_is_survived(label: str) -> None:
+    assert agrees(label, label)
+
+
+@pytest.mark.parametrize(
+    "text, truth, expected",
+    [
+        ("So.\nAnswer: 4", "4.0", "agrees"),
+        ("Answer: 4", "4.0", "agrees"),
+        ("So.\nAnswer: 5", "4.0", "disagrees"),
+        ("So.", "4.0", "unparsed"),
+        ("So.\nAnswer: 4", " ", "no_truth"),
+        ("So.", "", "no_truth"),
+    ],
+)
+def test_judge(text: str, truth: str, expected: Judgement) -> None:
+    assert judge(parse_answer(text, "Answer:"), truth) == expected
+
+
+@pytest.mark.parametrize(
+    "judgements, keep, kept, needs_hint",
+    [
+        (["disagrees", "agrees", "unparsed"], "all", (0, 1, 2), False),
+        (["disagrees", "agrees", "unparsed"], "agreeing", (1,), False),
+        (["disagrees", "agrees", "unparsed"], "rationalize", (1,), False),
+        (["disagrees", "unparsed"], "all", (0, 1), False),
+        (["disagrees", "unparsed"], "agreeing", (), False),
+        (["disagrees", "unparsed"], "rationalize", (), True),
+        (["no_truth", "no_truth"], "agreeing", (0, 1), False),
+        (["no_truth", "no_truth"], "rationalize", (0, 1), False),
+        ([], "rationalize", (), False),
+    ],
+)
+def test_decide(judgements: list[Judgement], keep: Keep, kept: tuple[int, ...], needs_hint: bool) -> None:
+    assert decide(judgements, keep) == Decision(kept, needs_hint)
+
+
+def read_shared(name: str) -> str:
+    if not (DATA / name).is_file():
+        pytest.skip(f"{DATA / name} is absent; this test reads the released data")
+    return (DATA / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "outputs, truths, parsed, agreeing",
+    [(["train_CoT_0", "train_CoT_1"], "svamp_train", 789, 594), (["test_CoT_0"], "svamp_test", 198, 155)],
+)
+def test_labels_of_released_palm_rationales_are_found(
+    outputs: list[str], truths: str, parsed: int, agreeing: int
+) -> None:
+    """Those without a label were read: PaLM repeats itself until its text is cut, or never answers."""
+    texts = [text for name in outputs for text in json.loads(read_shared(f"svamp/palm/{name}.json"))]
+    labels = [json.loads(line)["label"] for line in read_shared(f"svamp/{truths}.json").splitlines()]
+    answers = [parse_answer(text, "The answer is", "Q:") for text in texts]
+    assert [answer.status for answer in answers].count("parsed") == parsed
+    assert [judge(answer, label) for answer, label in zip(answers, labels, strict=True)].count("agrees") == agreeing
+    assert not [answer.rationale for answer in answers if "\nQ:" in answer.rationale]
+
+
+def test_every_worked_answer_of_gsm8k_has_a_number() -> None:
+    answers = [json.loads(line)["answer"] for line in read_shared("gsm8k/test.jsonl").splitlines()]
+    assert len(answers) == 1319
+    for answer in answers:
+        rationale, _, label = answer.rpartition("\n#### ")
+        parsed = parse_answer(answer, "####")
+        assert (parsed.rationale, parsed.label, parsed.status) == (rationale.strip(), label.strip(), "parsed")
+        assert agrees(parsed.label, f"${int(label.replace(',', '')):,}.00")
+        assert not agrees(parsed.label, str(int(label.replace(",", "")) + 1))
