@@ -36,7 +36,7 @@ from tests.cache.rows.rows import (
     store_spec,
 )
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 BUCKET = "bucket"
 SECRET = "d0-not-tell-this"
 

@@ -39,7 +39,7 @@ from cache.store.verify import verify
 from tests.cache.rows.rows import TARGETS, VOCAB, assert_same_record, assert_stored, random_record, store_spec
 
 Make = Callable[..., list[Record]]
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 NOBODY = 65534
 
 

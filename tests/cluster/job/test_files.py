@@ -11,7 +11,7 @@ from cluster.job.files import load_job
 from cluster.report.settings import ReportSettings
 from student.training.settings import TrainSettings
 
-JOBS = Path(__file__).resolve().parents[4] / "cluster" / "jobs" / "demo"
+JOBS = Path(__file__).resolve().parents[3] / "cluster" / "jobs" / "demo"
 CAPTURE = 'examples = "e.jsonl"\nstore = "stores/s"\n[teacher]\nmodel = "m"\n'
 
 

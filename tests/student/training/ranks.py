@@ -24,7 +24,7 @@ from cache.store.unit_writer import write_unit
 from student.training.settings import TrainSettings
 from tests.cache.rows.rows import VOCAB, random_record
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 # Trains one job after the other. Blocks of a few rows, so that the ranks' numbers of blocks differ. Before a job comes
 # the file that it has to wait for, or "-".
 RANKS = """

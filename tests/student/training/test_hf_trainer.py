@@ -45,7 +45,7 @@ from student.models.loss_model import LossModel
 from student.training.hf_trainer import DistillationCollator, DistillationLoss, fused_student, objectives_for
 from tests.conftest import VOCAB
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 MIX = LossSettings(hard_label_weight=0.3)
 # Sums of weights that are neither whole nor in proportion to the rows.
 UNEVEN = LossSettings.model_validate({"average": "examples", "segments": {"response": 0.3}})
