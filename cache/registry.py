@@ -1,0 +1,95 @@
+"""Registry: the implementations of one kind, by name. Adding one means adding one file; no list has to be edited.
+
+An implementation is an object with a `name`, bound to a fixed attribute of a module: OBJECTIVE in
+student/losses/objectives/reverse_kl.py, for example. Modules are found in two places:
+
+- the folder of the kind (modules and sub-packages, in order of their names);
+- plugins: modules outside this project, named in the environment variable LOGITBANK_PLUGINS (separated by commas), or
+  as entry points of the group "logitbank" of an installed distribution.
+"""
+
+import importlib
+import importlib.metadata
+import os
+import pkgutil
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+from cache.errors import InputError
+
+PLUGINS_VARIABLE = "LOGITBANK_PLUGINS"
+
+
+class Named(Protocol):
+    """An implementation: job files select it by this name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=Named)
+
+
+class Registry(Generic[T]):
+    """Implementations of one kind. Modules are imported at the first lookup, never before.
+
+    kind: what messages call it, such as "objective". package: import path of the folder. attribute: name of the
+    variable that holds the implementation in each module; modules without it are ignored.
+    """
+
+    def __init__(self, kind: str, package: str, attribute: str) -> None:
+        self.kind, self.package, self.attribute = kind, package, attribute
+        self._items: dict[str, T] | None = None
+
+    def __getitem__(self, name: str) -> T:
+        """The implementation with this name. Raises InputError, listing the valid names, if there is none."""
+        try:
+            return self._load()[self.check_name(name)]
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._load().values())
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order in which they were found."""
+        return tuple(self._load())
+
+    def check_name(self, name: str) -> str:
+        """The name itself. Raises ValueError, as pydantic validators must, if nothing is registered under it."""
+        if name not in self._load():
+            raise ValueError(f"unknown {self.kind} {name!r}; valid names: {', '.join(self.names())}")
+        return name
+
+    def add(self, item: T) -> T:
+        """Register an implementation in this process only. Raises InputError if its name is taken."""
+        items = self._load()
+        if item.name in items and items[item.name] is not item:
+            raise InputError(f"{self.kind} {item.name!r} is registered twice; give one of them another name")
+        items[item.name] = item
+        return item
+
+    def _load(self) -> dict[str, T]:
+        if self._items is None:
+            self._items = {}
+            try:
+                for module in (*_modules_of(self.package), *plugin_modules()):
+                    item: T | None = getattr(importlib.import_module(module), self.attribute, None)
+                    if item is not None:
+                        self.add(item)
+            except BaseException:
+                self._items = None
+                raise
+        return self._items
+
+
+def plugin_modules() -> list[str]:
+    """Import paths of all plugins: those in the environment variable first, then those of installed distributions."""
+    listed = [name.strip() for name in os.environ.get(PLUGINS_VARIABLE, "").split(",")]
+    installed = [entry.value for entry in importlib.metadata.entry_points(group="logitbank")]
+    return [name for name in dict.fromkeys([*listed, *installed]) if name]
+
+
+def _modules_of(package: str) -> list[str]:
+    folder = importlib.import_module(package)
+    return [f"{package}.{module.name}" for module in pkgutil.iter_modules(folder.__path__)]
