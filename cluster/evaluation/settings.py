@@ -1,34 +1,34 @@
 """Settings of the jobs that build examples and evaluate models."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from cache.settings import Settings, StoreUri
+from cache.settings import OneOf, Settings, StoreUri
 from student.classes.class_targets import ClassSettings
 from student.evaluation.settings import GenerationEvaluation
-from student.tasks.drug_editing.task import DrugEditing
+from student.tasks import TASKS, Task
 
 
 class ExamplesSettings(Settings):
     """A job that builds the examples of a task (`logitbank examples`): one JSON Lines file a split."""
 
     output: Path
-    task: DrugEditing
+    task: Annotated[Task, OneOf(TASKS)]
 
 
 class EvaluateSettings(Settings):
-    """A job that holds models against a store of held-out examples (`logitbank evaluate`).
+    """A job that evaluates models on a store of held-out examples (`logitbank evaluate`).
 
-    task: also answers prompts, and judges them. classes: the models are classifiers of these. Without either, language
-    models are held against the targets alone.
+    task: language models also answer prompts, and the task judges the answers. classes: the models are classifiers with
+    these classes. Without either, language models are compared with the stored targets only.
     """
 
     output: Path
     store: StoreUri
     snapshot: int | None = Field(None, ge=1)
-    task: DrugEditing | None = None
+    task: Annotated[Task, OneOf(TASKS)] | None = None
     classes: ClassSettings | None = None
     models: dict[str, str] = Field(min_length=1, description="model folder or hub name by the name to report it under")
     generation: GenerationEvaluation = GenerationEvaluation()
@@ -36,5 +36,7 @@ class EvaluateSettings(Settings):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if self.task is not None and self.classes is not None:
-            raise ValueError("'task' judges answers of language models, 'classes' are those of classifiers; give one")
+            raise ValueError(
+                "'task' judges the answers of language models, and 'classes' belongs to classifiers; give one of them"
+            )
         return self

@@ -2,14 +2,14 @@
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from cache.errors import InputError
-from cache.settings import Settings
+from cache.settings import OneOf, Settings
 from cache.storage.open import absolute_uri
 from teacher_serving.asking.prompt_templates import SUFFIX
 
@@ -63,25 +63,55 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _explain(kind: type[BaseModel], error: Any) -> str:
-    place = ".".join(str(step) for step in error["loc"]) or "job"
+    """One validation error in words: the key, its value, and the valid choices."""
+    key, owner, choice = _locate(kind, error["loc"])
+    if choice is not None and error["type"] == "union_tag_not_found":
+        return f"missing key '{key}.{choice.key}'; valid values: {', '.join(choice.registry.names())}"
+    if choice is not None and error["type"] == "union_tag_invalid":
+        names = ", ".join(choice.registry.names())
+        return f"{key}.{choice.key}: unknown {choice.registry.kind} {error['ctx']['tag']!r}; valid values: {names}"
     if error["type"] == "extra_forbidden":
-        known = _fields_at(kind, error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"unknown key {place!r}; {hint}valid keys: {', '.join(sorted(known))}"
+        valid = sorted(owner.model_fields)
+        similar = difflib.get_close_matches(str(error["loc"][-1]), valid, n=1)
+        hint = f"did you mean {similar[0]!r}? " if similar else ""
+        return f"unknown key {key!r}; {hint}valid keys: {', '.join(valid)}"
     if error["type"] == "missing":
-        return f"missing key {place!r}"
-    given = "" if isinstance(error["input"], dict) else f" (given {error['input']!r})"
-    return f"{place}: {error['msg'].removeprefix('Value error, ')}{given}"
+        return f"missing key {key!r}"
+    value = "" if isinstance(error["input"], dict) else f" (given {error['input']!r})"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}{value}"
 
 
-def _fields_at(kind: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    """Names of the fields of the model that `loc` leads to."""
-    for step in loc:
-        annotation: Any = kind.model_fields[str(step)].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        kind = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    return list(kind.model_fields)
+def _locate(kind: type[BaseModel], location: Sequence[Any]) -> tuple[str, type[BaseModel], OneOf | None]:
+    """The dotted key at an error's location, the class that has this key, and the choice of classes that it holds.
+
+    In a table with a choice of classes, pydantic puts the chosen name into the location. It is not part of the key.
+    """
+    keys: list[str] = []
+    owner, child, choice = kind, kind, None
+    for step in location:
+        if choice is not None and isinstance(step, str):
+            child, choice = choice.registry[step].settings, None
+            continue
+        keys.append(str(step))
+        if isinstance(step, str) and step in child.model_fields:
+            owner, field = child, child.model_fields[step]
+            choice = next(
+                (item for item in (*field.metadata, *_parts(field.annotation)) if isinstance(item, OneOf)), None
+            )
+            classes = (
+                item for item in _parts(field.annotation) if isinstance(item, type) and issubclass(item, BaseModel)
+            )
+            child = next(classes, child)
+        else:
+            owner = child
+    return ".".join(keys) or "job", owner, choice
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """An annotation and everything inside it, such as the X of `tuple[X, ...] | None`."""
+    yield annotation
+    for part in (*getattr(annotation, "__args__", ()), *getattr(annotation, "__metadata__", ())):
+        yield from _parts(part)
 
 
 def _model(name: str, root: Path) -> str:

@@ -16,7 +16,7 @@ from cluster.job.outputs import hardware, read_json
 from cluster.report import figures
 from cluster.report.settings import ReportSettings
 from cluster.report.tables import metrics_table, number
-from student.tasks.protocol import Pictures, Task
+from student.tasks import Pictures, Task
 
 EDITS_SHOWN = 8
 

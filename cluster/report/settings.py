@@ -1,11 +1,12 @@
 """Settings of a report."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
-from cache.settings import Settings, StoreUri
-from student.tasks.drug_editing.task import DrugEditing
+from cache.settings import OneOf, Settings, StoreUri
+from student.tasks import TASKS, Task
 
 
 class ReportSettings(Settings):
@@ -13,7 +14,7 @@ class ReportSettings(Settings):
 
     output: Path
     title: str
-    task: DrugEditing
+    task: Annotated[Task, OneOf(TASKS)]
     examples: Path | None = None
     store: StoreUri
     heldout_store: StoreUri

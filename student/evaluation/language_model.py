@@ -18,7 +18,7 @@ from student.evaluation.heldout_metrics import evaluate_targets
 from student.evaluation.settings import GenerationEvaluation
 from student.losses.settings import LossSettings
 from student.models.build import load_student
-from student.tasks.protocol import Task
+from student.tasks import Task
 from student.tokenizers.bpe import load_tokenizer
 
 # Texts by which a model at a path continues prompts.

@@ -1,1 +1,14 @@
-"""One file a domain: how its examples are built and how an answer to them is judged."""
+"""Tasks: domains with examples to learn from and a judge for answers.
+
+In: the [task] table of a job file. Out: examples by split, scores of one answer, metrics over all answers, drawings.
+A task knows nothing of stores, models or training.
+
+To add one, make a folder student/tasks/NAME/ whose `__init__.py` binds TASK = TaskKind(NAME, its subclass of Task). A
+module outside this package works too, if the environment variable LOGITBANK_PLUGINS names it. Import heavy libraries
+inside the functions that use them: reading a job file imports every task.
+"""
+
+from student.tasks.registry import TASKS
+from student.tasks.task import Pictures, Task, TaskKind
+
+__all__ = ["TASKS", "Pictures", "Task", "TaskKind"]

@@ -1,47 +1,48 @@
-"""Molecules and their measured properties, through RDKit. Knows nothing of prompts or models."""
+"""Molecules and their properties, computed by RDKit. Knows nothing of prompts or models."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-
-from rdkit import Chem, DataStructs, RDConfig, rdBase
-from rdkit.Chem import QED, rdFingerprintGenerator, rdMolDescriptors
-from rdkit.Chem.Draw import rdMolDraw2D
+from typing import Any
 
 from cache.errors import InputError
-
-# 5,000 public structures of the National Cancer Institute, shipped inside RDKit.
-NCI_MOLECULES = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
-
-PROPERTIES = {
-    "LogP": lambda mol: rdMolDescriptors.CalcCrippenDescriptors(mol)[0],
-    "QED": QED.qed,
-    "TPSA": rdMolDescriptors.CalcTPSA,
-    "acceptors": rdMolDescriptors.CalcNumHBA,
-    "donors": rdMolDescriptors.CalcNumHBD,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Molecule:
-    """A canonical SMILES and its properties, keyed as PROPERTIES."""
+    """A canonical SMILES and its properties: LogP, QED, TPSA, acceptors, donors."""
 
     smiles: str
     properties: dict[str, float]
 
 
+def nci_molecules() -> Path:
+    """The 5,000 public structures of the National Cancer Institute that RDKit ships. Does not import RDKit."""
+    package = find_spec("rdkit")
+    if package is None or not package.submodule_search_locations:
+        raise InputError("RDKit is not installed; run `pip install rdkit`, or give task.molecules")
+    return Path(package.submodule_search_locations[0]) / "Data" / "NCI" / "first_5K.smi"
+
+
 def parse_molecule(smiles: str) -> Molecule | None:
-    """The molecule, or None unless `smiles` parses, sanitises and kekulises."""
+    """Parse a SMILES. None unless RDKit can parse, sanitise and kekulise it."""
+    from rdkit import Chem, rdBase
+
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles) if smiles else None
         if mol is None or mol.GetNumAtoms() == 0:
             return None
-        values = {name: round(float(measure(mol)), 4) for name, measure in PROPERTIES.items()}
-        return Molecule(Chem.MolToSmiles(mol), values)
+        return Molecule(Chem.MolToSmiles(mol), _properties(mol))
 
 
 def read_molecules(path: Path, max_heavy_atoms: int) -> list[Molecule]:
-    """Distinct one-fragment molecules of a SMILES file, in order; lines that RDKit refuses are left out."""
+    """Read the distinct one-fragment molecules of a SMILES file, in order. Lines that RDKit cannot parse are skipped.
+
+    Raises InputError if there is no such file, or fewer than two usable molecules in it.
+    """
+    from rdkit import Chem
+
     if not path.is_file():
         raise InputError(f"molecules file {path}: no such file; give a file with a SMILES at the start of each line")
     molecules: dict[str, Molecule] = {}
@@ -56,19 +57,41 @@ def read_molecules(path: Path, max_heavy_atoms: int) -> list[Molecule]:
 
 
 def similar_pairs(molecules: list[Molecule], threshold: float) -> Iterator[tuple[int, int, float]]:
-    """Index pairs i < j with a Tanimoto similarity of count Morgan fingerprints (radius 2) at or above `threshold`."""
+    """Yield (i, j, similarity) with i < j where the similarity is at least `threshold`.
+
+    Similarity is the Tanimoto similarity of count Morgan fingerprints of radius 2.
+    """
+    from rdkit import Chem, DataStructs
+    from rdkit.Chem import rdFingerprintGenerator
+
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=2)
-    prints = [generator.GetCountFingerprint(Chem.MolFromSmiles(molecule.smiles)) for molecule in molecules]
-    for i, fingerprint in enumerate(prints):
-        similarities = DataStructs.BulkTanimotoSimilarity(fingerprint, prints[i + 1 :])
+    fingerprints = [generator.GetCountFingerprint(Chem.MolFromSmiles(molecule.smiles)) for molecule in molecules]
+    for i, fingerprint in enumerate(fingerprints):
+        similarities = DataStructs.BulkTanimotoSimilarity(fingerprint, fingerprints[i + 1 :])
         for offset, similarity in enumerate(similarities):
             if similarity >= threshold:
                 yield i, i + 1 + offset, similarity
 
 
 def draw(smiles: str, width: int = 260, height: int = 180) -> str:
-    """An SVG picture of the molecule."""
+    """Draw the molecule as SVG. Sizes are in pixels."""
+    from rdkit import Chem
+    from rdkit.Chem.Draw import rdMolDraw2D
+
     drawing = rdMolDraw2D.MolDraw2DSVG(width, height)
     rdMolDraw2D.PrepareAndDrawMolecule(drawing, Chem.MolFromSmiles(smiles))
     drawing.FinishDrawing()
     return str(drawing.GetDrawingText()).partition("?>")[2]
+
+
+def _properties(mol: Any) -> dict[str, float]:
+    from rdkit.Chem import QED, rdMolDescriptors
+
+    values = {
+        "LogP": rdMolDescriptors.CalcCrippenDescriptors(mol)[0],
+        "QED": QED.qed(mol),  # type: ignore[no-untyped-call]
+        "TPSA": rdMolDescriptors.CalcTPSA(mol),
+        "acceptors": rdMolDescriptors.CalcNumHBA(mol),
+        "donors": rdMolDescriptors.CalcNumHBD(mol),
+    }
+    return {name: round(float(value), 4) for name, value in values.items()}

@@ -135,3 +135,25 @@ def test_stores_of_a_list_start_at_the_root(tmp_path: Path, name: str) -> None:
 def test_impossible_trainings_are_explained(tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_job(JOBS / "student.toml", overrides, TrainSettings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["task.molecule=3"], "unknown key 'task.molecule'; did you mean 'molecules'. valid keys: heldout_share"),
+        (["task.similarity=3"], r"job file .*: task\.similarity: .*less than or equal to 1 \(given 3\)"),
+        (["task={}"], "missing key 'task.name'; valid values: drug_editing"),
+        (["task={name='poetry'}"], "task.name: unknown task 'poetry'; valid values: drug_editing"),
+    ],
+)
+@pytest.mark.parametrize("name, kind", [("examples", ExamplesSettings), ("evaluate", EvaluateSettings)])
+def test_mistakes_in_a_task_are_explained(
+    tmp_path: Path, name: str, kind: type, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_job(JOBS / f"{name}.toml", overrides, kind, tmp_path)
+
+
+def test_mistakes_inside_a_list_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown key 'loss\.terms\.0\.wieght'; did you mean 'weight'"):
+        load_job(JOBS / "student.toml", ["loss={terms=[{objective='jsd', wieght=1.0}]}"], TrainSettings, tmp_path)

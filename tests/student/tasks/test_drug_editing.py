@@ -6,8 +6,9 @@ import pytest
 
 from cache.errors import InputError
 from cache.examples.example import Example
+from student.tasks.drug_editing.instructions import INSTRUCTIONS
 from student.tasks.drug_editing.molecules import parse_molecule
-from student.tasks.drug_editing.task import INSTRUCTIONS, DrugEditing, answer_molecule
+from student.tasks.drug_editing.task import DrugEditing, answer_molecule
 from tests.conftest import SMALL_MOLECULES
 
 
@@ -58,8 +59,8 @@ def test_a_hit_is_strictly_past_the_threshold() -> None:
     assert before and after
     (acceptors,) = INSTRUCTIONS[107][1]
     assert after.properties["acceptors"] - before.properties["acceptors"] == 1
-    assert acceptors.holds(before, after, strict=False)
-    assert not acceptors.holds(before, after, strict=True)
+    assert acceptors.is_hit(before, after, strict=False)
+    assert not acceptors.is_hit(before, after, strict=True)
 
 
 def test_ratios_over_valid_and_over_all_differ(task: DrugEditing) -> None:
