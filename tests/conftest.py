@@ -17,6 +17,7 @@ from teacher_serving.engines.settings import EngineSettings
 from teacher_serving.engines.vllm.teacher import engine_environment
 
 VOCAB = 500
+MakeRecords = Callable[..., list[Record]]
 SMALL_MOLECULES = [
     "CCO",
     "CCN",
@@ -70,7 +71,7 @@ def random_targets(rng: np.random.Generator, rows: int, k: int = 16, vocab: int 
 
 
 @pytest.fixture
-def make_records() -> Callable[..., list[Record]]:
+def make_records() -> MakeRecords:
     def make(count: int, seed: int = 0, prompt: int = 4, response: int = 6) -> list[Record]:
         rng = np.random.default_rng(seed)
         records = []

@@ -22,12 +22,7 @@ from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify
 from tests.cache.rows.rows import MODES, TARGETS, random_record, store_spec
-from tests.cache.store.test_faults import all_files, array_of, contents, make_store, read_or_named
-
-
-@pytest.fixture
-def full_store(tmp_path: Path) -> LocalStorage:
-    return make_store(tmp_path / "full")
+from tests.cache.store.damage import all_files, array_of, contents, make_store, read_or_named
 
 
 @pytest.mark.parametrize("mode", MODES)

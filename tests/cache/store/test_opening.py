@@ -1,0 +1,49 @@
+"""A store opens only with the spec it was made with; what is not a store is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cache.errors import InputError, SpecMismatchError, StoreError
+from cache.rows.spec import StoreSpec, TargetSpec
+from cache.storage.local import LocalStorage
+from cache.store.commits import create_store
+from cache.store.logit_store import LogitStore
+from cache.store.unit_writer import write_unit
+
+
+def test_another_spec_is_refused_field_by_field(storage: LocalStorage, spec: StoreSpec) -> None:
+    other = replace(spec, targets=TargetSpec("topk", 8))
+    with pytest.raises(SpecMismatchError, match=r"targets: stored .*k=16.*wanted .*k=8"):
+        create_store(storage, other)
+    with pytest.raises(SpecMismatchError, match=r"targets: stored .*k=16.*wanted .*k=8"):
+        LogitStore.open(str(storage), expect=other)
+    create_store(storage, replace(spec, teacher="the same weights at another path"))
+
+
+def test_what_is_not_a_store_says_so(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(StoreError, match="not a store"):
+            LogitStore.open(str(folder))
+
+
+def test_a_store_without_snapshot_says_so(storage: LocalStorage) -> None:
+    with pytest.raises(StoreError, match="no snapshot yet"):
+        LogitStore.open(str(storage))
+
+
+def test_a_unit_without_records_is_refused(storage: LocalStorage, spec: StoreSpec) -> None:
+    with pytest.raises(InputError, match="at least one record"):
+        write_unit(storage, spec, [])
+
+
+@pytest.mark.parametrize("systematic", [False, True])
+def test_a_way_to_draw_is_part_of_the_content(spec: StoreSpec, systematic: bool) -> None:
+    """Would catch stores of independent draws that are taken for systematic ones, or no longer for what they were."""
+    drawn = replace(spec, targets=TargetSpec("sampled", draws=20, systematic=systematic))
+    assert StoreSpec.from_document(drawn.to_document(), "spec.json") == drawn
+    assert ("systematic" in drawn.to_document()["spec"]["targets"]) == systematic
+    other = replace(drawn, targets=replace(drawn.targets, systematic=not systematic))
+    with pytest.raises(SpecMismatchError, match="systematic=True"):
+        drawn.require_same(other, "store")

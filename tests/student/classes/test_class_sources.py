@@ -1,0 +1,137 @@
+"""Texts and class targets from a store or a file; examples without a class are left out and counted."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.errors import InputError, SpecMismatchError, StoreError
+from cache.examples.example import Example
+from cache.examples.rendering import render
+from cache.rows.sparse_targets import concatenate, empty_targets
+from cache.rows.spec import TargetSpec
+from student.classes.class_examples import ClassSource, input_text, learn_input_tokenizer
+from student.classes.class_targets import answer_row, class_ids
+from tests.student.classes.judge_teacher import (
+    AT_LABEL,
+    SETTINGS,
+    STUDENT,
+    TEACHER,
+    TOPK,
+    open_store,
+    row,
+    teacher_record,
+    token,
+)
+
+
+def test_a_store_gives_texts_with_their_own_classes(tmp_path: Path) -> None:
+    made = [teacher_record(f"heat\nAnswer: {label}", i, i, TOPK) for i, label in enumerate(["correct", "wrong"] * 4)]
+    store = open_store(tmp_path, [record for record, _, _ in made], TOPK)
+    steps: list[tuple[int, int]] = []
+    source = ClassSource.from_store(
+        store, AT_LABEL, TEACHER, STUDENT, progress=lambda done, total: steps.append((done, total))
+    )
+    assert len(source) == 8 and source.left_out == {} and steps[-1] == (8, 8)
+    assert source.names == ("correct", "wrong", "partly") and source.teacher is not None
+    ids = class_ids(SETTINGS, TEACHER)
+    for i, example in enumerate(source.examples):
+        number = int(example.id[1:])
+        _, log_p, written = made[number]
+        (place,) = np.flatnonzero(np.isin(written, ids.ids))
+        mass = np.array([np.exp(log_p[place, ids.ids[ids.class_of == c]]).sum() for c in range(3)])
+        assert np.allclose(np.exp(source.teacher.log_probs[i]), mass / mass.sum(), atol=0.01)
+        assert source.teacher.covered[i] == pytest.approx(mass.sum(), rel=0.02)
+        assert source.tokens[i].tolist() == STUDENT(f"ice {number}", add_special_tokens=False)["input_ids"]
+        assert source.labels[i] == number % 2
+
+
+def test_what_a_store_cannot_tell_is_left_out_and_counted(tmp_path: Path) -> None:
+    kept, _, _ = teacher_record("Answer: correct", 0, 0, TOPK)
+    no_label, _, _ = teacher_record("heat flows", 1, 1, TOPK)
+    silent, _, _ = teacher_record("Answer: wrong", 2, 2, TOPK)
+    at = answer_row(silent.tokenized.segments, "label", "")
+    elsewhere = row({0: 0.5, 1: 0.2})
+    rows = [
+        silent.targets.rows(0, at),
+        replace(elsewhere, exact=None),
+        silent.targets.rows(at + 1, len(silent.targets)),
+    ]
+    silent = replace(silent, targets=concatenate(rows))
+    wordless, _, _ = teacher_record("Answer: wrong", 3, 3, TOPK)
+    example = replace(wordless.tokenized.example, messages=({"role": "user", "content": ""},))
+    wordless = replace(wordless, tokenized=replace(wordless.tokenized, example=example))
+    store = open_store(tmp_path, [kept, no_label, silent, wordless], TOPK)
+    source = ClassSource.from_store(store, AT_LABEL, TEACHER, STUDENT)
+    assert [example.id for example in source.examples] == ["e0"] and len(source.tokens) == 1
+    assert source.left_out == {"no token of the label": 1, "no label among the stored ids": 1, "no text": 1}
+    assert source.teacher is not None and len(source.teacher) == 1
+    with pytest.raises(StoreError, match=r"no example tells a class.*2 with labels of less mass.*example e1"):
+        ClassSource.from_store(store, AT_LABEL.model_copy(update={"min_covered": 0.9}), TEACHER, STUDENT)
+    with pytest.raises(StoreError, match="there are none"):
+        ClassSource.from_store(store, AT_LABEL, TEACHER, STUDENT, origins=("scored",))
+
+
+def test_labels_that_are_no_class_are_told(tmp_path: Path) -> None:
+    record, _, _ = teacher_record("Answer: correct", 0, 0, TOPK)
+    example = replace(record.tokenized.example, label="irrelevant")
+    store = open_store(tmp_path, [replace(record, tokenized=replace(record.tokenized, example=example))], TOPK)
+    source = ClassSource.from_store(store, AT_LABEL, TEACHER, STUDENT)
+    assert source.labels.tolist() == [-1] and source.unmatched == {"irrelevant": 1}
+
+
+def test_stores_that_cannot_tell_a_class_are_refused(tmp_path: Path) -> None:
+    sampled = TargetSpec("sampled", draws=20)
+    record, _, _ = teacher_record("Answer: correct", 0, 0, sampled)
+    with pytest.raises(StoreError, match=r"sampled targets.*ratio.*capture topk or nucleus"):
+        ClassSource.from_store(open_store(tmp_path / "a", [record], sampled), AT_LABEL, TEACHER, STUDENT)
+    nothing = TargetSpec("topk", 0)
+    record = replace(record, targets=empty_targets(len(record.targets)))
+    with pytest.raises(StoreError, match="texts without targets"):
+        ClassSource.from_store(open_store(tmp_path / "b", [record], nothing), AT_LABEL, TEACHER, STUDENT)
+    record, _, _ = teacher_record("Answer: correct", 0, 0, TOPK)
+    with pytest.raises(SpecMismatchError, match="another tokenizer"):
+        ClassSource.from_store(open_store(tmp_path / "c", [record], TOPK, STUDENT), AT_LABEL, TEACHER, STUDENT)
+
+
+def test_a_trace_does_not_tell_the_student_its_answer() -> None:
+    turns = [("system", "judge"), ("user", "ice"), ("assistant", "yes"), ("user", "heat"), ("assistant", "correct")]
+    trace = Example("1", tuple({"role": role, "content": content} for role, content in turns))
+    assert trace.is_trace
+    assert input_text(trace, "last_turn") == "heat"
+    assert input_text(trace, "all_turns") == "judge\nice\nyes\nheat"
+    asked = replace(trace, messages=trace.messages[:-1], response="correct")
+    assert input_text(asked, "last_turn") == "heat"
+    tokenized = render(trace, TEACHER)
+    first = answer_row(tokenized.segments, "response", "1") + 1
+    assert tokenized.tokens[first] == token("correct")
+
+
+def test_a_file_of_labels_needs_no_teacher() -> None:
+    texts = [("heat", "Correct"), ("ice " * 30, "wrong"), ("ice", ""), ("", "wrong"), ("heat", "other")]
+    examples = [Example(str(i), ({"role": "user", "content": t},), label=y) for i, (t, y) in enumerate(texts)]
+    settings = SETTINGS.model_copy(update={"max_tokens": 5})
+    source = ClassSource.from_examples(examples, settings, STUDENT)
+    assert source.teacher is None and source.labels.tolist() == [0, 1]
+    assert [len(each) for each in source.tokens] == [len(STUDENT("heat")["input_ids"]), 5] and source.truncated == 1
+    assert source.left_out == {"no label": 1, "no text": 1, "a label that is no class": 1}
+    before = STUDENT.backend_tokenizer.to_str()
+    ClassSource.from_examples(examples, settings, STUDENT)
+    assert STUDENT.backend_tokenizer.to_str() == before and STUDENT.backend_tokenizer.truncation is None
+    with pytest.raises(InputError, match="1 with no label"):
+        ClassSource.from_examples(examples[2:3], settings, STUDENT)
+
+
+def test_a_compact_tokenizer_is_learned_from_what_is_read_alone() -> None:
+    examples = [
+        Example(str(i), ({"role": "system", "content": "zyzzyva " * 9}, {"role": "user", "content": "lukewarm"}),
+                response="quokka " * 9, label="xylem " * 9)
+        for i in range(20)
+    ]  # fmt: skip
+    tokenizer = learn_input_tokenizer(examples, SETTINGS, 300)
+    assert len(tokenizer) <= 300
+    assert len(tokenizer("lukewarm")["input_ids"]) == 1
+    assert all(len(tokenizer(word)["input_ids"]) == len(word) for word in ("zyzzyva", "quokka", "xylem"))
+    both = SETTINGS.model_copy(update={"input": "all_turns"})
+    assert len(learn_input_tokenizer(examples, both, 300)("zyzzyva")["input_ids"]) == 1
