@@ -1,142 +1,31 @@
-"""Shared pieces: random records, and a tiny model with a tokenizer of its own."""
+"""What every test needs: fixtures, the environment of engines, and the distribution of tests over worker processes."""
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from cache.examples.example import Example, Segment, TokenizedExample
-from cache.rows.record import Record
-from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
-from cache.rows.spec import StoreSpec, TargetSpec
-from cache.storage.local import LocalStorage
-from cache.store.commits import create_store
 from teacher_serving.engines.settings import EngineSettings
-from teacher_serving.engines.vllm.teacher import engine_environment
+from teacher_serving.engines.vllm.process import engine_environment
 
-VOCAB = 500
-MakeRecords = Callable[..., list[Record]]
-SMALL_MOLECULES = [
-    "CCO",
-    "CCN",
-    "CCCO",
-    "CCCN",
-    "CCCC",
-    "CCCCO",
-    "CCCCN",
-    "OCCO",
-    "NCCN",
-    "OCCCO",
-    "c1ccccc1",
-    "c1ccccc1O",
-    "c1ccccc1N",
-    "c1ccccc1C",
-    "Cc1ccccc1O",
-]
+pytest_plugins = ("tests.records", "tests.models")
 
 # Engines in this process need their environment before torch is first imported.
 os.environ.update(engine_environment(EngineSettings(), on_gpu=False))
 
-
-@pytest.fixture
-def spec() -> StoreSpec:
-    return StoreSpec(
-        "teacher", "weights", "tokenizer", "template", VOCAB, VOCAB - 3, "float32", TargetSpec("topk", 16), None
-    )
+# Groups of slow tests, the longest first. See the docstring of tests/__init__.py.
+GROUPS = ("ranks", "engines", "cluster", "adapters", "storage")
 
 
-@pytest.fixture
-def storage(tmp_path: Path, spec: StoreSpec) -> LocalStorage:
-    storage = LocalStorage(tmp_path / "store")
-    create_store(storage, spec)
-    return storage
-
-
-def random_targets(rng: np.random.Generator, rows: int, k: int = 16, vocab: int = VOCAB) -> SparseTargets:
-    """The k largest of random distributions."""
-    logits = rng.normal(size=(rows, vocab)) * 3
-    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    ids = np.argsort(-log_p, axis=1)[:, :k]
-    held = np.take_along_axis(log_p, ids, axis=1)
-    with np.errstate(divide="ignore"):
-        log_tail = np.log(np.clip(1 - np.exp(held).sum(axis=1), 0, 1)) if k < vocab else np.full(rows, -np.inf)
-    return SparseTargets(
-        np.arange(0, rows * k + 1, k),
-        ids.ravel().astype(np.uint32),
-        held.ravel().astype(np.float32),
-        log_tail.astype(np.float32),
-    )
-
-
-@pytest.fixture
-def make_records() -> MakeRecords:
-    def make(count: int, seed: int = 0, prompt: int = 4, response: int = 6) -> list[Record]:
-        rng = np.random.default_rng(seed)
-        records = []
-        for i in range(count):
-            n = prompt + response
-            segments = np.array([Segment.PROMPT] * prompt + [Segment.RESPONSE] * response, np.uint8)
-            tokens = rng.integers(0, VOCAB - 3, n).astype(np.uint32)
-            example = Example(f"example {i}", ({"role": "user", "content": "text"},), "", "ü", {"n": i})
-            tokenized = TokenizedExample(example, tokens, segments)
-            targets = concatenate([empty_targets(prompt - 1), random_targets(rng, response), empty_targets(1)])
-            token_logprobs = np.full(n, np.nan, np.float32)
-            token_logprobs[prompt:] = -1.5
-            records.append(Record(tokenized.key, tokenized, targets, token_logprobs))
-        return records
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama with a learned tokenizer, saved in Hugging Face form."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
-
-    words = [
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "red",
-        "green",
-        "blue",
-        "left",
-        "right",
-        "up",
-        "down",
-    ]
-    examples = [
-        Example(str(i), ({"role": "user", "content": f"say {a} {b}"},), response=f"{a} and {b}")
-        for i, (a, b) in enumerate((a, b) for a in words for b in words)
-    ]
-    tokenizer = learn_tokenizer(examples, 320)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer) + 5,  # wider than the tokenizer, as many published models are
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        intermediate_size=128,
-        max_position_embeddings=256,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.1,
-    )
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    LlamaForCausalLM(config).save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
-    return folder
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one group, or of one file, run in one worker process (`--dist loadgroup`). Slow groups come first."""
+    order: dict[str, int] = {name: number for number, name in enumerate(GROUPS)}
+    groups = {}
+    for item in items:
+        slow = item.get_closest_marker("slow")
+        group = slow.args[0] if slow else item.nodeid.partition("::")[0]
+        if slow and group not in GROUPS:
+            raise pytest.UsageError(f"{item.nodeid}: group {group!r} of the marker slow is none of {GROUPS}")
+        item.add_marker(pytest.mark.xdist_group(group))
+        groups[item] = order.setdefault(group, len(order))
+    items.sort(key=groups.__getitem__)

@@ -12,7 +12,9 @@ import pytest
 
 from cache.store.logit_store import LogitStore
 from student.evaluation.language_model import teacher_loss
-from tests.conftest import SMALL_MOLECULES
+from tests.models import SMALL_MOLECULES
+
+pytestmark = pytest.mark.slow("cluster")
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ROOT / "cluster" / "jobs" / "demo"

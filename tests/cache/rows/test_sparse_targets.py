@@ -7,7 +7,7 @@ import pytest
 
 from cache.errors import InputError
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
-from tests.conftest import VOCAB, random_targets
+from tests.records import VOCAB, random_targets
 
 
 @pytest.fixture

@@ -36,6 +36,8 @@ from tests.cache.rows.rows import (
     store_spec,
 )
 
+pytestmark = pytest.mark.slow("storage")
+
 ROOT = Path(__file__).resolve().parents[3]
 BUCKET = "bucket"
 SECRET = "d0-not-tell-this"

@@ -27,7 +27,7 @@ from tests.cache.rows.rows import (
     store_spec,
 )
 from tests.cache.store.mixed_stores import new_store, open_mixed
-from tests.conftest import MakeRecords
+from tests.records import MakeRecords
 
 
 def test_records_come_back_as_they_went_in(storage: LocalStorage, spec: StoreSpec, make_records: MakeRecords) -> None:

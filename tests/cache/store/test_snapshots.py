@@ -16,7 +16,7 @@ from cache.store.unit_writer import write_unit
 from cache.store.verify import verify
 from tests.cache.rows.rows import assert_same_record
 from tests.cache.store.mixed_stores import open_mixed
-from tests.conftest import MakeRecords
+from tests.records import MakeRecords
 
 
 def test_an_unpinned_store_is_what_is_committed_now(

@@ -8,7 +8,7 @@ from cache.storage.local import LocalStorage
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from tests.conftest import MakeRecords
+from tests.records import MakeRecords
 
 
 def test_info_counts_what_is_there(storage: LocalStorage, spec: StoreSpec, make_records: MakeRecords) -> None:

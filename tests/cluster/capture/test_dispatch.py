@@ -13,6 +13,8 @@ from cache.errors import InputError, StoreError
 from cluster.capture.dispatch import dispatch, wait_ready
 from cluster.job.ray_session import ray_session
 
+pytestmark = pytest.mark.slow("cluster")
+
 
 class Mortal:
     """Captures a unit; dies on those that a file does not excuse yet."""

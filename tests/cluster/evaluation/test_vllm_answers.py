@@ -16,6 +16,8 @@ from student.evaluation.generation import answer
 from student.evaluation.settings import GenerationEvaluation
 from student.models.build import load_student
 
+pytestmark = pytest.mark.slow("adapters")
+
 
 def prompts(model: Path) -> list[Record]:
     tokenizer = AutoTokenizer.from_pretrained(model)

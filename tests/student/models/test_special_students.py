@@ -25,7 +25,7 @@ from cache.store.unit_writer import write_unit
 from student.classes.class_targets import ClassSettings
 from student.evaluation.classifier import evaluate_classifier
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
-from tests.conftest import random_targets
+from tests.records import random_targets
 from tests.student.training.ranks import VOCAB, Job, curve, metrics, settings_of, start
 
 CLASSES = {"labels": {"one": [" one", "one"], "two": [" two", "two"]}, "at": "response"}

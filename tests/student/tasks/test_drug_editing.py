@@ -9,7 +9,7 @@ from cache.examples.example import Example
 from student.tasks.drug_editing.instructions import INSTRUCTIONS
 from student.tasks.drug_editing.molecules import parse_molecule
 from student.tasks.drug_editing.task import DrugEditing, answer_molecule
-from tests.conftest import SMALL_MOLECULES
+from tests.models import SMALL_MOLECULES
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from cache.examples.jsonl import read_examples
 from cache.registry import PLUGINS_VARIABLE
-from tests.conftest import SMALL_MOLECULES
+from tests.models import SMALL_MOLECULES
 
 ROOT = Path(__file__).resolve().parents[3]
 PLUGIN = '''

@@ -18,7 +18,7 @@ from cache.rows.sparse_targets import concatenate, empty_targets
 from student.tokenizers.alignment import Alignment, align
 from student.tokenizers.bpe import learn_tokenizer
 from student.tokenizers.vocabulary_map import VocabularyMap
-from tests.conftest import random_targets
+from tests.records import random_targets
 from tests.student.tokenizers.markov_teacher import (
     PROMPT,
     Process,

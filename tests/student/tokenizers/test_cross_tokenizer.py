@@ -26,7 +26,7 @@ from student.tokenizers.alignment import Alignment
 from student.tokenizers.bpe import learn_tokenizer
 from student.tokenizers.cross_tokenizer_store import AlignedShares, CrossTokenizerStore
 from student.tokenizers.vocabulary_map import BEGIN, END, map_vocabularies
-from tests.conftest import random_targets
+from tests.records import random_targets
 
 TOP16 = TargetSpec("topk", 16)
 PADDING = 5  # logits that are no token

@@ -43,7 +43,7 @@ from student.losses.settings import LossSettings
 from student.models.layout import Layout
 from student.models.loss_model import LossModel
 from student.training.hf_trainer import DistillationCollator, DistillationLoss, fused_student, objectives_for
-from tests.conftest import VOCAB
+from tests.records import VOCAB
 
 ROOT = Path(__file__).resolve().parents[3]
 MIX = LossSettings(hard_label_weight=0.3)
@@ -207,6 +207,7 @@ torch.distributed.get_rank() or torch.save(found, sys.argv[2] + "/found.pt")
 """
 
 
+@pytest.mark.slow("ranks")
 def test_ranks_change_nothing(store: str, tmp_path: Path) -> None:
     """A count that each rank took for itself, or that Trainer rounded, would weigh their rows differently."""
     dataset = StoreDataset(store)

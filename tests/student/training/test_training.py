@@ -42,6 +42,8 @@ from tests.student.training.ranks import (
     start,
 )
 
+pytestmark = pytest.mark.slow("ranks")
+
 SEGMENTS = {"prompt": 0.0, "rationale": 0.5, "label": 2.0, "response": 1.0}
 MIX = {
     "segments": SEGMENTS,

@@ -14,7 +14,7 @@ from cache.rows.spec import SamplingSpec
 from teacher_serving.asking.requests import continued
 from teacher_serving.reduction.row_arrays import place_rows
 from teacher_serving.teacher import Generated, Request, Scored
-from tests.conftest import random_targets
+from tests.records import random_targets
 
 K, VOCABULARY = 4, 325
 

@@ -1,8 +1,13 @@
-"""Teachers of one tiny model by the name of their engine, and what a dense float64 forward pass says."""
+"""Teachers of one tiny model by the name of their engine, and a dense float64 forward pass to compare them with.
 
-from collections.abc import Callable
+A start of vLLM costs as much as dozens of tests, so teachers with the same model and engine options share one engine.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -15,6 +20,9 @@ from teacher_serving.engines.vllm.teacher import VllmTeacher
 from teacher_serving.teacher import Request, Scored, Teacher
 
 LONGEST = 200
+# Running engines by all arguments that they were started with, the last used last. Each takes about 1.8 GiB.
+_ENGINES: dict[str, Any] = {}
+MAX_ENGINES = 3
 Oracle = Callable[[np.ndarray], torch.Tensor]
 
 
@@ -35,10 +43,58 @@ def make_teacher(kind: str, model: Path, targets: TargetSpec, generates: bool = 
     # So few tokens a pass that a batch of prompts takes several, and a long prompt too where it may be cut.
     options = {"batched_tokens": 64, **options}
     engine = EngineSettings(reduction="public" if kind == "vllm public" else "auto", **options)
-    teacher = VllmTeacher(str(model), settings, engine, spec, on_gpu=False)
+    teacher = start_vllm(model, settings, engine, spec)
     expected = "public interface" if kind == "vllm public" else "in the workers"
     assert teacher.step == expected, teacher.why_public
     return teacher
+
+
+def start_vllm(model: Path, settings: TeacherSettings, engine: EngineSettings, spec: StoreSpec) -> VllmTeacher:
+    """A teacher on the engine that runs with these options already, or on a new one. Only the newest may be used."""
+    with shared_engines():
+        return VllmTeacher(str(model), settings, engine, spec, on_gpu=False)
+
+
+@contextmanager
+def shared_engines() -> Iterator[None]:
+    """Within, `vllm.LLM(...)` returns the engine that was started with equal arguments, as it was after its start."""
+    import vllm
+
+    start = vllm.LLM
+
+    def start_once(**options: Any) -> Any:
+        key = repr(sorted(options.items()))
+        if key not in _ENGINES:
+            close_engines(keep=MAX_ENGINES - 1)
+            _ENGINES[key] = start(**options)
+        elif options["distributed_executor_backend"] == "uni":
+            _ENGINES[key].collective_rpc(remove_reduction)
+        else:  # a function does not reach workers in other processes
+            _ENGINES[key].collective_rpc("remove_reduction")
+        _ENGINES[key] = _ENGINES.pop(key)
+        return _ENGINES[key]
+
+    with mock.patch.object(vllm, "LLM", start_once):
+        yield
+
+
+def remove_reduction(worker: Any) -> None:
+    """Undo what RowsExtension.logitbank_install wraps."""
+    runner = worker.model_runner
+    vars(runner).pop("_get_prompt_logprobs_dict", None)
+    for hooks in (
+        "_forward_pre_hooks",
+        "_forward_pre_hooks_with_kwargs",
+        "_forward_hooks",
+        "_forward_hooks_with_kwargs",
+    ):
+        getattr(runner.sampler, hooks).clear()
+
+
+def close_engines(keep: int = 0) -> None:
+    """End all engines but the `keep` last used ones, and their worker processes."""
+    for key in list(_ENGINES)[: max(0, len(_ENGINES) - keep)]:
+        _ENGINES.pop(key).llm_engine.engine_core.shutdown()
 
 
 def make_oracle(model: Path) -> Oracle:

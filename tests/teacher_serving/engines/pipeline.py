@@ -11,7 +11,7 @@ from teacher_serving.engines.vllm.worker_extension import RowsExtension
 
 
 class PipelineExtension(RowsExtension):
-    """RowsExtension, and before it that buffer."""
+    """RowsExtension, and before it that buffer. Its reduction can be removed, so that another may be installed."""
 
     def logitbank_install(self, *arguments: Any) -> str:
         from vllm.distributed import get_pp_group
@@ -22,3 +22,8 @@ class PipelineExtension(RowsExtension):
                 batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
             )
         return super().logitbank_install(*arguments)
+
+    def remove_reduction(self) -> None:
+        from tests.teacher_serving.engines.engines import remove_reduction
+
+        remove_reduction(self)

@@ -13,6 +13,8 @@ from teacher_serving.reduction.reducer import Reducer
 from teacher_serving.teacher import Request, Teacher
 from tests.teacher_serving.engines.engines import Oracle, make_oracle, make_requests, make_teacher, worst_difference
 
+pytestmark = pytest.mark.slow("engines")
+
 K = 16
 TOLERANCE = 2e-5
 ENGINES = ("vllm", "vllm public", "transformers")

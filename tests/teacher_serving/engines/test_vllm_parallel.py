@@ -1,6 +1,5 @@
 """vLLM over two ranks, in half precision, and where its workers do not hand over what the rows are made of."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,18 @@ from teacher_serving.engines.vllm import teacher as vllm_teacher
 from teacher_serving.engines.vllm.teacher import VllmTeacher
 from teacher_serving.engines.vllm.worker_extension import RowsExtension
 from teacher_serving.reduction.reducer import Reducer
-from teacher_serving.teacher import Teacher
 from tests.teacher_serving.engines.engines import (
     LONGEST,
     make_oracle,
     make_requests,
     make_spec,
     make_teacher,
+    start_vllm,
     worst_difference,
 )
 from tests.teacher_serving.reduction.dense import entropy_of
+
+pytestmark = pytest.mark.slow("engines")
 
 TOPK = TargetSpec(k=16)
 THRESHOLD = TargetSpec("threshold", threshold=0.05, entropy=True)
@@ -35,34 +36,18 @@ SAMPLING = SamplingSpec(samples=1, temperature=1.0, top_p=1.0, max_tokens=8, see
 PIPELINE = "tests.teacher_serving.engines.pipeline.PipelineExtension"
 
 
-@pytest.fixture
-def start(tiny_model: Path) -> Iterator[Any]:
-    """Starts engines whose worker processes end with the test."""
-    started: list[Teacher] = []
-
-    def start_one(kind: str, targets: TargetSpec, **options: Any) -> Teacher:
-        started.append(make_teacher(kind, tiny_model, targets, **options))
-        return started[-1]
-
-    yield start_one
-    for teacher in started:
-        if isinstance(teacher, VllmTeacher):
-            teacher._llm.llm_engine.engine_core.shutdown()
-
-
 @pytest.mark.parametrize(
     "ranks, targets",
-    # A start takes half a minute; how rows are made of logits does not depend on which rank holds them.
+    # How rows are made of logits does not depend on which rank of a pipeline holds them.
     [("tensor_parallel", TOPK), ("tensor_parallel", THRESHOLD), ("pipeline_parallel", THRESHOLD)],
     ids=["tensor topk", "tensor threshold", "pipeline threshold"],
 )
 def test_two_ranks_say_what_one_says(
-    start: Any, ranks: str, targets: TargetSpec, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    ranks: str, targets: TargetSpec, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if ranks == "pipeline_parallel":
-        monkeypatch.setattr(vllm_teacher, "EXTENSION", PIPELINE)
+    monkeypatch.setattr(vllm_teacher, "EXTENSION", PIPELINE)
     oracle = make_oracle(tiny_model)
-    teacher = start("vllm", targets, generates=True, **{ranks: 2})
+    teacher = make_teacher("vllm", tiny_model, targets, generates=True, **{ranks: 2})
     given = make_requests()
     for request, scored in zip(given, teacher.score(given), strict=True):
         log_p = oracle(request.tokens)
@@ -86,11 +71,11 @@ def test_two_ranks_say_what_one_says(
 
 
 @pytest.mark.parametrize("kind", ["vllm", "vllm public"])
-def test_half_precision_is_near(start: Any, kind: str, tiny_model: Path) -> None:
+def test_half_precision_is_near(kind: str, tiny_model: Path) -> None:
     oracle = make_oracle(tiny_model)
     given = make_requests()
-    scores = start(kind, TOPK, dtype="bfloat16").score(given)
-    plain = start("transformers", TOPK, dtype="bfloat16").score(given)
+    scores = make_teacher(kind, tiny_model, TOPK, dtype="bfloat16").score(given)
+    plain = make_teacher("transformers", tiny_model, TOPK, dtype="bfloat16").score(given)
     rounded = 0.0
     for request, scored, other in zip(given, scores, plain, strict=True):
         assert worst_difference(scored, oracle(request.tokens)) < IN_HALF
@@ -109,7 +94,7 @@ def test_half_precision_is_near(start: Any, kind: str, tiny_model: Path) -> None
 
 def start_plain(model: Path, targets: TargetSpec) -> VllmTeacher:
     settings = TeacherSettings(model=str(model), dtype="float32", max_tokens=LONGEST)
-    return VllmTeacher(str(model), settings, EngineSettings(), make_spec(model, targets), on_gpu=False)
+    return start_vllm(model, settings, EngineSettings(batched_tokens=64), make_spec(model, targets))
 
 
 def renamed(self: Any, hidden_states: Any, scheduled: Any) -> Any:

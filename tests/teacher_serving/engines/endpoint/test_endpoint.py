@@ -32,6 +32,8 @@ from tests.teacher_serving.engines.engines import (
     worst_difference,
 )
 
+pytestmark = pytest.mark.slow("cluster")
+
 K, MOST = 16, 20
 TOLERANCE = 2e-5
 KEY, VARIABLE = "sk-not-to-be-seen-1234567890", "LOGITBANK_TEST_KEY"
