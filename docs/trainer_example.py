@@ -4,9 +4,9 @@ import sys
 
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
+from cache.examples.tokenizers import load_tokenizer
 from student.data.torch_dataset import StoreDataset
 from student.losses.settings import LossSettings
-from student.tokenizers.bpe import load_tokenizer
 from student.training.hf_trainer import DistillationCollator, fused_student, objectives_for
 
 

@@ -18,8 +18,9 @@ from cache.errors import InputError
 from cache.examples.example import Example
 from cache.examples.jsonl import read_examples
 from cache.examples.rendering import render
+from cache.examples.tokenizers import load_tokenizer
 from student.models.model_parts import head_of, hidden_states, logits_width, transform_of
-from student.tokenizers.bpe import learn_tokenizer, load_tokenizer
+from student.tokenizers.bpe import learn_tokenizer
 from student.training.schedule import rate_factor
 from student.training.settings import OptimizerSettings
 

@@ -18,6 +18,7 @@ import torch
 
 from cache.examples.jsonl import read_examples
 from cache.examples.rendering import render
+from cache.examples.tokenizers import load_tokenizer
 
 LONGEST = 512
 PRIOR = 1024
@@ -31,10 +32,10 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=40_000)
     options = parser.parse_args()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    tokenizer = load_tokenizer(options.model)
     found: dict[str, list[npt.NDArray[Any]]] = {"ids": [], "logprobs": [], "tokens": [], "token_logprobs": []}
     offsets = [0]
     with torch.inference_mode():

@@ -5,33 +5,19 @@ The prompt is rendered and encoded on its own, so that the ids a model is traine
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.documents import digest
 from cache.errors import InputError
 from cache.examples.assistant_turns import marks_turns, split_turns
 from cache.examples.example import Example, Segment, TokenizedExample
+from cache.examples.tokenizers import Tokenizer
 
 TargetsOf = Literal["assistant", "all"]
 # What a turn may hold that a text without turns has no place for.
 NEEDS_TEMPLATE = ("tool_calls", "reasoning_content")
-
-
-class Tokenizer(Protocol):
-    """What is used of a Hugging Face fast tokenizer."""
-
-    chat_template: Any
-    bos_token_id: Any
-    eos_token_id: Any
-    unk_token_id: Any
-
-    def get_chat_template(self, chat_template: Any = None, tools: Any = None) -> str: ...
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
-    def __call__(self, text: str, **options: Any) -> Any: ...
-    def decode(self, token_ids: Any, **options: Any) -> Any: ...
 
 
 def render_prompt(example: Example, tokenizer: Tokenizer) -> TokenizedExample:
@@ -141,18 +127,3 @@ def _encode(example: Example, tokenizer: Tokenizer, text: str, **options: Any) -
             f"example {example.id}: the tokenizer has no tokens for {text[:40]!r}; leave it out, or use another teacher"
         )
     return np.asarray(ids, dtype=np.uint32), encoded
-
-
-def decode(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer) -> str:
-    """Text of token ids, special tokens left out."""
-    return str(tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
-
-
-def tokenizer_digest(tokenizer: Any) -> str:
-    """Hash of what turns text into ids: two tokenizers with the same one give the same ids."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise InputError(
-            f"{type(tokenizer).__name__} is a slow tokenizer without offsets; use a fast one (tokenizer.json)"
-        )
-    return digest(backend.to_str())

@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import LogitbankError
-from cache.examples.rendering import decode
+from cache.examples.tokenizers import decode, load_tokenizer
 from cache.progress import Progress
 from cache.rows.record import Record
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from student.evaluation.settings import GenerationEvaluation
-from student.tokenizers.bpe import load_tokenizer
 from teacher_serving.engines.settings import EngineSettings, TeacherSettings
 from teacher_serving.engines.vllm.process import engine_environment
 

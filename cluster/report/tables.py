@@ -6,6 +6,7 @@ import numpy as np
 
 from cache.errors import InputError
 from cache.examples.example import Segment
+from cache.examples.tokenizers import load_tokenizer
 from cache.store.logit_store import LogitStore
 
 
@@ -16,13 +17,7 @@ def example_rows(store: LogitStore, key: str, width: int = 5, tokenizer_name: st
     """
     if tokenizer_name is None and store.spec.service:
         raise InputError(f"the teacher {store.spec.teacher!r} is a service's; give its tokenizer with --tokenizer")
-    name = tokenizer_name or store.spec.teacher
-    try:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the teacher's tokenizer cannot be loaded from {name!r}: {error}") from error
+    tokenizer = load_tokenizer(tokenizer_name or store.spec.teacher, what="the teacher's tokenizer")
 
     def text(token: int) -> str:
         return repr(tokenizer.decode([token]))

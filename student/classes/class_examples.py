@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cache.errors import InputError, SpecMismatchError, StoreError
 from cache.examples.example import Example
-from cache.examples.rendering import tokenizer_digest
+from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
 from cache.rows.sparse_targets import concatenate
 from cache.store.logit_store import LogitStore

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from cache.errors import InputError, StoreError
 from cache.examples.example import Example, Segment
-from cache.examples.rendering import Tokenizer
+from cache.examples.tokenizers import Tokenizer
 from cache.rows.sparse_targets import SparseTargets
 from cache.settings import Settings
 from cache.store.logit_store import LogitStore

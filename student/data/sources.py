@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from cache.errors import InputError, StoreError
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.examples.rendering import Tokenizer, render
+from cache.examples.rendering import render
+from cache.examples.tokenizers import Tokenizer
 from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import StoreSpec

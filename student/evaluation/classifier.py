@@ -10,13 +10,13 @@ from transformers import AutoModelForSequenceClassification
 
 import student.models.compact  # noqa: F401  registers its classes with Transformers
 from cache.errors import InputError, SpecMismatchError
+from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
 from cache.store.logit_store import LogitStore
 from student.classes.class_examples import ClassSource, pad_texts
 from student.classes.class_targets import ClassSettings
 from student.data.collate import PADDING
 from student.evaluation.class_metrics import class_metrics
-from student.tokenizers.bpe import load_tokenizer
 
 TEXTS = 256
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from cache.examples.rendering import decode
+from cache.examples.tokenizers import decode
 from cache.progress import Progress
 from cache.rows.record import Record
 from cache.store.logit_store import LogitStore

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cache.errors import SpecMismatchError
-from cache.examples.rendering import tokenizer_digest
+from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from cache.progress import Progress
 from cache.rows.record import Record
 from cache.store.logit_store import LogitStore
@@ -19,7 +19,6 @@ from student.evaluation.settings import GenerationEvaluation
 from student.losses.settings import LossSettings
 from student.models.build import load_student
 from student.tasks import Task
-from student.tokenizers.bpe import load_tokenizer
 
 # Texts by which a model at a path continues prompts.
 Answers = Callable[[str, Sequence[Record], GenerationEvaluation, Progress], list[str]]

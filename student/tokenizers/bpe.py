@@ -1,12 +1,11 @@
-"""The tokenizer of a student: loaded, or learned from its examples as a byte-level BPE with a chat template."""
+"""Learn the tokenizer of a student from its examples: a byte-level BPE with a chat template."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from cache.errors import InputError
 from cache.examples.example import Example
 
 SPECIAL_TOKENS = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "pad_token": "<|pad|>"}
@@ -16,14 +15,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of a model folder or hub name. Raises InputError where there is none."""
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"tokenizer {path!r}: cannot be loaded; give a model folder or hub name ({error})") from error
 
 
 def learn_tokenizer(examples: Iterable[Example], vocab_size: int) -> PreTrainedTokenizerBase:

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from cache.errors import SpecMismatchError, StoreError
 from cache.examples.example import TokenizedExample
-from cache.examples.rendering import render, tokenizer_digest
+from cache.examples.rendering import render
+from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
 from cache.rows.record import Record, Window
 from cache.store.logit_store import LogitStore

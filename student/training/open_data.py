@@ -6,14 +6,14 @@ from transformers import PreTrainedTokenizerBase
 
 from cache.errors import SpecMismatchError
 from cache.examples.jsonl import read_examples
-from cache.examples.rendering import tokenizer_digest
+from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from cache.progress import Progress, no_progress
 from cache.store.logit_store import LogitStore
 from student.data.averaged_stores import AveragedStores
 from student.data.settings import DataSettings
 from student.data.sources import Examples, FileSource, MixtureSource, Store, StoreSource
 from student.losses.objectives import require_possible
-from student.tokenizers.bpe import learn_tokenizer, load_tokenizer
+from student.tokenizers.bpe import learn_tokenizer
 from student.tokenizers.cross_tokenizer_store import CrossTokenizerStore
 from student.training.settings import TrainSettings
 

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.errors import InputError
 from cache.examples.jsonl import read_examples
+from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress, no_progress
 from student.classes.class_batches import CLASS_LAWS, ClassBatches
 from student.classes.class_examples import ClassSource, learn_input_tokenizer
@@ -16,7 +17,6 @@ from student.losses.objectives import Objectives, TargetForm, require_possible
 from student.models.build import build_model
 from student.models.layout import layout_of
 from student.models.packing_probe import refuse_unpackable
-from student.tokenizers.bpe import load_tokenizer
 from student.training.open_data import open_examples, open_stores, open_vocabulary
 from student.training.settings import TrainSettings
 

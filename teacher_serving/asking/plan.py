@@ -10,7 +10,8 @@ import numpy.typing as npt
 from cache.errors import InputError
 from cache.examples.example import Example, TokenizedExample
 from cache.examples.jsonl import BadExample
-from cache.examples.rendering import TargetsOf, Tokenizer, render, render_prompt
+from cache.examples.rendering import TargetsOf, render, render_prompt
+from cache.examples.tokenizers import Tokenizer
 from cache.examples.truncation import Truncation, truncate
 from teacher_serving.asking.prompter import Prompter
 from teacher_serving.asking.settings import GenerationSettings

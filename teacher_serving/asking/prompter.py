@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from cache.documents import digest
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.rendering import Tokenizer, render_prompt
+from cache.examples.rendering import render_prompt
+from cache.examples.tokenizers import Tokenizer
 from cache.rows.spec import PromptingSpec
 from teacher_serving.asking.prompt_templates import PromptTemplate, Shot, fill, load_template, read_shots
 from teacher_serving.asking.settings import GenerationSettings

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.examples.rendering import Tokenizer, decode
+from cache.examples.tokenizers import Tokenizer, decode
 from cache.rows.record import Record
 from cache.rows.spec import PromptingSpec, SamplingSpec, StoreSpec
 from teacher_serving.asking.answers import Judgement, Keep, Parsed, decide, judge, parse_answer, stop_at

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from cache.documents import digest
 from cache.errors import InputError
-from cache.examples.rendering import Tokenizer, tokenizer_digest
+from cache.examples.tokenizers import Tokenizer, load_tokenizer, tokenizer_digest
 from cache.rows.spec import StoreSpec
 from teacher_serving.asking.prompter import Prompter, make_prompter, prompting_spec
 from teacher_serving.asking.settings import GenerationSettings
@@ -78,8 +78,8 @@ def describe(
     folder = find_model(teacher.model)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=teacher.trust_remote_code)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=teacher.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = load_tokenizer(folder, teacher.trust_remote_code)
+    except (OSError, ValueError, KeyError, InputError) as error:
         raise InputError(f"teacher {teacher.model!r} is not a model: {error}") from error
     vocab_size = int(config.get_text_config().vocab_size)
     target_spec = targets.spec

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cache.examples.rendering import Tokenizer
+from cache.examples.tokenizers import Tokenizer
 from cache.rows.codebook import Codebook
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec

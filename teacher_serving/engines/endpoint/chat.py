@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError, LogitbankError
-from cache.examples.rendering import Tokenizer, decode
 from cache.examples.token_bytes import ids_by_bytes
+from cache.examples.tokenizers import Tokenizer, decode
 from cache.rows.sparse_targets import concatenate, empty_targets
 from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.engines.endpoint.client import MALFORMED, RefusedError, Service

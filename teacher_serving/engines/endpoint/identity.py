@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from cache.documents import digest
 from cache.errors import InputError
-from cache.examples.rendering import Tokenizer, tokenizer_digest
 from cache.examples.token_bytes import ids_by_bytes
+from cache.examples.tokenizers import Tokenizer, load_tokenizer, tokenizer_digest
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from teacher_serving.asking.prompter import Prompter, make_prompter, prompting_spec
 from teacher_serving.asking.settings import GenerationSettings
@@ -131,9 +129,4 @@ def _open_tokenizer(teacher: TeacherSettings) -> Any:
         raise InputError(
             "teacher.tokenizer is missing: an endpoint needs the folder or hub name of the served model's tokenizer"
         )
-    try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=teacher.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"teacher.tokenizer {name!r}: cannot be loaded; give a folder or hub name ({error})"
-        ) from error
+    return load_tokenizer(name, teacher.trust_remote_code, what="teacher.tokenizer")

@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
 from cache.errors import InputError
-from cache.examples.rendering import Tokenizer
+from cache.examples.tokenizers import Tokenizer
 from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.engines.endpoint.anthropic import AnthropicMessages
 from teacher_serving.engines.endpoint.chat import OpenaiChat

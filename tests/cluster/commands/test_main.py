@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from cache.documents import write_json
 from cache.examples.example import Example
-from cache.examples.rendering import tokenizer_digest
+from cache.examples.tokenizers import tokenizer_digest
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.examples.example import Example, TokenizedExample
-from cache.examples.rendering import tokenizer_digest
+from cache.examples.tokenizers import tokenizer_digest
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import StoreSpec, TargetSpec

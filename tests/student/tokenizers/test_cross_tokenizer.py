@@ -12,8 +12,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cache.errors import InputError, SpecMismatchError, StoreError
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.examples.rendering import render, tokenizer_digest
+from cache.examples.rendering import render
 from cache.examples.token_bytes import bytes_of_ids
+from cache.examples.tokenizers import tokenizer_digest
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import StoreSpec, TargetSpec

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from cache.examples.example import Segment
-from cache.examples.rendering import tokenizer_digest
+from cache.examples.tokenizers import tokenizer_digest
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from cache.errors import InputError, StoreError
-from cache.examples.rendering import tokenizer_digest
+from cache.examples.tokenizers import tokenizer_digest
 from cache.rows.record import Record
 from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import StoreSpec, TargetSpec

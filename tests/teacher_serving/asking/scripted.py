@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cache.examples.example import Example, Segment
-from cache.examples.rendering import decode
+from cache.examples.tokenizers import decode
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import SamplingSpec

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.examples.rendering import decode
+from cache.examples.tokenizers import decode
 from cache.rows.record import Record
 from cache.rows.spec import PromptingSpec, SamplingSpec, StoreSpec, TargetSpec
 from student.tokenizers.bpe import learn_tokenizer

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 
 from cache.documents import unseal
 from cache.examples.example import Example
-from cache.examples.rendering import decode, render_prompt
+from cache.examples.rendering import render_prompt
+from cache.examples.tokenizers import decode
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage

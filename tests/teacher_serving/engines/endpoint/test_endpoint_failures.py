@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from cache.errors import InputError, LogitbankError
-from cache.examples.rendering import Tokenizer, decode
+from cache.examples.tokenizers import Tokenizer, decode
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from teacher_serving.engines.endpoint.rate_limit import RateLimit
 from teacher_serving.engines.endpoint.settings import EndpointSettings

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from cache.errors import InputError
-from cache.examples.rendering import tokenizer_digest
+from cache.examples.tokenizers import tokenizer_digest
 from cache.rows.spec import TargetSpec
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.capture.identity import Described, describe
