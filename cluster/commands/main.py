@@ -139,17 +139,12 @@ def _capture(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from cluster.training.driver import run_training
+    from cluster.training.driver import run_training, summary
     from student.training.settings import TrainSettings
 
     job = _load(arguments, TrainSettings)
     if not _dry_run(arguments, job):
-        result = run_training(job, arguments.address)
-        print(
-            f"train: {result['steps']:,} steps, {result['parameters']:,} parameters, {result['seconds']:.0f} s, "
-            f"{result['tokens_per_s']:,.0f} tokens/s, {result['data_wait_share']:.1%} of the time waiting for data; "
-            f"model in {job.output / 'model'}"
-        )
+        print(f"train: {summary(run_training(job, arguments.address))}; model in {job.output / 'model'}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -51,12 +51,18 @@ def _runtime_env(address: str) -> dict[str, Any] | None:
     return None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else dict(CODE)
 
 
+def cluster_gpus() -> int:
+    """The number of GPUs in the cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
 def cluster_has_gpus() -> bool:
-    return bool(ray.cluster_resources().get("GPU", 0) > 0)
+    """Whether the cluster has a GPU."""
+    return cluster_gpus() > 0
 
 
 def require_gpus(count: int) -> None:
     """Raise InputError where a cluster with GPUs has fewer than `count`: Ray would wait for them without a word."""
-    have = int(ray.cluster_resources().get("GPU", 0))
+    have = cluster_gpus()
     if 0 < have < count:
         raise InputError(f"the job asks for {count} GPUs at a time, the cluster has {have}; lower actors or run.ranks")

@@ -1,8 +1,10 @@
 """Texts with their classes, in memory: what a teacher's store, or a file of labelled examples, has for a classifier."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -52,6 +54,45 @@ class ClassSource:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def save(self, path: Path) -> None:
+        """Write an .npz file that `load` reads."""
+        facts = {
+            "names": self.names,
+            "examples": [asdict(example) for example in self.examples],
+            "left_out": self.left_out,
+            "unmatched": self.unmatched,
+            "truncated": self.truncated,
+        }
+        arrays = {} if self.teacher is None else {f.name: getattr(self.teacher, f.name) for f in fields(ClassRows)}
+        np.savez(
+            path,
+            facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
+            tokens=np.concatenate([np.zeros(0, np.int64), *self.tokens]),
+            lengths=np.array([len(each) for each in self.tokens], np.int64),
+            labels=self.labels,
+            **arrays,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "ClassSource":
+        """Read a file that `save` wrote."""
+        with np.load(path, allow_pickle=False) as archive:
+            facts = json.loads(archive["facts"].tobytes())
+            names = [f.name for f in fields(ClassRows)]
+            return cls(
+                tuple(facts["names"]),
+                tuple(
+                    Example(**{**each, "messages": tuple(each["messages"]), "tools": tuple(each["tools"])})
+                    for each in facts["examples"]
+                ),
+                tuple(np.split(archive["tokens"], np.cumsum(archive["lengths"])[:-1])),
+                archive["labels"],
+                ClassRows(*(archive[name] for name in names)) if names[0] in archive else None,
+                facts["left_out"],
+                facts["unmatched"],
+                facts["truncated"],
+            )
 
     @classmethod
     def from_store(

@@ -28,11 +28,12 @@ def build_model(
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
     classes: Sequence[str] = (),
+    test_head: bool = True,
 ) -> PreTrainedModel:
     """The student, in float32, with at least `vocab_size` logits or with those of `classes`.
 
     Without dropout: its draws would differ after a restart. Raises InputError where the model cannot have so many
-    logits, or makes them in an unknown way.
+    logits, or makes them in an unknown way. test_head: False leaves out that last test, a forward pass.
     """
     if settings.pretrained is not None:
         model = _pretrained(settings.pretrained, vocab_size, tokenizer)
@@ -41,7 +42,7 @@ def build_model(
         model = _from_config(dict(settings.config or {}), vocab_size, tokenizer, seed, classes)
         name = model.config.model_type
     model.eval()
-    if not classes:  # its head is ours
+    if test_head and not classes:  # the head of a classifier is this project's own
         require_known_head(model, name)
     if settings.lora is not None:
         torch.manual_seed(seed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,29 @@ class AlignedShares:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class AlignedSizes:
+    """What aligning a whole store finds out, so that it need not be done again.
+
+    tokens, rows: uint32 [examples], the student's tokens of each example, and those with a target. shares: over all.
+    """
+
+    tokens: npt.NDArray[np.uint32]
+    rows: npt.NDArray[np.uint32]
+    shares: AlignedShares
+
+    def save(self, path: Path) -> None:
+        """Write an .npz file."""
+        shares = np.array([self.shares.exact, self.shares.chained, self.shares.inside, self.shares.masked], np.int64)
+        np.savez(path, tokens=self.tokens, rows=self.rows, shares=shares)
+
+    @classmethod
+    def load(cls, path: Path) -> "AlignedSizes":
+        """Read a file that `save` wrote."""
+        with np.load(path, allow_pickle=False) as archive:
+            return cls(archive["tokens"], archive["rows"], AlignedShares(*archive["shares"].tolist()))
+
+
 class CrossTokenizerStore:
     """A store's examples in another tokenizer's tokens, through its own chat template, with targets aligned by bytes.
 
@@ -59,8 +83,11 @@ class CrossTokenizerStore:
         teacher: Any,
         student: Any,
         progress: Progress = no_progress,
+        sizes: AlignedSizes | None = None,
     ) -> None:
-        """Reads and aligns the whole store once. `teacher` and `student` are their fast tokenizers.
+        """Align the whole store once to find its sizes, unless `sizes` of an earlier time are given.
+
+        `teacher` and `student` are fast tokenizers.
 
         Raises SpecMismatchError where the store was captured with another tokenizer than `teacher`, StoreError where
         its targets are estimates, InputError for a tokenizer whose tokens stand for no bytes, and for an example that
@@ -89,15 +116,8 @@ class CrossTokenizerStore:
             targets=replace(targets, entropy=False, temperatures=()),
             asked="assistant",
         )
-        self.tokens, self.rows = np.zeros(len(store), np.uint32), np.zeros(len(store), np.uint32)
-        counts = np.zeros(len(Alignment), np.int64)
-        for i in range(len(store)):
-            _, aligned = self._aligned(i)
-            self.tokens[i] = len(aligned.window)
-            self.rows[i] = np.count_nonzero(aligned.window.targets.counts)
-            counts += np.bincount(aligned.kinds, minlength=len(Alignment))
-            progress(i + 1, len(store))
-        self.shares = AlignedShares(*(int(count) for count in counts[Alignment.EXACT :]))
+        self.sizes = sizes or self._measure(progress)
+        self.tokens, self.rows, self.shares = self.sizes.tokens, self.sizes.rows, self.sizes.shares
 
     def __len__(self) -> int:
         return len(self._store)
@@ -116,6 +136,19 @@ class CrossTokenizerStore:
         window = aligned.window
         tokenized = replace(record.tokenized, tokens=window.tokens, segments=window.segments)
         return Record(record.key, tokenized, window.targets, window.token_logprobs)
+
+    def _measure(self, progress: Progress) -> AlignedSizes:
+        """Align every example."""
+        n = len(self._store)
+        tokens, rows = np.zeros(n, np.uint32), np.zeros(n, np.uint32)
+        counts = np.zeros(len(Alignment), np.int64)
+        for i in range(n):
+            _, aligned = self._aligned(i)
+            tokens[i] = len(aligned.window)
+            rows[i] = np.count_nonzero(aligned.window.targets.counts)
+            counts += np.bincount(aligned.kinds, minlength=len(Alignment))
+            progress(i + 1, n)
+        return AlignedSizes(tokens, rows, AlignedShares(*(int(count) for count in counts[Alignment.EXACT :])))
 
     def _aligned(self, i: int) -> tuple[Record, Aligned]:
         record = self._store[i]

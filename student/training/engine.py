@@ -1,4 +1,4 @@
-"""DeepSpeed around a model: set-up, steps, checkpoints that survive a kill, and full weights."""
+"""DeepSpeed around a model: initialisation, steps, checkpoints that survive a kill, and full weights."""
 
 import shutil
 import subprocess
@@ -21,15 +21,15 @@ from student.training.settings import OptimizerSettings, RunSettings
 
 
 def start_ranks() -> None:
-    """Join the process group named by RANK, WORLD_SIZE and MASTER_ADDR, unless the launcher already did."""
-    # Compiling this CPU extension takes long, and a kill meanwhile leaves a lock that hangs every later start.
+    """Join the process group that RANK, WORLD_SIZE and MASTER_ADDR name, unless the launcher already did."""
+    # Compiling this CPU extension takes long. A kill meanwhile leaves a lock on which every later start hangs.
     compatible_ops["deepspeed_shm_comm"] = False
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, verbose=False, dist_init_required=not dist.is_initialized())
 
 
 class Engine:
-    """A model under ZeRO on this rank, continued from the checkpoint that counts where `checkpoints` has one.
+    """A model under ZeRO on this rank, restored from the current checkpoint if `checkpoints` has one.
 
     progress: what was saved with that checkpoint, or None.
     """
@@ -44,45 +44,49 @@ class Engine:
         schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate_factor(step, optimizer, run.steps))
         self._folder = checkpoints
         self.progress = read_progress(checkpoints)
-        # A partitioned optimizer belongs to a number of ranks; another number reads the universal form of it.
-        moved = bool(self.progress and run.zero_stage and self.progress["ranks"] != dist.get_world_size())
-        config = deepspeed_config(optimizer, run, moved)
+        ranks = dist.get_world_size()
+        # A partitioned optimizer belongs to a number of ranks. Another number of ranks loads its universal form.
+        ranks_changed = bool(self.progress and run.zero_stage and self.progress["ranks"] != ranks)
+        config = deepspeed_config(optimizer, run, ranks, ranks_changed)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=adam, lr_scheduler=schedule, config=config)
-        self._scale = dist.get_world_size() * run.accumulation
+        self._scale = ranks * run.accumulation_of(ranks)
         self.device: torch.device = self._engine.device
         if self.progress:
-            self._load(f"step-{self.progress['step']}", moved)
+            self._load(f"step-{self.progress['step']}", ranks_changed)
 
     @property
     def model(self) -> nn.Module:
+        """The model that DeepSpeed wraps."""
         return self._engine.module  # type: ignore[no-any-return]
 
     def forward(self, *args: Any) -> Any:
+        """The model's forward pass."""
         return self._engine(*args)
 
     def backward(self, objective: Tensor) -> None:
-        """Accumulate the gradient of `objective`, a part of one sum over all ranks and micro-batches.
+        """Accumulate the gradient of `objective`, one summand of a sum over all ranks and micro-batches.
 
-        DeepSpeed averages over both; the factor takes that back, so every row weighs the same wherever it lies.
+        DeepSpeed averages over both. The factor undoes this, so every row has the same weight on any rank.
         """
         self._engine.backward(objective * self._scale)
 
     def step(self) -> None:
-        """Ends a micro-batch; the last one of a window updates the weights."""
+        """End a micro-batch. The last micro-batch of a step updates the weights."""
         self._engine.step()
 
     @property
     def learning_rate(self) -> float:
+        """The rate of the next update."""
         return float(self._engine.get_lr()[0])
 
     @property
     def gradient_norm(self) -> float | None:
-        """Norm before clipping; DeepSpeed tells none at stage 0 in float32."""
+        """Norm before clipping. None at stage 0 in float32, where DeepSpeed does not report it."""
         norm = self._engine.get_global_grad_norm()
         return float(norm) if norm is not None else None
 
     def save(self, step: int, progress: dict[str, Any]) -> None:
-        """Write a checkpoint; it counts from the moment that rank 0 has renamed its progress file into place."""
+        """Write a checkpoint. It becomes the current one when rank 0 renames its progress file to its final name."""
         self._engine.save_checkpoint(str(self._folder), tag=f"step-{step}", save_latest=False)
         dist.barrier()
         if dist.get_rank() == 0:
@@ -93,7 +97,7 @@ class Engine:
         dist.barrier()
 
     def full_weights(self) -> dict[str, Tensor]:
-        """float32 weights by name, whole on rank 0 and empty on the others, whatever the ZeRO stage."""
+        """float32 weights by name: complete on rank 0, an empty dict on the others, at any ZeRO stage."""
         weights = {}
         for name, parameter in self.model.named_parameters():
             full = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
@@ -102,8 +106,8 @@ class Engine:
                     weights[name] = (parameter if full is None else full).detach().float().cpu().clone()
         return weights
 
-    def _load(self, tag: str, moved: bool) -> None:
-        if moved:
+    def _load(self, tag: str, ranks_changed: bool) -> None:
+        if ranks_changed:
             universal = self._folder / f"{tag}-universal"
             if dist.get_rank() == 0 and not universal.exists():
                 _make_universal(self._folder / tag, universal)
@@ -111,11 +115,11 @@ class Engine:
             tag = universal.name
         loaded, _ = self._engine.load_checkpoint(str(self._folder), tag=tag)
         if loaded is None:
-            raise InputError(f"{self._folder}: the checkpoint {tag} is not complete; remove {self._folder}")
+            raise InputError(f"{self._folder}: the checkpoint {tag} is not complete; remove this folder to start again")
 
 
-def deepspeed_config(optimizer: OptimizerSettings, run: RunSettings, universal: bool) -> dict[str, Any]:
-    """What DeepSpeed is told."""
+def deepspeed_config(optimizer: OptimizerSettings, run: RunSettings, ranks: int, universal: bool) -> dict[str, Any]:
+    """The configuration of DeepSpeed. universal: the checkpoint to load is of another number of ranks."""
     zero: dict[str, Any] = {"stage": run.zero_stage}
     if run.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
@@ -123,12 +127,12 @@ def deepspeed_config(optimizer: OptimizerSettings, run: RunSettings, universal: 
         zero["offload_param"] = {"device": "cpu"}
     return {
         "train_batch_size": run.batch_size,
-        "train_micro_batch_size_per_gpu": run.micro_batch_size,
-        "gradient_accumulation_steps": run.accumulation,
+        "train_micro_batch_size_per_gpu": run.micro_batch_of(ranks),
+        "gradient_accumulation_steps": run.accumulation_of(ranks),
         "gradient_clipping": optimizer.clip,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        # Its own CPU optimizer would be compiled first, for minutes.
+        # DeepSpeed's CPU optimizer needs minutes to compile.
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": run.precision == "bf16"},
         "checkpoint": {"load_universal": universal},
@@ -137,12 +141,12 @@ def deepspeed_config(optimizer: OptimizerSettings, run: RunSettings, universal: 
 
 
 def _make_universal(source: Path, target: Path) -> None:
-    """A checkpoint in DeepSpeed's form for any number of ranks."""
+    """Convert a checkpoint to DeepSpeed's format for any number of ranks."""
     draft = target.with_name(f".{target.name}")
     shutil.rmtree(draft, ignore_errors=True)
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
     options = ["--input_folder", str(source), "--output_folder", str(draft), "--inject_missing_state"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InputError(f"{source}: cannot be converted for another number of ranks: {done.stderr[-500:]}")
+    process = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise InputError(f"{source}: cannot be converted for another number of ranks: {process.stderr[-500:]}")
     draft.rename(target)

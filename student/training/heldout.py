@@ -1,7 +1,8 @@
-"""Held-out loss while training, and which student is the best so far."""
+"""The held-out loss while training, and the best student so far."""
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,40 +15,50 @@ from student.training.settings import HeldoutSettings, RunSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The best held-out loss so far, its step, and the evaluations since then without a better one."""
+class BestStudent:
+    """The step with the lowest held-out loss so far, its loss, and the number of evaluations since then."""
 
-    best_step: int | None = None
-    best_loss: float | None = None
-    since: int = 0
+    step: int | None = None
+    loss: float | None = None
+    evaluations_since: int = 0
 
-    def after(self, step: int, loss: float) -> "Verdict":
-        if self.best_loss is None or loss < self.best_loss or math.isnan(self.best_loss):
-            return Verdict(step, loss, 0)
-        return Verdict(self.best_step, self.best_loss, self.since + 1)
+    def after_evaluation(self, step: int, loss: float) -> "BestStudent":
+        """The best student once `step` was evaluated."""
+        if self.loss is None or loss < self.loss or math.isnan(self.loss):
+            return BestStudent(step, loss, 0)
+        return BestStudent(self.step, self.loss, self.evaluations_since + 1)
 
-    def stops(self, settings: HeldoutSettings | None) -> bool:
-        """Whether patience is at its end."""
-        return bool(settings and settings.patience is not None and self.since >= settings.patience)
+    def ends_run(self, settings: HeldoutSettings | None) -> bool:
+        """Whether the run stops early: `patience` evaluations did not improve the loss."""
+        return bool(settings and settings.patience is not None and self.evaluations_since >= settings.patience)
+
+    def as_document(self) -> dict[str, Any]:
+        """As checkpoints store it."""
+        return {"best_step": self.step, "best_loss": self.loss, "since": self.evaluations_since}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "BestStudent":
+        """What a checkpoint stored."""
+        return cls(document["best_step"], document["best_loss"], document["since"])
 
 
 class Heldout:
-    """Held-out examples in this rank's micro-batches; every rank has as many, since ZeRO-3 works in step."""
+    """Held-out examples in this rank's micro-batches. Every rank has the same number: ZeRO-3 needs all ranks."""
 
     def __init__(self, batches: Batches, settings: HeldoutSettings, run: RunSettings) -> None:
         self._batches = batches
         count = min(settings.limit, len(batches.sizes))
         order = np.argsort(batches.sizes[:count], kind="stable")
         rank, ranks = dist.get_rank(), dist.get_world_size()
-        together = ranks * run.micro_batch_size
-        groups = [order[start : start + together] for start in range(0, count, together)]
+        per_step = ranks * run.micro_batch_of(ranks)
+        groups = [order[start : start + per_step] for start in range(0, count, per_step)]
         self._groups = [group[rank::ranks] for group in groups]
-        # Of a last group that is too small for all ranks, those without a share evaluate its first example for nothing.
+        # The last group may be too small for all ranks. Those without examples evaluate one that is not counted.
         self._spare = [int(group[0]) for group in groups]
 
     @torch.no_grad()
     def loss(self, engine: Engine) -> tuple[float, list[float]]:
-        """The objective, and the mean of each of its terms in nats; the same on every rank."""
+        """The objective, and the mean of each term in nats. The same on every rank."""
         terms = len(self._batches.objectives.terms)
         sums = torch.zeros(2, terms, dtype=torch.float64)
         for group, spare in zip(self._groups, self._spare, strict=True):
@@ -55,7 +66,7 @@ class Heldout:
             parts = engine.forward(batch, torch.ones(terms, device=engine.device)).parts
             if len(group):
                 sums += torch.stack([parts.double().cpu(), counts_of([batch]).cpu()])
-        moved = sums.to(engine.device)
-        dist.all_reduce(moved)
-        means = (moved[0] / moved[1].clamp(min=1e-12)).cpu()
+        reduced = sums.to(engine.device)
+        dist.all_reduce(reduced)
+        means = (reduced[0] / reduced[1].clamp(min=1e-12)).cpu()
         return float((means * objective_weights(self._batches.objectives)).sum()), means.tolist()

@@ -1,166 +1,115 @@
-"""The training loop of one rank. Needs RANK, WORLD_SIZE and MASTER_ADDR set; who starts the ranks is no matter here."""
+"""The training loop of one rank."""
 
-import shutil
 import time
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from cache.documents import write_json
 from student.data.prefetch import Prefetcher
 from student.losses.batch import Batch
 from student.losses.batch_terms import coefficients, counts_of, objective_weights, term_names
-from student.models.loss_model import LossModel
-from student.training.engine import Engine, start_ranks
-from student.training.export import model_card, save_student, write_card
-from student.training.heldout import Heldout, Verdict
+from student.training.engine import Engine
+from student.training.heldout import BestStudent, Heldout
 from student.training.metrics_log import Tracker
-from student.training.micro_batches import window_of
-from student.training.prepare import Prepared, prepare
-from student.training.run_files import BEST, CHECKPOINTS, MODEL, RESULT
+from student.training.micro_batches import micro_batches_of_step
+from student.training.planning.inputs import TrainingInputs
 from student.training.settings import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What a finished run reports.
-
-    tokens: those that carried a loss. seconds: time in the loop, over all restarts; data_wait_share: of it, what rank 0
-    waited for data. best_step, best_loss: of the student that was kept, where there are held-out examples.
-    stores: where the examples came from.
-    """
-
-    steps: int
-    examples: int
-    examples_left_out: int
-    tokens: int
-    seconds: float
-    tokens_per_s: float
-    data_wait_share: float
-    parameters: int
-    trained_parameters: int
-    best_step: int | None
-    best_loss: float | None
-    stores: list[dict[str, Any]]
-    notes: str
-
-
-@dataclass(frozen=True, slots=True)
 class RunProgress:
-    """How far a run is; saved with each checkpoint. waited: seconds of rank 0."""
+    """How far a run is. Each checkpoint stores it.
+
+    tokens: those that carried a loss. seconds: time in the loop. waited: seconds that rank 0 waited for data.
+    loss: objective of the last step.
+    """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
     waited: float = 0.0
-    verdict: Verdict = field(default_factory=Verdict)
+    loss: float | None = None
+    best: BestStudent = field(default_factory=BestStudent)
+
+    def as_document(self) -> dict[str, Any]:
+        """As checkpoints store it."""
+        fields = {name: getattr(self, name) for name in ("step", "tokens", "seconds", "waited", "loss")}
+        return {**fields, "verdict": self.best.as_document()}
 
     @classmethod
-    def from_document(cls, saved: dict[str, Any] | None) -> "RunProgress":
-        if not saved:
+    def from_document(cls, document: dict[str, Any] | None) -> "RunProgress":
+        """What a checkpoint stored; the start of a run if there is none."""
+        if not document:
             return cls()
-        fields = {name: saved[name] for name in ("step", "tokens", "seconds", "waited")}
-        return cls(**fields, verdict=Verdict(**saved["verdict"]))
-
-
-def train(settings: TrainSettings) -> TrainResult:
-    """Train, or continue, and leave the student in Hugging Face form in `output`/model. Call it on every rank."""
-    start_ranks()
-    prepared = prepare(settings)
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in prepared.model.parameters()]
-    loss_model = LossModel(prepared.model, prepared.batches.objectives)
-    engine = Engine(loss_model, settings.optimizer, settings.run, settings.output / CHECKPOINTS)
-    done = Loop(engine, prepared, settings).run()
-    result = TrainResult(
-        steps=done.step,
-        examples=prepared.examples,
-        examples_left_out=prepared.left_out,
-        tokens=done.tokens,
-        seconds=done.seconds,
-        tokens_per_s=done.tokens / done.seconds,
-        data_wait_share=done.waited / done.seconds,
-        parameters=sum(count for count, _ in sizes),
-        trained_parameters=sum(count for count, learns in sizes if learns),
-        best_step=done.verdict.best_step,
-        best_loss=done.verdict.best_loss,
-        stores=prepared.stores,
-        notes=prepared.notes,
-    )
-    card = model_card(settings, asdict(result))
-    folder, best = settings.output / MODEL, settings.output / BEST
-    if done.verdict.best_step is None:
-        _save(engine, prepared, card, settings.output / MODEL)
-    elif dist.get_rank() == 0 and best.exists():  # else an earlier end of this run has moved it
-        write_card(card, best)
-        shutil.rmtree(folder, ignore_errors=True)
-        best.rename(folder)
-    if dist.get_rank() == 0:
-        write_json(settings.output / RESULT, asdict(result))
-    dist.barrier()
-    return result
+        fields = {name: document[name] for name in ("step", "tokens", "seconds", "waited")}
+        return cls(**fields, loss=document.get("loss"), best=BestStudent.from_document(document["verdict"]))
 
 
 class Loop:
-    """Steps from where a checkpoint stands to the end, or to where patience ends."""
+    """Steps from the checkpoint, or from the start, to the last step or to early stopping.
 
-    def __init__(self, engine: Engine, prepared: Prepared, settings: TrainSettings) -> None:
-        self._engine, self._prepared, self._settings = engine, prepared, settings
-        self._done = RunProgress.from_document(engine.progress)
-        objectives = prepared.batches.objectives
+    save_best: called on every rank when the student is the best so far.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        inputs: TrainingInputs,
+        settings: TrainSettings,
+        save_best: Callable[[RunProgress], None],
+    ) -> None:
+        self._engine, self._batches, self._settings, self._save_best = engine, inputs.batches, settings, save_best
+        self._progress = RunProgress.from_document(engine.progress)
+        objectives = inputs.batches.objectives
         self._names, self._weights = term_names(objectives), objective_weights(objectives)
-        held = settings.heldout
-        self._heldout = Heldout(prepared.heldout, held, settings.run) if prepared.heldout and held else None
+        heldout = settings.heldout
+        self._heldout = Heldout(inputs.heldout, heldout, settings.run) if inputs.heldout and heldout else None
 
     def run(self) -> RunProgress:
-        run, data = self._settings.run, self._settings.data
-        done = self._done
-        if done.step == run.steps or done.verdict.stops(self._settings.heldout):
-            return done
-        tracker = Tracker(self._settings, done.step) if dist.get_rank() == 0 else None
-        loader = Prefetcher(self._batches_of, done.step, run.steps, data.prefetch, data.readers)
-        before, started = done, time.monotonic()
+        """Train to the end. Returns at once if nothing is left to do."""
+        run, data, progress = self._settings.run, self._settings.data, self._progress
+        if progress.step >= run.steps or progress.best.ends_run(self._settings.heldout):
+            return progress
+        tracker = Tracker(self._settings, progress.step) if dist.get_rank() == 0 else None
+        prefetcher = Prefetcher(self._read_step, progress.step, run.steps, data.prefetch, data.readers)
+        before, started = progress, time.monotonic()
         try:
-            for batches in loader:
-                rate = self._engine.learning_rate  # the step moves it on to the next one's
+            for batches in prefetcher:
+                learning_rate = self._engine.learning_rate  # the optimizer's step sets that of the next step
                 tokens, parts, counts = self._step(batches)
-                done = RunProgress(
-                    done.step + 1,
-                    done.tokens + tokens,
-                    before.seconds + time.monotonic() - started,
-                    before.waited + loader.waited,
-                    done.verdict,
+                progress = replace(
+                    progress,
+                    step=progress.step + 1,
+                    tokens=progress.tokens + tokens,
+                    seconds=before.seconds + time.monotonic() - started,
+                    waited=before.waited + prefetcher.waited,
+                    loss=float(parts.sum()),
                 )
-                values = self._values(parts, counts, done, rate)
-                if self._heldout and (done.step % self._settings.heldout.every == 0 or done.step == run.steps):  # type: ignore[union-attr]
-                    done, found = self._evaluate(done)
-                    values |= found
-                if tracker:
-                    tracker.step(done.step, values)
-                stops = done.verdict.stops(self._settings.heldout)
-                if done.step % run.checkpoint_every == 0 or done.step == run.steps or stops:
-                    self._engine.save(done.step, {**asdict(done), "verdict": asdict(done.verdict)})
-                if stops:
+                progress = self._finish_step(progress, self._metrics(parts, counts, progress, learning_rate), tracker)
+                if progress.best.ends_run(self._settings.heldout):
                     break
         finally:
-            loader.close()
+            prefetcher.close()
             if tracker:
                 tracker.close()
-        return replace(done, seconds=before.seconds + time.monotonic() - started)
+        return replace(progress, seconds=before.seconds + time.monotonic() - started)
 
-    def _batches_of(self, step: int) -> list[Batch]:
-        batches = self._prepared.batches
-        groups = window_of(step, batches, self._settings.run, dist.get_rank(), dist.get_world_size())
+    def _read_step(self, step: int) -> list[Batch]:
+        """Read and decode this rank's micro-batches of a step."""
+        batches, run = self._batches, self._settings.run
+        groups = micro_batches_of_step(step, batches, run, dist.get_rank(), dist.get_world_size())
         return [batches.batch(group) for group in groups]
 
     def _step(self, batches: list[Batch]) -> tuple[int, torch.Tensor, torch.Tensor]:
         """One update. Returns, over all ranks: tokens, each term's part of the objective, the sum of its weights."""
         engine = self._engine
-        counted = torch.cat([counts_of(batches), torch.tensor([sum(len(batch.rows) for batch in batches)])])
-        counts = counted.to(engine.device)
+        local = torch.cat([counts_of(batches), torch.tensor([sum(len(batch.rows) for batch in batches)])])
+        counts = local.to(engine.device)
         dist.all_reduce(counts)
-        factors = coefficients(self._prepared.batches.objectives, counts[:-1])
+        factors = coefficients(self._batches.objectives, counts[:-1])
         parts = torch.zeros(len(self._names), device=engine.device)
         for batch in batches:
             sums = engine.forward(batch.to(engine.device), factors)
@@ -170,36 +119,40 @@ class Loop:
         dist.all_reduce(parts)
         return int(counts[-1]), parts.double().cpu(), counts[:-1].cpu()
 
-    def _values(self, parts: torch.Tensor, counts: torch.Tensor, done: RunProgress, rate: float) -> dict[str, Any]:
+    def _metrics(
+        self, parts: torch.Tensor, counts: torch.Tensor, progress: RunProgress, learning_rate: float
+    ) -> dict[str, Any]:
         """Metrics of a step: the objective, and each term's mean in nats, before weight and T^2."""
         means = (parts / self._weights).tolist()
         terms = {name: mean for name, mean, count in zip(self._names, means, counts.tolist(), strict=True) if count}
         return {
-            "objective": float(parts.sum()),
+            "objective": progress.loss,
             **terms,
-            "lr": rate,
+            "lr": learning_rate,
             "gradient_norm": self._engine.gradient_norm,
-            "tokens": done.tokens,
-            "seconds": round(done.seconds, 3),
-            "data_wait_seconds": round(done.waited, 3),
+            "tokens": progress.tokens,
+            "seconds": round(progress.seconds, 3),
+            "data_wait_seconds": round(progress.waited, 3),
         }
 
-    def _evaluate(self, done: RunProgress) -> tuple[RunProgress, dict[str, float]]:
-        """Held-out loss; the best student so far is saved."""
-        assert self._heldout is not None
-        objective, means = self._heldout.loss(self._engine)
-        done = replace(done, verdict=done.verdict.after(done.step, objective))
-        if done.verdict.best_step == done.step:
-            facts = {**asdict(done), **asdict(done.verdict), "steps": done.step}
-            facts["stores"] = self._prepared.stores
-            _save(self._engine, self._prepared, model_card(self._settings, facts), self._settings.output / BEST)
-        named = {f"heldout_{name}": mean for name, mean in zip(self._names, means, strict=True)}
-        return done, {"heldout_objective": objective, **named}
+    def _finish_step(self, progress: RunProgress, metrics: dict[str, Any], tracker: Tracker | None) -> RunProgress:
+        """Evaluate, log and save a checkpoint where it is time for it. Returns the progress with the best student."""
+        run, heldout = self._settings.run, self._settings.heldout
+        is_last = progress.step == run.steps
+        if self._heldout and heldout and (progress.step % heldout.every == 0 or is_last):
+            progress, heldout_metrics = self._evaluate(self._heldout, progress)
+            metrics |= heldout_metrics
+        if tracker:
+            tracker.log_step(progress.step, metrics)
+        if progress.step % run.checkpoint_every == 0 or is_last or progress.best.ends_run(heldout):
+            self._engine.save(progress.step, progress.as_document())
+        return progress
 
-
-def _save(engine: Engine, prepared: Prepared, card: str, folder: Any) -> None:
-    """Whole weights from all ranks, written by the first."""
-    weights = {name.removeprefix("model."): weight for name, weight in engine.full_weights().items()}
-    if dist.get_rank() == 0:
-        save_student(prepared.model, weights, prepared.tokenizer, card, folder)
-    dist.barrier()
+    def _evaluate(self, heldout: Heldout, progress: RunProgress) -> tuple[RunProgress, dict[str, float]]:
+        """Compute the held-out loss, and save the student if it is the best so far."""
+        objective, means = heldout.loss(self._engine)
+        progress = replace(progress, best=progress.best.after_evaluation(progress.step, objective))
+        if progress.best.step == progress.step:
+            self._save_best(progress)
+        terms = {f"heldout_{name}": mean for name, mean in zip(self._names, means, strict=True)}
+        return progress, {"heldout_objective": objective, **terms}

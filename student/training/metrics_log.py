@@ -1,4 +1,4 @@
-"""Metrics of a run: a JSON line a step, TensorBoard, and Weights & Biases where it is asked for."""
+"""Metrics of a run: one JSON line a step, TensorBoard, and optionally Weights & Biases."""
 
 import importlib
 import json
@@ -13,16 +13,16 @@ from student.training.settings import TrainSettings
 
 
 class Tracker:
-    """Takes the metrics of rank 0. A run that continues writes on from its first new step."""
+    """Logs the metrics of rank 0. first: the number of steps done before; a continued run appends to its files."""
 
     def __init__(self, settings: TrainSettings, first: int) -> None:
         self._lines = continue_metrics(settings.output / METRICS, first)
-        # Of what an interrupted run wrote, TensorBoard hides the steps that are done anew.
+        # TensorBoard hides what an interrupted run logged for the steps that are repeated.
         self._board = SummaryWriter(str(settings.output / TENSORBOARD), purge_step=first + 1)
         self._wandb = _start_wandb(settings) if settings.tracking.wandb else None
 
-    def step(self, step: int, values: dict[str, Any]) -> None:
-        """One line; what is no number is left to the file."""
+    def log_step(self, step: int, values: dict[str, Any]) -> None:
+        """Write one line. TensorBoard and Weights & Biases get only the numbers."""
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
         numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
@@ -32,6 +32,7 @@ class Tracker:
             self._wandb.log(numbers, step=step)
 
     def close(self) -> None:
+        """Close all files."""
         self._lines.close()
         self._board.close()
         if self._wandb is not None:
@@ -39,7 +40,7 @@ class Tracker:
 
 
 def require_wandb() -> Any:
-    """The library. Raises InputError with the command that installs it."""
+    """Import the library. Raises InputError with the command that installs it."""
     try:
         return importlib.import_module("wandb")
     except ImportError as error:

@@ -6,13 +6,13 @@ from student.data.batches import Batches
 from student.training.settings import RunSettings
 
 
-def window_of(step: int, batches: Batches, run: RunSettings, rank: int, ranks: int) -> list[list[int]]:
-    """Examples of each of this rank's micro-batches of a step.
+def micro_batches_of_step(step: int, batches: Batches, run: RunSettings, rank: int, ranks: int) -> list[list[int]]:
+    """The examples of each of this rank's micro-batches of a step.
 
-    A step is a sum over its examples, so they may be grouped freely: by length, which saves most of the padding, and so
-    that all ranks get like lengths at the same time.
+    The objective of a step is a sum over its examples, so any grouping gives the same result. Examples are grouped by
+    length: there is less padding, and all ranks process similar lengths at the same time.
     """
-    picked = batches.order(step * run.batch_size, run.batch_size, run.seed)
-    by_length = picked[np.argsort(batches.sizes[picked], kind="stable")]
-    together = ranks * run.micro_batch_size
-    return [by_length[start : start + together][rank::ranks].tolist() for start in range(0, run.batch_size, together)]
+    examples = batches.order(step * run.batch_size, run.batch_size, run.seed)
+    by_length = examples[np.argsort(batches.sizes[examples], kind="stable")]
+    per_group = ranks * run.micro_batch_of(ranks)
+    return [by_length[start : start + per_group][rank::ranks].tolist() for start in range(0, run.batch_size, per_group)]

@@ -1,16 +1,19 @@
-"""Settings of a training run. What is not known is refused; what is out of range says so."""
+"""Settings of a training job."""
 
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from cache.errors import InputError
 from cache.settings import Settings, StoreUri
 from student.classes.class_targets import ClassSettings
 from student.data.settings import DataSettings
 from student.losses.settings import LossSettings
 from student.models.settings import ModelSettings
 from student.tokenizers.settings import TokenizerSettings
+
+DEFAULT_MICRO_BATCH = 32
 
 
 class OptimizerSettings(Settings):
@@ -22,19 +25,22 @@ class OptimizerSettings(Settings):
     final_lr_share: float = Field(0.1, ge=0, le=1)
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0, description="greatest norm of the gradient")
+    clip: float = Field(1.0, gt=0, description="maximum norm of the gradient")
 
 
 class RunSettings(Settings):
-    """Size and pace of a run. batch_size counts examples over all ranks and accumulated micro-batches.
+    """Size and speed of a run. batch_size counts examples over all ranks and accumulated micro-batches.
 
-    ranks, micro_batch_size and what follows from them may change when a run is continued; batch_size stays.
+    When a run is continued, ranks, micro_batch_size, checkpoint_every and max_failures may change, and steps may be
+    raised, also after its end. The learning rate then follows the schedule of the new number of steps.
     """
 
     steps: int = Field(ge=1)
     batch_size: int = Field(64, ge=1)
-    micro_batch_size: int = Field(32, ge=1)
-    ranks: int = Field(2, ge=1)
+    micro_batch_size: int | None = Field(
+        None, ge=1, description=f"examples of one rank at a time; by default at most {DEFAULT_MICRO_BATCH}"
+    )
+    ranks: int | None = Field(None, ge=1, description="processes; by default one for each GPU, or 1 without a GPU")
     zero_stage: Literal[0, 1, 2, 3] = 2
     offload: Literal["none", "optimizer", "all"] = Field("none", description="to the CPU; all: parameters too, stage 3")
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -43,33 +49,56 @@ class RunSettings(Settings):
     max_failures: int = Field(3, ge=0, description="restarts after a lost worker")
 
     @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.batch_size % (self.micro_batch_size * self.ranks):
+    def _consistent(self) -> Self:
+        ranks, micro = self.ranks or 1, self.micro_batch_size or 1
+        if self.batch_size % (micro * ranks):
+            given = {"ranks": self.ranks, "micro_batch_size": self.micro_batch_size}
+            names, values = zip(*((name, str(value)) for name, value in given.items() if value), strict=True)
             raise ValueError(
-                f"batch_size {self.batch_size} must be a multiple of "
-                f"ranks x micro_batch_size = {self.ranks} x {self.micro_batch_size}"
+                f"batch_size {self.batch_size} must be a multiple of {' x '.join(names)} = {' x '.join(values)}"
             )
         if self.offload != "none" and self.zero_stage < (3 if self.offload == "all" else 1):
             raise ValueError(f"offload = {self.offload!r} needs zero_stage {3 if self.offload == 'all' else '1 to 3'}")
         return self
 
-    @property
-    def accumulation(self) -> int:
+    def ranks_for(self, gpus: int) -> int:
+        """The number of ranks on a cluster with so many GPUs: as requested, or as many GPUs as divide the batch."""
+        if self.ranks is not None:
+            return self.ranks
+        per_rank = self.micro_batch_size or 1
+        return next(ranks for ranks in range(max(gpus, 1), 0, -1) if self.batch_size % (ranks * per_rank) == 0)
+
+    def micro_batch_of(self, ranks: int) -> int:
+        """Examples in a micro-batch of one of `ranks`: as requested, or the largest fitting number up to the default.
+
+        Raises InputError if the batch cannot be divided.
+        """
+        share, rest = divmod(self.batch_size, ranks)
+        if rest or (self.micro_batch_size is not None and share % self.micro_batch_size):
+            raise InputError(
+                f"run.batch_size {self.batch_size} cannot be divided among {ranks} ranks with micro-batches of "
+                f"{self.micro_batch_size or 1}; choose a multiple"
+            )
+        if self.micro_batch_size is not None:
+            return self.micro_batch_size
+        return next(size for size in range(min(share, DEFAULT_MICRO_BATCH), 0, -1) if share % size == 0)
+
+    def accumulation_of(self, ranks: int) -> int:
         """Micro-batches of one rank in one step."""
-        return self.batch_size // (self.micro_batch_size * self.ranks)
+        return self.batch_size // (self.micro_batch_of(ranks) * ranks)
 
 
 class HeldoutSettings(Settings):
-    """Evaluation while training: the student that is kept is the one with the least loss on these examples.
+    """Evaluation while training. The student with the lowest loss on these examples is saved.
 
-    patience: evaluations without a better one after which the run stops early; None never stops.
+    patience: the run stops early after so many evaluations without an improvement; None: it never stops early.
     """
 
     store: StoreUri | None = None
     snapshot: int | None = Field(None, ge=1)
     examples: Path | None = None
     every: int = Field(100, ge=1, description="steps")
-    limit: int = Field(512, ge=1, description="only the first so many examples")
+    limit: int = Field(512, ge=1, description="number of examples, from the first on")
     patience: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
@@ -79,13 +108,13 @@ class HeldoutSettings(Settings):
         return self
 
     def as_data(self, data: DataSettings) -> DataSettings:
-        """What is read, in the way that the training examples are."""
-        own = {"store": self.store, "snapshot": self.snapshot, "examples": self.examples, "align": data.align}
-        return DataSettings.model_validate({**own, "max_tokens": data.max_tokens, "pack_to": data.pack_to})
+        """The same settings as the training data, with this source."""
+        source = {"store": self.store, "snapshot": self.snapshot, "examples": self.examples, "align": data.align}
+        return DataSettings.model_validate({**source, "max_tokens": data.max_tokens, "pack_to": data.pack_to})
 
 
 class TrackingSettings(Settings):
-    """Where metrics go beside metrics.jsonl and TensorBoard, which always get them."""
+    """Where metrics are logged, in addition to metrics.jsonl and TensorBoard."""
 
     wandb: str | None = Field(None, description="project on Weights & Biases; needs `pip install wandb`")
 
@@ -101,20 +130,22 @@ class TrainSettings(Settings):
     optimizer: OptimizerSettings
     run: RunSettings
     heldout: HeldoutSettings | None = None
-    classes: ClassSettings | None = Field(None, description="the student is a classifier of these")
+    classes: ClassSettings | None = Field(None, description="the student is a classifier with these classes")
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.data.examples is not None and self.loss.needs_teacher:
-            raise ValueError('an examples file holds no teacher; use loss.objective = "hard_label" or data.store')
-        own_tokenizer = bool(self.tokenizer.path or self.tokenizer.vocab_size or self.model.pretrained)
-        if self.data.examples is not None and not own_tokenizer:
+            raise ValueError(
+                'an examples file has no teacher distributions; use loss.objective = "hard_label" or data.store'
+            )
+        has_tokenizer = bool(self.tokenizer.path or self.tokenizer.vocab_size or self.model.pretrained)
+        if self.data.examples is not None and not has_tokenizer:
             raise ValueError("an examples file needs tokenizer.path or tokenizer.vocab_size")
         if self.data.align == "cross_tokenizer" and not (self.tokenizer.path or self.model.pretrained):
             raise ValueError('align = "cross_tokenizer" needs the student\'s tokenizer: set tokenizer.path')
         if self.classes is not None and (len(self.data.stores) > 1 or self.data.pack_to or self.data.align != "same"):
             raise ValueError("[classes] reads one 'store' or 'examples', without data.pack_to and data.align")
         if self.heldout is not None and self.heldout.examples is not None and self.loss.needs_teacher:
-            raise ValueError("heldout.examples holds no teacher, which the loss needs; give heldout.store")
+            raise ValueError("heldout.examples has no teacher distributions, which the loss needs; give heldout.store")
         return self

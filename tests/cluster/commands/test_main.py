@@ -20,8 +20,9 @@ from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cluster.commands.main import main
 from cluster.job.files import load_job
-from cluster.training.driver import pin_snapshot
+from cluster.training.pinning import pin_snapshots
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
+from student.training.planning.stores import OpenStores
 from student.training.settings import TrainSettings
 
 
@@ -155,14 +156,15 @@ def test_a_training_job_is_pinned_to_the_snapshot_that_it_started_with(
     filled: Path, spec: StoreSpec, make_records: Callable[..., list[Record]]
 ) -> None:
     job = load_job(filled / "train.toml", [], TrainSettings, filled)
-    assert pin_snapshot(job).data.snapshot == 1
-    write_json(job.output / "job.json", pin_snapshot(job).model_dump(mode="json"))
+    assert pin_snapshots(job, OpenStores()).data.snapshot == 1
+    write_json(job.output / "job.json", pin_snapshots(job, OpenStores()).model_dump(mode="json"))
     write_json(job.output / "checkpoints" / "progress.json", {"step": 1})
     storage = LocalStorage(filled / "stores" / "s")
     write_unit(storage, read_spec(storage), make_records(3, seed=1))
     assert take_snapshot(storage).number == 2
-    assert pin_snapshot(job).data.snapshot == 1
-    assert pin_snapshot(job.model_copy(update={"output": filled / "runs" / "new"})).data.snapshot == 2
+    assert pin_snapshots(job, OpenStores()).data.snapshot == 1
+    new = job.model_copy(update={"output": filled / "runs" / "new"})
+    assert pin_snapshots(new, OpenStores()).data.snapshot == 2
 
 
 def test_inspect_and_verify_tell_what_is_there(

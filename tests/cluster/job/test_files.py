@@ -101,7 +101,7 @@ def test_batch_sizes_must_divide(tmp_path: Path) -> None:
 
 
 def test_hard_labels_are_all_that_a_file_can_teach(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no teacher"):
+    with pytest.raises(InputError, match="has no teacher"):
         load_job(JOBS / "teacher.toml", ["loss={objective='forward_kl'}"], TrainSettings, tmp_path)
 
 

@@ -23,7 +23,7 @@ from student.losses.objectives import Objectives, TargetForm
 from student.losses.settings import LossSettings
 from student.models.layout import Layout
 from student.models.loss_model import LossModel
-from student.training.micro_batches import window_of
+from student.training.micro_batches import micro_batches_of_step
 from student.training.settings import RunSettings
 from tests.cache.rows.rows import VOCAB, log_softmax, sparse
 from tests.student.losses.dense import coarse, dense_loss
@@ -288,8 +288,8 @@ def test_every_example_of_a_step_is_in_one_micro_batch(ranks: int, micro: int) -
     run = RunSettings(steps=9, batch_size=12, micro_batch_size=micro, ranks=ranks)
     batches: Any = LanguageBatches(Source([5, 3, 9, 9, 1, 7, 2] * 3), objectives_of(), Layout())  # type: ignore[arg-type]
     for step in range(3):
-        groups = [window_of(step, batches, run, rank, ranks) for rank in range(ranks)]
-        assert all(len(mine) == run.accumulation and {len(g) for g in mine} == {micro} for mine in groups)
+        groups = [micro_batches_of_step(step, batches, run, rank, ranks) for rank in range(ranks)]
+        assert all(len(mine) == run.accumulation_of(ranks) and {len(g) for g in mine} == {micro} for mine in groups)
         seen = sorted(i for mine in groups for group in mine for i in group)
         assert seen == sorted(batches.order(step * 12, 12, 0).tolist())
 

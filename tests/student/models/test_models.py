@@ -23,7 +23,7 @@ from student.models.layout import layout_of
 from student.models.loss_model import LossModel
 from student.models.model_parts import is_one_matrix, logits_width, require_known_head
 from student.models.settings import LoraSettings, ModelSettings
-from student.training.export import merged
+from student.training.export import merge_adapters
 from tests.student.training.ranks import TOPK, make_record
 from tests.teacher_serving.engines.models import CONFIGS, SIZES
 
@@ -198,7 +198,7 @@ def test_merged_adapters_are_the_adapted_model(
                 p.normal_(std=0.2)
     plain = build(path, tokenizer)
     before = plain(**batch_for(plain).inputs).logits
-    plain.load_state_dict(merged(model, {n: p.detach() for n, p in model.named_parameters()}), strict=False)
+    plain.load_state_dict(merge_adapters(model, {n: p.detach() for n, p in model.named_parameters()}), strict=False)
     batch = batch_for(model)
     wanted = model(**batch.inputs).logits
     assert (wanted - before).abs().max() > 0.1

@@ -33,7 +33,7 @@ from pathlib import Path
 import student.losses.fused_loss
 student.losses.fused_loss.BLOCK_ELEMENTS = 500 * 5
 from student.training.settings import TrainSettings
-from student.training.loop import train
+from student.training.train import train
 for before, job in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
     deadline = time.monotonic() + 300
     while before != "-" and not Path(before).exists() and time.monotonic() < deadline:

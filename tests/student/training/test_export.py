@@ -12,9 +12,8 @@ from transformers import AutoTokenizer, DeepseekV3Config, PreTrainedTokenizerBas
 
 from student.models.build import add_adapters, kind_of, load_student
 from student.models.settings import LoraSettings
-from student.training.export import model_card, save_student
+from student.training.export import save_student
 from tests.student.models.test_models import FAMILIES, VOCAB
-from tests.student.training.ranks import LLAMA, settings_of
 
 # Has a buffer that is learned otherwise than by gradients, and saved.
 DEEPSEEK = DeepseekV3Config(
@@ -137,26 +136,3 @@ def test_weights_that_do_not_fit_are_refused(change: str, tokenizer: PreTrainedT
     with pytest.raises(RuntimeError, match=r"weights do not fit llama: .*layers\.[12]\.mlp\.up_proj"):
         save_student(model, weights, tokenizer, "card", tmp_path / "model")
     assert not (tmp_path / "model").exists()
-
-
-def test_the_card_names_the_data(tmp_path: Path) -> None:
-    """Would catch a student whose store cannot be found again."""
-    loss = {"terms": [{"objective": "forward_kl", "temperature": 2.0, "weight": 0.7}, {"objective": "hard_label"}]}
-    settings = settings_of(tmp_path / "small", tmp_path / "store", loss=loss, model={"config": LLAMA})
-    store = {"uri": "s3://some/store", "snapshot": 3, "fingerprint": "f" * 64, "teacher": "big", "targets": "topk"}
-    result = {"stores": [store], "steps": 1200, "tokens": 34567, "parameters": 1234567, "best_step": None}
-    card = model_card(settings, result)
-    for fact in (
-        "# small",
-        "Student (llama, from random weights)",
-        "0.7 x forward_kl at temperature 2 + 1 x hard_label",
-        "| teacher | big |",
-        "s3://some/store, snapshot 3",
-        f"`{'f' * 64}`",
-        "1,200 of 8 examples, 34,567 tokens",
-        "peak rate 0.003, constant",
-        "| parameters | 1,234,567 |",
-    ):
-        assert fact in card
-    assert "best" not in card
-    assert "step 40, held-out loss 1.2346" in model_card(settings, {**result, "best_step": 40, "best_loss": 1.23456})

@@ -25,7 +25,9 @@ from student.losses.objectives import Objectives
 from student.models.build import load_student
 from student.models.layout import Layout
 from student.models.loss_model import LossModel
-from student.training.open_data import Vocabulary, open_examples
+from student.training.planning.examples import open_examples
+from student.training.planning.stores import OpenStores
+from student.training.planning.vocabulary import Vocabulary
 from student.training.schedule import rate_factor
 from student.training.settings import HeldoutSettings, TrainSettings
 from tests.student.training.ranks import (
@@ -300,7 +302,7 @@ def heldout_loss(folder: Path, settings: TrainSettings, store: Path) -> float:
     """Of a saved student on the first 9 examples, at once and in one process."""
     student = load_student(str(folder), VOCAB)
     held = HeldoutSettings(store=str(store)).as_data(settings.data)
-    source = open_examples(held, settings, Vocabulary(AutoTokenizer.from_pretrained(folder), VOCAB))
+    source = open_examples(held, settings, Vocabulary(AutoTokenizer.from_pretrained(folder), VOCAB), OpenStores())
     objectives = Objectives.of(settings.loss, source.form)
     batch = LanguageBatches(source, objectives, Layout()).batch(range(9))
     with torch.no_grad():

@@ -1,0 +1,73 @@
+"""Open the training and held-out examples of a job."""
+
+from pathlib import Path
+
+from cache.examples.jsonl import read_examples
+from cache.progress import Progress, no_progress
+from student.classes.class_examples import ClassSource
+from student.data.averaged_stores import AveragedStores
+from student.data.settings import DataSettings
+from student.data.sources import Examples, FileSource, MixtureSource, Store, StoreSource
+from student.losses.objectives import require_possible
+from cache.examples.tokenizers import load_tokenizer
+from student.tokenizers.cross_tokenizer_store import AlignedSizes, CrossTokenizerStore
+from student.training.planning.stores import OpenStores
+from student.training.planning.vocabulary import Vocabulary
+from student.training.settings import TrainSettings
+
+
+def open_examples(
+    data: DataSettings,
+    settings: TrainSettings,
+    vocabulary: Vocabulary,
+    stores: OpenStores,
+    sizes: AlignedSizes | None = None,
+    progress: Progress = no_progress,
+) -> Examples:
+    """Open the examples that `data` names, for a language model.
+
+    sizes: of a store with another tokenizer, if they are known; otherwise the whole store is aligned once.
+    Raises StoreError if the loss cannot be computed from the targets.
+    """
+    loss = settings.loss
+    if data.examples is not None:
+        return FileSource(read_examples(data.examples), vocabulary.tokenizer, data, loss)
+    opened = stores.open_all(data)
+    readable: list[Store] = list(opened)
+    if data.teachers:
+        readable = [AveragedStores(opened, [item.weight for item in data.teachers])]
+    if data.align == "cross_tokenizer":
+        teacher = load_tokenizer(opened[0].spec.teacher)
+        readable = [CrossTokenizerStore(opened[0], teacher, vocabulary.tokenizer, progress, sizes)]
+    sources = [StoreSource(store, data, loss) for store in readable]
+    for source in sources:
+        require_possible(loss, source.form, str(source.store.storage))
+    return sources[0] if len(sources) == 1 else MixtureSource(sources, [item.weight for item in data.mixture])
+
+
+def aligned_store(source: Examples) -> CrossTokenizerStore | None:
+    """The aligned store that examples come from, or None if they need no alignment."""
+    store = getattr(source, "store", None)
+    return store if isinstance(store, CrossTokenizerStore) else None
+
+
+def open_classes(
+    data: DataSettings,
+    settings: TrainSettings,
+    vocabulary: Vocabulary,
+    stores: OpenStores,
+    saved: Path | None = None,
+    progress: Progress = no_progress,
+) -> ClassSource:
+    """Open the examples that `data` names, for a classifier. saved: a file with them, from an earlier time.
+
+    Raises InputError or StoreError if no example has a class.
+    """
+    assert settings.classes is not None
+    if saved is not None:
+        return ClassSource.load(saved)
+    if data.examples is not None:
+        return ClassSource.from_examples(read_examples(data.examples), settings.classes, vocabulary.tokenizer)
+    (store,) = stores.open_all(data)
+    teacher = load_tokenizer(store.spec.teacher)
+    return ClassSource.from_store(store, settings.classes, teacher, vocabulary.tokenizer, data.origins, progress)

@@ -1,0 +1,122 @@
+"""The model and the batches of a training job, opened and built from its settings."""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from cache.progress import Progress, no_progress
+from student.classes.class_batches import CLASS_LAWS, ClassBatches
+from student.classes.class_examples import ClassSource
+from student.data.batches import Batches, LanguageBatches
+from student.data.settings import DataSettings
+from student.data.sources import Examples
+from student.losses.objectives import Objectives, TargetForm, require_possible
+from student.models.build import build_model
+from student.models.layout import Layout, layout_of
+from student.models.packing_probe import refuse_unpackable
+from student.tokenizers.cross_tokenizer_store import AlignedSizes
+from student.training.planning.examples import open_classes, open_examples
+from student.training.planning.plan import Split, TrainingPlan, classes_file, sizes_file
+from student.training.planning.stores import OpenStores
+from student.training.planning.vocabulary import Vocabulary, load_vocabulary
+from student.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingInputs:
+    """What a run learns from. sources: by split, what the batches are made of.
+
+    examples: training examples; left_out: those of the data that are not among them.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    batches: Batches
+    heldout: Batches | None
+    sources: dict[Split, Examples | ClassSource]
+    examples: int
+    left_out: int
+
+
+def open_inputs(settings: TrainSettings, plan: TrainingPlan, stores: OpenStores) -> TrainingInputs:
+    """Open the inputs of one rank, as planned: nothing is aligned, learned or tested again."""
+    return InputBuilder(settings, load_vocabulary(settings, plan.tokenizer, plan.vocab_size), stores, True).build()
+
+
+class InputBuilder:
+    """Builds the inputs of a job. is_planned: what the plan saved is loaded, and what it tested is not tested again."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        vocabulary: Vocabulary,
+        stores: OpenStores,
+        is_planned: bool,
+        progress: Progress = no_progress,
+    ) -> None:
+        self._settings, self._vocabulary, self._stores = settings, vocabulary, stores
+        self._is_planned, self._progress = is_planned, progress
+        self._data: dict[Split, DataSettings] = {"train": settings.data}
+        if settings.heldout is not None:
+            self._data["heldout"] = settings.heldout.as_data(settings.data)
+
+    def build(self) -> TrainingInputs:
+        """Raises a LogitbankError if data, loss, tokenizer and model do not fit together."""
+        return self._classifier() if self._settings.classes is not None else self._language_model()
+
+    def _language_model(self) -> TrainingInputs:
+        settings, vocabulary = self._settings, self._vocabulary
+        source = self._open_examples("train")
+        model = build_model(
+            settings.model,
+            vocabulary.size,
+            vocabulary.tokenizer,
+            settings.run.seed,
+            test_head=not self._is_planned,
+        )
+        layout = layout_of(model, settings.data.pack_to)
+        if layout.pack_to and not self._is_planned:
+            refuse_unpackable(model)
+        batches = self._language_batches("train", source, layout)
+        sources: dict[Split, Examples | ClassSource] = {"train": source}
+        heldout = None
+        if "heldout" in self._data:
+            sources["heldout"] = heldout_source = self._open_examples("heldout")
+            heldout = self._language_batches("heldout", heldout_source, layout)
+        return TrainingInputs(model, vocabulary.tokenizer, batches, heldout, sources, len(source), source.left_out)
+
+    def _classifier(self) -> TrainingInputs:
+        settings, vocabulary = self._settings, self._vocabulary
+        source = self._open_classes("train")
+        model = build_model(
+            settings.model, len(vocabulary.tokenizer), vocabulary.tokenizer, settings.run.seed, source.names
+        )
+        batches = self._class_batches("train", source)
+        sources: dict[Split, Examples | ClassSource] = {"train": source}
+        heldout = None
+        if "heldout" in self._data:
+            sources["heldout"] = heldout_source = self._open_classes("heldout")
+            heldout = self._class_batches("heldout", heldout_source)
+        left_out = sum(source.left_out.values())
+        return TrainingInputs(model, vocabulary.tokenizer, batches, heldout, sources, len(source), left_out)
+
+    def _open_examples(self, split: Split) -> Examples:
+        data, sizes = self._data[split], None
+        if self._is_planned and data.align == "cross_tokenizer" and data.store is not None:
+            sizes = AlignedSizes.load(sizes_file(self._settings, split))
+        return open_examples(data, self._settings, self._vocabulary, self._stores, sizes, self._progress)
+
+    def _open_classes(self, split: Split) -> ClassSource:
+        saved = classes_file(self._settings, split) if self._is_planned else None
+        return open_classes(self._data[split], self._settings, self._vocabulary, self._stores, saved, self._progress)
+
+    def _language_batches(self, split: Split, source: Examples, layout: Layout) -> LanguageBatches:
+        return LanguageBatches(source, self._objectives(split, source.form), layout, self._settings.loss.example_weight)
+
+    def _class_batches(self, split: Split, source: ClassSource) -> ClassBatches:
+        return ClassBatches(source, self._objectives(split, CLASS_LAWS), self._settings.loss.example_weight)
+
+    def _objectives(self, split: Split, form: TargetForm) -> Objectives:
+        data = self._data[split]
+        require_possible(self._settings.loss, form, ", ".join(item.store for item in data.stores) or str(data.examples))
+        return Objectives.of(self._settings.loss, form)

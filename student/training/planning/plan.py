@@ -1,0 +1,82 @@
+"""The plan of a training job: plain data that the driver makes once, and every rank reads.
+
+    OUTPUT/plan/plan.json            the fields of TrainingPlan
+    OUTPUT/plan/tokenizer/           the tokenizer, if the job learns one
+    OUTPUT/plan/SPLIT-sizes.npz      sizes of a store's examples in the tokens of a student with its own tokenizer
+    OUTPUT/plan/SPLIT-classes.npz    the texts of a classifier with their classes
+
+SPLIT is "train" or "heldout". Imports no torch.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cache.documents import digest, write_json
+from student.training.settings import TrainSettings
+
+PLAN = "plan"
+
+Split = Literal["train", "heldout"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """What ranks need to know beside the settings.
+
+    job: digest of the settings that the plan depends on.
+    tokenizer: folder or hub name of the student's tokenizer; None if it was learned.
+    vocab_size: minimum number of logits of the student.
+    stores: facts of each training store, for cards and results.
+    notes: what was aligned or left out, in words; may be empty.
+    """
+
+    job: str
+    tokenizer: str | None
+    vocab_size: int
+    stores: list[dict[str, Any]]
+    notes: str = ""
+
+
+def plan_folder(settings: TrainSettings) -> Path:
+    """The folder that the plan of a job is in."""
+    return settings.output / PLAN
+
+
+def tokenizer_folder(settings: TrainSettings) -> Path:
+    """The tokenizer that the job learns."""
+    return plan_folder(settings) / "tokenizer"
+
+
+def sizes_file(settings: TrainSettings, split: Split) -> Path:
+    """The aligned sizes of a split (student.tokenizers.cross_tokenizer_store.AlignedSizes)."""
+    return plan_folder(settings) / f"{split}-sizes.npz"
+
+
+def classes_file(settings: TrainSettings, split: Split) -> Path:
+    """The texts and classes of a split (student.classes.class_examples.ClassSource)."""
+    return plan_folder(settings) / f"{split}-classes.npz"
+
+
+def job_digest(settings: TrainSettings) -> str:
+    """Digest of the settings that a plan depends on."""
+    depends_on = {"data", "tokenizer", "model", "loss", "heldout", "classes"}
+    values = settings.model_dump(mode="json", include=depends_on)
+    for name in ("prefetch", "readers"):
+        values["data"].pop(name)
+    return digest(values)
+
+
+def read_plan(settings: TrainSettings) -> TrainingPlan | None:
+    """The plan of this job, or None if there is none yet, or only that of a job with other settings."""
+    path = plan_folder(settings) / "plan.json"
+    if not path.exists():
+        return None
+    plan = TrainingPlan(**json.loads(path.read_text()))
+    return plan if plan.job == job_digest(settings) else None
+
+
+def write_plan(settings: TrainSettings, plan: TrainingPlan) -> None:
+    """Write plan.json. Write the other files first: a plan counts once this file exists."""
+    write_json(plan_folder(settings) / "plan.json", asdict(plan))

@@ -1,0 +1,85 @@
+"""Plan a training job: check that its parts fit together, and save what every rank would otherwise compute again."""
+
+import shutil
+from contextlib import suppress
+
+import torch.distributed as dist
+
+from cache.errors import InputError
+from cache.progress import Progress, no_progress
+from student.classes.class_examples import ClassSource
+from student.training.planning.examples import aligned_store
+from student.training.planning.inputs import InputBuilder, TrainingInputs
+from student.training.planning.plan import (
+    TrainingPlan,
+    classes_file,
+    job_digest,
+    plan_folder,
+    read_plan,
+    sizes_file,
+    write_plan,
+)
+from student.training.planning.stores import OpenStores, describe_stores
+from student.training.planning.vocabulary import choose_vocabulary
+from student.training.run_files import steps_done
+from student.training.settings import TrainSettings
+
+
+def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progress = no_progress) -> TrainingPlan:
+    """Make the plan of a job, and write it below its output. A run that continues keeps the plan that it has.
+
+    Raises a LogitbankError, and leaves no plan, if data, loss, tokenizer and model do not fit together.
+    """
+    existing = read_plan(settings) if steps_done(settings.output) else None
+    if existing is not None:
+        return existing
+    folder = plan_folder(settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        vocabulary = choose_vocabulary(settings, stores)
+        inputs = InputBuilder(settings, vocabulary, stores, False, progress).build()
+        _save_sources(settings, inputs)
+        plan = TrainingPlan(
+            job_digest(settings),
+            vocabulary.path,
+            vocabulary.size,
+            describe_stores(stores.open_all(settings.data)),
+            _notes(inputs),
+        )
+        write_plan(settings, plan)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            settings.output.rmdir()  # only if planning made it
+        raise
+    return plan
+
+
+def plan_on_first_rank(settings: TrainSettings, stores: OpenStores) -> TrainingPlan:
+    """Plan on rank 0, for a launcher without a driver such as torchrun; the other ranks wait and read the plan."""
+    try:
+        plan = plan_training(settings, stores) if dist.get_rank() == 0 else None
+    finally:
+        dist.barrier()
+    plan = plan or read_plan(settings)
+    if plan is None:
+        raise InputError("rank 0 could not plan the job; its error says why")
+    return plan
+
+
+def _save_sources(settings: TrainSettings, inputs: TrainingInputs) -> None:
+    for split, source in inputs.sources.items():
+        if isinstance(source, ClassSource):
+            source.save(classes_file(settings, split))
+        elif (store := aligned_store(source)) is not None:
+            store.sizes.save(sizes_file(settings, split))
+
+
+def _notes(inputs: TrainingInputs) -> str:
+    """What was left out of the training examples, or how they were aligned."""
+    source = inputs.sources["train"]
+    if isinstance(source, ClassSource):
+        return "; ".join(f"{count:,} left out: {reason}" for reason, count in source.left_out.items())
+    store = aligned_store(source)
+    return "" if store is None else str(store.shares)

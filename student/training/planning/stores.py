@@ -1,0 +1,47 @@
+"""The stores of a job, each opened once in a process."""
+
+from typing import Any
+
+from cache.errors import SpecMismatchError
+from cache.store.logit_store import LogitStore
+from student.data.settings import DataSettings
+
+
+class OpenStores:
+    """Opens stores and returns the same object when a store is requested again. Not safe between threads."""
+
+    def __init__(self) -> None:
+        self._stores: dict[tuple[str, int | None], LogitStore] = {}
+
+    def open(self, uri: str, snapshot: int | None) -> LogitStore:
+        """Open one snapshot of a store; None: the newest."""
+        store = self._stores.get((uri, snapshot))
+        if store is None:
+            store = LogitStore.open(uri, snapshot)
+            self._stores[uri, snapshot] = self._stores[uri, store.snapshot] = store
+        return store
+
+    def open_all(self, data: DataSettings) -> list[LogitStore]:
+        """Open every store that `data` names, in order. Raises SpecMismatchError if their tokenizers differ."""
+        stores = [self.open(item.store, item.snapshot) for item in data.stores]
+        for store in stores[1:]:
+            if store.spec.tokenizer != stores[0].spec.tokenizer:
+                raise SpecMismatchError(
+                    f"stores {stores[0].storage} and {store.storage} were captured with different tokenizers; "
+                    "all stores of one run need the same tokenizer"
+                )
+        return stores
+
+
+def describe_stores(stores: list[LogitStore]) -> list[dict[str, Any]]:
+    """Uri, snapshot, fingerprint, teacher and targets of each store, for model cards and result files."""
+    return [
+        {
+            "uri": str(store.storage),
+            "snapshot": store.snapshot,
+            "fingerprint": store.spec.fingerprint,
+            "teacher": store.spec.teacher,
+            "targets": str(store.spec.targets),
+        }
+        for store in stores
+    ]

@@ -1,0 +1,104 @@
+"""The tokenizer of a job: the teacher's, another one, or one that is learned from the training examples."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from cache.errors import InputError, SpecMismatchError
+from cache.examples.example import Example
+from cache.examples.jsonl import read_examples
+from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
+from student.classes.class_examples import learn_input_tokenizer
+from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
+from student.training.planning.plan import tokenizer_folder
+from student.training.planning.stores import OpenStores
+from student.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The student's tokenizer, and the minimum number of logits of the student.
+
+    path: folder or hub name that loads the tokenizer; None if it was learned.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    size: int
+    path: str | None = None
+
+
+def choose_vocabulary(settings: TrainSettings, stores: OpenStores) -> Vocabulary:
+    """Load the tokenizer that the job needs, or learn it and save it in the folder of the plan.
+
+    Raises SpecMismatchError if a store was captured with another tokenizer, InputError if there is no tokenizer.
+    """
+    requested = settings.tokenizer
+    learns = bool(requested.vocab_size and not requested.path)
+    if settings.classes is not None:
+        if learns:
+            return _learn(settings, stores)
+        if requested.path is None:
+            raise InputError(
+                "tokenizer.vocab_size: a classifier reads texts with a tokenizer of its own; give its size, or "
+                "tokenizer.path"
+            )
+        return _load(requested.path)
+    if settings.data.align == "cross_tokenizer":
+        return _load(requested.path or settings.model.pretrained or "")
+    if settings.data.examples is not None:
+        return _learn(settings, stores) if learns else _load(requested.path or settings.model.pretrained or "")
+    return _of_stores(settings, stores)
+
+
+def load_vocabulary(settings: TrainSettings, path: str | None, size: int) -> Vocabulary:
+    """Load the tokenizer that a plan names; None: the one that was learned."""
+    if path is not None:
+        return Vocabulary(load_tokenizer(path), size, path)
+    tokenizer = load_tokenizer(str(tokenizer_folder(settings)))
+    # Loading adds two facts about the folder, which a saved student would carry on.
+    for key in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(key, None)
+    return Vocabulary(tokenizer, size)
+
+
+def _load(path: str) -> Vocabulary:
+    tokenizer = load_tokenizer(path)
+    return Vocabulary(tokenizer, len(tokenizer), path)
+
+
+def _of_stores(settings: TrainSettings, stores: OpenStores) -> Vocabulary:
+    """The teacher's tokenizer, with logits for the widest store."""
+    opened = stores.open_all(settings.data)
+    path = settings.tokenizer.path or opened[0].spec.teacher
+    tokenizer = load_tokenizer(path)
+    if tokenizer_digest(tokenizer) != opened[0].spec.tokenizer:
+        raise SpecMismatchError(
+            f"store {opened[0].storage} was captured with another tokenizer than {path!r} has; set tokenizer.path to "
+            'the teacher\'s, or data.align = "cross_tokenizer" for a student with a tokenizer of its own'
+        )
+    return Vocabulary(tokenizer, max(store.spec.vocab_size for store in opened), path)
+
+
+def _learn(settings: TrainSettings, stores: OpenStores) -> Vocabulary:
+    """Learn a byte-level BPE from the training examples, save it, and load it as every rank will."""
+    size = settings.tokenizer.vocab_size
+    assert size is not None
+    examples = _training_examples(settings, stores)
+    if settings.classes is None:
+        tokenizer = learn_tokenizer(examples, size)
+    else:
+        tokenizer = learn_input_tokenizer(examples, settings.classes, size)
+    folder: Path = tokenizer_folder(settings)
+    save_tokenizer(tokenizer, folder)
+    return load_vocabulary(settings, None, len(tokenizer))
+
+
+def _training_examples(settings: TrainSettings, stores: OpenStores) -> Iterator[Example]:
+    if settings.data.examples is not None:
+        yield from read_examples(settings.data.examples)
+        return
+    (store,) = stores.open_all(settings.data)
+    for i in range(len(store)):
+        yield store[i].tokenized.example

@@ -1,0 +1,134 @@
+"""One rank of a training run, from its settings to the saved student."""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+
+from cache.documents import write_json
+from student.models.loss_model import LossModel
+from student.training.engine import Engine, start_ranks
+from student.training.export import save_student, write_card
+from student.training.loop import Loop, RunProgress
+from student.training.model_card import model_card
+from student.training.planning.inputs import TrainingInputs, open_inputs
+from student.training.planning.plan import TrainingPlan
+from student.training.planning.planner import plan_on_first_rank
+from student.training.planning.stores import OpenStores
+from student.training.run_files import BEST, CHECKPOINTS, MODEL, RESULT
+from student.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run reports at its end (training.json).
+
+    tokens: those that carried a loss. seconds: time in the loop, over all restarts; data_wait_share: the share of it
+    that rank 0 waited for data. parameters: those of the saved student, its adapters merged.
+    best_step, best_loss: step and held-out loss of the saved student, if there are held-out examples. last_loss: the
+    objective of the last step. stores: where the examples came from.
+    """
+
+    steps: int
+    examples: int
+    examples_left_out: int
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+    data_wait_share: float
+    parameters: int
+    trained_parameters: int
+    best_step: int | None
+    best_loss: float | None
+    stores: list[dict[str, Any]]
+    notes: str
+    planned_steps: int
+    stopped_early: bool
+    last_loss: float | None
+
+
+def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainResult:
+    """Train, or continue, and save the student in Hugging Face form in `output`/model. Call it on every rank.
+
+    RANK, WORLD_SIZE and MASTER_ADDR must be set. plan: of a driver; without one, rank 0 plans the job.
+    """
+    start_ranks()
+    stores = OpenStores()
+    plan = plan or plan_on_first_rank(settings, stores)
+    inputs = open_inputs(settings, plan, stores)
+    counts = count_parameters(inputs.model)
+    loss_model = LossModel(inputs.model, inputs.batches.objectives)
+    engine = Engine(loss_model, settings.optimizer, settings.run, settings.output / CHECKPOINTS)
+
+    def result_of(progress: RunProgress) -> TrainResult:
+        return _result(settings, plan, inputs, counts, progress)
+
+    def save_best(progress: RunProgress) -> None:
+        _save(
+            engine,
+            inputs,
+            model_card(settings, asdict(result_of(progress)), inputs.model.config),
+            settings.output / BEST,
+        )
+
+    progress = Loop(engine, inputs, settings, save_best).run()
+    result = result_of(progress)
+    card = model_card(settings, asdict(result), inputs.model.config)
+    folder, best = settings.output / MODEL, settings.output / BEST
+    if result.best_step is None:
+        _save(engine, inputs, card, folder)
+    elif dist.get_rank() == 0:
+        if best.exists():  # otherwise an earlier end of this run has moved it
+            shutil.rmtree(folder, ignore_errors=True)
+            best.rename(folder)
+        write_card(card, folder)
+    if dist.get_rank() == 0:
+        write_json(settings.output / RESULT, asdict(result))
+    dist.barrier()
+    return result
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Parameters of the student as it will be saved, its adapters merged; and those that are trained."""
+    sizes = [(name, weight.numel(), weight.requires_grad) for name, weight in model.named_parameters()]
+    saved = sum(count for name, count, _ in sizes if "lora_" not in name)
+    return saved, sum(count for _, count, is_trained in sizes if is_trained)
+
+
+def _result(
+    settings: TrainSettings,
+    plan: TrainingPlan,
+    inputs: TrainingInputs,
+    counts: tuple[int, int],
+    progress: RunProgress,
+) -> TrainResult:
+    seconds = progress.seconds or 1e-9
+    return TrainResult(
+        steps=progress.step,
+        examples=inputs.examples,
+        examples_left_out=inputs.left_out,
+        tokens=progress.tokens,
+        seconds=progress.seconds,
+        tokens_per_s=progress.tokens / seconds,
+        data_wait_share=progress.waited / seconds,
+        parameters=counts[0],
+        trained_parameters=counts[1],
+        best_step=progress.best.step,
+        best_loss=progress.best.loss,
+        stores=plan.stores,
+        notes=plan.notes,
+        planned_steps=settings.run.steps,
+        stopped_early=progress.step < settings.run.steps and progress.best.ends_run(settings.heldout),
+        last_loss=progress.loss,
+    )
+
+
+def _save(engine: Engine, inputs: TrainingInputs, card: str, folder: Path) -> None:
+    """Gather the weights from all ranks; rank 0 writes them."""
+    weights = {name.removeprefix("model."): weight for name, weight in engine.full_weights().items()}
+    if dist.get_rank() == 0:
+        save_student(inputs.model, weights, inputs.tokenizer, card, folder)
+    dist.barrier()
