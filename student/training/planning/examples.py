@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from cache.examples.jsonl import read_examples
+from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress, no_progress
 from student.classes.class_examples import ClassSource
 from student.data.averaged_stores import AveragedStores
 from student.data.settings import DataSettings
 from student.data.sources import Examples, FileSource, MixtureSource, Store, StoreSource
 from student.losses.objectives import require_possible
-from cache.examples.tokenizers import load_tokenizer
 from student.tokenizers.cross_tokenizer_store import AlignedSizes, CrossTokenizerStore
 from student.training.planning.stores import OpenStores
 from student.training.planning.vocabulary import Vocabulary

@@ -1,6 +1,7 @@
 """The model and the batches of a training job, opened and built from its settings."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -16,7 +17,7 @@ from student.models.layout import Layout, layout_of
 from student.models.packing_probe import refuse_unpackable
 from student.tokenizers.cross_tokenizer_store import AlignedSizes
 from student.training.planning.examples import open_classes, open_examples
-from student.training.planning.plan import Split, TrainingPlan, classes_file, sizes_file
+from student.training.planning.plan import Split, TrainingPlan, classes_file, plan_folder, sizes_file
 from student.training.planning.stores import OpenStores
 from student.training.planning.vocabulary import Vocabulary, load_vocabulary
 from student.training.settings import TrainSettings
@@ -40,22 +41,26 @@ class TrainingInputs:
 
 def open_inputs(settings: TrainSettings, plan: TrainingPlan, stores: OpenStores) -> TrainingInputs:
     """Open the inputs of one rank, as planned: nothing is aligned, learned or tested again."""
-    return InputBuilder(settings, load_vocabulary(settings, plan.tokenizer, plan.vocab_size), stores, True).build()
+    folder = plan_folder(settings)
+    return InputBuilder(settings, load_vocabulary(folder, plan.tokenizer, plan.vocab_size), stores, folder).build()
 
 
 class InputBuilder:
-    """Builds the inputs of a job. is_planned: what the plan saved is loaded, and what it tested is not tested again."""
+    """Builds the inputs of a job.
+
+    plan: folder of a finished plan; what it contains is loaded, and nothing is tested again. None: the job is planned.
+    """
 
     def __init__(
         self,
         settings: TrainSettings,
         vocabulary: Vocabulary,
         stores: OpenStores,
-        is_planned: bool,
+        plan: Path | None = None,
         progress: Progress = no_progress,
     ) -> None:
         self._settings, self._vocabulary, self._stores = settings, vocabulary, stores
-        self._is_planned, self._progress = is_planned, progress
+        self._plan, self._progress = plan, progress
         self._data: dict[Split, DataSettings] = {"train": settings.data}
         if settings.heldout is not None:
             self._data["heldout"] = settings.heldout.as_data(settings.data)
@@ -72,10 +77,10 @@ class InputBuilder:
             vocabulary.size,
             vocabulary.tokenizer,
             settings.run.seed,
-            test_head=not self._is_planned,
+            test_head=self._plan is None,
         )
         layout = layout_of(model, settings.data.pack_to)
-        if layout.pack_to and not self._is_planned:
+        if layout.pack_to and self._plan is None:
             refuse_unpackable(model)
         batches = self._language_batches("train", source, layout)
         sources: dict[Split, Examples | ClassSource] = {"train": source}
@@ -102,12 +107,12 @@ class InputBuilder:
 
     def _open_examples(self, split: Split) -> Examples:
         data, sizes = self._data[split], None
-        if self._is_planned and data.align == "cross_tokenizer" and data.store is not None:
-            sizes = AlignedSizes.load(sizes_file(self._settings, split))
+        if self._plan is not None and data.align == "cross_tokenizer" and data.store is not None:
+            sizes = AlignedSizes.load(sizes_file(self._plan, split))
         return open_examples(data, self._settings, self._vocabulary, self._stores, sizes, self._progress)
 
     def _open_classes(self, split: Split) -> ClassSource:
-        saved = classes_file(self._settings, split) if self._is_planned else None
+        saved = None if self._plan is None else classes_file(self._plan, split)
         return open_classes(self._data[split], self._settings, self._vocabulary, self._stores, saved, self._progress)
 
     def _language_batches(self, split: Split, source: Examples, layout: Layout) -> LanguageBatches:

@@ -9,6 +9,7 @@ SPLIT is "train" or "heldout". Imports no torch.
 """
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,19 +45,19 @@ def plan_folder(settings: TrainSettings) -> Path:
     return settings.output / PLAN
 
 
-def tokenizer_folder(settings: TrainSettings) -> Path:
-    """The tokenizer that the job learns."""
-    return plan_folder(settings) / "tokenizer"
+def tokenizer_folder(folder: Path) -> Path:
+    """Where a plan in `folder` has the tokenizer that the job learns."""
+    return folder / "tokenizer"
 
 
-def sizes_file(settings: TrainSettings, split: Split) -> Path:
-    """The aligned sizes of a split (student.tokenizers.cross_tokenizer_store.AlignedSizes)."""
-    return plan_folder(settings) / f"{split}-sizes.npz"
+def sizes_file(folder: Path, split: Split) -> Path:
+    """Where a plan has the aligned sizes of a split (student.tokenizers.cross_tokenizer_store.AlignedSizes)."""
+    return folder / f"{split}-sizes.npz"
 
 
-def classes_file(settings: TrainSettings, split: Split) -> Path:
-    """The texts and classes of a split (student.classes.class_examples.ClassSource)."""
-    return plan_folder(settings) / f"{split}-classes.npz"
+def classes_file(folder: Path, split: Split) -> Path:
+    """Where a plan has the texts and classes of a split (student.classes.class_examples.ClassSource)."""
+    return folder / f"{split}-classes.npz"
 
 
 def job_digest(settings: TrainSettings) -> str:
@@ -77,6 +78,9 @@ def read_plan(settings: TrainSettings) -> TrainingPlan | None:
     return plan if plan.job == job_digest(settings) else None
 
 
-def write_plan(settings: TrainSettings, plan: TrainingPlan) -> None:
-    """Write plan.json. Write the other files first: a plan counts once this file exists."""
-    write_json(plan_folder(settings) / "plan.json", asdict(plan))
+def write_plan(settings: TrainSettings, plan: TrainingPlan, draft: Path) -> None:
+    """Put a plan into its folder, with the files of `draft`. plan.json comes last: the plan counts once it exists."""
+    folder = plan_folder(settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(draft, folder)
+    write_json(folder / "plan.json", asdict(plan))

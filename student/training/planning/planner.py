@@ -1,7 +1,7 @@
 """Plan a training job: check that its parts fit together, and save what every rank would otherwise compute again."""
 
-import shutil
-from contextlib import suppress
+import tempfile
+from pathlib import Path
 
 import torch.distributed as dist
 
@@ -14,7 +14,6 @@ from student.training.planning.plan import (
     TrainingPlan,
     classes_file,
     job_digest,
-    plan_folder,
     read_plan,
     sizes_file,
     write_plan,
@@ -33,13 +32,12 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
     existing = read_plan(settings) if steps_done(settings.output) else None
     if existing is not None:
         return existing
-    folder = plan_folder(settings)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        vocabulary = choose_vocabulary(settings, stores)
-        inputs = InputBuilder(settings, vocabulary, stores, False, progress).build()
-        _save_sources(settings, inputs)
+    # In a folder of its own: a job that cannot work leaves nothing behind.
+    with tempfile.TemporaryDirectory() as name:
+        draft = Path(name)
+        vocabulary = choose_vocabulary(settings, stores, draft)
+        inputs = InputBuilder(settings, vocabulary, stores, progress=progress).build()
+        _save_sources(inputs, draft)
         plan = TrainingPlan(
             job_digest(settings),
             vocabulary.path,
@@ -47,12 +45,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
             describe_stores(stores.open_all(settings.data)),
             _notes(inputs),
         )
-        write_plan(settings, plan)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):
-            settings.output.rmdir()  # only if planning made it
-        raise
+        write_plan(settings, plan, draft)
     return plan
 
 
@@ -68,12 +61,12 @@ def plan_on_first_rank(settings: TrainSettings, stores: OpenStores) -> TrainingP
     return plan
 
 
-def _save_sources(settings: TrainSettings, inputs: TrainingInputs) -> None:
+def _save_sources(inputs: TrainingInputs, folder: Path) -> None:
     for split, source in inputs.sources.items():
         if isinstance(source, ClassSource):
-            source.save(classes_file(settings, split))
+            source.save(classes_file(folder, split))
         elif (store := aligned_store(source)) is not None:
-            store.sizes.save(sizes_file(settings, split))
+            store.sizes.save(sizes_file(folder, split))
 
 
 def _notes(inputs: TrainingInputs) -> str:

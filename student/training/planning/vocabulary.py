@@ -29,8 +29,8 @@ class Vocabulary:
     path: str | None = None
 
 
-def choose_vocabulary(settings: TrainSettings, stores: OpenStores) -> Vocabulary:
-    """Load the tokenizer that the job needs, or learn it and save it in the folder of the plan.
+def choose_vocabulary(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabulary:
+    """Load the tokenizer that the job needs, or learn it and save it in `folder`, that of the plan.
 
     Raises SpecMismatchError if a store was captured with another tokenizer, InputError if there is no tokenizer.
     """
@@ -38,7 +38,7 @@ def choose_vocabulary(settings: TrainSettings, stores: OpenStores) -> Vocabulary
     learns = bool(requested.vocab_size and not requested.path)
     if settings.classes is not None:
         if learns:
-            return _learn(settings, stores)
+            return _learn(settings, stores, folder)
         if requested.path is None:
             raise InputError(
                 "tokenizer.vocab_size: a classifier reads texts with a tokenizer of its own; give its size, or "
@@ -48,15 +48,15 @@ def choose_vocabulary(settings: TrainSettings, stores: OpenStores) -> Vocabulary
     if settings.data.align == "cross_tokenizer":
         return _load(requested.path or settings.model.pretrained or "")
     if settings.data.examples is not None:
-        return _learn(settings, stores) if learns else _load(requested.path or settings.model.pretrained or "")
+        return _learn(settings, stores, folder) if learns else _load(requested.path or settings.model.pretrained or "")
     return _of_stores(settings, stores)
 
 
-def load_vocabulary(settings: TrainSettings, path: str | None, size: int) -> Vocabulary:
-    """Load the tokenizer that a plan names; None: the one that was learned."""
+def load_vocabulary(folder: Path, path: str | None, size: int) -> Vocabulary:
+    """Load the tokenizer at `path`; None: the one that was learned, from the folder of the plan."""
     if path is not None:
         return Vocabulary(load_tokenizer(path), size, path)
-    tokenizer = load_tokenizer(str(tokenizer_folder(settings)))
+    tokenizer = load_tokenizer(str(tokenizer_folder(folder)))
     # Loading adds two facts about the folder, which a saved student would carry on.
     for key in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(key, None)
@@ -81,7 +81,7 @@ def _of_stores(settings: TrainSettings, stores: OpenStores) -> Vocabulary:
     return Vocabulary(tokenizer, max(store.spec.vocab_size for store in opened), path)
 
 
-def _learn(settings: TrainSettings, stores: OpenStores) -> Vocabulary:
+def _learn(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabulary:
     """Learn a byte-level BPE from the training examples, save it, and load it as every rank will."""
     size = settings.tokenizer.vocab_size
     assert size is not None
@@ -90,9 +90,8 @@ def _learn(settings: TrainSettings, stores: OpenStores) -> Vocabulary:
         tokenizer = learn_tokenizer(examples, size)
     else:
         tokenizer = learn_input_tokenizer(examples, settings.classes, size)
-    folder: Path = tokenizer_folder(settings)
-    save_tokenizer(tokenizer, folder)
-    return load_vocabulary(settings, None, len(tokenizer))
+    save_tokenizer(tokenizer, tokenizer_folder(folder))
+    return load_vocabulary(folder, None, len(tokenizer))
 
 
 def _training_examples(settings: TrainSettings, stores: OpenStores) -> Iterator[Example]:
