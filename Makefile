@@ -2,16 +2,18 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN = .venv/bin/python
 PACKAGES = cache teacher_serving student cluster
-SOURCES = $(PACKAGES) benchmarks tests environment
+SPHINX = $(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build
+SOURCES = $(PACKAGES) benchmarks docs tests environment
 export LOGITBANK_DEVICE TEACHER
 
-.PHONY: help setup demo test check format lock clean-demo
+.PHONY: help setup demo test check docs format lock clean-demo
 
 help:
 	@echo "make demo    teacher -> store -> students on real molecules; report in runs/demo/"
 	@echo "             make demo TEACHER=/path/or/name puts another model in the teacher's place"
 	@echo "make test    the test suite"
-	@echo "make check   formatting, lint and types;  make format  fixes what can be fixed"
+	@echo "make check   formatting, lint, types, floors and documentation;  make format  fixes what can be fixed"
+	@echo "make docs    the documentation, in docs/_build/index.html"
 	@echo "make lock    resolve environment/*.lock anew;  make clean-demo  removes runs/demo"
 
 setup:
@@ -29,6 +31,14 @@ check: setup
 	@$(RUN) -m ruff check $(SOURCES)
 	@$(RUN) -m mypy $(PACKAGES)
 	@.venv/bin/lint-imports --no-cache > .venv/floors.txt || { cat .venv/floors.txt; exit 1; }
+	@$(RUN) -m docs.generate --check
+	@$(SPHINX)
+
+# Generated pages first: job files, commands, measurements, the demo's table in README.md.
+docs: setup
+	@$(RUN) -m docs.generate
+	@$(SPHINX)
+	@echo "docs: docs/_build/index.html"
 
 format: setup
 	@$(RUN) -m ruff format $(SOURCES)

@@ -1,0 +1,19 @@
+"""The generated files and the functions that generate them."""
+
+from pathlib import Path
+
+from docs.generate import commands, demo_table, job_files
+
+
+def outdated(root: Path) -> dict[str, str]:
+    """The new text of every generated file that differs from the file below `root`."""
+    texts = {
+        "docs/job-files.md": job_files.page(),
+        "docs/commands.md": commands.page(),
+        "README.md": demo_table.readme(root),
+    }
+    return {name: text for name, text in texts.items() if _text(root / name) != text}
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
