@@ -13,7 +13,7 @@ from benchmarks.fidelity.targets import FULL, Target
 from benchmarks.fidelity.teacher import Optimizer, Sequences, Teacher, endless_order, small_llama
 from cache.rows.record import Window
 from student.data.collate import collate
-from student.evaluation.heldout_metrics import BINS, calibration_error
+from student.evaluation.calibration import CalibrationBins
 from student.losses.batch_terms import coefficients, counts_of
 from student.models.loss_model import LossModel
 from student.training.settings import OptimizerSettings
@@ -66,7 +66,7 @@ def trained_student(
 @torch.no_grad()
 def judge(student: Any, teacher: Teacher, heldout: Sequences) -> Judged:
     """A student against the whole law of the teacher."""
-    sums, bins, rows = np.zeros(2), np.zeros((3, BINS)), 0
+    sums, bins, rows = np.zeros(2), CalibrationBins(), 0
     for start in range(0, len(heldout), BATCH):
         block = slice(start, start + BATCH)
         labels = heldout.tokens[block, 1:].flatten()
@@ -75,33 +75,30 @@ def judge(student: Any, teacher: Teacher, heldout: Sequences) -> Judged:
         real = log_q.gather(1, labels[:, None]).double().sum()
         kl = nn.functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
         sums += -float(real), float(kl)
-        bins += calibration(log_q, labels)
+        add_confidences(bins, log_q, labels)
         rows += len(labels)
-    return Judged(float(sums[0] / rows), float(sums[1] / rows), calibration_error(bins))
+    return Judged(float(sums[0] / rows), float(sums[1] / rows), bins.error)
 
 
 def judge_teacher(teacher: Teacher, heldout: Sequences) -> dict[str, float]:
     """Loss, calibration error and mean entropy of the teacher itself: what full distillation goes towards."""
-    sums, bins, rows = np.zeros(2), np.zeros((3, BINS)), 0
+    sums, bins, rows = np.zeros(2), CalibrationBins(), 0
     for start in range(0, len(heldout), BATCH):
         block = slice(start, start + BATCH)
         labels = heldout.tokens[block, 1:].flatten()
         log_p = teacher.logits(heldout.hidden[block]).log_softmax(-1)
         real = log_p.gather(1, labels[:, None]).double().sum()
         sums -= float(real), float((log_p.exp() * log_p).sum())
-        bins += calibration(log_p, labels)
+        add_confidences(bins, log_p, labels)
         rows += len(labels)
     loss, entropy = (sums / rows).tolist()
-    return {"loss": loss, "entropy": entropy, "ece": calibration_error(bins)}
+    return {"loss": loss, "entropy": entropy, "ece": bins.error}
 
 
-def calibration(log_q: Tensor, labels: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Count, confidence and hits by bin of the most likely token, float64 [3, BINS]."""
-    best, place = log_q.max(-1)
-    confidence = best.exp().double().numpy()
-    which = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    each = (np.ones_like(confidence), confidence, (place == labels).double().numpy())
-    return np.stack([np.bincount(which, weights=values, minlength=BINS) for values in each])
+def add_confidences(bins: CalibrationBins, log_q: Tensor, labels: Tensor) -> None:
+    """Add the confidence in the most likely tokens, and whether they are right."""
+    best, token = log_q.max(-1)
+    bins.add(best.exp().double().numpy(), (token == labels).numpy())
 
 
 def summary(judged: Sequence[Judged], full: Sequence[Judged]) -> dict[str, Any]:

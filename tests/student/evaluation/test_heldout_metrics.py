@@ -21,7 +21,8 @@ from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from student.data.settings import DataSettings
 from student.data.sources import StoreSource
-from student.evaluation.heldout_metrics import BINS, HeldoutMetrics, calibration_error, evaluate_targets
+from student.evaluation.calibration import BINS
+from student.evaluation.heldout_metrics import HeldoutMetrics, evaluate_targets
 from student.losses.settings import LossSettings
 from tests.cache.rows.rows import VOCAB, log_softmax, sparse, store_spec
 from tests.student.training.ranks import LLAMA, make_record
@@ -158,11 +159,3 @@ def test_a_student_that_is_the_teacher_agrees(open_source: Callable[..., StoreSo
     assert found.top1_agreement == 1.0
     assert found.kl_to_teacher is not None and 0 <= found.kl_to_teacher < 1e-3, "the rounding of the store"
     assert found.ece > 0.05, "tokens of chance among those that it chose"
-
-
-def test_calibration_error_by_hand() -> None:
-    """Two bins: 3 at 0.9 of which 2 hit, and 1 at 0.2 that does not. (|2.7 - 2| + 0.2) / 4."""
-    bins = np.zeros((3, BINS))
-    bins[:, 13], bins[:, 3] = (3, 2.7, 2), (1, 0.2, 0)
-    assert calibration_error(bins) == pytest.approx(0.225)
-    assert calibration_error(np.zeros((3, BINS))) == 0
