@@ -1,1 +1,1 @@
-"""The documentation: pages in MyST Markdown, and `docs.generate`, which writes the pages that repeat facts of the code."""
+"""The documentation: pages in MyST Markdown. `docs.generate` writes the pages that repeat facts of the code."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from docs.generate import commands, demo_table, job_files
+from docs.generate.measurements.page import page as measurements
 
 
 def outdated(root: Path) -> dict[str, str]:
@@ -10,6 +11,7 @@ def outdated(root: Path) -> dict[str, str]:
     texts = {
         "docs/job-files.md": job_files.page(),
         "docs/commands.md": commands.page(),
+        "docs/measurements.md": measurements(),
         "README.md": demo_table.readme(root),
     }
     return {name: text for name, text in texts.items() if _text(root / name) != text}

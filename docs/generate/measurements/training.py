@@ -1,0 +1,47 @@
+"""Training: what distillation costs a student, and what one capture saves."""
+
+from docs.generate.measurements.results import origin, read, spread, table
+
+FILES = ("train_v32000", "train_v151936")
+
+TEXT = """\
+A step is forward pass, loss, backward pass and AdamW, with its batch from a store on disk. It is compared with a step of
+hard labels on texts alone, with the same fused head. The student is a random Llama of width 256 with 4 layers: 1,024
+tokens a step, k = 64, float32, one thread, no GPU. Losses take turns step by step. Times are medians of the ratios, with
+the smallest and the largest. Memory is the peak of a separate process. "Dense" is plain PyTorch from whole logits.
+Liger's fused loss needs a GPU and was not run. This benchmark was not run on a GPU.
+"""
+
+
+def section() -> str:
+    results = [read(name)["losses"] for name in FILES]
+    rows = []
+    for loss in results[0]:
+        cells = []
+        for losses in results:
+            cells += [spread(losses[loss]["ratio_to_ce"], ".3f", ".2f"), f"{losses[loss]['peak_ratio_to_ce']:.2f}"]
+        rows.append((loss, *cells))
+    waits = [each["data_wait_share"] for losses in results for each in losses.values()]
+    head = ("loss", "time, V = 32,000", "peak memory", "time, V = 151,936", "peak memory")
+    return (
+        f"## What distillation costs a student\n\n{TEXT}\n{table(head, rows)}\n\n"
+        "On a CPU, plain PyTorch from whole logits takes about the same time and two to four times the memory. "
+        f"No loss spent more than {max(waits):.0e} of its time waiting for data.\n\n{origin(FILES)}\n"
+    )
+
+
+def reuse() -> str:
+    result = read("reuse")
+    counts = (1, 4, 8)
+    capture = result["capture_seconds"]
+    rows = [("n online runs ÷ (one capture + n students)", *(f"{result[f'speedup_{n}']:.2f}" for n in counts))]
+    return (
+        "## What one capture saves\n\n"
+        f"A teacher of {result['teacher_parameters'] / 1e6:.0f} M and students of "
+        f"{result['student_parameters'] / 1e6:.1f} M parameters, {result['tokens']:,} tokens, one epoch for each student. "
+        "Online means the forward pass of a Transformers teacher and the full KL at every step.\n\n"
+        f"{table(('students', *map(str, counts)), rows)}\n\n"
+        f"A student from the store trains at {spread(result['throughput_ratio_spread'], '.2f')} of the throughput of hard "
+        f"labels. The capture takes {sum(capture.values()):.0f} s, of which {capture['start']:.0f} s start the engine. "
+        f"It pays for itself after {result['break_even']:.1f} students.\n\n{origin(['reuse'])}\n"
+    )
