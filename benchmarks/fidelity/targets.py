@@ -25,7 +25,7 @@ from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from student.losses.objectives import Objectives, TargetForm
 from student.losses.settings import LossSettings
-from teacher_serving.reduction.draws import points_of
+from teacher_serving.reduction.draws import row_uniforms
 from teacher_serving.reduction.reducer import Reducer
 
 # A unit for the codebook to learn from, and three that only use it.
@@ -179,7 +179,7 @@ def reduced(
 
 def draws_of(key: str, redraw: int, rows: int, spec: TargetSpec) -> npt.NDArray[np.float64]:
     """The uniform numbers of an example's rows."""
-    return points_of(spec, f"{int(key, 16) ^ redraw:032x}", 0, rows)
+    return row_uniforms(spec, f"{int(key, 16) ^ redraw:032x}", np.arange(rows))
 
 
 def tokenized(tokens: npt.NDArray[np.uint32], number: int) -> TokenizedExample:

@@ -1,39 +1,48 @@
-"""Random numbers that belong to a place: the same for an example's key and position, whatever else is in the batch."""
+"""Random numbers that depend on an example's key and a position only, never on the batch or the engine."""
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.rows.spec import TargetSpec
 
-# One counter of Philox gives so many numbers.
-PER_COUNTER = 4
+# A Philox4x64 counter value yields four 64-bit numbers.
+NUMBERS_PER_COUNTER = 4
 
 
-def points_of(targets: TargetSpec, key: str, start: int, stop: int) -> npt.NDArray[np.float64]:
-    """Where the draws of positions start:stop fall, as shares of the mass; float64 [stop - start, points] in [0, 1).
+def row_uniforms(targets: TargetSpec, key: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the random numbers that a reduction needs for `rows` of the example with `key`.
 
-    As many points as draws, one for a threshold, none otherwise. Independent draws fall anywhere; systematic ones at
-    even distances from one number a row (Madow 1949): an id of probability p is then drawn floor or ceil of draws * p
-    times, as often as p says on average.
+    rows: int64 [n], positions in ascending order. Returns float64 [n, numbers] in [0, 1): one number per draw
+    (sampled), one (threshold), or none (topk, nucleus).
+
+    Independent draws use independent numbers. Systematic draws use evenly spaced numbers with one random offset per row
+    (Madow 1949): a token of probability p is then drawn floor(draws * p) or ceil(draws * p) times, and draws * p times
+    in expectation.
     """
+    if len(rows) == 0:
+        start, stop = 0, 0
+    else:
+        start, stop = int(rows[0]), int(rows[-1]) + 1
     if targets.mode == "sampled" and targets.systematic:
-        return (uniforms(key, start, stop, 1) + np.arange(targets.draws)) / targets.draws
-    return uniforms(key, start, stop, {"sampled": targets.draws, "threshold": 1}.get(targets.mode, 0))
+        offsets = philox_uniforms(key, start, stop, 1)[rows - start]
+        return (offsets + np.arange(targets.draws)) / targets.draws
+    per_row = {"sampled": targets.draws, "threshold": 1}.get(targets.mode, 0)
+    return philox_uniforms(key, start, stop, per_row)[rows - start]
 
 
-def uniforms(key: str, start: int, stop: int, per_row: int) -> npt.NDArray[np.float64]:
-    """Uniform numbers in [0, 1), float64 [stop - start, per_row], of positions start:stop of the example with `key`.
+def philox_uniforms(key: str, start: int, stop: int, per_row: int) -> npt.NDArray[np.float64]:
+    """Return uniform numbers in [0, 1), float64 [stop - start, per_row], for positions start:stop of one example.
 
-    Philox4x64 (Salmon et al. 2011) with the key's 128 bits as its key and the position as its counter.
+    Uses Philox4x64 (Salmon et al. 2011). Its key is the 128-bit key of the example; its counter is the position.
     """
     if per_row == 0 or stop <= start:
         return np.zeros((max(stop - start, 0), per_row))
-    counters = -(-per_row // PER_COUNTER)
+    counters = -(-per_row // NUMBERS_PER_COUNTER)
     bits = np.random.Philox(key=int(key, 16)).advance(start * counters)
-    drawn = np.random.Generator(bits).random((stop - start, counters * PER_COUNTER))
-    return drawn[:, :per_row]
+    numbers = np.random.Generator(bits).random((stop - start, counters * NUMBERS_PER_COUNTER))
+    return numbers[:, :per_row]
 
 
 def sampling_seed(key: str, seed: int) -> int:
-    """A seed of 31 bits for what a teacher writes to one example, the same whatever the unit or batch it is in."""
+    """Return a 31-bit seed for the generated text of one example. It does not depend on the unit or the batch."""
     return (int(key[:8], 16) ^ seed) & 0x7FFFFFFF

@@ -15,7 +15,7 @@ from cache.errors import InputError
 from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.asking.requests import continued, placed
 from teacher_serving.engines.settings import EngineSettings, TeacherSettings
-from teacher_serving.reduction.draws import points_of, sampling_seed
+from teacher_serving.reduction.draws import row_uniforms, sampling_seed
 from teacher_serving.reduction.reducer import Reducer, Rows, join, select_rows
 from teacher_serving.teacher import Generated, Request, Scored
 
@@ -62,10 +62,9 @@ class TransformersTeacher:
         wanted = request.rows
         if len(wanted) == 0:
             return join([])
-        # Drawn by position, so that the same row gets the same numbers whatever else is asked.
-        drawn = points_of(self._targets, request.key, int(wanted[0]), int(wanted[-1]) + 1)
         following = request.tokens[wanted + 1].astype(np.int64)
-        return self._reducer.reduce(self._logits(request), following, drawn[wanted - wanted[0]])
+        uniforms = row_uniforms(self._targets, request.key, wanted)
+        return self._reducer.reduce(self._logits(request), following, uniforms)
 
     def _logits(self, request: Request) -> torch.Tensor:
         """Logits [wanted rows, vocabulary] in the model's dtype."""

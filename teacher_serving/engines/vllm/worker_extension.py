@@ -148,10 +148,9 @@ class _Installed:
         return wanted if wanted and wanted["kind"] == kind else None
 
     def _uniforms(self, wanted: Any, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        from teacher_serving.reduction.draws import points_of
+        from teacher_serving.reduction.draws import row_uniforms
 
-        first = int(rows[0])
-        return points_of(self._targets, wanted["key"], first, int(rows[-1]) + 1)[rows - first]
+        return row_uniforms(self._targets, wanted["key"], rows)
 
     def _to_logits(self, hidden: Any) -> Any:
         logits = self._runner.model.compute_logits(hidden)

@@ -8,7 +8,7 @@ import torch
 
 from cache.rows.spec import SamplingSpec, TargetSpec
 from teacher_serving.asking.requests import continued
-from teacher_serving.reduction.draws import points_of
+from teacher_serving.reduction.draws import row_uniforms
 from teacher_serving.reduction.reducer import Reducer
 from teacher_serving.teacher import Request, Teacher
 from tests.teacher_serving.engines.engines import Oracle, make_oracle, make_requests, make_teacher, worst_difference
@@ -101,7 +101,7 @@ def test_draws_entropy_and_normalisers_are_those_of_the_full_logits(
     drawn_otherwise = 0
     for request, scored in zip(requests, teacher.score(requests), strict=True):
         log_p = oracle(request.tokens)[request.rows]
-        drawn = points_of(targets, request.key, 0, len(request.tokens))[request.rows]
+        drawn = row_uniforms(targets, request.key, request.rows)
         nothing = np.full(len(log_p), -1, np.int64)
         truth = Reducer(targets, width).reduce(log_p.float(), nothing, drawn).targets
         rows = scored.targets.rows(int(request.rows[0]), int(request.rows[-1]) + 1)

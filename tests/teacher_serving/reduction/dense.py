@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from cache.rows.spec import TargetSpec
-from teacher_serving.reduction.draws import points_of
+from teacher_serving.reduction.draws import row_uniforms
 from teacher_serving.reduction.reducer import Reducer, Rows
 from teacher_serving.reduction.torch_backend import Reduced, reduce_block
 
@@ -22,7 +22,7 @@ def random_logits(rows: int, vocabulary: int, spread: float = 3.0, seed: int = 0
 
 
 def drawn(targets: TargetSpec, rows: int, key: str = "c" * 32) -> np.ndarray:
-    return points_of(targets, key, 0, rows)
+    return row_uniforms(targets, key, np.arange(rows))
 
 
 def reduced(

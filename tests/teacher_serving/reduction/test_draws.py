@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.rows.spec import TargetSpec
-from teacher_serving.reduction.draws import PER_COUNTER, sampling_seed, uniforms
+from teacher_serving.reduction.draws import NUMBERS_PER_COUNTER, philox_uniforms, sampling_seed
 from tests.teacher_serving.reduction.dense import VOCABULARIES, WAYS, dense, random_logits, reduced
 
 EACH_WAY = pytest.mark.parametrize("way", WAYS)
@@ -25,22 +25,22 @@ def test_any_split_of_the_positions_gives_the_same_numbers(
     key: str, start: int, sizes: list[int], per_row: int
 ) -> None:
     edges = np.cumsum([start, *sizes])
-    parts = [uniforms(key, int(a), int(b), per_row) for a, b in pairwise(edges)]
-    whole = uniforms(key, start, int(edges[-1]), per_row)
+    parts = [philox_uniforms(key, int(a), int(b), per_row) for a, b in pairwise(edges)]
+    whole = philox_uniforms(key, start, int(edges[-1]), per_row)
     assert whole.shape == (sum(sizes), per_row)
     assert np.array_equal(np.concatenate(parts), whole)
 
 
 @given(KEYS, KEYS, st.integers(0, 10**6))
 def test_another_key_or_position_gives_other_numbers(one: str, other: str, position: int) -> None:
-    here = uniforms(one, position, position + 1, PER_COUNTER)
-    assert not np.isin(here, uniforms(one, position + 1, position + 2, PER_COUNTER)).any()
-    assert one == other or not np.isin(here, uniforms(other, position, position + 1, PER_COUNTER)).any()
+    here = philox_uniforms(one, position, position + 1, NUMBERS_PER_COUNTER)
+    assert not np.isin(here, philox_uniforms(one, position + 1, position + 2, NUMBERS_PER_COUNTER)).any()
+    assert one == other or not np.isin(here, philox_uniforms(other, position, position + 1, NUMBERS_PER_COUNTER)).any()
 
 
 @pytest.mark.parametrize("per_row", [1, 4, 50])
 def test_numbers_are_uniform_and_positions_independent(per_row: int) -> None:
-    drawn = uniforms("0123456789abcdef" * 2, 0, 20_000, per_row)
+    drawn = philox_uniforms("0123456789abcdef" * 2, 0, 20_000, per_row)
     n = drawn.size
     assert drawn.min() >= 0 and drawn.max() < 1
     # Kolmogorov and Smirnov: beyond 1.95 / sqrt(n) once in a thousand times.
