@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from cache.settings import OneOf, Settings, StoreUri
-from student.classes.class_targets import ClassSettings
+from student.classes.settings import ClassSettings
 from student.evaluation.settings import GenerationEvaluation
 from student.tasks import TASKS, Task
 

@@ -13,8 +13,9 @@ from cache.errors import InputError, SpecMismatchError
 from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
 from cache.store.logit_store import LogitStore
-from student.classes.class_examples import ClassSource, pad_texts
-from student.classes.class_targets import ClassSettings
+from student.classes.settings import ClassSettings
+from student.classes.source import ClassSource
+from student.classes.texts import pad_texts
 from student.data.collate import PADDING
 from student.evaluation.class_metrics import class_metrics
 

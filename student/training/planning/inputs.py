@@ -6,8 +6,8 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.progress import Progress, no_progress
-from student.classes.class_batches import CLASS_LAWS, ClassBatches
-from student.classes.class_examples import ClassSource
+from student.classes.batches import CLASS_TARGETS, ClassBatches
+from student.classes.source import ClassSource
 from student.data.batches import Batches, LanguageBatches
 from student.data.settings import DataSettings
 from student.data.sources import Examples
@@ -119,7 +119,7 @@ class InputBuilder:
         return LanguageBatches(source, self._objectives(split, source.form), layout, self._settings.loss.example_weight)
 
     def _class_batches(self, split: Split, source: ClassSource) -> ClassBatches:
-        return ClassBatches(source, self._objectives(split, CLASS_LAWS), self._settings.loss.example_weight)
+        return ClassBatches(source, self._objectives(split, CLASS_TARGETS), self._settings.loss.example_weight)
 
     def _objectives(self, split: Split, form: TargetForm) -> Objectives:
         data = self._data[split]

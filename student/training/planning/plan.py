@@ -56,7 +56,7 @@ def sizes_file(folder: Path, split: Split) -> Path:
 
 
 def classes_file(folder: Path, split: Split) -> Path:
-    """Where a plan has the texts and classes of a split (student.classes.class_examples.ClassSource)."""
+    """Where a plan has the texts and classes of a split (student.classes.source.ClassSource)."""
     return folder / f"{split}-classes.npz"
 
 

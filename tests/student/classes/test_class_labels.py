@@ -11,15 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from cache.errors import InputError
 from cache.examples.example import Example, Segment
 from cache.rows.spec import TargetSpec
-from student.classes.class_targets import (
-    ClassSettings,
-    answer_row,
-    class_ids,
-    class_log_probs,
-    default_variants,
-    label_spellings,
-    true_class,
-)
+from student.classes.labels import class_ids, label_spellings, true_class
+from student.classes.probabilities import answer_row, class_log_probs
+from student.classes.settings import ClassSettings, default_variants
 from tests.student.classes.judge_teacher import SETTINGS, TEACHER, VOCAB, teacher_record, token
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cache.rows.sparse_targets import concatenate, empty_targets
 from cache.rows.spec import TargetSpec
-from student.classes.class_targets import class_log_probs
+from student.classes.probabilities import class_log_probs
 from tests.cache.rows.rows import log_softmax, sparse
 from tests.student.classes.judge_teacher import VOCAB, given_ids, row
 
@@ -20,18 +20,18 @@ def test_with_the_whole_vocabulary_they_are_those_of_the_logits(temperature: flo
     p = np.exp(log_softmax(logits))
     mass = np.stack([p[:, list(ids)].sum(1) for ids in classes], 1)
     found = class_log_probs(sparse(rng, log_softmax(logits), TargetSpec("topk", VOCAB)), given_ids(*classes))
-    assert found.known.all()
+    assert found.has_class.all()
     expected = np.log(mass / mass.sum(1, keepdims=True))
     assert np.allclose(found.log_probs, expected, atol=1e-5)
-    assert np.allclose(found.covered, mass.sum(1), atol=1e-6)
-    assert (found.missed <= 1e-6).all()
+    assert np.allclose(found.label_mass, mass.sum(1), atol=1e-6)
+    assert (found.max_missing_mass <= 1e-6).all()
     assert np.allclose(np.exp(found.log_probs.astype(np.float64)).sum(1), 1)
 
 
 def test_variants_of_a_label_are_summed() -> None:
     found = class_log_probs(row({9: 0.4, 7: 0.2, 8: 0.1, 50: 0.05}), given_ids((7, 8), (9, 50)))
     assert np.allclose(np.exp(found.log_probs), [[0.3 / 0.75, 0.45 / 0.75]])
-    assert found.covered == pytest.approx(0.75)
+    assert found.label_mass == pytest.approx(0.75)
 
 
 def test_what_is_not_stored_counts_as_nothing_and_is_bounded() -> None:
@@ -40,7 +40,7 @@ def test_what_is_not_stored_counts_as_nothing_and_is_bounded() -> None:
     assert np.allclose(np.exp(found.log_probs), [[0.3 / 0.8, 0.5 / 0.8], [0, 1], [0, 1]])
     assert np.isneginf(found.log_probs[1, 0])
     # Absent: 8 and 10, at most all of the tail; then 7, 8 and 10, at most 0.01 and 0.05 each.
-    assert np.allclose(found.missed, [0.05, 0.03, 0.15])
+    assert np.allclose(found.max_missing_mass, [0.05, 0.03, 0.15])
 
 
 @pytest.mark.parametrize("mode", ["topk", "nucleus", "threshold"])
@@ -55,17 +55,19 @@ def test_the_bound_holds_for_every_cut(mode: Any) -> None:
     ids = given_ids((1, 2, 3), (4, 5), (6,))
     found = class_log_probs(sparse(rng, log_p, spec), ids)
     whole = np.exp(log_p)[:, ids.ids].sum(1)
-    assert (found.covered <= whole + 1e-6).all()
-    assert (whole <= found.covered + found.missed + 1e-6).all()
-    assert (found.missed[found.covered < whole - 1e-3] > 0).all() and (found.covered < whole - 1e-3).any()
+    assert (found.label_mass <= whole + 1e-6).all()
+    assert (whole <= found.label_mass + found.max_missing_mass + 1e-6).all()
+    assert (found.max_missing_mass[found.label_mass < whole - 1e-3] > 0).all() and (
+        found.label_mass < whole - 1e-3
+    ).any()
 
 
 def test_rows_without_any_class_are_not_known() -> None:
     found = class_log_probs(concatenate([row({40: 0.5}), row({7: 0.1}), empty_targets(1)]), given_ids((7,), (9,)))
-    assert found.known.tolist() == [False, True, False]
-    assert np.isnan(found.log_probs[[0, 2]]).all() and found.covered.tolist()[::2] == [0, 0]
-    assert np.isfinite(found.missed).all()
-    taken = found.take(found.known)
+    assert found.has_class.tolist() == [False, True, False]
+    assert np.isnan(found.log_probs[[0, 2]]).all() and found.label_mass.tolist()[::2] == [0, 0]
+    assert np.isfinite(found.max_missing_mass).all()
+    taken = found.take(found.has_class)
     assert len(taken) == 1 and taken.log_probs.tolist() == [[0.0, -np.inf]]
 
 
@@ -76,8 +78,8 @@ def test_sampled_entries_say_nothing_of_a_class() -> None:
     not_drawn = class_log_probs(row({9: 0.5, 11: 0.25}, exact=2), ids)
     assert np.array_equal(drawn.log_probs, not_drawn.log_probs)
     assert np.allclose(np.exp(drawn.log_probs), [[0, 2 / 3, 1 / 3]])
-    assert drawn.missed == not_drawn.missed == pytest.approx(0.25)
-    assert not class_log_probs(row({7: 0.02, 9: 0.02}, exact=0), ids).known.any()
+    assert drawn.max_missing_mass == not_drawn.max_missing_mass == pytest.approx(0.25)
+    assert not class_log_probs(row({7: 0.02, 9: 0.02}, exact=0), ids).has_class.any()
 
 
 def test_the_ends_of_the_ids_are_found_and_their_neighbours_are_not() -> None:

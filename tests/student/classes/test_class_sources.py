@@ -11,8 +11,10 @@ from cache.examples.example import Example
 from cache.examples.rendering import render
 from cache.rows.sparse_targets import concatenate, empty_targets
 from cache.rows.spec import TargetSpec
-from student.classes.class_examples import ClassSource, input_text, learn_input_tokenizer
-from student.classes.class_targets import answer_row, class_ids
+from student.classes.labels import class_ids
+from student.classes.probabilities import answer_row
+from student.classes.source import ClassSource
+from student.classes.texts import input_text, learn_input_tokenizer
 from tests.student.classes.judge_teacher import (
     AT_LABEL,
     SETTINGS,
@@ -42,7 +44,7 @@ def test_a_store_gives_texts_with_their_own_classes(tmp_path: Path) -> None:
         (place,) = np.flatnonzero(np.isin(written, ids.ids))
         mass = np.array([np.exp(log_p[place, ids.ids[ids.class_of == c]]).sum() for c in range(3)])
         assert np.allclose(np.exp(source.teacher.log_probs[i]), mass / mass.sum(), atol=0.01)
-        assert source.teacher.covered[i] == pytest.approx(mass.sum(), rel=0.02)
+        assert source.teacher.label_mass[i] == pytest.approx(mass.sum(), rel=0.02)
         assert source.tokens[i].tolist() == STUDENT(f"ice {number}", add_special_tokens=False)["input_ids"]
         assert source.labels[i] == number % 2
 
@@ -67,7 +69,7 @@ def test_what_a_store_cannot_tell_is_left_out_and_counted(tmp_path: Path) -> Non
     assert [example.id for example in source.examples] == ["e0"] and len(source.tokens) == 1
     assert source.left_out == {"no token of the label": 1, "no label among the stored ids": 1, "no text": 1}
     assert source.teacher is not None and len(source.teacher) == 1
-    with pytest.raises(StoreError, match=r"no example tells a class.*2 with labels of less mass.*example e1"):
+    with pytest.raises(StoreError, match=r"no example has a class.*2 with labels of less mass.*example e1"):
         ClassSource.from_store(store, AT_LABEL.model_copy(update={"min_covered": 0.9}), TEACHER, STUDENT)
     with pytest.raises(StoreError, match="there are none"):
         ClassSource.from_store(store, AT_LABEL, TEACHER, STUDENT, origins=("scored",))

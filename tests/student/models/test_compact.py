@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
-from student.classes.class_examples import pad_texts
+from student.classes.texts import pad_texts
 from student.models.compact import CompactClassifier, CompactConfig
 
 KINDS = ("embedding_bag", "cnn", "transformer")

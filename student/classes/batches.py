@@ -1,0 +1,73 @@
+"""Batches of a compact classifier: texts, with a distribution over the classes in place of a row of targets."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cache.errors import InputError
+from cache.store.sampling_order import examples_at
+from student.classes.source import ClassSource
+from student.classes.texts import pad_texts
+from student.data.batches import example_weight
+from student.data.collate import PADDING
+from student.losses.batch import Batch
+from student.losses.objectives import Objectives, TargetForm
+
+CLASS_TARGETS = TargetForm("complete")
+
+
+class ClassBatches:
+    """Texts with their classes: a teacher's distribution over the classes, true labels, or both.
+
+    Raises InputError if the loss needs labels or a teacher and the source has none.
+    """
+
+    def __init__(self, source: ClassSource, objectives: Objectives, weight_key: str | None = None) -> None:
+        self.source, self.objectives, self._weight = source, objectives, weight_key
+        self.sizes: npt.NDArray[np.int64] = np.array([len(tokens) for tokens in source.tokens])
+        is_hard = [term.objective == "hard_label" for term in objectives.terms]
+        if any(is_hard) and not (source.labels >= 0).any():
+            raise InputError("hard_label: no example has a label that is one of the classes; give examples a 'label'")
+        if not all(is_hard) and source.teacher is None:
+            raise InputError('these examples have no teacher; use loss.objective = "hard_label" or data.store')
+
+    def batch(self, examples: Sequence[int]) -> Batch:
+        """The batch of these examples. A text without a true label has weight 0 in hard-label terms."""
+        indices = np.asarray(examples, np.int64)
+        input_ids, mask = pad_texts([self.source.tokens[i] for i in indices], PADDING)
+        labels = self.source.labels[indices]
+        weights = np.ones((len(self.objectives.terms), len(indices)), np.float32)
+        for number, term in enumerate(self.objectives.terms):
+            if term.objective == "hard_label":
+                weights[number] = labels >= 0
+        if self._weight is not None:
+            weights *= np.array([example_weight(self.source.examples[i], self._weight) for i in indices], np.float32)
+        classes = len(self.source.names)
+        log_p = None if self.source.teacher is None else self.source.teacher.log_probs[indices].astype(np.float64)
+        rows = (
+            []
+            if log_p is None
+            else [_at_temperature(log_p, temperature) for temperature in self.objectives.temperatures]
+        )
+        return Batch(
+            {"input_ids": input_ids, "attention_mask": mask},
+            torch.arange(len(indices)),
+            torch.from_numpy(labels),
+            torch.arange(classes).expand(len(indices), classes),
+            tuple(map(torch.from_numpy, rows)),
+            tuple(torch.full((len(indices),), -torch.inf) for _ in rows),
+            torch.full((len(indices),), torch.nan),
+            torch.from_numpy(weights),
+        )
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        """Examples at positions start..start + count of the endless stream, int64 [count]."""
+        return examples_at(start, count, len(self.source), seed)
+
+
+def _at_temperature(log_p: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float32]:
+    """A complete distribution at another temperature, float32 [B, C]. All classes are known, and so the normaliser."""
+    scaled = log_p / temperature
+    return np.asarray(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True), np.float32)

@@ -1,0 +1,188 @@
+"""Texts with their classes, in memory: from a teacher's store, or from a file of labelled examples."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from cache.errors import InputError, SpecMismatchError, StoreError
+from cache.examples.example import Example
+from cache.examples.tokenizers import tokenizer_digest
+from cache.progress import Progress, no_progress
+from cache.rows.sparse_targets import SparseTargets, concatenate
+from cache.store.logit_store import LogitStore
+from student.classes.labels import class_ids, label_spellings, true_class
+from student.classes.probabilities import ClassProbabilities, answer_row, class_log_probs, require_class_targets
+from student.classes.settings import ClassSettings
+from student.classes.texts import input_text
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSource:
+    """N texts and their classes.
+
+    names: the C classes. examples: N, as they were read.
+    tokens: N arrays int64 [at most max_tokens], ids of the student's tokenizer. labels: int64 [N], true class or -1.
+    teacher: the teacher's probabilities, each row with a class; None without a teacher.
+    left_out: number of examples that are not among the N, by reason. unmatched: labels that are no class, by text.
+    truncated: number of texts that were longer than max_tokens.
+    """
+
+    names: tuple[str, ...]
+    examples: tuple[Example, ...]
+    tokens: tuple[npt.NDArray[np.int64], ...]
+    labels: npt.NDArray[np.int64]
+    teacher: ClassProbabilities | None
+    left_out: dict[str, int]
+    unmatched: dict[str, int]
+    truncated: int
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @classmethod
+    def from_store(
+        cls,
+        store: LogitStore,
+        settings: ClassSettings,
+        teacher_tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase,
+        origins: Sequence[str] = ("scored", "generated"),
+        progress: Progress = no_progress,
+    ) -> "ClassSource":
+        """Read a snapshot once. teacher_tokenizer: that of the capture; tokenizer: the student's.
+
+        Each response to a prompt gives one text. Raises StoreError if the store has no probabilities of the classes,
+        SpecMismatchError for another tokenizer than the teacher's.
+        """
+        require_class_targets(store)
+        if tokenizer_digest(teacher_tokenizer) != store.spec.tokenizer:
+            raise SpecMismatchError(
+                f"store {store.storage} was captured with another tokenizer than the one given to read its labels; "
+                "give the teacher's"
+            )
+        ids, spellings = class_ids(settings, teacher_tokenizer), label_spellings(settings)
+        examples, rows, left_out, problem = _answer_rows(store, settings, origins, progress)
+        probabilities = class_log_probs(concatenate(rows), ids)
+        is_covered = probabilities.has_class & (probabilities.label_mass >= settings.min_covered)
+        has_text = np.array([bool(input_text(example, settings.input)) for example in examples], bool)
+        left_out["no label among the stored ids"] = int((~probabilities.has_class).sum())
+        left_out["labels of less mass than min_covered"] = int((probabilities.has_class & ~is_covered).sum())
+        left_out["no text"] = int((is_covered & ~has_text).sum())
+        usable = np.flatnonzero(is_covered & has_text)
+        if not len(usable):
+            raise StoreError(f"{store.storage}: no example has a class ({_reasons(left_out)}){problem}")
+        selected = [examples[i] for i in usable]
+        return _source(selected, settings, spellings, tokenizer, probabilities.take(usable), left_out)
+
+    @classmethod
+    def from_examples(
+        cls, examples: Iterable[Example], settings: ClassSettings, tokenizer: PreTrainedTokenizerBase
+    ) -> "ClassSource":
+        """Labelled examples without a teacher, for hard labels. Raises InputError if none has a class and a text."""
+        spellings = label_spellings(settings)
+        usable, left_out = [], Counter[str]()
+        for example in examples:
+            if not input_text(example, settings.input):
+                left_out["no text"] += 1
+            elif true_class(example, spellings) < 0:
+                left_out["a label that is no class" if example.label.strip() else "no label"] += 1
+            else:
+                usable.append(example)
+        if not usable:
+            names = ", ".join(spellings)
+            raise InputError(f"no example has a text and one of the labels {names} ({_reasons(left_out)})")
+        return _source(usable, settings, spellings, tokenizer, None, left_out)
+
+    def save(self, path: Path) -> None:
+        """Write an .npz file that `load` reads."""
+        facts = {
+            "names": self.names,
+            "examples": [asdict(example) for example in self.examples],
+            "left_out": self.left_out,
+            "unmatched": self.unmatched,
+            "truncated": self.truncated,
+        }
+        names = [] if self.teacher is None else [field.name for field in fields(ClassProbabilities)]
+        np.savez(
+            path,
+            facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
+            tokens=np.concatenate([np.zeros(0, np.int64), *self.tokens]),
+            lengths=np.array([len(each) for each in self.tokens], np.int64),
+            labels=self.labels,
+            **{name: getattr(self.teacher, name) for name in names},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "ClassSource":
+        """Read a file that `save` wrote."""
+        with np.load(path, allow_pickle=False) as archive:
+            facts = json.loads(archive["facts"].tobytes())
+            names = [field.name for field in fields(ClassProbabilities)]
+            return cls(
+                tuple(facts["names"]),
+                tuple(
+                    Example(**{**each, "messages": tuple(each["messages"]), "tools": tuple(each["tools"])})
+                    for each in facts["examples"]
+                ),
+                tuple(np.split(archive["tokens"], np.cumsum(archive["lengths"])[:-1])),
+                archive["labels"],
+                ClassProbabilities(*(archive[name] for name in names)) if names[0] in archive else None,
+                facts["left_out"],
+                facts["unmatched"],
+                facts["truncated"],
+            )
+
+
+def _answer_rows(
+    store: LogitStore, settings: ClassSettings, origins: Sequence[str], progress: Progress
+) -> tuple[list[Example], list[SparseTargets], Counter[str], str]:
+    """Examples with an answer and their answer rows, the number of examples without one, and why, for a message."""
+    examples, rows, left_out, problem = [], [], Counter[str](), ""
+    indices = np.flatnonzero(store.has_origin(origins))
+    for done, i in enumerate(indices, start=1):
+        record = store[int(i)]
+        example = record.tokenized.example
+        try:
+            row = answer_row(record.tokenized.segments, settings.at, example.id)
+        except InputError as error:
+            left_out[f"no token of the {settings.at}"] += 1
+            problem = problem or f"; {error}"
+        else:
+            examples.append(example)
+            rows.append(record.targets.rows(row, row + 1))
+        progress(done, len(indices))
+    return examples, rows, left_out, problem
+
+
+def _source(
+    examples: Sequence[Example],
+    settings: ClassSettings,
+    spellings: dict[str, int],
+    tokenizer: PreTrainedTokenizerBase,
+    teacher: ClassProbabilities | None,
+    left_out: Counter[str],
+) -> ClassSource:
+    labels = np.array([true_class(example, spellings) for example in examples], np.int64)
+    texts = [input_text(example, settings.input) for example in examples]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return ClassSource(
+        tuple(settings.labels),
+        tuple(examples),
+        # Truncated here: a tokenizer that truncates once saves this as its default.
+        tuple(np.array(each[: settings.max_tokens], np.int64) for each in ids),
+        labels,
+        teacher,
+        dict(+left_out),
+        dict(Counter(e.label for e, c in zip(examples, labels, strict=True) if c < 0 and e.label.strip())),
+        sum(len(each) > settings.max_tokens for each in ids),
+    )
+
+
+def _reasons(left_out: Counter[str]) -> str:
+    return ", ".join(f"{count} with {reason}" for reason, count in (+left_out).items()) or "there are none"
