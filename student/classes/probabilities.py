@@ -68,8 +68,8 @@ def require_class_targets(store: LogitStore) -> None:
     targets = store.spec.targets
     if targets.mode == "sampled":
         raise StoreError(
-            f"{store.storage} contains sampled targets: each entry is an unbiased estimate, but class probabilities are "
-            "ratios of few entries, which are biased; capture topk or nucleus targets"
+            f"{store.storage} contains sampled targets: each entry is an unbiased estimate, but class probabilities "
+            "are ratios of few entries, which are biased; capture topk or nucleus targets"
         )
     if targets.most_entries == 0:
         raise StoreError(f"{store.storage} contains texts without targets; train from an examples file on hard labels")
@@ -78,8 +78,8 @@ def require_class_targets(store: LogitStore) -> None:
 def class_log_probs(targets: SparseTargets, ids: ClassIds) -> ClassProbabilities:
     """Class probabilities of each row: the probabilities of a class's ids summed, then normalised over the classes.
 
-    Only exact entries count. A sampled entry, below the threshold of its store, counts as absent: it is there by chance,
-    which would make the ratio biased, while the probability of an absent id is bounded.
+    Only exact entries count. A sampled entry, below the threshold of its store, counts as absent: it is there by
+    chance, which would make the ratio biased, while the probability of an absent id is bounded.
     """
     n, classes = len(targets), len(ids.names)
     rows, exact = targets.row_of_entry, targets.exact_counts
