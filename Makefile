@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN = .venv/bin/python
 PACKAGES = cache teacher_serving student cluster
 SPHINX = $(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build
-SOURCES = $(PACKAGES) benchmarks docs tests environment
+SOURCES = $(PACKAGES) logitbank.py benchmarks docs tests environment
 export LOGITBANK_DEVICE TEACHER
 
 .PHONY: help setup demo test check docs format lock clean-demo

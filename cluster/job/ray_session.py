@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,24 +11,28 @@ from typing import Any
 import ray
 
 from cache.errors import InputError
+from cache.registry import PLUGINS_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
-# The code travels to the nodes of a cluster; what must not travel with it.
+# Files that do not travel with the code.
 EXCLUDES = ["/.git/", "/.venv/", "/runs/", "/stores/", "/tests/", "**/__pycache__/"]
-CODE = {"working_dir": str(ROOT), "excludes": EXCLUDES}
+CONNECT_TIMEOUT_S = 10.0
 
 
 @contextmanager
 def ray_session(address: str | None, cpus: int) -> Iterator[None]:
-    """Ray for the length of a job. An embedded Ray offers at least `cpus`, so that a small machine shares, not waits.
+    """Join Ray for the length of a job.
 
-    Inside `ray job submit` the address comes from the environment. An embedded Ray ends with the job.
+    address: Ray head; by default RAY_ADDRESS, which Ray sets inside a submitted job, or an embedded Ray that ends with
+    the job. An embedded Ray offers at least `cpus`, so that processes share the cores of a small machine.
+    Raises InputError if no Ray head answers.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray would otherwise rewrite the accelerator variables of processes that ask for no GPU.
+    # Without this, Ray changes the accelerator variables of processes that request no GPU.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options = {"num_cpus": max(cpus, os.cpu_count() or 1), "include_dashboard": False} if address == "local" else {}
+    _require_reachable(address)
     try:
         ray.init(
             address=address,
@@ -37,18 +42,16 @@ def ray_session(address: str | None, cpus: int) -> Iterator[None]:
             **options,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"no Ray answers at {address!r}: {error}; start a head, or leave the address out") from error
+        raise _no_ray(address, error) from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _runtime_env(address: str) -> dict[str, Any] | None:
-    if address == "local":
-        return {"env_vars": {"PYTHONPATH": str(ROOT)}}
-    # A job that was submitted already carries its code, and Ray refuses a second working directory.
-    return None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else dict(CODE)
+def code_environment() -> dict[str, Any]:
+    """Ray runtime environment that carries this project's code, and the names of plugins, to other nodes."""
+    return {"working_dir": str(ROOT), "excludes": EXCLUDES, "env_vars": _plugin_variables()}
 
 
 def cluster_gpus() -> int:
@@ -62,7 +65,59 @@ def cluster_has_gpus() -> bool:
 
 
 def require_gpus(count: int) -> None:
-    """Raise InputError where a cluster with GPUs has fewer than `count`: Ray would wait for them without a word."""
-    have = cluster_gpus()
-    if 0 < have < count:
-        raise InputError(f"the job asks for {count} GPUs at a time, the cluster has {have}; lower actors or run.ranks")
+    """Raise InputError if a cluster with GPUs has fewer than `count`. Ray would wait for them without a message."""
+    available = cluster_gpus()
+    if 0 < available < count:
+        raise InputError(
+            f"the job needs {count} GPUs at a time, the cluster has {available}; lower actors or run.ranks"
+        )
+
+
+def require_cpus(count: int) -> None:
+    """Raise InputError if the cluster has fewer than `count` CPUs. Ray would wait for them without a message."""
+    available = int(ray.cluster_resources().get("CPU", 0))
+    if available < count:
+        raise InputError(
+            f"the job needs {count} CPUs at a time, the cluster has {available}; "
+            "lower actors, engine.cpu_threads or run.ranks"
+        )
+
+
+def _runtime_env(address: str) -> dict[str, Any] | None:
+    if address == "local":
+        paths = [str(ROOT), *_python_paths()]
+        return {"env_vars": {**_plugin_variables(), "PYTHONPATH": os.pathsep.join(paths)}}
+    # A job that was submitted already carries its code, and Ray refuses a second working directory.
+    return None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else code_environment()
+
+
+def _plugin_variables() -> dict[str, str]:
+    """Environment variables by which processes of the cluster find the plugins of this process.
+
+    The nodes must be able to import the modules: installed there, or in a folder of PYTHONPATH that all nodes share.
+    """
+    plugins = os.environ.get(PLUGINS_VARIABLE)
+    if not plugins:
+        return {}
+    paths = _python_paths()
+    return {PLUGINS_VARIABLE: plugins, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
+
+
+def _python_paths() -> list[str]:
+    """The folders of PYTHONPATH, absolute."""
+    return [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
+def _require_reachable(address: str) -> None:
+    """Raise InputError if nothing listens at "host:port". Ray would repeat its attempt for several minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # "local", "auto" and other names that Ray resolves itself
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_ray(address, error) from error
+
+
+def _no_ray(address: str, error: Exception) -> InputError:
+    return InputError(f"no Ray head answers at {address!r}: {error}; start one, or leave the address out")

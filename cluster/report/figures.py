@@ -1,8 +1,7 @@
 """Charts of the report as SVG text, with matplotlib's object interface: no display, no global state."""
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,21 +9,32 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-Curve = tuple[Sequence[float], Sequence[float]]
+from cluster.report.loss_history import LossPanel
+
+SMOOTHED_STEPS = 20
 
 
-def loss_curves(curves: Mapping[str, Curve]) -> str:
-    """What each run minimises over its tokens, as a running mean of 20 steps."""
+def loss_curves(panels: Sequence[LossPanel]) -> str:
+    """Loss over tokens, one panel for each objective. Training losses are running means of SMOOTHED_STEPS steps."""
 
-    def plot(axes: Axes) -> None:
-        for name, (tokens, losses) in curves.items():
-            width = min(20, len(losses))
+    def plot(panel: LossPanel, axes: Axes) -> None:
+        for name, (tokens, losses) in panel.curves.items():
+            width = 1 if panel.is_heldout else min(SMOOTHED_STEPS, len(losses))
             smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
-            axes.plot(np.asarray(tokens[width - 1 :]) / 1e3, smooth, label=name)
-        axes.set(xlabel="thousand tokens learned from", ylabel="its objective, nats", yscale="log")
+            marker = "o" if panel.is_heldout else None
+            axes.plot(np.asarray(tokens[width - 1 :]) / 1e3, smooth, label=name, marker=marker, markersize=3)
+        axes.set(ylabel="nats", yscale="log")
+        axes.set_title(panel.title, fontsize=9)
         axes.legend(frameon=False)
 
-    return _draw(plot)
+    def plot_all(figure: Figure) -> None:
+        rows = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+        for panel, axes in zip(panels, rows, strict=True):
+            axes.spines[["top", "right"]].set_visible(False)
+            plot(panel, axes)
+        rows[-1].set(xlabel="thousand tokens learned from")
+
+    return _to_svg(plot_all, height=0.8 + 2.6 * len(panels))
 
 
 def entropy_histogram(entropies: npt.NDArray[np.float64]) -> str:
@@ -66,12 +76,21 @@ def bars(values: Mapping[str, float], label: str) -> str:
     return _draw(plot)
 
 
-def _draw(plot: Any) -> str:
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
+def _draw(plot: Callable[[Axes], None]) -> str:
+    """A figure with one pair of axes."""
+
+    def plot_figure(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        plot(axes)
+
+    return _to_svg(plot_figure)
+
+
+def _to_svg(plot: Callable[[Figure], None], height: float = 3.4) -> str:
+    figure = Figure(figsize=(6, height), layout="constrained")
     FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    plot(axes)
+    plot(figure)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]

@@ -10,11 +10,11 @@ from student.tasks import TASKS, Task
 
 
 class ReportSettings(Settings):
-    """A job that gathers what other jobs left (`logitbank report`)."""
+    """A job that collects the results of other jobs (`logitbank report`). task: draws the answers, if it can."""
 
     output: Path
     title: str
-    task: Annotated[Task, OneOf(TASKS)]
+    task: Annotated[Task, OneOf(TASKS)] | None = None
     examples: Path | None = None
     store: StoreUri
     heldout_store: StoreUri

@@ -14,9 +14,9 @@ HEAD = """\
 
 def page() -> str:
     """The whole page, as MyST Markdown."""
-    from cluster.commands.main import parser
+    from cluster.commands.main import build_parser
 
-    top = parser()
+    top = build_parser()
     sections = [HEAD, "## Options before the command\n", _options(top), "\n## All commands\n"]
     commands = list(_commands(top))
     sections.append("| command | |\n|---|---|")

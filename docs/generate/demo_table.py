@@ -31,11 +31,11 @@ def readme(root: Path) -> str:
 
 def table(result: dict[str, Any]) -> str:
     """Metrics by model, then sizes and seconds, formatted as `logitbank report` prints them."""
-    from cluster.report.tables import number
+    from cluster.report.metrics_table import format_number
 
     lines = [f"{'':<24}" + "".join(f"{model:>12}" for model in MODELS)]
     for metric in METRICS:
-        lines.append(f"{metric:<24}" + "".join(f"{number(result[f'{model}_{metric}']):>12}" for model in MODELS))
+        lines.append(f"{metric:<24}" + "".join(f"{format_number(result[f'{model}_{metric}']):>12}" for model in MODELS))
     lines += [
         "",
         f"{'bytes/token':<24}{result['bytes_per_token']:>12.1f}",

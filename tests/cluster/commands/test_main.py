@@ -220,7 +220,7 @@ def test_a_store_goes_to_other_forms_and_back(filled: Path, capsys: pytest.Captu
         (["import", "axolotl", "rows.jsonl", "stores/new"], "give --vocab-size"),
         (["import", "parquet", "nothing.parquet", "stores/new"], "nothing.parquet"),
         (["import", "parquet", "s3://b/x.parquet", "stores/new"], "copy it to a local path"),
-        (["export", "stores/s", "s3://b/x", "--format", "axolotl"], "only a store goes to an address"),
+        (["export", "stores/s", "s3://b/x", "--format", "axolotl"], "only a store can be written to an address"),
         (["export", "stores/s", "o", "--profile", "fast", "--format", "axolotl"], "give one"),
         (["export", "stores/s", "stores/s/inside", "--profile", "fast"], "lies inside the store itself"),
         (["gc", "stores/s", "--older-than", "nan"], "give hours, 0 or more"),

@@ -1,0 +1,132 @@
+"""The verbs that move stores to and from other profiles and formats: export, import."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from cache.errors import InputError
+from cache.storage.open import absolute_uri
+from cluster.commands.store_verbs import SNAPSHOT_HELP, STORE_HELP, store_facts
+from cluster.commands.verbs import Result, Verbs, complete_files, complete_folders
+
+FORMATS = ("parquet", "distillkit", "axolotl")
+
+
+def add_exchange_verbs(verbs: Verbs) -> None:
+    export = verbs.add(
+        "export",
+        _export,
+        "copy a store to another profile or to the format of another tool",
+        "logitbank export runs/demo/store rows.parquet",
+    )
+    complete_folders(export.add_argument("store", help=STORE_HELP))
+    complete_files(export.add_argument("output", help="file, folder or address to write"))
+    export.add_argument("--profile", choices=("compact", "portable", "fast"), help="write a store with this profile")
+    export.add_argument("--format", choices=FORMATS, help="format of another tool (default: by the name of the output)")
+    export.add_argument("--snapshot", type=int, help=SNAPSHOT_HELP)
+    export.add_argument("--sequence-length", type=int, help="distillkit: pad every example to this length")
+
+    load = verbs.add(
+        "import",
+        _import,
+        "make a store from the files of another tool",
+        "logitbank import parquet rows.parquet new",
+    )
+    load.add_argument("format", choices=FORMATS)
+    complete_files(load.add_argument("input", type=Path, help="file or folder to read"))
+    complete_folders(load.add_argument("store", help=STORE_HELP))
+    load.add_argument("--teacher", default="imported", help="name of the teacher to store (default: imported)")
+    load.add_argument("--vocab-size", type=int, help="axolotl: width of the teacher's logits")
+    load.add_argument("--unit-size", type=int, default=256, help="examples in each unit (default: 256)")
+
+
+def _export(arguments: argparse.Namespace) -> Result:
+    source, output = absolute_uri(arguments.store, arguments.root), absolute_uri(arguments.output, arguments.root)
+    if arguments.profile and (arguments.format or arguments.sequence_length is not None):
+        raise InputError("--profile makes a store, --format and --sequence-length another tool's files; give one")
+    if "://" not in source + output and Path(output).resolve().is_relative_to(Path(source).resolve()):
+        raise InputError(f"export to {arguments.output!r}: lies inside the store itself; give a path outside the store")
+    if arguments.profile:
+        return _export_profile(arguments, source, output)
+    return _export_format(arguments, source, output)
+
+
+def _export_profile(arguments: argparse.Namespace, source: str, output: str) -> Result:
+    """Write the same store with another profile."""
+    from cache.store.logit_store import LogitStore
+    from cache.store.transcode import transcode
+    from cluster.job.progress_bars import counter
+
+    transcode(source, output, arguments.profile, arguments.snapshot, progress=counter("export", "units"))
+    info = LogitStore.open(output).info()
+    text = f"export: {info.examples:,} examples, {info.bytes_per_token:.1f} bytes/token in {arguments.output}"
+    data = {"bytes_per_token": info.bytes_per_token, "profile": arguments.profile}
+    return Result(text, {"examples": info.examples, "left_out": 0, "output": output, **data})
+
+
+def _export_format(arguments: argparse.Namespace, source: str, output: str) -> Result:
+    """Write the files of another tool."""
+    from cache.store.logit_store import LogitStore
+    from cluster.job.progress_bars import counter
+
+    name = _format_of(arguments, output)
+    store = LogitStore.open(source, arguments.snapshot)
+    progress = counter("export", "examples")
+    left_out = 0
+    if name == "parquet":
+        from cache.exchange.parquet import export_parquet
+
+        export_parquet(store, output, progress=progress)
+    elif name == "distillkit":
+        from cache.exchange.distillkit import export_distillkit
+
+        left_out = export_distillkit(store, output, sequence_length=arguments.sequence_length, progress=progress)
+    else:
+        from cache.exchange.axolotl import export_axolotl
+
+        export_axolotl(store, output, progress=progress)
+    skipped = f"; {left_out:,} longer than {arguments.sequence_length} left out" if left_out else ""
+    examples = len(store) - left_out
+    data = {"examples": examples, "left_out": left_out, "output": output, "format": name}
+    return Result(f"export: {examples:,} examples in {arguments.output}{skipped}", data)
+
+
+def _format_of(arguments: argparse.Namespace, output: str) -> str:
+    """The format to export. Raises InputError for options that do not fit it."""
+    name: str | None = arguments.format or ("parquet" if output.endswith(".parquet") else None)
+    if name is None:
+        raise InputError(f"export to {arguments.output!r}: give --profile for a store, or --format {'|'.join(FORMATS)}")
+    if arguments.sequence_length is not None and name != "distillkit":
+        raise InputError("--sequence-length is for --format distillkit")
+    if "://" in output:
+        raise InputError(
+            f"export to {arguments.output!r}: only a store can be written to an address; give a local path"
+        )
+    return name
+
+
+def _import(arguments: argparse.Namespace) -> Result:
+    from cache.store.logit_store import LogitStore
+    from cluster.job.progress_bars import counter
+
+    target = absolute_uri(arguments.store, arguments.root)
+    if ":/" in str(arguments.input):
+        raise InputError(f"import from {str(arguments.input)!r}: copy it to a local path first")
+    source = arguments.root / arguments.input
+    common: dict[str, Any] = {"unit_examples": arguments.unit_size, "progress": counter("import", "examples")}
+    if arguments.format == "parquet":
+        from cache.exchange.parquet import import_parquet
+
+        import_parquet(source, target, **common)
+    elif arguments.format == "distillkit":
+        from cache.exchange.distillkit import import_distillkit
+
+        import_distillkit(source, target, teacher=arguments.teacher, **common)
+    else:
+        from cache.exchange.axolotl import import_axolotl
+
+        if arguments.vocab_size is None:
+            raise InputError("import axolotl: give --vocab-size, the width of the teacher's logits; its files lack it")
+        import_axolotl(source, target, arguments.teacher, arguments.vocab_size, **common)
+    info = LogitStore.open(target).info()
+    return Result(str(info), store_facts(info))

@@ -1,0 +1,119 @@
+"""The verbs that run a job file: examples, capture, train, evaluate, report."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cluster.commands.verbs import Result, VerbFunction, Verbs, complete_files
+
+if TYPE_CHECKING:  # pydantic is heavy
+    from cache.settings import Settings
+
+JOBS = "cluster/jobs/demo"
+
+Job = TypeVar("Job", bound="Settings")
+
+
+def add_job_verbs(verbs: Verbs) -> None:
+    def add(name: str, run: VerbFunction, summary: str, example: str) -> argparse.ArgumentParser:
+        verb = verbs.add(name, run, summary, f"logitbank {name} {JOBS}/{example}")
+        complete_files(verb.add_argument("job", type=Path, help="TOML file of the job, in any folder"))
+        verb.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a key of the job"
+        )
+        verb.add_argument("--dry-run", action="store_true", help="print the resolved job and what it would do")
+        return verb
+
+    add("examples", _examples, "build the examples of a task", "examples.toml")
+    capture = add("capture", _capture, "fill a store with the distributions of a teacher", "capture.toml")
+    train = add("train", _train, "train a student", "student.toml --set run.seed=1")
+    for verb in (capture, train):
+        verb.add_argument("--address", help="Ray head to join (default: RAY_ADDRESS, or an embedded Ray)")
+    add("evaluate", _evaluate, "compare models with a store of held-out examples", "evaluate.toml")
+    add("report", _report, "collect the results of several jobs in one page", "report.toml")
+
+
+def _load(arguments: argparse.Namespace, kind: type[Job]) -> Job:
+    """The job of the command. A relative path is tried from the working folder first, then from the root."""
+    from cluster.job.files import load_job
+
+    path = arguments.job if arguments.job.is_absolute() or arguments.job.exists() else arguments.root / arguments.job
+    return load_job(path, arguments.overrides, kind, arguments.root.resolve())
+
+
+def _dry_run(job: "Settings", preview: str = "") -> Result:
+    """The resolved job, and what a run would do where that is known without running it."""
+    resolved = job.model_dump(mode="json")
+    text = json.dumps(resolved, indent=1)
+    return Result("\n".join(filter(None, [text, preview])), {"job": resolved, "preview": preview or None})
+
+
+def _examples(arguments: argparse.Namespace) -> Result:
+    from cluster.evaluation.examples import run_examples
+    from cluster.evaluation.settings import ExamplesSettings
+
+    job = _load(arguments, ExamplesSettings)
+    if arguments.dry_run:
+        return _dry_run(job)
+    result = run_examples(job)
+    counts = ", ".join(f"{count:,} {name}" for name, count in result["examples"].items())
+    return Result(f"examples: {counts} in {job.output}", {**result, "output": job.output})
+
+
+def _capture(arguments: argparse.Namespace) -> Result:
+    from cluster.capture.driver import preview, run_capture
+    from cluster.capture.settings import CaptureSettings
+
+    job = _load(arguments, CaptureSettings)
+    if arguments.address:
+        job = job.model_copy(update={"address": arguments.address})
+    if arguments.dry_run:
+        return _dry_run(job, preview(job))
+    outcome = run_capture(job)
+    rate = f", {outcome.rows / outcome.seconds:,.0f} tokens/s" if outcome.seconds else ""
+    cost = f"; cost {outcome.cost:,.4f}" if outcome.cost else ""
+    text = (
+        f"capture: {outcome.captured:,} examples and {outcome.rows:,} tokens captured now{rate}; "
+        f"{outcome.examples:,} in {job.store}, snapshot {outcome.snapshot}; "
+        f"{outcome.refused:,} in quarantine, {outcome.truncated:,} truncated{cost}"
+    )
+    return Result(text, {**asdict(outcome), "store": job.store})
+
+
+def _train(arguments: argparse.Namespace) -> Result:
+    from cluster.training.driver import run_training, summary
+    from student.training.settings import TrainSettings
+
+    job = _load(arguments, TrainSettings)
+    if arguments.dry_run:
+        return _dry_run(job)
+    result = run_training(job, arguments.address)
+    model = job.output / "model"
+    text = f"train: {summary(result)}; model in {model}"
+    return Result(text, {**result, "model": model})
+
+
+def _evaluate(arguments: argparse.Namespace) -> Result:
+    from cluster.evaluation.driver import run_evaluation
+    from cluster.evaluation.settings import EvaluateSettings
+    from cluster.report.metrics_table import metrics_table
+
+    job = _load(arguments, EvaluateSettings)
+    if arguments.dry_run:
+        return _dry_run(job)
+    summary = run_evaluation(job)
+    return Result(metrics_table(summary["models"]), summary)
+
+
+def _report(arguments: argparse.Namespace) -> Result:
+    from cluster.report.report import run_report
+    from cluster.report.settings import ReportSettings
+
+    job = _load(arguments, ReportSettings)
+    if arguments.dry_run:
+        return _dry_run(job)
+    report = run_report(job)
+    paths: dict[str, Any] = {"results_file": report.results_path, "page": report.page_path}
+    return Result(report.text, {**report.results, **paths})

@@ -1,0 +1,105 @@
+"""The verbs that look after one store: inspect, verify, snapshot, gc. None needs a teacher, a student or Ray."""
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from cache.errors import InputError
+from cache.storage.open import absolute_uri
+from cluster.commands.verbs import Result, Verbs, complete_folders
+
+STORE_HELP = "folder, or address in an object store such as s3://bucket/prefix"
+SNAPSHOT_HELP = "number of a snapshot (default: the newest)"
+
+
+def add_store_verbs(verbs: Verbs) -> None:
+    store = "runs/demo/store"
+    inspect = verbs.add("inspect", _inspect, "show what a store contains", f"logitbank inspect {store}")
+    verify = verbs.add("verify", _verify, "check every byte of a store", f"logitbank verify {store}")
+    snapshot = verbs.add("snapshot", _snapshot, "take a snapshot of what is committed", f"logitbank snapshot {store}")
+    gc = verbs.add("gc", _gc, "remove files that no commit uses", f"logitbank gc {store} --dry-run")
+    for verb in (inspect, verify, snapshot, gc):
+        complete_folders(verb.add_argument("store", help=STORE_HELP))
+    inspect.add_argument("--snapshot", type=int, help=SNAPSHOT_HELP)
+    inspect.add_argument(
+        "--example", metavar="KEY", help="show the tokens of one example and the teacher's top choices"
+    )
+    inspect.add_argument(
+        "--tokenizer", help="folder or hub name of the tokenizer for --example (default: the teacher's)"
+    )
+    gc.add_argument(
+        "--older-than",
+        type=float,
+        default=24.0,
+        metavar="HOURS",
+        help="keep younger files, which a running capture may need (default: 24)",
+    )
+    gc.add_argument("--dry-run", action="store_true", help="list what would be removed")
+
+
+def store_facts(info: Any) -> dict[str, Any]:
+    """The fields of a StoreInfo, and what follows from them, for --json."""
+    return {**asdict(info), "fingerprint": info.spec.fingerprint, "bytes_per_token": info.bytes_per_token}
+
+
+def _inspect(arguments: argparse.Namespace) -> Result:
+    from cache.storage.open import open_storage
+    from cache.store.logit_store import LogitStore
+    from cache.store.snapshots import latest_snapshot
+    from cluster.report.token_view import token_view
+
+    if arguments.example is not None and (arguments.json or not arguments.example):
+        raise InputError("--example needs the first digits of a key, and does not go with --json")
+    uri = absolute_uri(arguments.store, arguments.root)
+    unpinned = arguments.snapshot is None and not latest_snapshot(open_storage(uri))
+    store = LogitStore.open(uri, arguments.snapshot, unpinned=unpinned)
+    if arguments.example:
+        return Result(token_view(store, arguments.example, tokenizer_name=_tokenizer_name(arguments)))
+    info = store.info()
+    return Result(str(info), store_facts(info))
+
+
+def _tokenizer_name(arguments: argparse.Namespace) -> str | None:
+    """A folder below the root as a path. Any other text is a hub name."""
+    folder = arguments.root / arguments.tokenizer if arguments.tokenizer else None
+    return str(folder) if folder and folder.is_dir() else arguments.tokenizer
+
+
+def _verify(arguments: argparse.Namespace) -> Result:
+    from cache.store.verify import verify
+    from cluster.job.progress_bars import counter
+
+    report = verify(absolute_uri(arguments.store, arguments.root), counter("verify", "units"))
+    verdict = f"{len(report.problems)} problems" if report.problems else "sound"
+    lines = [
+        *(f"damaged: {problem}" for problem in report.problems),
+        *(f"uncommitted, not counted: {part}" for part in report.uncommitted),
+        f"verify: {verdict}; {report.files:,} files, {report.bytes:,} bytes, {report.examples:,} examples",
+    ]
+    return Result("\n".join(lines), asdict(report), exit_code=1 if report.problems else 0)
+
+
+def _snapshot(arguments: argparse.Namespace) -> Result:
+    from cache.storage.open import open_storage
+    from cache.store.snapshots import take_snapshot
+
+    snapshot = take_snapshot(open_storage(absolute_uri(arguments.store, arguments.root)))
+    data = {"number": snapshot.number, "units": snapshot.units, "digest": snapshot.digest}
+    return Result(f"snapshot {snapshot.number}: {snapshot.units:,} units", data)
+
+
+def _gc(arguments: argparse.Namespace) -> Result:
+    from cache.storage.open import open_storage
+    from cache.store.garbage_collection import sweep
+
+    if not arguments.older_than >= 0:
+        raise InputError(f"--older-than {arguments.older_than}: give hours, 0 or more")
+    storage = open_storage(absolute_uri(arguments.store, arguments.root))
+    report = sweep(storage, arguments.older_than * 3600, arguments.dry_run)
+    verb = "would remove" if arguments.dry_run else "removed"
+    lines = [
+        *(f"{verb} {name}" for name in report.removed),
+        *(f"kept, younger than {arguments.older_than:g} hours: {name}" for name in report.young),
+        f"gc: {verb} {len(report.removed):,}, {report.bytes:,} bytes; kept {len(report.young):,}",
+    ]
+    return Result("\n".join(lines), asdict(report))

@@ -1,0 +1,110 @@
+"""The content of results.json: what several jobs measured, collected from the files that they wrote."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cache.store.logit_store import LogitStore, StoreInfo
+from cluster.capture.driver import capture_log
+from cluster.job.outputs import hardware, read_json
+from cluster.report.metrics_table import metrics_table
+from cluster.report.settings import ReportSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the jobs of a report wrote. trainings, captures: by name. stage_seconds: wall time of each stage."""
+
+    store: LogitStore
+    evaluation: dict[str, Any]
+    trainings: dict[str, Any]
+    captures: dict[str, Any]
+    stage_seconds: dict[str, float]
+
+
+def read_sources(settings: ReportSettings) -> Sources:
+    """Read all files that a report needs. Raises InputError naming a file that is missing or not valid."""
+    evaluation = read_json(settings.evaluation / "evaluation.json")
+    trainings = {name: read_json(path / "training.json") for name, path in settings.trainings.items()}
+    captures = {"capture": _capture_totals(settings.store), "heldout": _capture_totals(settings.heldout_store)}
+    return Sources(
+        store=LogitStore.open(str(settings.store)),
+        evaluation=evaluation,
+        trainings=trainings,
+        captures=captures,
+        stage_seconds=_stage_seconds(settings, trainings, captures, evaluation["models"]),
+    )
+
+
+def collect_results(sources: Sources, info: StoreInfo) -> dict[str, Any]:
+    """Content of results.json."""
+    results: dict[str, Any] = {}
+    for name, metrics in sources.evaluation["models"].items():
+        results |= {f"{name}_{key}": value for key, value in metrics.items() if key not in ("rows", "seconds")}
+    return results | {
+        "stored_teacher_heldout_loss": sources.evaluation["stored_teacher_loss"],
+        "bytes_per_token": info.bytes_per_token,
+        "captured_tokens": info.rows,
+        "captured_examples": info.examples,
+        "capture_tokens_per_s": sources.captures["capture"]["tokens_per_s"],
+        "retained_mass": info.retained_mass,
+        "quantisation_kl": info.kl,
+        "fingerprint": info.spec.fingerprint,
+        "snapshot": info.snapshot,
+        "stage_seconds": sources.stage_seconds,
+        "total_seconds": sum(sources.stage_seconds.values()),
+        "hardware": hardware(),
+    }
+
+
+def summary_table(sources: Sources, info: StoreInfo) -> str:
+    """The main results for a terminal."""
+    capture = sources.captures["capture"]
+    stages = "\n".join(f"{name:<24}{seconds:>12.0f} s" for name, seconds in sources.stage_seconds.items())
+    return "\n".join(
+        [
+            metrics_table(sources.evaluation["models"]),
+            "",
+            f"{'bytes/token':<24}{info.bytes_per_token:>12.1f}",
+            f"{'captured tokens':<24}{info.rows:>12,}",
+            f"{'capture tokens/s':<24}{capture['tokens_per_s']:>12,.0f}",
+            f"{'truncated examples':<24}{capture['truncated']:>12,}",
+            f"{'in quarantine':<24}{info.quarantined:>12,}",
+            "",
+            stages,
+            f"{'total':<24}{sum(sources.stage_seconds.values()):>12.0f} s",
+        ]
+    )
+
+
+def _capture_totals(store: str) -> dict[str, Any]:
+    """Rows, seconds and rate over all runs that filled a store, and their job."""
+    log = read_json(capture_log(store))
+    rows = sum(run["rows"] for run in log["runs"])
+    seconds = sum(run["seconds"] for run in log["runs"])
+    return {
+        "rows": rows,
+        "seconds": seconds,
+        "start_seconds": sum(run["start_seconds"] for run in log["runs"]),
+        "truncated": log["runs"][-1].get("truncated", 0) if log["runs"] else 0,
+        "tokens_per_s": rows / seconds if seconds else 0.0,
+        "job": log["job"],
+    }
+
+
+def _stage_seconds(
+    settings: ReportSettings,
+    trainings: Mapping[str, Any],
+    captures: Mapping[str, Any],
+    models: Mapping[str, Any],
+) -> dict[str, float]:
+    """Wall seconds of each stage. Work that was lost when a process was killed is not included."""
+    seconds = {}
+    if settings.examples:
+        seconds["examples"] = read_json(settings.examples / "examples.json")["seconds"]
+    for name, training in trainings.items():
+        seconds[f"train {name}"] = max(training["seconds"], training.get("wall_seconds_last_run", 0.0))
+    for name, capture in captures.items():
+        seconds["capture" if name == "capture" else f"capture {name}"] = capture["seconds"] + capture["start_seconds"]
+    seconds["evaluate"] = sum(metrics["seconds"] for metrics in models.values())
+    return seconds
