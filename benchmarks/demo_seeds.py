@@ -17,7 +17,7 @@ from cluster.evaluation.settings import EvaluateSettings
 from cluster.job.files import load_job
 from cluster.job.progress_bars import counter
 from cluster.training.driver import run_training
-from student.evaluation.language_model import evaluate_model
+from student.evaluation.language_model import evaluate_language_model
 from student.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +43,7 @@ def main() -> None:
             training = load_job(JOBS / "student.toml", overrides, TrainSettings, ROOT)
             run_training(training, None)
             model = str(training.output / "model")
-            metrics = evaluate_model(model, store, job.task, job.generation, partial(_progress, label))
+            metrics = evaluate_language_model(model, store, job.task, job.generation, partial(_progress, label))
             found[name].append({metric: metrics[metric] for metric in METRICS})
     print(f"\n{'':<18}" + "".join(f"{name + ' median (min to max)':>34}" for name in OBJECTIVES) + f"{'kd better':>12}")
     results: dict[str, Any] = {

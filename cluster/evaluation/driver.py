@@ -1,4 +1,4 @@
-"""Evaluate models one after the other; what is done is kept, so that a restart goes on with the next."""
+"""Evaluate models one after the other. Results are kept: a job that starts again continues with the next model."""
 
 import time
 from functools import partial
@@ -10,15 +10,15 @@ from cache.documents import write_json
 from cache.progress import Progress
 from cache.store.logit_store import LogitStore
 from cluster.evaluation.settings import EvaluateSettings
-from cluster.evaluation.vllm_answers import vllm_answers
+from cluster.evaluation.vllm_answers import generate_with_vllm
 from cluster.job.outputs import claim, hardware, read_json
 from cluster.job.progress_bars import counter
 from student.evaluation.classifier import evaluate_classifier
-from student.evaluation.language_model import evaluate_model, teacher_loss
+from student.evaluation.language_model import evaluate_language_model, teacher_loss
 
 
 def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
-    """Metrics by model. Leaves a file a model, and evaluation.json with what the store tells of its teacher."""
+    """Evaluate each model that has no result yet. Writes one file a model, and evaluation.json; returns the latter."""
     store = LogitStore.open(str(settings.store), settings.snapshot)
     settings = settings.model_copy(update={"snapshot": store.snapshot})
     claim(settings.output, settings, any((settings.output / f"{name}.json").exists() for name in settings.models))
@@ -27,12 +27,7 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
         file = settings.output / f"{name}.json"
         if not file.exists():
             started = time.monotonic()
-            if settings.classes is not None:
-                metrics = evaluate_classifier(path, store, settings.classes, _progress(name, "held-out"))
-            else:
-                engine = vllm_answers if settings.generation.engine == "vllm" else None
-                progress = partial(_progress, name)
-                metrics = evaluate_model(path, store, settings.task, settings.generation, progress, engine)
+            metrics = _evaluate(name, path, store, settings)
             write_json(file, {**metrics, "seconds": time.monotonic() - started})
         results[name] = read_json(file)
     summary = {
@@ -47,5 +42,13 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     return summary
 
 
-def _progress(model: str, what: str) -> Progress:
-    return counter(f"{model} {what}", "examples")
+def _evaluate(name: str, path: str, store: LogitStore, settings: EvaluateSettings) -> dict[str, Any]:
+    if settings.classes is not None:
+        return evaluate_classifier(path, store, settings.classes, _progress(name, "held-out"))
+    engine = generate_with_vllm if settings.generation.engine == "vllm" else None
+    progress = partial(_progress, name)
+    return evaluate_language_model(path, store, settings.task, settings.generation, progress, engine)
+
+
+def _progress(model: str, stage: str) -> Progress:
+    return counter(f"{model} {stage}", "examples")

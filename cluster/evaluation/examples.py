@@ -1,4 +1,4 @@
-"""Build the examples of a task, once."""
+"""Build the examples of a task."""
 
 import time
 from typing import Any
@@ -11,16 +11,16 @@ from cluster.job.progress_bars import counter
 
 
 def run_examples(settings: ExamplesSettings) -> dict[str, Any]:
-    """Write one file a split. Returns the number of examples in each."""
-    done = settings.output / "examples.json"
-    if not done.exists():
+    """Write one file a split, unless this was done before. Returns the content of examples.json."""
+    result = settings.output / "examples.json"
+    if not result.exists():
         started = time.monotonic()
         splits = settings.task.build(counter("examples", "molecules"))
         claim(settings.output, settings, holds_work=False)
         for name, examples in splits.items():
             write_examples(settings.output / f"{name}.jsonl", examples)
         counts = {name: len(examples) for name, examples in splits.items()}
-        write_json(done, {"examples": counts, "seconds": time.monotonic() - started})
+        write_json(result, {"examples": counts, "seconds": time.monotonic() - started})
     else:
         claim(settings.output, settings, holds_work=True)
-    return dict(read_json(done))
+    return dict(read_json(result))

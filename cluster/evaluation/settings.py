@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from cache.settings import OneOf, Settings, StoreUri
 from student.classes.settings import ClassSettings
-from student.evaluation.settings import GenerationEvaluation
+from student.evaluation.settings import AnswerSettings
 from student.tasks import TASKS, Task
 
 
@@ -30,8 +30,8 @@ class EvaluateSettings(Settings):
     snapshot: int | None = Field(None, ge=1)
     task: Annotated[Task, OneOf(TASKS)] | None = None
     classes: ClassSettings | None = None
-    models: dict[str, str] = Field(min_length=1, description="model folder or hub name by the name to report it under")
-    generation: GenerationEvaluation = GenerationEvaluation()
+    models: dict[str, str] = Field(min_length=1, description="model folder or hub name, by the name in the report")
+    generation: AnswerSettings = AnswerSettings()
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -1,4 +1,4 @@
-"""Greedy answers of a model through vLLM, in a process of its own: an engine wants its environment before torch loads.
+"""Greedy answers of a model through vLLM, in a process of its own: vLLM reads its environment when torch is imported.
 
 python -m cluster.evaluation.vllm_answers MODEL PROMPTS.npz ANSWERS.npz MAX_NEW_TOKENS
 """
@@ -19,54 +19,54 @@ from cache.examples.tokenizers import decode, load_tokenizer
 from cache.progress import Progress
 from cache.rows.record import Record
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
-from student.evaluation.settings import GenerationEvaluation
+from student.evaluation.settings import AnswerSettings
 from teacher_serving.engines.settings import EngineSettings, TeacherSettings
 from teacher_serving.engines.vllm.process import engine_environment
 
 Tokens = npt.NDArray[np.uint32]
 
 
-def vllm_answers(path: str, prompts: Sequence[Record], settings: GenerationEvaluation, progress: Progress) -> list[str]:
-    """Continuations of the prompts, as text. Raises LogitbankError with vLLM's last words where it fails."""
+def generate_with_vllm(path: str, prompts: Sequence[Record], settings: AnswerSettings, progress: Progress) -> list[str]:
+    """Continue each prompt greedily. Raises LogitbankError with the end of vLLM's log if it fails."""
     tokenizer = load_tokenizer(path)
-    asked = [record.tokenized.tokens[: record.tokenized.prompt_length] for record in prompts]
+    token_ids = [record.tokenized.tokens[: record.tokenized.prompt_length] for record in prompts]
     with tempfile.TemporaryDirectory() as folder:
-        given, answered = Path(folder) / "prompts.npz", Path(folder) / "answers.npz"
-        _save(given, asked)
+        prompts_file, answers_file = Path(folder) / "prompts.npz", Path(folder) / "answers.npz"
+        _save(prompts_file, token_ids)
         command = [
             sys.executable,
             "-m",
             "cluster.evaluation.vllm_answers",
             path,
-            given,
-            answered,
+            prompts_file,
+            answers_file,
             settings.max_new_tokens,
         ]
         environment = os.environ | engine_environment(EngineSettings(), _has_gpu())
-        done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
+        process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
+        if process.returncode:
             raise LogitbankError(
-                f'model {path!r}: vLLM failed; set generation.engine = "transformers". {done.stderr[-600:]}'
+                f'model {path!r}: vLLM failed; set generation.engine = "transformers". {process.stderr[-600:]}'
             )
-        texts = [decode(tokens, tokenizer) for tokens in _load(answered)]
+        texts = [decode(tokens, tokenizer) for tokens in _load(answers_file)]
     progress(len(texts), len(texts))
     return texts
 
 
 def main(path: str, prompts: Path, answers: Path, max_new_tokens: int) -> None:
-    """The process: all prompts at once, since only token ids are held."""
+    """Run in the process: answer all prompts at once. Only token ids are in memory."""
     from transformers import AutoConfig
 
     from teacher_serving.engines.vllm.teacher import VllmTeacher
     from teacher_serving.teacher import Request
 
-    asked = _load(prompts)
+    token_ids = _load(prompts)
     vocab = int(AutoConfig.from_pretrained(path).get_text_config().vocab_size)
     sampling = SamplingSpec(1, 0.0, 1.0, max_new_tokens, 0, "")
     spec = StoreSpec(path, "", "", "", vocab, vocab, "auto", TargetSpec("topk", 0), sampling)
-    teacher = TeacherSettings(model=path, max_tokens=max(map(len, asked)) + max_new_tokens)
+    teacher = TeacherSettings(model=path, max_tokens=max(map(len, token_ids)) + max_new_tokens)
     engine = VllmTeacher(path, teacher, EngineSettings(), spec, _has_gpu())
-    requests = [Request(f"{i:032x}", tokens) for i, tokens in enumerate(asked)]
+    requests = [Request(f"{i:032x}", tokens) for i, tokens in enumerate(token_ids)]
     _save(answers, [answer.tokens for answer in engine.generate(requests, sampling)])
 
 
@@ -82,7 +82,7 @@ def _load(path: Path) -> list[Tokens]:
 
 
 def _has_gpu() -> bool:
-    """Whether a driver answers, asked without torch, which must not load before an engine's environment is set."""
+    """Whether an NVIDIA driver is loaded. Does not import torch, which must load after the environment is set."""
     return Path("/proc/driver/nvidia/version").exists()
 
 

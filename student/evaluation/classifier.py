@@ -1,4 +1,4 @@
-"""Held-out evaluation of a classifier: against true labels, and against the teacher's law over the classes."""
+"""Held-out evaluation of a classifier: with true labels, and with the teacher's probabilities of the classes."""
 
 import time
 from dataclasses import asdict
@@ -19,15 +19,16 @@ from student.classes.texts import pad_texts
 from student.data.collate import PADDING
 from student.evaluation.class_metrics import class_metrics
 
-TEXTS = 256
+# Texts in a batch, and texts that are timed one by one.
+BATCH, MAX_TIMED = 256, 64
 
 
 @torch.inference_mode()
 def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, progress: Progress) -> dict[str, Any]:
-    """Metrics of one classifier on the texts of a store; those that need true labels where the store has any.
+    """Compute the metrics of one classifier on the texts of a store. Some need true labels, if the store has any.
 
-    kl_to_teacher: mean KL(teacher || student) over the classes, in nats. ms_per_text: milliseconds for
-    a text by itself.
+    kl_to_teacher: mean KL(teacher || student) over the classes, in nats. ms_per_text: milliseconds for one text alone.
+    Raises InputError if the model is not a classifier, SpecMismatchError if it has other classes.
     """
     try:
         model = AutoModelForSequenceClassification.from_pretrained(path).eval()
@@ -39,21 +40,17 @@ def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, pr
     source = ClassSource.from_store(
         store, classes, load_tokenizer(store.spec.teacher), load_tokenizer(path), ("scored",), progress
     )
-    log_q = np.concatenate([_log_probs(model, source, i, i + TEXTS) for i in range(0, len(source), TEXTS)])
-    started = time.perf_counter()
-    timed = min(len(source), 64)
-    for i in range(timed):
-        _log_probs(model, source, i, i + 1)
-    milliseconds = 1000 * (time.perf_counter() - started) / timed
+    log_q = np.concatenate([_log_probs(model, source, i, i + BATCH) for i in range(0, len(source), BATCH)])
+    milliseconds = _milliseconds_per_text(model, source)
     assert source.teacher is not None
     log_p = source.teacher.log_probs.astype(np.float64)
     p = np.exp(log_p)
     divergence = np.where(p > 0, p * (np.where(p > 0, log_p, 0.0) - log_q), 0.0).sum(axis=1).mean()
     labelled = np.flatnonzero(source.labels >= 0)
-    known = asdict(class_metrics(log_q[labelled], source.labels[labelled])) if len(labelled) else {}
+    label_metrics = asdict(class_metrics(log_q[labelled], source.labels[labelled])) if len(labelled) else {}
     agreement = float((log_q.argmax(1) == log_p.argmax(1)).mean())
     return {
-        **known,
+        **label_metrics,
         "kl_to_teacher": float(divergence),
         "top1_agreement": agreement,
         "rows": len(source),
@@ -63,8 +60,17 @@ def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, pr
     }
 
 
+def _milliseconds_per_text(model: Any, source: ClassSource) -> float:
+    """Mean time of one text in a batch of its own."""
+    started = time.perf_counter()
+    count = min(len(source), MAX_TIMED)
+    for i in range(count):
+        _log_probs(model, source, i, i + 1)
+    return 1000 * (time.perf_counter() - started) / count
+
+
 def _log_probs(model: Any, source: ClassSource, start: int, stop: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Log-probabilities of texts start:stop, float64 [texts, classes]."""
+    """Log-probabilities of the texts start:stop, float64 [texts, classes]."""
     input_ids, mask = pad_texts(source.tokens[start:stop], PADDING)
     logits = model(input_ids=input_ids, attention_mask=mask).logits
     return np.asarray(torch.log_softmax(logits.double(), -1).numpy())

@@ -1,4 +1,4 @@
-"""What a student answers: greedy continuations of the prompts of a store."""
+"""Greedy answers of a student to the prompts of a store."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,21 +11,21 @@ from cache.examples.tokenizers import decode
 from cache.progress import Progress
 from cache.rows.record import Record
 from cache.store.logit_store import LogitStore
-from student.evaluation.settings import GenerationEvaluation
+from student.evaluation.settings import AnswerSettings
 
 
 @torch.inference_mode()
-def answer(
+def generate_answers(
     model: PreTrainedModel,
     tokenizer: Any,
     prompts: Sequence[Record],
-    settings: GenerationEvaluation,
+    settings: AnswerSettings,
     progress: Progress,
 ) -> list[str]:
-    """Greedy continuations of the prompts, as text."""
+    """Continue each prompt greedily. Returns texts without special tokens, in the order of `prompts`."""
     texts: list[str] = []
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    reads = model.config.is_encoder_decoder
+    is_encoder_decoder = model.config.is_encoder_decoder
     for first in range(0, len(prompts), settings.batch_size):
         chunk = prompts[first : first + settings.batch_size]
         tokens = [record.tokenized.tokens[: record.tokenized.prompt_length].astype(np.int64) for record in chunk]
@@ -33,11 +33,11 @@ def answer(
         ids = torch.full((len(chunk), longest), pad)
         mask = torch.zeros(len(chunk), longest, dtype=torch.int64)
         for row, prompt in enumerate(tokens):
-            # On the left, so that all prompts end where the answers start; an encoder reads from its first place on.
-            start = 0 if reads else longest - len(prompt)
+            # Padding on the left: all prompts end where the answers start. An encoder is padded on the right.
+            start = 0 if is_encoder_decoder else longest - len(prompt)
             ids[row, start : start + len(prompt)] = torch.from_numpy(prompt)
             mask[row, start : start + len(prompt)] = 1
-        written = model.generate(
+        output = model.generate(
             ids.to(model.device),
             attention_mask=mask.to(model.device),
             max_new_tokens=settings.max_new_tokens,
@@ -45,19 +45,19 @@ def answer(
             pad_token_id=pad,
             eos_token_id=tokenizer.eos_token_id,
         )
-        # A decoder's own start token is no text.
-        begin = 1 if reads else longest
-        texts += [decode(row[begin:].cpu().numpy().astype(np.uint32), tokenizer) for row in written]
+        # The output of a decoder begins with its start token; other models repeat the prompt.
+        begin = 1 if is_encoder_decoder else longest
+        texts += [decode(row[begin:].cpu().numpy().astype(np.uint32), tokenizer) for row in output]
         progress(len(texts), len(prompts))
     return texts
 
 
 def distinct_prompts(store: LogitStore, count: int) -> list[Record]:
-    """The first records of given (not generated) responses with different prompts."""
-    picked: dict[bytes, Record] = {}
+    """The first `count` records with different prompts, among scored (not generated) responses."""
+    records: dict[bytes, Record] = {}
     for i in np.flatnonzero(store.has_origin(["scored"])):
-        if len(picked) == count:
+        if len(records) == count:
             break
         record = store[int(i)]
-        picked.setdefault(record.tokenized.tokens[: record.tokenized.prompt_length].tobytes(), record)
-    return list(picked.values())
+        records.setdefault(record.tokenized.tokens[: record.tokenized.prompt_length].tobytes(), record)
+    return list(records.values())

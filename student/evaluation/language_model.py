@@ -1,4 +1,4 @@
-"""Held-out evaluation of students against a store: language-model losses, and the task's own metrics."""
+"""Held-out evaluation of a language model on a store: losses, and the metrics of a task."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -13,19 +13,20 @@ from cache.rows.record import Record
 from cache.store.logit_store import LogitStore
 from student.data.settings import DataSettings
 from student.data.sources import StoreSource
-from student.evaluation.generation import answer, distinct_prompts
+from student.evaluation.generation import distinct_prompts, generate_answers
 from student.evaluation.heldout_metrics import evaluate_targets
-from student.evaluation.settings import GenerationEvaluation
+from student.evaluation.settings import AnswerSettings
 from student.losses.settings import LossSettings
 from student.models.build import load_student
 from student.tasks import Task
 
-# Texts by which a model at a path continues prompts.
-Answers = Callable[[str, Sequence[Record], GenerationEvaluation, Progress], list[str]]
+# Generates answers: (model path, prompts, settings, progress) -> texts.
+AnswerEngine = Callable[[str, Sequence[Record], AnswerSettings, Progress], list[str]]
+BATCH = 64
 
 
 def teacher_loss(store: LogitStore) -> float:
-    """The teacher's own mean -log p of the tokens that really come, from the store, in nats."""
+    """The teacher's mean -log p of the tokens of scored examples, from the store, in nats; NaN if there are none."""
     total, tokens = 0.0, 0
     scored = np.flatnonzero(store.has_origin(["scored"]))
     for start in range(0, len(scored), 256):
@@ -35,46 +36,51 @@ def teacher_loss(store: LogitStore) -> float:
     return total / tokens if tokens else float("nan")
 
 
-def evaluate_model(
+def evaluate_language_model(
     path: str,
     store: LogitStore,
     task: Task | None,
-    settings: GenerationEvaluation,
+    settings: AnswerSettings,
     progress: Callable[[str], Progress],
-    other_engine: Answers | None = None,
+    engine: AnswerEngine | None = None,
 ) -> dict[str, Any]:
-    """All metrics of one model, with its answers: by Transformers, or by another engine that is given."""
+    """Compute all metrics of one model. With a task it also generates answers, which the task judges.
+
+    engine: generates the answers; None: Transformers. progress: called with the name of each stage.
+    Raises SpecMismatchError if the model has another tokenizer than the store, InputError if the examples of the store
+    belong to another task.
+    """
     tokenizer = load_tokenizer(path)
     if tokenizer_digest(tokenizer) != store.spec.tokenizer:
         raise SpecMismatchError(
             f"model {path!r} has another tokenizer than the store {store.storage} was captured with"
         )
     model = load_student(path, store.spec.vocab_size)
-    longest = int(store.tokens.max(initial=2))
-    data = DataSettings(store=str(store.storage), origins=("scored",), max_tokens=longest)
+    max_tokens = int(store.tokens.max(initial=2))
+    data = DataSettings(store=str(store.storage), origins=("scored",), max_tokens=max_tokens)
     source = StoreSource(store, data, LossSettings(objective="hard_label"))
     if task is not None:
-        task.judge(source.texts(0), "")  # an example of another task is told now rather than at the end
-    heldout = evaluate_targets(model, source, 64, progress("held-out"))
+        task.judge(source.texts(0), "")  # examples of another task raise here, before the long work
+    heldout = evaluate_targets(model, source, BATCH, progress("held-out"))
     metrics = {**asdict(heldout), "parameters": model.num_parameters()}
     if task is None:
         return metrics
     prompts = distinct_prompts(store, settings.prompts)
-    if other_engine is not None:
-        texts = other_engine(path, prompts, settings, progress("answers"))
+    if engine is not None:
+        texts = engine(path, prompts, settings, progress("answers"))
     else:
-        texts = answer(model, tokenizer, prompts, settings, progress("answers"))
-    scores = [task.judge(record.tokenized.example, text) for record, text in zip(prompts, texts, strict=True)]
+        texts = generate_answers(model, tokenizer, prompts, settings, progress("answers"))
+    return metrics | _judge_answers(task, prompts, texts)
+
+
+def _judge_answers(task: Task, prompts: Sequence[Record], texts: Sequence[str]) -> dict[str, Any]:
+    """The task's metrics, and each answer with its scores."""
+    examples = [record.tokenized.example for record in prompts]
+    scores = [task.judge(example, text) for example, text in zip(examples, texts, strict=True)]
     return {
-        **metrics,
         **task.summarise(scores),
         "answers": [
-            {
-                "id": record.tokenized.example.id,
-                "text": text,
-                "scores": score,
-                "metadata": record.tokenized.example.metadata,
-            }
-            for record, text, score in zip(prompts, texts, scores, strict=True)
+            {"id": example.id, "text": text, "scores": score, "metadata": example.metadata}
+            for example, text, score in zip(examples, texts, scores, strict=True)
         ],
     }

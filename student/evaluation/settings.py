@@ -1,4 +1,4 @@
-"""Settings of the answers that an evaluation generates."""
+"""Settings of the answers that students generate in an evaluation."""
 
 from typing import Literal
 
@@ -7,8 +7,8 @@ from pydantic import Field
 from cache.settings import Settings
 
 
-class GenerationEvaluation(Settings):
-    """Greedy answers to the first `prompts` different prompts. vllm: faster where answers are many or long."""
+class AnswerSettings(Settings):
+    """Greedy answers to the first `prompts` different prompts. vllm is faster for many or long answers."""
 
     engine: Literal["transformers", "vllm"] = "transformers"
 

@@ -11,9 +11,9 @@ from cache.examples.example import Example
 from cache.examples.rendering import render
 from cache.rows.record import Record
 from cache.rows.sparse_targets import empty_targets
-from cluster.evaluation.vllm_answers import vllm_answers
-from student.evaluation.generation import answer
-from student.evaluation.settings import GenerationEvaluation
+from cluster.evaluation.vllm_answers import generate_with_vllm
+from student.evaluation.generation import generate_answers
+from student.evaluation.settings import AnswerSettings
 from student.models.build import load_student
 
 pytestmark = pytest.mark.slow("adapters")
@@ -30,11 +30,11 @@ def prompts(model: Path) -> list[Record]:
 
 
 def test_both_engines_answer_the_same(tiny_model: Path) -> None:
-    asked, settings = prompts(tiny_model), GenerationEvaluation(max_new_tokens=12)
+    asked, settings = prompts(tiny_model), AnswerSettings(max_new_tokens=12)
     seen: list[tuple[int, int]] = []
-    theirs = vllm_answers(str(tiny_model), asked, settings, lambda done, total: seen.append((done, total)))
+    theirs = generate_with_vllm(str(tiny_model), asked, settings, lambda done, total: seen.append((done, total)))
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    ours = answer(load_student(str(tiny_model), 1), tokenizer, asked, settings, lambda done, total: None)
+    ours = generate_answers(load_student(str(tiny_model), 1), tokenizer, asked, settings, lambda done, total: None)
     assert theirs == ours and any(ours)
     assert seen == [(3, 3)]
 
@@ -44,4 +44,4 @@ def test_what_vllm_cannot_load_is_told(tmp_path: Path, tiny_model: Path) -> None
     tokenizer.save_pretrained(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["NoSuchModel"]}')
     with pytest.raises(LogitbankError, match=r"generation\.engine = .transformers"):
-        vllm_answers(str(tmp_path), prompts(tiny_model), GenerationEvaluation(), lambda done, total: None)
+        generate_with_vllm(str(tmp_path), prompts(tiny_model), AnswerSettings(), lambda done, total: None)
