@@ -6,12 +6,12 @@ SPHINX = $(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build
 SOURCES = $(PACKAGES) logitbank.py benchmarks docs tests environment
 export LOGITBANK_DEVICE TEACHER
 
-.PHONY: help setup demo test check docs format lock clean-demo
+.PHONY: help setup demo test test-fast check docs format lock clean-demo
 
 help:
 	@echo "make demo    teacher -> store -> students on real molecules; report in runs/demo/"
 	@echo "             make demo TEACHER=/path/or/name puts another model in the teacher's place"
-	@echo "make test    the test suite"
+	@echo "make test    the test suite;  make test-fast  what needs no engine, rank, cluster or server"
 	@echo "make check   formatting, lint, types, floors and documentation;  make format  fixes what can be fixed"
 	@echo "make docs    the documentation, in docs/_build/index.html"
 	@echo "make lock    resolve environment/*.lock anew;  make clean-demo  removes runs/demo"
@@ -22,9 +22,14 @@ setup:
 demo: setup
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" sh cluster/jobs/demo/demo.sh $(if $(TEACHER),--teacher "$(TEACHER)")
 
+# Two worker processes. Tests that share an engine, a fleet of ranks or a server run in one of them, the slowest first.
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 test: setup
-	@echo "tests: about 15 minutes on 2 cores; the slowest start real vLLM engines and DeepSpeed ranks"
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest
+	@echo "tests: at most 10 minutes on 2 cores; the slowest start real vLLM engines and DeepSpeed ranks"
+	@$(PYTEST)
+
+test-fast: setup
+	@$(PYTEST) -m "not slow"
 
 check: setup
 	@$(RUN) -m ruff format --check $(SOURCES)

@@ -11,8 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("cache", "teacher_serving", "student", "cluster", "benchmarks")
+SOURCES = (*PACKAGES, "tests", "environment", "docs")
 ROOMS = sorted({path.parent for package in PACKAGES for path in (ROOT / package).rglob("*.py")})
-MOST_MODULES = 12
+MAX_MODULES = 12
+MAX_LINES = 400
 
 
 def test_every_import_goes_down_and_none_in_a_circle() -> None:
@@ -24,7 +26,21 @@ def test_every_import_goes_down_and_none_in_a_circle() -> None:
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
 def test_a_room_is_small(room: Path) -> None:
     modules = [path.name for path in room.glob("*.py") if path.name != "__init__.py"]
-    assert len(modules) <= MOST_MODULES, modules
+    assert len(modules) <= MAX_MODULES, modules
+
+
+def test_files_are_short() -> None:
+    files = [path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert not {name: count for name, count in lines.items() if count > MAX_LINES}
+
+
+def test_tests_mirror_the_rooms() -> None:
+    """Every folder with tests has the path of a room, and every room of a package has such a folder."""
+    tested = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")} - {Path()}
+    rooms = {room.relative_to(ROOT) for room in ROOMS}
+    assert not tested - rooms - {Path("docs")}
+    assert not {room for room in rooms if len(room.parts) == 2 and room.parts[0] != "benchmarks"} - tested
 
 
 @pytest.mark.parametrize(

@@ -8,22 +8,17 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from cache.documents import write_json
 from cache.examples.example import Example
 from cache.examples.tokenizers import tokenizer_digest
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import create_store, read_spec
+from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cluster.commands.main import main
-from cluster.job.files import load_job
-from cluster.training.pinning import pin_snapshots
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
-from student.training.planning.stores import OpenStores
-from student.training.settings import TrainSettings
 
 
 @pytest.fixture
@@ -150,21 +145,6 @@ def test_wrong_trainings_are_refused_before_a_rank_starts(
     save_tokenizer(learn_tokenizer([Example("1", ({"role": "user", "content": "other"},))], 300), filled / "other")
     sets = [part for change in changes for part in ("--set", change)]
     assert message in refused(capsys, filled, "train", str(filled / "train.toml"), *sets)
-
-
-def test_a_training_job_is_pinned_to_the_snapshot_that_it_started_with(
-    filled: Path, spec: StoreSpec, make_records: Callable[..., list[Record]]
-) -> None:
-    job = load_job(filled / "train.toml", [], TrainSettings, filled)
-    assert pin_snapshots(job, OpenStores()).data.snapshot == 1
-    write_json(job.output / "job.json", pin_snapshots(job, OpenStores()).model_dump(mode="json"))
-    write_json(job.output / "checkpoints" / "progress.json", {"step": 1})
-    storage = LocalStorage(filled / "stores" / "s")
-    write_unit(storage, read_spec(storage), make_records(3, seed=1))
-    assert take_snapshot(storage).number == 2
-    assert pin_snapshots(job, OpenStores()).data.snapshot == 1
-    new = job.model_copy(update={"output": filled / "runs" / "new"})
-    assert pin_snapshots(new, OpenStores()).data.snapshot == 2
 
 
 def test_inspect_and_verify_tell_what_is_there(

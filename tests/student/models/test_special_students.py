@@ -29,6 +29,8 @@ from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 from tests.records import random_targets
 from tests.student.training.ranks import VOCAB, Job, curve, metrics, settings_of, start
 
+pytestmark = pytest.mark.slow("ranks")
+
 CLASSES = {"labels": {"one": [" one", "one"], "two": [" two", "two"]}, "at": "response"}
 COMPACT = {"model_type": "logitbank_compact", "kind": "embedding_bag", "width": 4, "vocab_size": 300}
 LEARN = {"lr": 0.05, "warmup_steps": 0}
