@@ -4,15 +4,15 @@
     model = fused_student(AutoModelForCausalLM.from_pretrained(...), objectives)
     Trainer(model, args, data_collator=DistillationCollator(objectives), train_dataset=dataset, eval_dataset=heldout)
 
-`fused_student` is the way to take: [tokens, vocabulary] logits never exist, and the head runs only on rows that carry a
-loss. A model whose logits are made in a way that is not known here keeps its own forward pass, with
-`compute_loss_func=DistillationLoss(objectives)`. docs/trainer_example.py runs.
+Prefer `fused_student`: the [tokens, vocabulary] logits are never in memory, and the head runs only on rows with a loss.
+A model that computes its logits in an unknown way keeps its own forward pass, with
+`compute_loss_func=DistillationLoss(objectives)`. docs/trainer_example.py is a complete example.
 
-Trainer divides by one number, summed over the micro-batches and ranks of a step. So every term of a mix is a mean over
-its own rows only if all terms count the same ones; other mixes are refused, and `logitbank train` takes them. Between
-ranks this wants `average_tokens_across_devices`, which is on by default. Trainer's `eval_loss` weighs the mean of each
-batch by its examples: that is the mean over examples of loss.average = "examples", but not exactly the one over tokens,
-for which there is student.evaluation.heldout_metrics. Dropout stays what the model's configuration says.
+Trainer divides by one count, summed over the micro-batches and ranks of a step. Therefore all terms of a loss must
+count the same rows. Other losses raise InputError here, and work with `logitbank train`. Across ranks, Trainer needs
+`average_tokens_across_devices`, which is on by default. Trainer's `eval_loss` weights the mean of each batch by its
+number of examples. This is exact for loss.average = "examples" and approximate for a mean over tokens; for an exact
+one use student.evaluation.heldout_metrics. Dropout is as the model's configuration says.
 `compute_metrics`, label smoothing and DataParallel are not supported.
 """
 
@@ -39,40 +39,41 @@ from student.models.layout import Layout
 from student.models.loss_model import LossModel
 from student.models.model_parts import require_known_head
 
-# Weights are counted in 2^-20 of a row: Trainer takes the floor of its count, and a sum of weights is rarely whole.
+# Weights are counted in units of 2^-20 rows: Trainer rounds its count down, and a sum of weights is rarely an integer.
 UNITS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What Trainer finds as `labels`: all that the loss needs of a micro-batch, and how much it counts.
+    """The `labels` of Trainer: what the loss needs of a micro-batch, and its count.
 
-    batch: without its inputs. count: int64 [], the sum of the rows' weights in 1 / UNITS.
+    batch: without its inputs. count: int64 [], the sum of the rows' weights in units of 1 / UNITS.
 
-    No mapping on purpose: Accelerate moves whatever has `to`, but the floats of a mapping Trainer would also cast to
-    the precision of the weights, under DeepSpeed.
+    Not a mapping: under DeepSpeed, Trainer would cast the floats of a mapping to the precision of the weights.
+    Accelerate moves any object that has `to`.
     """
 
     batch: Batch
     count: Tensor
 
     def to(self, device: torch.device) -> "Labels":
+        """The same labels on a device."""
         return Labels(self.batch.to(device), self.count.to(device))
 
     def ne(self, ignored: int) -> Tensor:
-        """`labels.ne(-100).sum()` is how Trainer counts."""
+        """Trainer counts with `labels.ne(-100).sum()`."""
         return self.count
 
     def __getitem__(self, index: Any) -> "Labels":
-        """`labels[..., 1:]` is how Trainer leaves out first tokens; here they carry no loss anyway."""
+        """Trainer drops first tokens with `labels[..., 1:]`. Here they have no loss, so nothing is dropped."""
         return self
 
 
 def objectives_for(store: LogitStore, loss: LossSettings, *others: LogitStore) -> Objectives:
-    """The loss made ready for a store, and for `others`, such as a held-out one, that shall have the same.
+    """Prepare the loss for the targets of a store, and check it for `others`, such as a held-out store.
 
-    Raises StoreError where it is undefined or biased for the targets of one, or these differ in kind;
-    SpecMismatchError where their tokenizers differ; InputError for a weight that windows do not have.
+    Raises StoreError if the loss is undefined or biased for the targets of one store, or if the kinds of targets
+    differ; SpecMismatchError if the tokenizers differ; InputError for loss.example_weight, which windows do not have.
     """
     if loss.example_weight is not None:
         raise InputError(
@@ -88,17 +89,17 @@ def objectives_for(store: LogitStore, loss: LossSettings, *others: LogitStore) -
             )
         if TargetForm.of(each.spec.targets) != form:
             raise StoreError(
-                f"one loss learns one kind of targets, and these differ: {store.storage}: {store.spec.targets}; "
+                f"one loss needs targets of one kind, and these differ: {store.storage}: {store.spec.targets}; "
                 f"{each.storage}: {each.spec.targets}"
             )
     return Objectives.of(loss, form)
 
 
 class DistillationCollator:
-    """Windows to the arguments of a model, int64 [B, L], with `labels` of type Labels.
+    """Turns windows into the arguments of a model, int64 [B, L], with `labels` of type Labels.
 
-    layout: by student.models.layout.layout_of(model, pack_to), padded and causal if not given. A model that reads
-        packed rows must first pass student.models.packing_probe.refuse_unpackable(model).
+    layout: from student.models.layout.layout_of(model, pack_to); by default padded and causal. For packed rows, first
+        call student.models.packing_probe.refuse_unpackable(model).
     """
 
     def __init__(self, objectives: Objectives, layout: Layout | None = None) -> None:
@@ -116,30 +117,30 @@ class DistillationCollator:
 
 
 class DistillationLoss:
-    """`compute_loss_func` of Trainer: the objective from the model's own logits, [B, L, V]."""
+    """`compute_loss_func` of Trainer: the objective, computed from the model's own logits [B, L, V]."""
 
     def __init__(self, objectives: Objectives) -> None:
         self.objectives = objectives
 
     def __call__(self, outputs: Any, labels: Labels, num_items_in_batch: Tensor | None = None) -> Tensor:
-        """This micro-batch's part of the objective of a whole step."""
+        """This micro-batch's summand of the objective of a step."""
         logits = outputs["logits"].flatten(0, -2).index_select(0, labels.batch.rows)
         step = _coefficients(self.objectives, num_items_in_batch)
         return loss_of_logits(logits, terms_of(labels.batch, self.objectives, step))[0]
 
 
 def fused_student(model: PreTrainedModel, objectives: Objectives) -> PreTrainedModel:
-    """The same model, whose forward pass ends in the loss wherever it is given Labels, and is its own otherwise.
+    """The same model, whose forward pass computes the loss if it gets Labels, and is unchanged otherwise.
 
-    As it stays a plain model, Trainer's checkpoints and `save_model` are what `from_pretrained` reads. Adapters come
-    after: get_peft_model(fused_student(model, objectives), ...).
+    It stays a plain model, so `from_pretrained` loads Trainer's checkpoints. Add adapters afterwards:
+    get_peft_model(fused_student(model, objectives), ...).
 
-    Raises InputError for a model whose forward pass was already replaced, or whose logits are not known here.
+    Raises InputError for a model whose forward pass is already replaced, or that computes its logits in an unknown way.
     """
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     if not isinstance(model, PreTrainedModel) or "forward" in vars(model):
         raise InputError(
-            f"model {name!r} of {type(model).__name__} is wrapped, or has another forward pass than its class; give "
+            f"model {name!r} of {type(model).__name__} is wrapped, or its forward pass is not that of its class; give "
             "the plain model, on one device and before adapters, or use compute_loss_func=DistillationLoss(objectives)"
         )
     in_training = model.training
@@ -151,37 +152,37 @@ def fused_student(model: PreTrainedModel, objectives: Objectives) -> PreTrainedM
         self: PreTrainedModel, *args: Any, labels: Any = None, num_items_in_batch: Tensor | None = None, **inputs: Any
     ) -> Any:
         if not isinstance(labels, Labels):
-            given = {"labels": labels, "num_items_in_batch": num_items_in_batch} if labels is not None else {}
-            return own(self, *args, **{key: value for key, value in given.items() if value is not None}, **inputs)
-        read = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
-        batch = replace(labels.batch, inputs=read)
+            extra = {"labels": labels, "num_items_in_batch": num_items_in_batch} if labels is not None else {}
+            return own(self, *args, **{key: value for key, value in extra.items() if value is not None}, **inputs)
+        tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
+        batch = replace(labels.batch, inputs=tensors)
         return {"loss": LossModel(self, objectives)(batch, _coefficients(objectives, num_items_in_batch)).objective}
 
-    # A method, not a closure over the model: copies of the model then run themselves.
+    # A method, not a closure over the model: a copy of the model then runs its own weights.
     model.forward = MethodType(forward, model)
     model.accepts_loss_kwargs = True
     return model
 
 
 def _coefficients(objectives: Objectives, num_items: Tensor | None) -> Tensor:
-    """What the rows of each term are multiplied by, float32 [terms]. num_items: as Trainer made it of Labels."""
+    """The factors of the rows of each term, float32 [terms]. num_items: as Trainer counts it from Labels."""
     if num_items is None:
         raise InputError(
-            "num_items_in_batch is missing, so a micro-batch does not know its share of the step; use "
+            "num_items_in_batch is missing, so the share of a micro-batch in its step is not known; use "
             "DistillationCollator, and a Trainer of transformers >= 5"
         )
     if num_items.dim():
         raise InputError(
-            "Trainer put the model on several GPUs of one process (DataParallel), where means are not those of rows; "
-            "start it with torchrun or accelerate launch, or show it one GPU with CUDA_VISIBLE_DEVICES"
+            "Trainer uses several GPUs in one process (DataParallel), which does not average over rows; "
+            "start it with torchrun or accelerate launch, or set CUDA_VISIBLE_DEVICES to one GPU"
         )
     return coefficients(objectives, (num_items.double() / UNITS).expand(len(objectives.terms)))
 
 
 def _require_same_rows(weights: Tensor) -> None:
-    """Raise InputError unless all terms weigh the same, [terms, ...]."""
+    """Raise InputError unless all terms have the same weights, [terms, ...]."""
     if not torch.equal(weights, weights[:1].expand_as(weights)):
         raise InputError(
-            "terms of the loss weigh different rows, by their segments or because some rows have no teacher, and "
-            "Trainer has one count for all; give the terms the same segments, or use 'logitbank train'"
+            "the terms of the loss have weights on different rows, by their segments or because some rows have no "
+            "teacher, and Trainer has one count for all terms; give them the same segments, or use 'logitbank train'"
         )

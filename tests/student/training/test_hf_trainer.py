@@ -313,7 +313,7 @@ def test_what_one_count_cannot_normalise_is_refused(store: str) -> None:
         model(**batch)
     with pytest.raises(InputError, match="DataParallel"):
         model(**batch, num_items_in_batch=batch["labels"].count.expand(2, 1))
-    with pytest.raises(InputError, match="another forward pass"):
+    with pytest.raises(InputError, match="forward pass is not that of its class"):
         fused_student(model, objectives)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from student.training.model_card import model_card
+from student.training.model_card import USAGE, model_card
 from student.training.train import count_parameters
 from tests.student.models.test_special_students import CLASSES, COMPACT
 from tests.student.training.ranks import settings_of
@@ -103,3 +103,18 @@ def test_merged_adapters_are_not_counted() -> None:
     model.base = nn.Linear(4, 4, bias=False).requires_grad_(False)
     model.lora_A = nn.Linear(4, 2, bias=False)
     assert count_parameters(model) == (16, 8)
+
+
+@pytest.mark.parametrize("kind", ["text-generation", "text-classification"])
+def test_the_usage_in_the_card_runs(
+    tmp_path: Path, tiny_model: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_model
+    if kind == "text-classification":
+        folder = tmp_path / "classifier"
+        config = AutoConfig.for_model(**{**COMPACT, "vocab_size": 400, "id2label": {0: "one", 1: "two"}})
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(tiny_model).save_pretrained(str(folder))
+    code = USAGE[kind].replace("FOLDER", str(folder)).replace("max_new_tokens=128", "max_new_tokens=2")
+    exec(code.replace("...", "say one"), {})
+    assert capsys.readouterr().out
