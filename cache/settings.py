@@ -1,5 +1,6 @@
 """The base of all job settings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,12 +17,35 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+@dataclass(frozen=True)
+class PathText:
+    """Annotation of a text field that may name a file or folder.
+
+    resolve(text, root): the text with a relative path made absolute. Relative paths start at `root`.
+    """
+
+    resolve: Callable[[str, Path], str]
+
+
+def resolve_uri(text: str, root: Path) -> str:
+    """A path as an absolute path. An address such as s3://bucket/prefix is unchanged."""
+    return text if "://" in text else str(root / text)
+
+
+def resolve_model(text: str, root: Path) -> str:
+    """An existing folder as an absolute path. Any other text is a name on a hub and is unchanged."""
+    return str(root / text) if (root / text).is_dir() else text
+
+
 def _path_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-# The folder or the address of a store.
-StoreUri = Annotated[str, BeforeValidator(_path_as_text), Field(min_length=1)]
+# The folder of a store, or its address in an object store.
+StoreUri = Annotated[str, BeforeValidator(_path_as_text), Field(min_length=1), PathText(resolve_uri)]
+
+# The folder of a model, a tokenizer or an adapter, or its name on a hub.
+ModelPath = Annotated[str, PathText(resolve_model)]
 
 
 @dataclass(frozen=True)

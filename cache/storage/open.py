@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cache.errors import StoreError
+from cache.settings import resolve_uri
 from cache.storage.base import Storage
 from cache.storage.local import LocalStorage
 
@@ -21,4 +22,4 @@ def absolute_uri(uri: str, root: Path) -> str:
     """An address as it is; a path taken from `root`. Raises StoreError for no text at all."""
     if not uri:
         raise StoreError("the path of a store is empty; give a folder or an address such as s3://bucket/prefix")
-    return uri if "://" in uri else str(root / uri)
+    return resolve_uri(uri, root)

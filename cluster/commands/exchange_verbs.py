@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import InputError
-from cache.storage.open import absolute_uri
 from cluster.commands.store_verbs import SNAPSHOT_HELP, STORE_HELP, store_facts
 from cluster.commands.verbs import Result, Verbs, complete_files, complete_folders
 
@@ -41,6 +40,8 @@ def add_exchange_verbs(verbs: Verbs) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> Result:
+    from cache.storage.open import absolute_uri
+
     source, output = absolute_uri(arguments.store, arguments.root), absolute_uri(arguments.output, arguments.root)
     if arguments.profile and (arguments.format or arguments.sequence_length is not None):
         raise InputError("--profile makes a store, --format and --sequence-length another tool's files; give one")
@@ -106,6 +107,7 @@ def _format_of(arguments: argparse.Namespace, output: str) -> str:
 
 
 def _import(arguments: argparse.Namespace) -> Result:
+    from cache.storage.open import absolute_uri
     from cache.store.logit_store import LogitStore
     from cluster.job.progress_bars import counter
 

@@ -4,7 +4,6 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from cache.storage.open import absolute_uri
 from cluster.commands.verbs import Result, Verbs, complete_folders
 
 
@@ -23,6 +22,7 @@ def add_state_verbs(verbs: Verbs) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> Result:
+    from cache.storage.open import absolute_uri
     from cluster.report.run_state import state_of
 
     state = state_of(absolute_uri(arguments.output, arguments.root))

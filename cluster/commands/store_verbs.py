@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 from cache.errors import InputError
-from cache.storage.open import absolute_uri
 from cluster.commands.verbs import Result, Verbs, complete_folders
 
 STORE_HELP = "folder, or address in an object store such as s3://bucket/prefix"
@@ -43,7 +42,7 @@ def store_facts(info: Any) -> dict[str, Any]:
 
 
 def _inspect(arguments: argparse.Namespace) -> Result:
-    from cache.storage.open import open_storage
+    from cache.storage.open import absolute_uri, open_storage
     from cache.store.logit_store import LogitStore
     from cache.store.snapshots import latest_snapshot
     from cluster.report.token_view import token_view
@@ -66,6 +65,7 @@ def _tokenizer_name(arguments: argparse.Namespace) -> str | None:
 
 
 def _verify(arguments: argparse.Namespace) -> Result:
+    from cache.storage.open import absolute_uri
     from cache.store.verify import verify
     from cluster.job.progress_bars import counter
 
@@ -80,7 +80,7 @@ def _verify(arguments: argparse.Namespace) -> Result:
 
 
 def _snapshot(arguments: argparse.Namespace) -> Result:
-    from cache.storage.open import open_storage
+    from cache.storage.open import absolute_uri, open_storage
     from cache.store.snapshots import take_snapshot
 
     snapshot = take_snapshot(open_storage(absolute_uri(arguments.store, arguments.root)))
@@ -89,7 +89,7 @@ def _snapshot(arguments: argparse.Namespace) -> Result:
 
 
 def _gc(arguments: argparse.Namespace) -> Result:
-    from cache.storage.open import open_storage
+    from cache.storage.open import absolute_uri, open_storage
     from cache.store.garbage_collection import sweep
 
     if not arguments.older_than >= 0:

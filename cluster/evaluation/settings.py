@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from cache.settings import OneOf, Settings, StoreUri
+from cache.settings import ModelPath, OneOf, Settings, StoreUri
 from student.classes.settings import ClassSettings
 from student.evaluation.settings import AnswerSettings
 from student.tasks import TASKS, Task
@@ -30,7 +30,7 @@ class EvaluateSettings(Settings):
     snapshot: int | None = Field(None, ge=1)
     task: Annotated[Task, OneOf(TASKS)] | None = None
     classes: ClassSettings | None = None
-    models: dict[str, str] = Field(min_length=1, description="model folder or hub name, by the name in the report")
+    models: dict[str, ModelPath] = Field(min_length=1, description="model folder or hub name, by the name in the report")
     generation: AnswerSettings = AnswerSettings()
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Job files: TOML, overrides, and errors that name the key, the place and the choices."""
+"""Job files: TOML, overrides, and error messages with the key, its value and the valid choices."""
 
 import difflib
 import tomllib
@@ -9,21 +9,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cache.errors import InputError
-from cache.settings import OneOf, Settings
-from cache.storage.open import absolute_uri
-from teacher_serving.asking.prompt_templates import SUFFIX
+from cache.settings import OneOf, PathText, Settings
 
 Job = TypeVar("Job", bound=Settings)
-
-
-# Keys whose text is a model folder or a hub name, and those whose text is a folder or the address of a store.
-MODEL_KEYS = ("model", "path", "pretrained", "lora_path", "tokenizer")
-
-
-STORE_KEYS = ("store", "heldout_store")
-
-
-TEMPLATE_KEYS = ("template", "hint_template")
 
 
 def load_job(path: Path, overrides: Sequence[str], kind: type[Job], root: Path) -> Job:
@@ -114,30 +102,28 @@ def _parts(annotation: Any) -> Iterator[Any]:
         yield from _parts(part)
 
 
-def _model(name: str, root: Path) -> str:
-    """A model folder as an absolute path; what is no folder is left as the name of a model on a hub."""
-    return str(root / name) if (root / name).is_dir() else name
-
-
 def _absolute(job: Job, root: Path) -> Job:
-    """Every path of the job, made absolute, so that workers elsewhere mean the same file."""
+    """The job with absolute paths, so that processes with another working folder read the same files."""
     updates: dict[str, Any] = {}
-    for name in type(job).model_fields:
+    for name, field in type(job).model_fields.items():
+        markers = (item for item in (*field.metadata, *_parts(field.annotation)) if isinstance(item, PathText))
         value = getattr(job, name)
-        if isinstance(value, Path):
-            updates[name] = root / value
-        elif isinstance(value, BaseModel):
-            updates[name] = _absolute(value, root)  # type: ignore[type-var]
-        elif isinstance(value, tuple) and value and all(isinstance(item, Settings) for item in value):
-            updates[name] = tuple(_absolute(item, root) for item in value)
-        elif isinstance(value, str) and name in STORE_KEYS:
-            updates[name] = absolute_uri(value, root)
-        elif isinstance(value, str) and name in TEMPLATE_KEYS and value.endswith(SUFFIX):
-            updates[name] = str(root / value)
-        elif isinstance(value, str) and name in MODEL_KEYS:
-            updates[name] = _model(value, root)
-        elif isinstance(value, dict) and value and all(isinstance(item, Path) for item in value.values()):
-            updates[name] = {key: root / item for key, item in value.items()}
-        elif name == "models":
-            updates[name] = {key: _model(item, root) for key, item in value.items()}
+        resolved = _resolved(value, next(markers, None), root)
+        if resolved != value:
+            updates[name] = resolved
     return job.model_copy(update=updates)
+
+
+def _resolved(value: Any, marker: PathText | None, root: Path) -> Any:
+    """A value of a settings field with absolute paths. marker: says how its texts become paths; None: they are none."""
+    if isinstance(value, Settings):
+        return _absolute(value, root)
+    if isinstance(value, Path):
+        return root / value
+    if isinstance(value, str) and marker is not None:
+        return marker.resolve(value, root)
+    if isinstance(value, tuple):
+        return tuple(_resolved(item, marker, root) for item in value)
+    if isinstance(value, dict):
+        return {key: _resolved(item, marker, root) for key, item in value.items()}
+    return value

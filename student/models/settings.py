@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from cache.settings import Settings
+from cache.settings import ModelPath, Settings
 
 
 class LoraSettings(Settings):
@@ -21,7 +21,7 @@ class ModelSettings(Settings):
     A configuration of model_type "logitbank_compact" is a small classifier, and needs [classes].
     """
 
-    pretrained: str | None = None
+    pretrained: ModelPath | None = None
     config: dict[str, Any] | None = None
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass")

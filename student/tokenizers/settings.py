@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from cache.settings import Settings
+from cache.settings import ModelPath, Settings
 
 
 class TokenizerSettings(Settings):
     """The tokenizer: taken from a path (by default the store's teacher), or learned from the examples."""
 
-    path: str | None = None
+    path: ModelPath | None = None
     vocab_size: int | None = Field(None, ge=300, description="learn a byte-level BPE of this size")

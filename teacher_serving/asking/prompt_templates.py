@@ -21,6 +21,11 @@ BUILT_IN = Path(__file__).parent / "templates"
 SUFFIX = ".jinja"
 
 
+def resolve_template(name: str, root: Path) -> str:
+    """The path of a template file as an absolute path. The name of a built-in template is unchanged."""
+    return str(root / name) if name.endswith(SUFFIX) else name
+
+
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
     """A Jinja template of a user turn. name: a built-in one's name, or the path it was read from."""

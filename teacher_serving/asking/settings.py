@@ -1,13 +1,17 @@
 """Settings of the responses that a teacher writes."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cache.rows.spec import SamplingSpec
-from cache.settings import Settings
+from cache.settings import PathText, Settings
 from teacher_serving.asking.answers import Keep
+from teacher_serving.asking.prompt_templates import resolve_template
+
+# The name of a built-in template, or the path of a .jinja file.
+TemplateName = Annotated[str, PathText(resolve_template)]
 
 
 class GenerationSettings(Settings):
@@ -21,13 +25,15 @@ class GenerationSettings(Settings):
     seed: int = Field(0, ge=0)
     answer_marker: str = Field("", description='text between the rationale and the label, such as "Answer:"')
     stop: str = Field("", description='text at the start of a line from which a response is cut, such as "Q:"')
-    template: str | None = Field(None, description="how the teacher is asked: a built-in template, or a .jinja file")
+    template: TemplateName | None = Field(
+        None, description="how the teacher is asked: a built-in template, or a .jinja file"
+    )
     shots: Path | None = Field(None, description="worked examples for the template, JSON Lines")
     context: Literal["bare", "same"] = Field(
         "bare", description="prompt of the records: the example's own, or the one that the template made of it"
     )
     keep: Keep = Field("all", description="all responses, those whose label agrees with the example's, or ask again")
-    hint_template: str = Field("hint", description='how the teacher is asked again, with keep = "rationalize"')
+    hint_template: TemplateName = Field("hint", description='how the teacher is asked again, with keep = "rationalize"')
 
     @model_validator(mode="after")
     def _labels_need_a_marker(self) -> Self:

@@ -4,23 +4,23 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cache.settings import Settings
+from cache.settings import ModelPath, Settings
 from teacher_serving.engines.endpoint.settings import EndpointSettings
 
 
 class TeacherSettings(Settings):
     """The model and how it reads an example. dtype "auto" is the one its configuration names."""
 
-    model: str = Field(description="folder or hub name; of an endpoint, the name that the service has for it")
+    model: ModelPath = Field(description="folder or hub name; of an endpoint, the name that the service has for it")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_tokens: int = Field(2048, ge=2, description="longest example; longer ones go to quarantine")
     truncation: Literal["refuse", "left", "right"] = Field(
         "refuse", description="longer examples go to quarantine, or lose their first or their last tokens"
     )
-    lora_path: str | None = Field(None, description="folder of a LoRA adapter of the model")
+    lora_path: ModelPath | None = Field(None, description="folder of a LoRA adapter of the model")
     quantization: str | None = Field(None, description="vLLM's name of a scheme, where the model's files name none")
     trust_remote_code: bool = False
-    tokenizer: str | None = Field(
+    tokenizer: ModelPath | None = Field(
         None, description="of an endpoint: folder or hub name of the tokenizer that makes token ids of its texts"
     )
 

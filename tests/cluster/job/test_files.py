@@ -56,6 +56,19 @@ def test_templates_and_adapters_are_taken_from_the_root(tmp_path: Path) -> None:
     assert built_in and (built_in.template, built_in.hint_template) == ("step_by_step", "hint")
 
 
+def test_models_are_taken_from_the_root_where_they_are_folders(tmp_path: Path) -> None:
+    """Would catch a key that names a model or tokenizer and is not marked as a ModelPath."""
+    for name in ("ours", "tokens"):
+        (tmp_path / name).mkdir()
+    evaluate = load_job(JOBS / "evaluate.toml", ["models={a='ours', b='hub/name'}"], EvaluateSettings, tmp_path)
+    assert evaluate.models == {"a": str(tmp_path / "ours"), "b": "hub/name"}
+    changes = ["model={pretrained='ours'}", "tokenizer.path=tokens"]
+    student = load_job(JOBS / "student.toml", changes, TrainSettings, tmp_path)
+    assert (student.model.pretrained, student.tokenizer.path) == (str(tmp_path / "ours"), str(tmp_path / "tokens"))
+    captured = load(tmp_path, CAPTURE, "teacher.tokenizer=tokens", "store=s3://bucket/s")
+    assert (captured.teacher.tokenizer, captured.store) == (str(tmp_path / "tokens"), "s3://bucket/s")
+
+
 def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
     job = load(tmp_path, CAPTURE, "targets.k=8", "teacher.dtype=bfloat16", "generation.samples=3")
     assert (job.targets.k, job.teacher.dtype) == (8, "bfloat16")
