@@ -12,8 +12,8 @@ pytest_plugins = ("tests.records", "tests.models")
 # Engines in this process need their environment before torch is first imported.
 os.environ.update(engine_environment(EngineSettings(), on_gpu=False))
 
-# Groups of slow tests, the longest first. See the docstring of tests/__init__.py.
-GROUPS = ("ranks", "engines", "cluster", "adapters", "storage")
+# Groups of slow tests, in the order of their start. See the docstring of tests/__init__.py.
+GROUPS = ("cluster", "engines", "ranks", "storage", "adapters")
 
 
 @pytest.hookimpl(tryfirst=True)
