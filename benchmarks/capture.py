@@ -27,8 +27,10 @@ import numpy as np
 from benchmarks.common.harness import finish, spread
 from benchmarks.common.random_teacher import random_teacher
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
-from teacher_serving.engines.vllm.process import ALLOCATOR, engine_environment
+from teacher_serving.engines.process import ALLOCATOR
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.vllm import VllmSettings
+from teacher_serving.engines.vllm.process import process_environment
 from teacher_serving.teacher import Request
 
 WRITTEN = 32
@@ -38,9 +40,9 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 def main() -> None:
     options = parse(sys.argv[1:])
-    engine = EngineSettings(batched_tokens=options.tokens, cpu_threads=options.threads, logits_mib=options.logits_mib)
+    engine = VllmSettings(batched_tokens=options.tokens, cpu_threads=options.threads, logits_mib=options.logits_mib)
     # glibc reads its settings once, when a process starts.
-    missing = engine_environment(engine, on_gpu=False).items() - os.environ.items()
+    missing = process_environment(engine.cpu_threads, on_gpu=False).items() - os.environ.items()
     if missing:
         os.execve(
             sys.executable, [sys.executable, "-m", "benchmarks.capture", *sys.argv[1:]], os.environ | dict(missing)
@@ -86,7 +88,7 @@ def target_spec(options: argparse.Namespace) -> TargetSpec:
     return TargetSpec(options.mode, **own)
 
 
-def measure(options: argparse.Namespace, model: str, engine: EngineSettings, folder: Path) -> dict[str, Any]:
+def measure(options: argparse.Namespace, model: str, engine: VllmSettings, folder: Path) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig
 

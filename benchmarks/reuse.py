@@ -24,15 +24,16 @@ import numpy as np
 
 from benchmarks.common.harness import finish, spread
 from cluster.training.driver import RANK_ON_CPU
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
-from teacher_serving.engines.vllm.process import engine_environment
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.vllm import VllmSettings
+from teacher_serving.engines.vllm.process import process_environment
 
 STUDENTS = (1, 4, 8)
 
 
 def main() -> None:
     options = parse(sys.argv[1:])
-    wanted = engine_environment(EngineSettings(cpu_threads=options.threads), on_gpu=False) | {
+    wanted = process_environment(options.threads, on_gpu=False) | {
         name: value for name, value in RANK_ON_CPU.items() if name.startswith("MALLOC")
     }
     if missing := wanted.items() - os.environ.items():  # glibc reads its settings once, when a process starts
@@ -122,7 +123,7 @@ def capture(folder: Path, sequences: Any, options: argparse.Namespace) -> dict[s
     spec = StoreSpec(model, "", "", "", options.vocab, options.vocab, "float32", TargetSpec("topk", options.k), None)
     settings = TeacherSettings(model=model, dtype="float32", max_tokens=options.length)
     started = time.perf_counter()
-    engine = VllmTeacher(model, settings, EngineSettings(cpu_threads=options.threads), spec, on_gpu=False)
+    engine = VllmTeacher(model, settings, VllmSettings(cpu_threads=options.threads), spec, on_gpu=False)
     ready = time.perf_counter()
     storage = LocalStorage(folder / "store")
     create_store(storage, spec)

@@ -53,18 +53,25 @@ class OneOf:
     """Annotation of a settings field whose class depends on a key: `Annotated[Settings, OneOf(TASKS)]`.
 
     The value is a table; its `key` names an implementation of the registry, whose `settings` class reads the table.
+    default: the name that is used if the table does not have the key.
     Errors keep the place of the key that is wrong. The choices are fixed when the class with the field is built.
     """
 
     registry: Registry[Any]
     key: str = "name"
+    default: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {item.name: handler.generate_schema(item.settings) for item in self.registry}
-        return core_schema.tagged_union_schema(
-            choices,
-            discriminator=self.key,
+        choice = core_schema.tagged_union_schema(choices, discriminator=self.key)
+        return core_schema.no_info_before_validator_function(
+            self._with_default,
+            choice,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda value, info: value.model_dump(mode=info.mode), info_arg=True
             ),
         )
+
+    def _with_default(self, value: Any) -> Any:
+        has_default = self.default is not None and isinstance(value, dict) and self.key not in value
+        return {**value, self.key: self.default} if has_default else value

@@ -4,13 +4,12 @@ import os
 
 import pytest
 
-from teacher_serving.engines.settings import EngineSettings
-from teacher_serving.engines.vllm.process import engine_environment
+from teacher_serving.engines.vllm.process import process_environment
 
 pytest_plugins = ("tests.records", "tests.models")
 
 # Engines in this process need their environment before torch is first imported.
-os.environ.update(engine_environment(EngineSettings(), on_gpu=False))
+os.environ.update(process_environment(1, on_gpu=False))
 
 # Groups of slow tests, in the order of their start. See the docstring of tests/__init__.py.
 GROUPS = ("cluster", "engines", "ranks", "storage", "adapters")

@@ -13,9 +13,10 @@ from cache.storage.open import open_storage
 from cache.store.codebook_claim import read_codebook
 from cluster.capture.settings import CaptureSettings
 from teacher_serving.asking.plan import Wanted
-from teacher_serving.capture.identity import Described
-from teacher_serving.capture.unit import Answers, UnitSummary, ask_teacher, start_teacher, store_answers
-from teacher_serving.engines.vllm.process import engine_environment
+from teacher_serving.capture.teacher import start_teacher
+from teacher_serving.capture.unit import Answers, UnitSummary, ask_teacher, store_answers
+from teacher_serving.engines.description import TeacherDescription
+from teacher_serving.engines.registry import ENGINES
 
 # One unit is with the teacher while another is written.
 UNITS_IN_HAND = 2
@@ -27,13 +28,13 @@ class CaptureWorker:
     The teacher has one thread and the store another: encoding and writing a unit take place while the next is asked.
     """
 
-    def __init__(self, settings: CaptureSettings, described: Described, on_gpu: bool) -> None:
+    def __init__(self, settings: CaptureSettings, description: TeacherDescription, on_gpu: bool) -> None:
         self._asking, self._writing = ThreadPoolExecutor(1, "teacher"), ThreadPoolExecutor(1, "store")
-        self._described = described
+        self._description = description
         self._failure: LogitbankError | None = None
         try:
             self._teacher = self._asking.submit(
-                start_teacher, described, settings.teacher, settings.engine, on_gpu
+                start_teacher, description, settings.teacher, settings.engine, on_gpu
             ).result()
         except LogitbankError as error:
             # Told when it is asked for: Ray wraps errors of a constructor in a page of its own text.
@@ -50,19 +51,25 @@ class CaptureWorker:
     async def capture(self, unit: Sequence[Wanted]) -> UnitSummary:
         await self.ready()
         loop = asyncio.get_running_loop()
-        described = self._described
+        description = self._description
         answers = await loop.run_in_executor(
-            self._asking, ask_teacher, self._teacher, unit, described.tokenizer, described.spec, described.prompter
+            self._asking,
+            ask_teacher,
+            self._teacher,
+            unit,
+            description.tokenizer,
+            description.spec,
+            description.prompter,
         )
         return await loop.run_in_executor(self._writing, self._store, answers)
 
     def _store(self, answers: Answers) -> UnitSummary:
-        spec = self._described.spec
+        spec = self._description.spec
         self._codebook = self._codebook or read_codebook(self._storage, spec.vocab_size)
         return store_answers(self._storage, spec, answers, self._codebook)
 
 
-def start_worker(settings: CaptureSettings, described: Described, on_gpu: bool) -> Any:
+def start_worker(settings: CaptureSettings, description: TeacherDescription, on_gpu: bool) -> Any:
     """A handle to a new actor. Ray restarts it when its process or node dies."""
     engine = settings.engine
     resources: dict[str, Any] = {"num_gpus": engine.gpus} if on_gpu else {"num_cpus": engine.cpu_threads}
@@ -70,6 +77,6 @@ def start_worker(settings: CaptureSettings, described: Described, on_gpu: bool) 
         **resources,
         max_restarts=-1,
         max_concurrency=UNITS_IN_HAND,
-        runtime_env={"env_vars": {**engine_environment(engine, on_gpu), "HF_HUB_OFFLINE": "1"}},
+        runtime_env={"env_vars": {**ENGINES[engine.kind].environment(engine, on_gpu), "HF_HUB_OFFLINE": "1"}},
     )
-    return actor.remote(settings, described, on_gpu)
+    return actor.remote(settings, description, on_gpu)

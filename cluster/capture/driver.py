@@ -30,8 +30,9 @@ from cluster.job.outputs import hardware, read_json
 from cluster.job.progress_bars import bar
 from cluster.job.ray_session import cluster_has_gpus, ray_session, require_gpus
 from teacher_serving.asking.plan import SCORED, Limits, Plan, Wanted, plan_capture, refuse_lines
-from teacher_serving.capture.identity import Described, describe
+from teacher_serving.capture.teacher import describe
 from teacher_serving.capture.unit import UnitSummary
+from teacher_serving.engines.description import TeacherDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class CaptureOutcome:
 class Work:
     """A job against the store as it is: who is asked, for what, and the units that are missing."""
 
-    described: Described
+    description: TeacherDescription
     plan: Plan
     storage: Storage
     units: list[list[Wanted]]
@@ -66,7 +67,7 @@ class Work:
 def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     """Capture what the store lacks, then take a snapshot. Running it again is resuming it."""
     work = prepare(settings)
-    spec, plan, storage, units = work.described.spec, work.plan, work.storage, work.units
+    spec, plan, storage, units = work.description.spec, work.plan, work.storage, work.units
     log = RunLog(settings)
     log.truncated = plan.truncated
     if units:
@@ -76,7 +77,7 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
             require_gpus(count * settings.engine.gpus)
             print(f"capture: starting {count} engine{'s' if count > 1 else ''}", flush=True)
             started = time.monotonic()
-            start = partial(start_worker, settings, work.described, on_gpu)
+            start = partial(start_worker, settings, work.description, on_gpu)
             workers = [start() for _ in range(count)]
             wait_ready(workers)
             create_store(storage, spec)  # not before the teacher has proved to load
@@ -104,7 +105,7 @@ def preview(settings: CaptureSettings) -> str:
     """What a run would do, without an engine and without writing anything."""
     work = prepare(settings)
     return (
-        f"fingerprint {work.described.spec.fingerprint}\n{len(work.plan.wanted):,} examples wanted "
+        f"fingerprint {work.description.spec.fingerprint}\n{len(work.plan.wanted):,} examples wanted "
         f"({work.plan.truncated:,} truncated), {len(work.plan.refused):,} refused, "
         f"{sum(map(len, work.units)):,} missing in {len(work.units):,} units"
     )
@@ -114,22 +115,22 @@ def prepare(settings: CaptureSettings) -> Work:
     """Find out what is to be done and raise for what cannot be; writes nothing."""
     bad: list[BadExample] = []
     examples = read_examples(settings.examples, bad.append)[: settings.limit]
-    described = describe(settings.teacher, settings.engine, settings.targets, settings.generation, settings.score)
-    limits = Limits(settings.teacher.max_tokens, described.spec.vocab_size, settings.teacher.truncation)
+    description = describe(settings.teacher, settings.engine, settings.targets, settings.generation, settings.score)
+    limits = Limits(settings.teacher.max_tokens, description.spec.vocab_size, settings.teacher.truncation)
     plan = plan_capture(
         examples,
-        described.tokenizer,
+        description.tokenizer,
         limits,
         settings.score,
         settings.targets.of,
         settings.generation,
-        described.prompter,
+        description.prompter,
     )
     refuse_lines(plan, bad)
     _require_work(plan, settings)
     storage = open_storage(settings.store)
-    _require_same(storage, described.spec)
-    return Work(described, plan, storage, missing_units(plan, storage, settings.unit_size))
+    _require_same(storage, description.spec)
+    return Work(description, plan, storage, missing_units(plan, storage, settings.unit_size))
 
 
 def _require_same(storage: Storage, spec: StoreSpec) -> None:

@@ -1,12 +1,13 @@
 """Settings of a capture job."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from cache.settings import Settings, StoreUri
+from cache.settings import OneOf, Settings, StoreUri
 from teacher_serving.asking.settings import GenerationSettings
+from teacher_serving.engines.registry import ENGINES
 from teacher_serving.engines.settings import EngineSettings, TeacherSettings
 from teacher_serving.reduction.settings import TargetSettings
 
@@ -19,7 +20,9 @@ class CaptureSettings(Settings):
     limit: int | None = Field(None, ge=1, description="only the first so many examples")
     score: bool = Field(True, description="capture the responses that the examples give")
     teacher: TeacherSettings
-    engine: EngineSettings = EngineSettings()
+    engine: Annotated[EngineSettings, OneOf(ENGINES, key="kind", default="vllm")] = Field(
+        default_factory=lambda: ENGINES["vllm"].settings.model_validate({}), description="how the teacher runs"
+    )
     targets: TargetSettings = TargetSettings()
     generation: GenerationSettings | None = None
     unit_size: int = Field(256, ge=1, description="examples captured and committed together")
@@ -27,11 +30,6 @@ class CaptureSettings(Settings):
     address: str | None = Field(None, description="Ray head to join; an embedded Ray if not given")
 
     @model_validator(mode="after")
-    def _one_actor_keeps_the_limit(self) -> Self:
-        endpoint = self.engine.endpoint
-        if endpoint and endpoint.requests_per_minute and self.actors > 1:
-            raise ValueError(
-                f"actors = {self.actors} would each keep engine.endpoint.requests_per_minute; set actors = 1 and "
-                "engine.endpoint.concurrency to the requests that may be under way at a time"
-            )
+    def _engine_allows_actors(self) -> Self:
+        self.engine.check_actors(self.actors)
         return self

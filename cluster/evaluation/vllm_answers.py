@@ -20,8 +20,9 @@ from cache.progress import Progress
 from cache.rows.record import Record
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from student.evaluation.settings import AnswerSettings
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
-from teacher_serving.engines.vllm.process import engine_environment
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.vllm import VllmSettings
+from teacher_serving.engines.vllm.process import process_environment
 
 Tokens = npt.NDArray[np.uint32]
 
@@ -42,7 +43,7 @@ def generate_with_vllm(path: str, prompts: Sequence[Record], settings: AnswerSet
             answers_file,
             settings.max_new_tokens,
         ]
-        environment = os.environ | engine_environment(EngineSettings(), _has_gpu())
+        environment = os.environ | process_environment(VllmSettings().cpu_threads, _has_gpu())
         process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
         if process.returncode:
             raise LogitbankError(
@@ -65,7 +66,7 @@ def main(path: str, prompts: Path, answers: Path, max_new_tokens: int) -> None:
     sampling = SamplingSpec(1, 0.0, 1.0, max_new_tokens, 0, "")
     spec = StoreSpec(path, "", "", "", vocab, vocab, "auto", TargetSpec("topk", 0), sampling)
     teacher = TeacherSettings(model=path, max_tokens=max(map(len, token_ids)) + max_new_tokens)
-    engine = VllmTeacher(path, teacher, EngineSettings(), spec, _has_gpu())
+    engine = VllmTeacher(path, teacher, VllmSettings(), spec, _has_gpu())
     requests = [Request(f"{i:032x}", tokens) for i, tokens in enumerate(token_ids)]
     _save(answers, [answer.tokens for answer in engine.generate(requests, sampling)])
 

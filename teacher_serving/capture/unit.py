@@ -14,8 +14,6 @@ from teacher_serving.asking.plan import SCORED, Wanted
 from teacher_serving.asking.prompter import Prompter
 from teacher_serving.asking.rationales import write_responses
 from teacher_serving.asking.requests import scoring_request
-from teacher_serving.capture.identity import Described
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
 from teacher_serving.teacher import Metered, Teacher
 
 
@@ -44,23 +42,6 @@ class Answers:
     records: tuple[Record, ...]
     refused: Mapping[str, tuple[str, str]]
     cost: float = 0.0
-
-
-def start_teacher(described: Described, teacher: TeacherSettings, engine: EngineSettings, on_gpu: bool) -> Teacher:
-    """Load the model into the engine that the settings name, or try the service that has it."""
-    spec, folder = described.spec, described.folder
-    if folder is None:
-        from teacher_serving.engines.endpoint.teacher import EndpointTeacher
-
-        return EndpointTeacher(teacher, engine, spec, described.tokenizer)
-    resolved = teacher.model_copy(update={"dtype": spec.dtype})
-    if engine.kind == "transformers":
-        from teacher_serving.engines.transformers.teacher import TransformersTeacher
-
-        return TransformersTeacher(str(folder), resolved, engine, spec)
-    from teacher_serving.engines.vllm.teacher import VllmTeacher
-
-    return VllmTeacher(str(folder), resolved, engine, spec, on_gpu)
 
 
 def ask_teacher(

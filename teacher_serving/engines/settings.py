@@ -1,59 +1,47 @@
-"""Settings of a teacher and of what it is asked. Those that change content are told apart from those for speed."""
+"""Settings that every teacher has, whatever engine runs it. Each engine adds its own in its own folder."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from cache.settings import ModelPath, Settings
-from teacher_serving.engines.endpoint.settings import EndpointSettings
 
 
 class TeacherSettings(Settings):
-    """The model and how it reads an example. dtype "auto" is the one its configuration names."""
+    """The model and how it reads an example. All of it is part of the content of a capture."""
 
-    model: ModelPath = Field(description="folder or hub name; of an endpoint, the name that the service has for it")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_tokens: int = Field(2048, ge=2, description="longest example; longer ones go to quarantine")
+    model: ModelPath = Field(description="model folder or hub name; for an endpoint, the name that the service uses")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description='number format of the weights; "auto" takes the one in the model\'s configuration'
+    )
+    max_tokens: int = Field(2048, ge=2, description="maximum tokens of an example; longer ones go to quarantine")
     truncation: Literal["refuse", "left", "right"] = Field(
-        "refuse", description="longer examples go to quarantine, or lose their first or their last tokens"
+        "refuse",
+        description="what happens to longer examples: quarantine, or remove their first (left) or last (right) tokens",
     )
     lora_path: ModelPath | None = Field(None, description="folder of a LoRA adapter of the model")
-    quantization: str | None = Field(None, description="vLLM's name of a scheme, where the model's files name none")
-    trust_remote_code: bool = False
+    quantization: str | None = Field(
+        None, description="vLLM's name of a quantisation scheme, if the model's files do not name one"
+    )
+    trust_remote_code: bool = Field(False, description="run Python code that the model's folder contains")
     tokenizer: ModelPath | None = Field(
-        None, description="of an endpoint: folder or hub name of the tokenizer that makes token ids of its texts"
+        None, description="endpoint only: folder or hub name of the tokenizer that turns the service's text into ids"
     )
 
 
 class EngineSettings(Settings):
-    """How the teacher runs. Changes speed only, and which responses an engine draws when it writes.
+    """How a teacher runs. Changes speed, not content, except for the random draws of responses.
 
-    What an endpoint is, rather than how it is asked, is part of the fingerprint all the same.
+    The base of the settings of every engine. A subclass sets `kind` to the name of its engine.
     """
 
-    kind: Literal["vllm", "transformers", "endpoint"] = "vllm"
-    endpoint: EndpointSettings | None = Field(None, description='the service, with kind = "endpoint"')
-    tensor_parallel: int = Field(1, ge=1)
-    pipeline_parallel: int = Field(1, ge=1)
-    batched_tokens: int = Field(
-        2048, ge=64, description="tokens of one forward pass (on a CPU that generates at least max_tokens)"
-    )
-    reduction: Literal["auto", "public"] = Field(
-        "auto", description="vLLM: logits to rows in its workers where they allow it, or by its public interface alone"
-    )
-    logits_mib: int = Field(512, ge=16, description="memory for logits that are being reduced, in MiB")
-    gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
-    cpu_threads: int = Field(1, ge=1, description="threads of one engine where there is no GPU")
-
-    @model_validator(mode="after")
-    def _kind_says_where_it_runs(self) -> Self:
-        if self.kind == "endpoint" and self.endpoint is None:
-            raise ValueError('kind = "endpoint" needs a table [engine.endpoint] with at least api and top_logprobs')
-        if self.kind != "endpoint" and self.endpoint is not None:
-            raise ValueError(f'[engine.endpoint] is for kind = "endpoint", and kind is "{self.kind}"')
-        return self
+    kind: str = Field(description="name of the engine")
+    cpu_threads: int = Field(1, ge=1, description="threads of one engine on a machine without a GPU")
 
     @property
     def gpus(self) -> int:
-        """GPUs of one engine where the cluster has any."""
-        return 0 if self.kind == "endpoint" else self.tensor_parallel * self.pipeline_parallel
+        """GPUs of one engine, in a cluster that has any."""
+        return 1
+
+    def check_actors(self, actors: int) -> None:
+        """Raise ValueError if this many engines cannot work on one job at the same time."""

@@ -1,4 +1,4 @@
-"""Settings of a service behind an API."""
+"""Settings of a teacher behind an API."""
 
 import re
 from typing import Literal, Self
@@ -7,16 +7,18 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from cache.settings import Settings
+from teacher_serving.engines.settings import EngineSettings
 
-# The services' own limit.
-MOST_CHAT_LOGPROBS = 20
+# The limit of the services themselves.
+MAX_CHAT_LOGPROBS = 20
 
 
 class EndpointSettings(Settings):
-    """A service that runs the model elsewhere.
+    """A service that runs the model.
 
-    Its key is in an environment variable, and in no file: actors inherit the variable from the Ray that they run in, so
-    on a cluster it must be set where each node's Ray is started (an embedded Ray has that of the command).
+    Its API key is read from an environment variable and never written to a file. Actors inherit the variable from the
+    Ray that runs them: on a cluster it must be set where Ray is started on each node. An embedded Ray inherits it from
+    the command.
     """
 
     api: Literal["vllm", "openai", "anthropic"] = Field(
@@ -45,10 +47,8 @@ class EndpointSettings(Settings):
     def _service_can_give_it(self) -> Self:
         if self.api == "vllm" and self.base_url is None:
             raise ValueError('api = "vllm" needs the server\'s base_url, such as "http://host:8000/v1"')
-        if self.api == "openai" and self.top_logprobs > MOST_CHAT_LOGPROBS:
-            raise ValueError(
-                f"chat completions give at most {MOST_CHAT_LOGPROBS} log-probabilities; lower top_logprobs"
-            )
+        if self.api == "openai" and self.top_logprobs > MAX_CHAT_LOGPROBS:
+            raise ValueError(f"chat completions give at most {MAX_CHAT_LOGPROBS} log-probabilities; lower top_logprobs")
         if self.api == "anthropic" and self.top_logprobs:
             raise ValueError("the messages API gives no log-probabilities; set top_logprobs = 0")
         # Neither message repeats the value: it may hold a key.
@@ -65,3 +65,23 @@ class EndpointSettings(Settings):
         if self.api_key_env is not None or self.base_url is not None:
             return self.api_key_env
         return {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}.get(self.api)
+
+
+class EndpointEngineSettings(EngineSettings):
+    """How a service is used as a teacher. The table [engine.endpoint] describes the service."""
+
+    kind: Literal["endpoint"] = "endpoint"
+    endpoint: EndpointSettings = Field(description="the service")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one engine: none, the service has its own."""
+        return 0
+
+    def check_actors(self, actors: int) -> None:
+        """Raise ValueError if several actors would each apply the limit of requests per minute."""
+        if self.endpoint.requests_per_minute and actors > 1:
+            raise ValueError(
+                f"actors = {actors} would each apply engine.endpoint.requests_per_minute; set actors = 1 and "
+                "engine.endpoint.concurrency to the number of parallel requests"
+            )

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
-from cache.errors import InputError
 from cache.examples.tokenizers import Tokenizer
 from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.engines.endpoint.anthropic import AnthropicMessages
@@ -13,7 +12,7 @@ from teacher_serving.engines.endpoint.client import RefusedError, Service
 from teacher_serving.engines.endpoint.rows import refused_response, refused_score
 from teacher_serving.engines.endpoint.settings import EndpointSettings
 from teacher_serving.engines.endpoint.vllm_server import VllmCompletions
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.teacher import Generated, Request, Scored, Spent
 
 Answer = TypeVar("Answer")
@@ -37,10 +36,9 @@ class EndpointTeacher:
     that small units lose less.
     """
 
-    def __init__(self, teacher: TeacherSettings, engine: EngineSettings, spec: StoreSpec, tokenizer: Tokenizer) -> None:
-        endpoint = engine.endpoint
-        if endpoint is None:
-            raise InputError(f'engine.kind = "{engine.kind}" has no [engine.endpoint]')
+    def __init__(
+        self, teacher: TeacherSettings, endpoint: EndpointSettings, spec: StoreSpec, tokenizer: Tokenizer
+    ) -> None:
         self._service = Service(endpoint)
         self._api = _open_api(self._service, endpoint, teacher.model, spec, tokenizer)
         self._pool = ThreadPoolExecutor(endpoint.concurrency, "endpoint")

@@ -14,7 +14,8 @@ from transformers import GenerationConfig
 from cache.errors import InputError
 from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.asking.requests import continued, placed
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.transformers.settings import TransformersSettings
 from teacher_serving.reduction.draws import row_uniforms, sampling_seed
 from teacher_serving.reduction.reducer import Reducer, Rows, join, select_rows
 from teacher_serving.teacher import Generated, Request, Scored
@@ -25,7 +26,7 @@ SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start
 class TransformersTeacher:
     """Scores and generates with AutoModelForCausalLM, or AutoModelForSeq2SeqLM where the model has an encoder."""
 
-    def __init__(self, folder: str, teacher: TeacherSettings, engine: EngineSettings, spec: StoreSpec) -> None:
+    def __init__(self, folder: str, teacher: TeacherSettings, engine: TransformersSettings, spec: StoreSpec) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = load_model(folder, teacher).to(self._device).eval()
         self._targets = spec.targets

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from cache.errors import InputError, LogitbankError
 from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.asking.requests import continued, placed
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
-from teacher_serving.engines.vllm.process import engine_environment, touchy_modules_hidden
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.vllm.process import hidden_unsafe_modules, process_environment
 from teacher_serving.engines.vllm.public_logprobs import only_largest, scored_rows, written_rows
+from teacher_serving.engines.vllm.settings import VllmSettings
 from teacher_serving.engines.vllm.worker_extension import WANTED
 from teacher_serving.engines.vllm.worker_rows import rows_by_request
 from teacher_serving.reduction.draws import sampling_seed
@@ -39,9 +40,9 @@ class VllmTeacher:
     """
 
     def __init__(
-        self, folder: str, teacher: TeacherSettings, engine: EngineSettings, spec: StoreSpec, on_gpu: bool
+        self, folder: str, teacher: TeacherSettings, engine: VllmSettings, spec: StoreSpec, on_gpu: bool
     ) -> None:
-        for name, value in engine_environment(engine, on_gpu).items():
+        for name, value in process_environment(engine.cpu_threads, on_gpu).items():
             os.environ.setdefault(name, value)
         from vllm import LLM
 
@@ -69,7 +70,7 @@ class VllmTeacher:
         self._lora = None
         if teacher.lora_path:
             options |= lora_options(Path(teacher.lora_path))
-        with touchy_modules_hidden():
+        with hidden_unsafe_modules():
             self._llm = LLM(
                 model=folder,
                 dtype=teacher.dtype,
@@ -137,7 +138,7 @@ class VllmTeacher:
             for written, row, ended in zip(tokens, rows, finished, strict=True)
         ]
 
-    def _install(self, engine: EngineSettings) -> str:
+    def _install(self, engine: VllmSettings) -> str:
         """Put the reduction into the workers and try it. Returns why it cannot be used, "" where it can."""
         if engine.reduction == "public":
             return 'engine.reduction = "public"'

@@ -17,7 +17,7 @@ from cluster.capture.actor import CaptureWorker
 from cluster.capture.settings import CaptureSettings
 from cluster.commands.main import main
 from cluster.job.files import load_job
-from teacher_serving.capture.identity import describe
+from teacher_serving.capture.teacher import describe
 from tests.teacher_serving.engines.endpoint.endpoint_server import Call, Reply, failing_service, failure, message
 
 KEY, VARIABLE = "sk-not-to-be-seen-1234567890", "LOGITBANK_TEST_KEY"
@@ -113,7 +113,8 @@ def test_a_worker_tells_why_it_cannot_start(workplace: Path) -> None:
         ("engine.endpoint.base_url=http://u:s3cret@host", "without user, password or query"),
         ("score=true", "cannot score given responses; set score = false"),
         ("engine.endpoint.requests_per_minute=9", "set actors = 1 and engine.endpoint.concurrency"),
-        ("engine.kind=vllm", '[engine.endpoint] is for kind = "endpoint", and kind is "vllm"'),
+        ("engine.kind=vllm", "unknown key 'engine.endpoint'"),
+        ("engine.kind=vlm", "engine.kind: unknown engine kind 'vlm'; valid values: endpoint, transformers, vllm"),
     ],
 )
 def test_wrong_jobs_are_told_in_one_line(

@@ -23,16 +23,18 @@ from cache.store.verify import verify
 from cluster.capture.driver import missing_units
 from teacher_serving.asking.plan import Limits, Plan, plan_capture
 from teacher_serving.asking.settings import GenerationSettings
-from teacher_serving.capture.identity import Described, describe
-from teacher_serving.capture.unit import Answers, ask_teacher, start_teacher, store_answers
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.capture.teacher import describe, start_teacher
+from teacher_serving.capture.unit import Answers, ask_teacher, store_answers
+from teacher_serving.engines.description import TeacherDescription
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.transformers import TransformersSettings
 from teacher_serving.reduction.settings import TargetSettings
 from tests.teacher_serving.asking.scripted import K, Say, Scripted, laws, say, texts
 from tests.teacher_serving.engines.engines import make_oracle
 from tests.teacher_serving.engines.models import save_model
 
 LONGEST = 700
-TRANSFORMERS = EngineSettings(kind="transformers")
+TRANSFORMERS = TransformersSettings()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Job:
-    described: Described
+    described: TeacherDescription
     plan: Plan
 
     @property

@@ -14,8 +14,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.transformers import TransformersSettings
 from teacher_serving.engines.transformers.teacher import TransformersTeacher
+from teacher_serving.engines.vllm import VllmSettings
 from teacher_serving.engines.vllm.teacher import VllmTeacher
 from teacher_serving.teacher import Request, Scored, Teacher
 
@@ -39,17 +41,17 @@ def make_teacher(kind: str, model: Path, targets: TargetSpec, generates: bool = 
     settings = TeacherSettings(model=str(model), dtype=dtype, max_tokens=LONGEST, **own)
     spec = make_spec(model, targets, generates, dtype)
     if kind == "transformers":
-        return TransformersTeacher(str(model), settings, EngineSettings(kind="transformers", **options), spec)
+        return TransformersTeacher(str(model), settings, TransformersSettings(**options), spec)
     # So few tokens a pass that a batch of prompts takes several, and a long prompt too where it may be cut.
     options = {"batched_tokens": 64, **options}
-    engine = EngineSettings(reduction="public" if kind == "vllm public" else "auto", **options)
+    engine = VllmSettings(reduction="public" if kind == "vllm public" else "auto", **options)
     teacher = start_vllm(model, settings, engine, spec)
     expected = "public interface" if kind == "vllm public" else "in the workers"
     assert teacher.step == expected, teacher.why_public
     return teacher
 
 
-def start_vllm(model: Path, settings: TeacherSettings, engine: EngineSettings, spec: StoreSpec) -> VllmTeacher:
+def start_vllm(model: Path, settings: TeacherSettings, engine: VllmSettings, spec: StoreSpec) -> VllmTeacher:
     """A teacher on the engine that runs with these options already, or on a new one. Only the newest may be used."""
     with shared_engines():
         return VllmTeacher(str(model), settings, engine, spec, on_gpu=False)

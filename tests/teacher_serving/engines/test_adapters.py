@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 from cache.errors import InputError, LogitbankError
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from teacher_serving.asking.requests import continued
-from teacher_serving.capture.identity import describe
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.capture.teacher import describe
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.vllm import VllmSettings
 from teacher_serving.engines.vllm.teacher import lora_options
 from teacher_serving.reduction.settings import TargetSettings
 from tests.teacher_serving.engines.engines import Oracle, make_oracle, make_requests, make_teacher, worst_difference
@@ -99,7 +100,7 @@ def test_an_adapter_of_the_output_layer_is_right_or_refused(kind: str, tiny_mode
 
 def identity(model: Path, adapter: Path | None) -> StoreSpec:
     teacher = TeacherSettings(model=str(model), max_tokens=200, lora_path=str(adapter) if adapter else None)
-    return describe(teacher, EngineSettings(), TargetSettings(k=4), None).spec
+    return describe(teacher, VllmSettings(), TargetSettings(k=4), None).spec
 
 
 def test_the_identity_is_that_of_the_adapters_content(tiny_model: Path, adapter: Path, tmp_path: Path) -> None:

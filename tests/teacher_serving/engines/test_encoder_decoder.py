@@ -19,17 +19,19 @@ from student.tokenizers.bpe import save_tokenizer
 from teacher_serving.asking.plan import Limits, plan_capture
 from teacher_serving.asking.requests import continued
 from teacher_serving.asking.settings import GenerationSettings
-from teacher_serving.capture.identity import describe
-from teacher_serving.capture.unit import ask_teacher, start_teacher, store_answers
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.capture.teacher import describe, start_teacher
+from teacher_serving.capture.unit import ask_teacher, store_answers
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.transformers import TransformersSettings
 from teacher_serving.engines.transformers.teacher import TransformersTeacher
+from teacher_serving.engines.vllm import VllmSettings
 from teacher_serving.reduction.settings import TargetSettings
 from teacher_serving.teacher import Request
 from tests.teacher_serving.engines.engines import make_spec, make_teacher, worst_difference
 
 TOPK = TargetSpec(k=16)
 TOLERANCE = 2e-5
-TRANSFORMERS = EngineSettings(kind="transformers")
+TRANSFORMERS = TransformersSettings()
 SAMPLING = SamplingSpec(samples=1, temperature=1.0, top_p=1.0, max_tokens=9, seed=0, answer_marker="")
 
 
@@ -141,8 +143,8 @@ def test_the_models_own_ways_to_generate_are_not_used(t5: Path) -> None:
 def test_what_an_encoder_cannot_do_is_refused(t5: Path) -> None:
     teacher = TeacherSettings(model=str(t5), max_tokens=100)
     with pytest.raises(InputError, match=r'has an encoder, which needs engine\.kind = "transformers"'):
-        describe(teacher, EngineSettings(), TargetSettings(k=4), None)
-    with pytest.raises(InputError, match=r'targets\.of = "all": the prompt is read by an encoder'):
+        describe(teacher, VllmSettings(), TargetSettings(k=4), None)
+    with pytest.raises(InputError, match=r'targets\.of = "all": an encoder reads the prompt'):
         describe(teacher, TRANSFORMERS, TargetSettings(k=4, of="all"), None)
     assert describe(teacher, TRANSFORMERS, TargetSettings(k=4), None).spec.vocab_size == make_spec(t5, TOPK).vocab_size
 

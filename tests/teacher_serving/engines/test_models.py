@@ -12,8 +12,10 @@ from cache.rows.spec import TargetSpec
 from teacher_serving.asking.plan import Limits, plan_capture
 from teacher_serving.asking.requests import scoring_request
 from teacher_serving.asking.settings import GenerationSettings
-from teacher_serving.capture.identity import Described, describe
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.capture.teacher import describe
+from teacher_serving.engines.description import TeacherDescription
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.vllm import VllmSettings
 from teacher_serving.reduction.settings import TargetSettings
 from tests.cache.examples.chats import PLAIN, chat_tokenizer, turn
 from tests.teacher_serving.engines.engines import make_oracle, make_requests, make_spec, make_teacher, worst_difference
@@ -75,8 +77,8 @@ def test_ids_beyond_the_tokenizer_belong_to_the_distribution(kind: str, tiny_mod
     assert worst_difference(scored, make_oracle(tiny_model)(request.tokens)) < TOLERANCE
 
 
-def describe_model(model: Path) -> Described:
-    return describe(TeacherSettings(model=str(model), max_tokens=200), EngineSettings(), TargetSettings(k=4), None)
+def describe_model(model: Path) -> TeacherDescription:
+    return describe(TeacherSettings(model=str(model), max_tokens=200), VllmSettings(), TargetSettings(k=4), None)
 
 
 @pytest.mark.parametrize("template", ["none", "with its own", "without"])

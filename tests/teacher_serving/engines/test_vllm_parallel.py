@@ -9,7 +9,8 @@ import pytest
 from cache.errors import LogitbankError
 from cache.rows.spec import SamplingSpec, TargetSpec
 from teacher_serving.asking.requests import continued
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.vllm import VllmSettings
 from teacher_serving.engines.vllm import teacher as vllm_teacher
 from teacher_serving.engines.vllm.teacher import VllmTeacher
 from teacher_serving.engines.vllm.worker_extension import RowsExtension
@@ -94,7 +95,7 @@ def test_half_precision_is_near(kind: str, tiny_model: Path) -> None:
 
 def start_plain(model: Path, targets: TargetSpec) -> VllmTeacher:
     settings = TeacherSettings(model=str(model), dtype="float32", max_tokens=LONGEST)
-    return start_vllm(model, settings, EngineSettings(batched_tokens=64), make_spec(model, targets))
+    return start_vllm(model, settings, VllmSettings(batched_tokens=64), make_spec(model, targets))
 
 
 def renamed(self: Any, hidden_states: Any, scheduled: Any) -> Any:

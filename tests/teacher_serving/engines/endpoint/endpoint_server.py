@@ -16,8 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from teacher_serving.engines.settings import EngineSettings
-from teacher_serving.engines.vllm.process import engine_environment
+from teacher_serving.engines.vllm.process import process_environment
 
 START_SECONDS = 120
 
@@ -35,7 +34,7 @@ def vllm_server(model: Path, name: str, key: str, max_logprobs: int, log: Path) 
     command += ["--model", str(model), "--served-model-name", name]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "201"]
     command += ["--max-logprobs", str(max_logprobs), "--enforce-eager", "--no-enable-chunked-prefill"]
-    environment = {**os.environ, **engine_environment(EngineSettings(), on_gpu=False), "VLLM_API_KEY": key}
+    environment = {**os.environ, **process_environment(1, on_gpu=False), "VLLM_API_KEY": key}
     with log.open("w") as file:
         server = subprocess.Popen(
             command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True

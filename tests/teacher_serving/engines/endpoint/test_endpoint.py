@@ -20,7 +20,7 @@ from cluster.commands.main import main
 from teacher_serving.asking.requests import continued
 from teacher_serving.engines.endpoint.settings import EndpointSettings
 from teacher_serving.engines.endpoint.teacher import EndpointTeacher
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.teacher import Request, Scored
 from tests.teacher_serving.engines.endpoint.endpoint_server import vllm_server
 from tests.teacher_serving.engines.engines import (
@@ -64,11 +64,11 @@ def served(
 ) -> EndpointTeacher:
     """A teacher at the server. padding: ids of the model beyond those of the tokenizer that the spec counts."""
     given = {"api": "vllm", "base_url": address, "api_key_env": VARIABLE, "top_logprobs": targets.k, **options}
-    engine = EngineSettings(kind="endpoint", endpoint=EndpointSettings.model_validate(given))
+    endpoint = EndpointSettings.model_validate(given)
     tokenizer = AutoTokenizer.from_pretrained(model)
     width = len(tokenizer) + padding
     spec = replace(make_spec(model, targets), vocab_size=width, sampling=sampling, service="served")
-    return EndpointTeacher(TeacherSettings(model="tiny"), engine, spec, tokenizer)
+    return EndpointTeacher(TeacherSettings(model="tiny"), endpoint, spec, tokenizer)
 
 
 def same_rows(ours: SparseTargets, theirs: SparseTargets) -> None:

@@ -16,7 +16,7 @@ from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from teacher_serving.engines.endpoint.rate_limit import RateLimit
 from teacher_serving.engines.endpoint.settings import EndpointSettings
 from teacher_serving.engines.endpoint.teacher import EndpointTeacher
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.teacher import Generated, Request
 from tests.teacher_serving.engines.endpoint.endpoint_server import (
     Call,
@@ -41,11 +41,11 @@ def make(
     base_url: str, tokenizer: Tokenizer, api: str = "openai", k: int = 0, sampling: SamplingSpec = SAMPLING, **more: Any
 ) -> EndpointTeacher:
     given = {"api": api, "base_url": base_url, "api_key_env": VARIABLE, "top_logprobs": k, "max_retries": 2, **more}
-    engine = EngineSettings(kind="endpoint", endpoint=EndpointSettings.model_validate(given))
-    assert KEY not in repr(engine) + engine.model_dump_json()
+    endpoint = EndpointSettings.model_validate(given)
+    assert KEY not in repr(endpoint) + endpoint.model_dump_json()
     width = len(tokenizer)  # type: ignore[arg-type]
     spec = StoreSpec("m", "w", "t", "c", width, width, "unknown", TargetSpec("topk", k), sampling, service="a service")
-    return EndpointTeacher(TeacherSettings(model="m"), engine, spec, tokenizer)
+    return EndpointTeacher(TeacherSettings(model="m"), endpoint, spec, tokenizer)
 
 
 def ask(*turns: str, roles: tuple[str, ...] = ("user",)) -> list[Request]:

@@ -11,10 +11,13 @@ from cache.errors import InputError
 from cache.examples.tokenizers import tokenizer_digest
 from cache.rows.spec import TargetSpec
 from teacher_serving.asking.settings import GenerationSettings
-from teacher_serving.capture.identity import Described, describe
+from teacher_serving.capture.teacher import describe
+from teacher_serving.engines.description import TeacherDescription
+from teacher_serving.engines.endpoint import EndpointEngineSettings
 from teacher_serving.engines.endpoint.settings import EndpointSettings
+from teacher_serving.engines.registry import ENGINES
 from teacher_serving.engines.settings import EngineSettings, TeacherSettings
-from teacher_serving.engines.vllm.process import engine_environment
+from teacher_serving.engines.vllm import VllmSettings
 from teacher_serving.reduction.settings import TargetSettings
 
 CHAT = {"api": "openai", "top_logprobs": 20}
@@ -23,7 +26,7 @@ CLAUDE = {"api": "anthropic", "top_logprobs": 0}
 
 
 def engine(endpoint: dict[str, Any]) -> EngineSettings:
-    return EngineSettings(kind="endpoint", endpoint=EndpointSettings(**endpoint))
+    return EndpointEngineSettings(endpoint=EndpointSettings(**endpoint))
 
 
 def described(
@@ -33,7 +36,7 @@ def described(
     teacher: dict[str, Any] | None = None,
     targets: dict[str, Any] | None = None,
     generation: dict[str, Any] | None = None,
-) -> Described:
+) -> TeacherDescription:
     settings = TeacherSettings(model="gpt-x", tokenizer=str(model) if model else None, **(teacher or {}))
     asked = GenerationSettings(**(generation or {}))
     return describe(settings, engine(endpoint), TargetSettings(**(targets or {})), asked, score)
@@ -126,7 +129,7 @@ def test_the_tokenizer_is_asked_for_where_it_is_needed_and_nowhere_else(tiny_mod
         described(tmp_path, CHAT)
     teacher = TeacherSettings(model=str(tiny_model), tokenizer=str(tiny_model))
     with pytest.raises(InputError, match=r'is for engine\.kind = "endpoint"; a model has its own: leave it out'):
-        describe(teacher, EngineSettings(), TargetSettings(k=8), None)
+        describe(teacher, VllmSettings(), TargetSettings(k=8), None)
 
 
 @pytest.mark.parametrize(
@@ -155,10 +158,13 @@ def test_a_key_goes_to_the_service_that_it_is_for() -> None:
     assert EndpointSettings(**CHAT, base_url="https://elsewhere/v1", api_key_env="THEIRS").key_variable == "THEIRS"
 
 
-def test_an_endpoint_takes_no_gpu_and_no_environment_of_vllm() -> None:
-    assert engine(CHAT).gpus == 0 and EngineSettings(tensor_parallel=2).gpus == 2
-    assert engine_environment(engine(CHAT), on_gpu=False) == {}
-    with pytest.raises(ValidationError, match=r"needs a table \[engine\.endpoint\]"):
-        EngineSettings(kind="endpoint")
-    with pytest.raises(ValidationError, match='is for kind = "endpoint", and kind is "vllm"'):
-        EngineSettings(endpoint=EndpointSettings(**CHAT))
+def test_an_endpoint_needs_no_gpu_and_no_environment_of_vllm() -> None:
+    assert engine(CHAT).gpus == 0 and VllmSettings(tensor_parallel=2).gpus == 2
+    assert ENGINES["endpoint"].environment(engine(CHAT), on_gpu=False) == {}
+
+
+def test_an_engine_takes_its_own_keys_only() -> None:
+    with pytest.raises(ValidationError, match="endpoint\n  Field required"):
+        EndpointEngineSettings.model_validate({})
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        VllmSettings.model_validate({"endpoint": CHAT})

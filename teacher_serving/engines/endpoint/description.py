@@ -1,15 +1,16 @@
-"""Which teacher is this, where a service runs it? What it can give is known; of its weights, what the user says."""
+"""Describe a teacher that a service runs: what the API can provide, and what the user says of its weights."""
 
 from typing import Any
 
 from cache.documents import digest
 from cache.errors import InputError
 from cache.examples.token_bytes import ids_by_bytes
-from cache.examples.tokenizers import Tokenizer, load_tokenizer, tokenizer_digest
+from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
-from teacher_serving.asking.prompter import Prompter, make_prompter, prompting_spec
+from teacher_serving.asking.prompter import make_prompter, prompting_spec
 from teacher_serving.asking.settings import GenerationSettings
-from teacher_serving.engines.endpoint.settings import MOST_CHAT_LOGPROBS, EndpointSettings
+from teacher_serving.engines.description import TeacherDescription
+from teacher_serving.engines.endpoint.settings import MAX_CHAT_LOGPROBS, EndpointSettings
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.reduction.settings import TargetSettings
 
@@ -22,11 +23,8 @@ def describe_endpoint(
     targets: TargetSettings,
     generation: GenerationSettings | None,
     score: bool,
-) -> tuple[StoreSpec, Tokenizer, Prompter | None]:
-    """Spec of a capture from a service, its tokenizer, and how it is asked. The service itself is not asked yet.
-
-    Raises InputError for what it cannot give.
-    """
+) -> TeacherDescription:
+    """Describe a capture from a service. No request is sent yet. Raises InputError for what it cannot provide."""
     target_spec = endpoint_targets(targets, endpoint)
     sampling = generation.sampling if generation else None
     _require_scoring(endpoint, targets, generation, score)
@@ -50,7 +48,7 @@ def describe_endpoint(
         asked=targets.of,
         prompting=prompting_spec(generation, prompter) if generation and prompter else None,
     )
-    return spec, tokenizer, prompter
+    return TeacherDescription(spec, None, str(teacher.tokenizer), teacher.trust_remote_code, prompter)
 
 
 def service_text(endpoint: EndpointSettings, sampling: SamplingSpec | None) -> str:
@@ -61,7 +59,7 @@ def service_text(endpoint: EndpointSettings, sampling: SamplingSpec | None) -> s
         return "anthropic messages: text only; no scoring; no seed"
     if endpoint.top_logprobs == 0:
         return "openai chat completions: text only; no scoring; no seed"
-    text = f"openai chat completions: at most {MOST_CHAT_LOGPROBS} log-probabilities, by bytes; no scoring; no seed"
+    text = f"openai chat completions: at most {MAX_CHAT_LOGPROBS} log-probabilities, by bytes; no scoring; no seed"
     if sampling and (sampling.temperature, sampling.top_p) != (1.0, 1.0):
         # Services do not say whether theirs are those of the raw logits.
         text += f"; log-probabilities as told at temperature {sampling.temperature}, top-p {sampling.top_p}"

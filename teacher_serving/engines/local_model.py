@@ -1,8 +1,7 @@
-"""Which teacher is this? Folder, hashes and sizes of a model, without loading its weights."""
+"""Describe a model from its files: folder, hashes and sizes, without loading its weights."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,22 @@ from transformers import AutoConfig
 
 from cache.documents import digest
 from cache.errors import InputError
-from cache.examples.tokenizers import Tokenizer, load_tokenizer, tokenizer_digest
+from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from cache.rows.spec import StoreSpec
-from teacher_serving.asking.prompter import Prompter, make_prompter, prompting_spec
+from teacher_serving.asking.prompter import make_prompter, prompting_spec
 from teacher_serving.asking.settings import GenerationSettings
-from teacher_serving.engines.endpoint.identity import describe_endpoint
-from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.description import TeacherDescription
+from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.reduction.settings import TargetSettings
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 
 
 def find_model(name: str) -> Path:
-    """Local folder of a model folder or hub name (downloaded if it must be). InputError where it is no model."""
+    """Find the local folder of a model folder or hub name; download it if necessary.
+
+    Raises InputError if it is not a model.
+    """
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -39,37 +41,21 @@ def find_model(name: str) -> Path:
     except Exception as error:
         reason = f"{type(error).__name__}"
         raise InputError(
-            f"teacher {name!r} is not a model: no such folder, and the hub gave none ({reason}); give a model folder"
+            f"teacher {name!r} is not a model: no such folder, and the hub has none ({reason}); give a model folder"
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A teacher before it is loaded: the spec of its capture, its folder, its tokenizer, and how it is asked.
-
-    folder: of the model's files; None where a service has them.
-    """
-
-    spec: StoreSpec
-    folder: Path | None
-    tokenizer: Tokenizer
-    prompter: Prompter | None
-
-
-def describe(
+def describe_local_model(
     teacher: TeacherSettings,
-    engine: EngineSettings,
     targets: TargetSettings,
     generation: GenerationSettings | None,
-    score: bool = True,
-) -> Described:
-    """What a capture with these settings will hold. Raises InputError where the model cannot give it.
+    runs_encoders: bool,
+) -> TeacherDescription:
+    """Describe a capture from a model whose files are on this machine or on a hub.
 
-    score: whether given responses are to be scored.
+    runs_encoders: whether the engine can run encoder-decoder models. Raises InputError if the model cannot provide what
+    the settings ask for.
     """
-    if engine.endpoint is not None:
-        spec, tokenizer, prompter = describe_endpoint(teacher, engine.endpoint, targets, generation, score)
-        return Described(spec, None, tokenizer, prompter)
     if teacher.tokenizer is not None:
         raise InputError(
             f'teacher.tokenizer = {teacher.tokenizer!r} is for engine.kind = "endpoint"; a model has its own: leave it '
@@ -87,12 +73,14 @@ def describe(
         raise InputError(
             f"targets.k = {target_spec.k} is larger than the teacher's vocabulary of {vocab_size}; lower it"
         )
-    _require_room(teacher, config)
+    _require_context(teacher, config)
     if config.is_encoder_decoder:
-        if engine.kind == "vllm":
+        if not runs_encoders:
             raise InputError(f'teacher {teacher.model!r} has an encoder, which needs engine.kind = "transformers"')
         if targets.of == "all":
-            raise InputError('targets.of = "all": the prompt is read by an encoder, which expects no next token')
+            raise InputError(
+                'targets.of = "all": an encoder reads the prompt and predicts no next token there; leave it out'
+            )
     prompter = make_prompter(generation, teacher.max_tokens) if generation else None
     spec = StoreSpec(
         teacher=teacher.model,
@@ -110,27 +98,28 @@ def describe(
         asked=targets.of,
         prompting=prompting_spec(generation, prompter) if generation and prompter else None,
     )
-    return Described(spec, folder, tokenizer, prompter)
+    return TeacherDescription(spec, folder, str(folder), teacher.trust_remote_code, prompter)
 
 
-def _require_room(teacher: TeacherSettings, config: Any) -> None:
+def _require_context(teacher: TeacherSettings, config: Any) -> None:
+    """Raise InputError if the longest example does not fit into the model's context."""
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context and teacher.max_tokens >= context:
         raise InputError(
             f"teacher.max_tokens = {teacher.max_tokens} must be below the {context} positions of {teacher.model!r}: "
-            "scoring generates one token more"
+            "scoring generates one more token"
         )
 
 
 def resolve_dtype(teacher: TeacherSettings, config: Any) -> str:
-    """The dtype that "auto" stands for: the one in the model's configuration, else float32."""
+    """Resolve "auto" to the dtype in the model's configuration, or to float32 if it names none."""
     if teacher.dtype != "auto":
         return teacher.dtype
     return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
 
 
 def _hash_adapter(folder: Path) -> str:
-    """Hash of a LoRA adapter's configuration and weights. Raises InputError where the folder holds none."""
+    """Hash a LoRA adapter's configuration and weights. Raises InputError if the folder contains none."""
     weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
     if not weights or not (folder / "adapter_config.json").is_file():
         raise InputError(
@@ -140,14 +129,14 @@ def _hash_adapter(folder: Path) -> str:
 
 
 def _hash_weights(folder: Path) -> str:
-    """Hash of the configuration and every weight file. A hub snapshot's folder name is its revision: that is enough."""
+    """Hash the configuration and every weight file. For a hub snapshot the folder's name, its revision, is enough."""
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         return f"revision:{folder.name}"
     return _hash_files([folder / "config.json", *sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))])
 
 
 def _hash_files(paths: Sequence[Path]) -> str:
-    """One hash of a small first file and of those that follow it."""
+    """Hash a small first file and the digests of the files that follow it."""
     state = hashlib.sha256(paths[0].read_bytes())
     for path in paths[1:]:
         with path.open("rb") as file:

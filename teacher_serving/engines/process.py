@@ -1,0 +1,13 @@
+"""The environment of a process that runs a model on a CPU."""
+
+# glibc otherwise maps and unmaps the large logits buffers at every step. It reads these when the process starts.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+def cpu_environment(threads: int) -> dict[str, str]:
+    """Environment variables of a process that computes with this many threads."""
+    return {**ALLOCATOR, "OMP_NUM_THREADS": str(threads)}

@@ -1,0 +1,45 @@
+"""The vLLM engine as the registry sees it: its settings, and how to describe and start a teacher on it."""
+
+from collections.abc import Mapping
+
+from teacher_serving.asking.settings import GenerationSettings
+from teacher_serving.engines.description import TeacherDescription
+from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.vllm.process import process_environment
+from teacher_serving.engines.vllm.settings import VllmSettings
+from teacher_serving.reduction.settings import TargetSettings
+from teacher_serving.teacher import Teacher
+
+
+class VllmEngine:
+    """Causal models on vLLM."""
+
+    name = "vllm"
+    settings = VllmSettings
+
+    def describe(
+        self,
+        teacher: TeacherSettings,
+        engine: EngineSettings,
+        targets: TargetSettings,
+        generation: GenerationSettings | None,
+        score: bool,
+    ) -> TeacherDescription:
+        """See Engine.describe."""
+        from teacher_serving.engines.local_model import describe_local_model
+
+        return describe_local_model(teacher, targets, generation, runs_encoders=False)
+
+    def start(
+        self, description: TeacherDescription, teacher: TeacherSettings, engine: EngineSettings, on_gpu: bool
+    ) -> Teacher:
+        """See Engine.start."""
+        from teacher_serving.engines.vllm.teacher import VllmTeacher
+
+        assert isinstance(engine, VllmSettings)
+        resolved = teacher.model_copy(update={"dtype": description.spec.dtype})
+        return VllmTeacher(str(description.folder), resolved, engine, description.spec, on_gpu)
+
+    def environment(self, engine: EngineSettings, on_gpu: bool) -> Mapping[str, str]:
+        """See Engine.environment."""
+        return process_environment(engine.cpu_threads, on_gpu)

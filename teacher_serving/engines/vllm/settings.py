@@ -1,0 +1,30 @@
+"""Settings of the vLLM engine."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from teacher_serving.engines.settings import EngineSettings
+
+
+class VllmSettings(EngineSettings):
+    """How vLLM runs a teacher."""
+
+    kind: Literal["vllm"] = "vllm"
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer")
+    pipeline_parallel: int = Field(1, ge=1, description="groups of GPUs that share the layers")
+    batched_tokens: int = Field(
+        2048, ge=64, description="tokens of one forward pass (on a CPU that generates, at least max_tokens)"
+    )
+    reduction: Literal["auto", "public"] = Field(
+        "auto",
+        description='where logits become rows: "auto" in vLLM\'s workers if they allow it, "public" through the public '
+        "log-probabilities only",
+    )
+    logits_mib: int = Field(512, ge=16, description="memory for logits that are being reduced, in MiB")
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="share of a GPU's memory that vLLM may use")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one engine, in a cluster that has any."""
+        return self.tensor_parallel * self.pipeline_parallel
