@@ -1,0 +1,110 @@
+"""Ctrl-C ends a training like any other command, and what rank 0 logs is shown."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.training import driver
+from cluster.training.step_progress import last_line
+from student.training.planning.plan import TrainingPlan
+from student.training.run_files import steps_done
+from tests.student.training.ranks import TOPK, make_store, settings_of
+
+ROOT = Path(__file__).resolve().parents[3]
+PLAN = TrainingPlan("", "", 1, [])
+
+
+class EndlessTrainer:
+    """In the place of Ray Train's TorchTrainer: trains until the test ends."""
+
+    ended = threading.Event()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        assert options["train_loop_config"]["plan"]["vocab_size"] == 1
+
+    def fit(self) -> None:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        self.ended.wait(60)
+
+
+class FailingTrainer:
+    """A trainer whose rank raises."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None: ...
+
+    def fit(self) -> None:
+        raise RuntimeError("a rank failed")
+
+
+def test_an_interrupt_reaches_the_command_while_ranks_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a training that waits for Ray Train, or ends with its exit code."""
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", EndlessTrainer)
+    started = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            driver._run_ranks(settings_of(tmp_path, tmp_path), PLAN, 2, on_gpu=False)
+    finally:
+        EndlessTrainer.ended.set()
+    assert time.monotonic() - started < 30
+
+
+def test_an_error_of_a_rank_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", FailingTrainer)
+    with pytest.raises(RuntimeError, match="a rank failed"):
+        driver._run_ranks(settings_of(tmp_path, tmp_path), PLAN, 2, on_gpu=False)
+
+
+def test_only_complete_lines_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert last_line(path) is None
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert last_line(path) == {"step": 2}
+
+
+@pytest.mark.slow("cluster")
+def test_ctrl_c_says_how_to_continue(tmp_path: Path, tiny_model: Path) -> None:
+    """With real ranks. Would catch exit code 1 without a line, and ranks that go on."""
+    settings = settings_of(
+        tmp_path / "run",
+        make_store(tmp_path / "store", tiny_model, TOPK, 19),
+        run={"steps": 100_000, "ranks": 1, "zero_stage": 1, "checkpoint_every": 5},
+    )
+    values = settings.model_dump(mode="json", exclude_unset=True)
+    model = values["model"]["config"]
+    lines = [f"output = {json.dumps(values['output'])}"]
+    for table in ("data", "optimizer", "run"):
+        lines += [f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values[table].items())]
+    lines += ["[model.config]", *(f"{key} = {json.dumps(value)}" for key, value in model.items())]
+    (tmp_path / "job.toml").write_text("\n".join(lines))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cluster.commands.main", "--root", str(tmp_path), "train", str(tmp_path / "job.toml")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not steps_done(tmp_path / "run") and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=90)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert process.returncode == 130, stderr[-3000:]
+    assert "run the same command again to continue" in stderr and "Traceback" not in stderr
+    done = steps_done(tmp_path / "run")
+    time.sleep(2)
+    assert steps_done(tmp_path / "run") == done > 0
