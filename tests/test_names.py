@@ -10,7 +10,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = ("cache", "teacher_serving", "student", "cluster")
 
 
-def test_wheel_holds_the_product_and_nothing_else() -> None:
+def test_wheel_contains_only_the_product() -> None:
     patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     assert sorted(patterns) == sorted(pattern for name in PACKAGES for pattern in (name, f"{name}.*"))
 

@@ -43,7 +43,7 @@ def whole(example: Example, tokenizer: Any) -> str:
 
 
 @pytest.mark.parametrize("tokenizer", [PLAIN_TOKENIZER, MARKED_TOKENIZER], ids=["prefixes", "marks"])
-def test_all_that_the_assistant_says_is_a_target(tokenizer: Any) -> None:
+def test_every_token_of_the_assistant_is_a_target(tokenizer: Any) -> None:
     rendered = render(AGENT, tokenizer)
     found = runs(rendered, tokenizer)
     assert [text for segment, text in found if segment == Segment.RESPONSE] == SAID
@@ -153,7 +153,7 @@ def test_without_a_template_the_last_turn_is_the_response() -> None:
 @pytest.mark.parametrize(
     "example, lost", [(AGENT, "reasoning_content"), (replace(AGENT, messages=AGENT.messages[:2]), "tools")]
 )
-def test_what_only_a_template_can_say_needs_one(example: Example, lost: str) -> None:
+def test_chats_that_need_a_template_are_refused_without_one(example: Example, lost: str) -> None:
     with pytest.raises(InputError, match=f"example agent: has '{lost}', which is lost without a chat template"):
         render(example, chat_tokenizer(None))
 
@@ -167,7 +167,7 @@ def test_a_tokenizer_that_adds_a_beginning_adds_none_to_a_chat(template: str) ->
     assert render(AGENT, tokenizer).tokens.tolist().count(tokenizer.bos_token_id) == 1
 
 
-def test_a_chat_in_which_the_assistant_says_nothing_is_for_all_targets_only() -> None:
+def test_a_chat_without_assistant_turns_needs_targets_of_all_tokens() -> None:
     tokenizer = chat_tokenizer(MARKED.replace("m.role == 'assistant'", "m.role == 'nobody'"))
     with pytest.raises(InputError, match="example agent: no token of its chat is the assistant's"):
         render(AGENT, tokenizer)
@@ -180,7 +180,7 @@ def test_all_targets_change_no_segment() -> None:
         assert render(AGENT, tokenizer, targets_of="all").key == render(AGENT, tokenizer).key
 
 
-def test_the_first_row_asked_about_is_the_last_of_the_prompt() -> None:
+def test_the_first_requested_row_is_the_last_of_the_prompt() -> None:
     rendered = render(AGENT, PLAIN_TOKENIZER)
     row = rendered.prompt_length - 1
     assert rendered.segments[row] == Segment.PROMPT and rendered.segments[row + 1] == Segment.RESPONSE

@@ -26,7 +26,7 @@ def test_documents_come_back() -> None:
         assert Example.from_document(json.loads(json.dumps(example.to_document()))) == example
 
 
-def test_a_store_keeps_whole_turns_label_and_tools(
+def test_a_store_keeps_turns_label_and_tools(
     storage: LocalStorage, spec: StoreSpec, make_records: Callable[..., list[Record]]
 ) -> None:
     agent = replace(AGENT, label="4")

@@ -67,7 +67,7 @@ def test_nothing_to_read_is_an_error(tmp_path: Path, content: str | None, messag
         read_examples(path)
 
 
-def test_turns_keep_all_that_they_say(tmp_path: Path) -> None:
+def test_turns_keep_all_their_fields(tmp_path: Path) -> None:
     path = tmp_path / "examples.jsonl"
     messages: list[dict[str, Any]] = [
         turn("user", "hi", tool_calls=None, name=None),

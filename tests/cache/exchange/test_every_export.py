@@ -15,7 +15,7 @@ from tests.cache.store.sample_stores import SAMPLED, THRESHOLD, KilledError, mak
 
 
 @pytest.mark.parametrize("export", [export_parquet, export_distillkit, export_axolotl])
-def test_an_export_appears_whole_or_not_at_all(tmp_path: Path, export: Callable[..., Any]) -> None:
+def test_an_export_is_atomic(tmp_path: Path, export: Callable[..., Any]) -> None:
     source = make_store(tmp_path / "source", units=1)
     place = tmp_path / "exports" / "out"
     with pytest.raises(KilledError):

@@ -42,7 +42,7 @@ def test_parquet_brings_back_every_array_and_text(tmp_path: Path, targets: Targe
     assert_same_records(LogitStore.open(str(tmp_path / "target"), expect=source.spec), source)
 
 
-def test_parquet_columns_say_what_they_hold(tmp_path: Path) -> None:
+def test_parquet_columns_contain_what_their_names_say(tmp_path: Path) -> None:
     source = make_store(tmp_path / "source", NUCLEUS, units=1)
     export_parquet(source, tmp_path / "all.parquet")
     row, record = pq.read_table(tmp_path / "all.parquet").to_pylist()[2], source[2]
@@ -79,7 +79,7 @@ def test_an_interrupted_parquet_import_continues(tmp_path: Path) -> None:
     assert not report.problems and not report.uncommitted
 
 
-def test_parquet_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+def test_truncated_or_altered_parquet_is_refused(tmp_path: Path) -> None:
     export_parquet(make_store(tmp_path / "source"), tmp_path / "all.parquet")
     data = (tmp_path / "all.parquet").read_bytes()
     altered = bytearray(data)

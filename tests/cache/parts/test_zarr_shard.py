@@ -131,7 +131,7 @@ def test_metadata_names_nothing_but_what_the_standard_knows() -> None:
     codec=st.sampled_from(CODECS),
     data=st.data(),
 )
-def test_any_run_of_chunks_is_that_part_of_the_whole(
+def test_any_run_of_chunks_is_a_slice_of_the_array(
     seed: int, length: int, chunk: int, codec: Codec, data: st.DataObject
 ) -> None:
     spec = ArraySpec((length,), "uint32", chunk, codec)

@@ -71,7 +71,7 @@ def test_a_vocabulary_beyond_16_bits_comes_back(mode: TargetMode, kind: str) -> 
     check_round_trip(targets, tokens, spec, make_codebook(kind, rng, WIDE, mode), WIDE)
 
 
-def test_a_row_of_a_whole_wide_vocabulary_comes_back() -> None:
+def test_a_row_with_every_id_of_a_wide_vocabulary_comes_back() -> None:
     rng = np.random.default_rng(5)
     spec = TargetSpec("topk", WIDE)
     targets = sparse(rng, whole_rows(rng, "random", 1, WIDE), spec)

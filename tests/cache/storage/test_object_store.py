@@ -125,7 +125,7 @@ def test_ranges_are_cut_where_the_file_ends(any_storage: Storage) -> None:
     assert any_storage.read_ranges([]) == []
 
 
-def test_many_ranges_come_in_the_order_asked_for(any_storage: Storage) -> None:
+def test_many_ranges_come_in_the_requested_order(any_storage: Storage) -> None:
     files = {f"{i}": bytes([i]) * 100 for i in range(40)}
     any_storage.write_folder("many", files)
     order = np.random.default_rng(1).integers(0, 40, 100).tolist()
@@ -315,7 +315,7 @@ def ask(storage: ObjectStorage, answers: object) -> None:
         answers.send(str(error))  # type: ignore[attr-defined]
 
 
-def test_a_forked_process_is_told_to_spawn_instead_of_hanging(s3_uri: str) -> None:
+def test_a_forked_process_gets_an_error_that_says_to_spawn(s3_uri: str) -> None:
     storage = ObjectStorage(s3_uri)
     storage.create("x", b"1")
     context = multiprocessing.get_context("fork")

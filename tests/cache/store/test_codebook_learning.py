@@ -13,7 +13,7 @@ from tests.cache.rows.rows import MODES, TARGETS, VOCAB, log_softmax, random_row
 
 
 @pytest.mark.parametrize("mode", ["topk", "threshold", "sampled"])
-def test_lists_are_learned_where_contexts_tell_what_follows(mode: TargetMode) -> None:
+def test_lists_are_learned_where_contexts_predict_the_next_id(mode: TargetMode) -> None:
     rng = np.random.default_rng(12)
     spec = replace(TARGETS[mode], entropy=False, temperatures=())
     rows, tokens = structured_rows(rng, 2400, spec, 1.0)
@@ -26,7 +26,7 @@ def test_lists_are_learned_where_contexts_tell_what_follows(mode: TargetMode) ->
     check_round_trip(unseen.rows(0, 50), tokens[1600:1650], spec, learned, VOCAB)
 
 
-def test_frequencies_are_learned_where_only_they_tell() -> None:
+def test_frequencies_are_learned_where_only_they_predict() -> None:
     rng = np.random.default_rng(13)
     spec = TargetSpec("topk", 16)
     common = np.zeros(VOCAB)

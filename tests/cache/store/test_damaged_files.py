@@ -99,13 +99,13 @@ def test_the_array_of_another_name_in_its_place_is_noticed(full_store: LocalStor
     path.write_bytes(sound)
 
 
-def test_a_stray_file_in_a_part_is_told(full_store: LocalStorage) -> None:
+def test_a_stray_file_in_a_part_is_reported(full_store: LocalStorage) -> None:
     part = next((full_store.root / "parts").glob("*/*.zarr"))
     (part / "first/extra").write_text("x")
     assert f"{part.name}/first/extra: not part of what was committed" in complaints(full_store)
 
 
-def test_what_was_never_committed_is_told_and_not_read(full_store: LocalStorage) -> None:
+def test_uncommitted_parts_are_reported_and_not_read(full_store: LocalStorage) -> None:
     expected = contents(full_store)
     part = next((full_store.root / "parts").glob("*/*.zarr"))
     attempt = part.with_name("f" * 32 + ".zarr")

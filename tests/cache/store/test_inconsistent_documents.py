@@ -81,7 +81,7 @@ def test_a_stale_snapshot_reads_its_own_examples(full_store: LocalStorage) -> No
     assert len(LogitStore.open(str(full_store))) == 15
 
 
-def test_a_kill_between_the_two_files_of_a_snapshot_is_mended(full_store: LocalStorage) -> None:
+def test_a_kill_between_the_two_files_of_a_snapshot_is_repaired(full_store: LocalStorage) -> None:
     (full_store.root / "snapshots/2.sha256").unlink()
     write_unit(full_store, store_spec(TARGETS["topk"]), units_of("topk", 1, seed=5)[0])
     assert take_snapshot(full_store).number == 3

@@ -63,7 +63,7 @@ BAD: dict[str, tuple[Callable[[SparseTargets], SparseTargets], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_record_that_cannot_be_is_refused_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+def test_an_invalid_record_is_refused_before_anything_is_written(name: str, tmp_path: Path) -> None:
     change, message = BAD[name]
     spec = store_spec(TARGETS["topk"])
     storage = LocalStorage(tmp_path / "store")

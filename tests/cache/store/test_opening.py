@@ -22,13 +22,13 @@ def test_another_spec_is_refused_field_by_field(storage: LocalStorage, spec: Sto
     create_store(storage, replace(spec, teacher="the same weights at another path"))
 
 
-def test_what_is_not_a_store_says_so(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_store_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(StoreError, match="not a store"):
             LogitStore.open(str(folder))
 
 
-def test_a_store_without_snapshot_says_so(storage: LocalStorage) -> None:
+def test_a_store_without_snapshot_is_refused(storage: LocalStorage) -> None:
     with pytest.raises(StoreError, match="no snapshot yet"):
         LogitStore.open(str(storage))
 

@@ -277,7 +277,7 @@ def test_only_a_compact_store_has_a_codebook(tmp_path: Path) -> None:
         assert (store / "codebook.json").exists() == (profile == "compact")
 
 
-def test_one_store_may_hold_parts_of_all_profiles(tmp_path: Path) -> None:
+def test_one_store_may_contain_parts_of_all_profiles(tmp_path: Path) -> None:
     records = make_records("topk")
     spec = store_spec(TARGETS["topk"])
     storage = LocalStorage(tmp_path / "store")

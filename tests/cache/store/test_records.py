@@ -81,7 +81,7 @@ def test_a_unit_of_empty_documents_is_a_unit(tmp_path: Path) -> None:
     assert not verify(str(storage)).problems
 
 
-def test_rows_shorter_than_k_and_of_the_whole_vocabulary_come_back(tmp_path: Path) -> None:
+def test_rows_shorter_than_k_and_rows_with_every_id_come_back(tmp_path: Path) -> None:
     """k is the most a row may have, and no promise of how many it has."""
     vocab = 30
     spec = store_spec(TargetSpec("topk", 64), vocab)

@@ -106,14 +106,14 @@ def test_a_row_whose_entries_and_tail_do_not_make_1_is_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["snapshots/foo.json", "snapshots/x.sha256"])
-def test_a_stray_file_among_the_snapshots_is_told(name: str, full_store) -> None:
+def test_a_stray_file_among_the_snapshots_is_reported(name: str, full_store) -> None:
     (full_store.root / name).write_text("{}")
     for call in (verify, LogitStore.open, lambda uri: take_snapshot(LocalStorage(uri))):
         with contextlib.suppress(StoreError):
             call(str(full_store))
 
 
-def test_a_commit_under_another_units_name_is_told(full_store) -> None:
+def test_a_commit_under_another_units_name_is_reported(full_store) -> None:
     path = next((full_store.root / "commits").iterdir())
     (path.parent / ("0" * 24 + ".json")).write_bytes(path.read_bytes())
     assert "0" * 24 in " ".join(verify(str(full_store)).problems)
@@ -162,7 +162,7 @@ def test_a_deleted_newest_snapshot_is_not_passed_over(full_store: LocalStorage) 
         LogitStore.open(str(full_store))
 
 
-def test_taking_a_snapshot_mends_an_altered_index(full_store: LocalStorage) -> None:
+def test_taking_a_snapshot_repairs_an_altered_index(full_store: LocalStorage) -> None:
     snapshot = take_snapshot(full_store)
     index = full_store.path(snapshot.index)
     index.write_bytes(index.read_bytes()[:-3])

@@ -77,7 +77,7 @@ def test_values_that_were_stored_once_do_not_drift(k: int, step: float) -> None:
         assert np.abs(stored(first).logprobs - first.logprobs).max() > step / 2, "this test has no rows that drift"
 
 
-def test_rows_that_no_store_held_are_left_alone() -> None:
+def test_rows_that_no_store_rounded_stay_unchanged() -> None:
     targets = heads(np.random.default_rng(0), 200, 16)
     assert np.array_equal(on_grid(targets, TargetSpec("topk", 16)).logprobs, targets.logprobs)
     assert on_grid(empty_targets(3), TOPK).counts.tolist() == [0, 0, 0]
@@ -105,7 +105,7 @@ def test_an_interrupted_transcode_continues_where_it_was(tmp_path: Path, monkeyp
     assert len(written) == len(set(written)) == 4, "what was committed was written again"
 
 
-def test_other_units_hold_the_same_examples_and_an_old_snapshot_only_its_own(tmp_path: Path) -> None:
+def test_other_unit_sizes_give_the_same_examples_and_an_old_snapshot_only_its_own(tmp_path: Path) -> None:
     source = make_store(tmp_path / "source", units=2, examples=5)
     quarantine(source.storage, "a" * 32, "bad", "too long")
     write_unit(source.storage, source.spec, records_for(TOPK, 2, seed=9))
@@ -128,7 +128,7 @@ def test_an_example_of_two_units_is_copied_once(tmp_path: Path) -> None:
     assert len(target) == 4 and int(target.index.counts[:, 0].sum()) == 4
 
 
-def test_a_compact_target_learns_its_codebook_from_the_whole_source(tmp_path: Path) -> None:
+def test_a_compact_copy_learns_its_codebook_from_the_entire_source(tmp_path: Path) -> None:
     """A first unit of another kind gives a codebook that suits no other unit."""
     spec = StoreSpec("teacher", "weights", "tokenizer", "template", VOCAB, VOCAB, "float32", TOPK, None)
     storage = LocalStorage(tmp_path / "source")
@@ -173,7 +173,7 @@ def test_transcode_refuses_what_would_mix_or_overwrite(tmp_path: Path) -> None:
         transcode(source, str(tmp_path / "other"), "fast")
 
 
-def test_blocks_hold_no_more_tokens_than_they_may() -> None:
+def test_blocks_stay_within_their_limit_of_tokens() -> None:
     lengths = np.array([3, 3, 3, 50, 1, 1, 9])
     assert [list(block) for block in token_blocks(lengths, 10)] == [[0, 1, 2], [3], [4, 5], [6]]
     assert list(token_blocks(lengths[:0])) == []

@@ -50,7 +50,7 @@ def long_store(tmp_path_factory: pytest.TempPathFactory) -> LogitStore:
     return LogitStore.open(str(storage))
 
 
-def test_windows_of_a_long_example_are_slices_of_the_whole(long_store: LogitStore) -> None:
+def test_windows_of_a_long_example_are_slices_of_it(long_store: LogitStore) -> None:
     whole = long_store[1].window
     assert len(whole) == 20_000
     rng = np.random.default_rng(3)
@@ -108,6 +108,6 @@ def test_batches_over_units_and_empty_documents_equal_single_reads(mode: TargetM
             assert_same_window(window, singles[i])
 
 
-def test_a_pickle_holds_no_decoded_parts(long_store: LogitStore) -> None:
+def test_a_pickle_contains_no_decoded_parts(long_store: LogitStore) -> None:
     """Loaders send the store to every worker."""
     assert len(pickle.dumps(long_store)) < 10_000

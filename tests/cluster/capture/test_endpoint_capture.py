@@ -95,7 +95,7 @@ def test_a_key_that_stops_being_taken_ends_the_job_and_is_nowhere(
     assert "give its tokenizer with --tokenizer" in capsys.readouterr().err
 
 
-def test_a_worker_tells_why_it_cannot_start(workplace: Path) -> None:
+def test_a_worker_reports_why_it_cannot_start(workplace: Path) -> None:
     with failing_service(lambda call: failure(404, "no model m")) as (address, _):
         change = [f"engine.endpoint.base_url={address}"]
         job = load_job(workplace / "capture.toml", change, CaptureSettings, workplace)
@@ -117,7 +117,7 @@ def test_a_worker_tells_why_it_cannot_start(workplace: Path) -> None:
         ("engine.kind=vlm", "engine.kind: unknown engine kind 'vlm'; valid values: endpoint, transformers, vllm"),
     ],
 )
-def test_wrong_jobs_are_told_in_one_line(
+def test_wrong_jobs_are_reported_in_one_line(
     workplace: Path, capsys: pytest.CaptureFixture[str], change: str, message: str
 ) -> None:
     command = ["--root", str(workplace), "capture", str(workplace / "capture.toml"), "--set", change]

@@ -147,7 +147,7 @@ def test_wrong_trainings_are_refused_before_a_rank_starts(
     assert message in refused(capsys, filled, "train", str(filled / "train.toml"), *sets)
 
 
-def test_inspect_and_verify_tell_what_is_there(
+def test_inspect_and_verify_describe_the_store(
     workplace: Path,
     capsys: pytest.CaptureFixture[str],
     spec: StoreSpec,

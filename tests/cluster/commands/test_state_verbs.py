@@ -44,7 +44,7 @@ def capture_log(planned: int) -> dict[str, Any]:
     return {"job": {}, "hardware": "", "planned": planned, "runs": [{"rows": 90, "seconds": 2.0, "start_seconds": 1.0}]}
 
 
-def test_a_store_says_how_far_its_capture_is(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_state_of_a_capture_is_reported(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = status(capsys, runs, "runs/store")
     assert (state["kind"], state["state"]) == ("store", "3 examples, no snapshot yet")
     write_json(runs / "runs" / "store.capture.json", capture_log(planned=8))
@@ -58,7 +58,7 @@ def test_a_store_says_how_far_its_capture_is(runs: Path, capsys: pytest.CaptureF
     assert state["state"] == "complete" and state["facts"]["newest_snapshot"] == 1
 
 
-def test_a_training_run_says_how_far_it_is(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_state_of_a_training_run_is_reported(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = status(capsys, runs, "runs/student")
     facts = state["facts"]
     assert (state["kind"], state["state"]) == ("training", "step 40 of 100")

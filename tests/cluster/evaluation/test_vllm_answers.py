@@ -39,7 +39,7 @@ def test_both_engines_answer_the_same(tiny_model: Path) -> None:
     assert seen == [(3, 3)]
 
 
-def test_what_vllm_cannot_load_is_told(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_model_that_vllm_cannot_load_is_reported(tmp_path: Path, tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.save_pretrained(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["NoSuchModel"]}')

@@ -135,7 +135,7 @@ def test_an_answer_without_a_row_names_its_example(segments: list[int], at: Any)
 
 
 @pytest.mark.parametrize("text", ["heat flows\nAnswer: correct.", "ice\nAnswer: Wrong", "Answer: partly"])
-def test_the_label_segment_of_a_capture_gives_the_law_of_its_first_token(text: str) -> None:
+def test_the_label_segment_gives_the_distribution_of_its_first_token(text: str) -> None:
     """One row earlier or later, the probabilities would be others."""
     record, log_p, written = teacher_record(text, 1, 5, TargetSpec("topk", VOCAB))
     ids = class_ids(SETTINGS, TEACHER)

@@ -13,7 +13,7 @@ from tests.student.classes.judge_teacher import VOCAB, given_ids, row
 
 
 @pytest.mark.parametrize("temperature", [1.0, 6.0])
-def test_with_the_whole_vocabulary_they_are_those_of_the_logits(temperature: float) -> None:
+def test_rows_with_every_id_give_the_class_probabilities_of_the_logits(temperature: float) -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(50, VOCAB)) * temperature
     classes = ((3, 70, 400), (5,), (71, 6))
@@ -34,7 +34,7 @@ def test_variants_of_a_label_are_summed() -> None:
     assert found.label_mass == pytest.approx(0.75)
 
 
-def test_what_is_not_stored_counts_as_nothing_and_is_bounded() -> None:
+def test_absent_ids_count_as_0_and_their_mass_is_bounded() -> None:
     targets = concatenate([row({9: 0.5, 7: 0.3, 40: 0.15}), row({9: 0.5, 40: 0.01}), row({9: 0.5, 40: 0.1, 41: 0.05})])
     found = class_log_probs(targets, given_ids((7, 8), (9, 10)))
     assert np.allclose(np.exp(found.log_probs), [[0.3 / 0.8, 0.5 / 0.8], [0, 1], [0, 1]])
@@ -44,7 +44,7 @@ def test_what_is_not_stored_counts_as_nothing_and_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("mode", ["topk", "nucleus", "threshold"])
-def test_the_bound_holds_for_every_cut(mode: Any) -> None:
+def test_the_bound_is_valid_for_every_target_mode(mode: Any) -> None:
     spec = {
         "topk": TargetSpec("topk", 8),
         "nucleus": TargetSpec("nucleus", 30, mass=0.7),
@@ -62,7 +62,7 @@ def test_the_bound_holds_for_every_cut(mode: Any) -> None:
     ).any()
 
 
-def test_rows_without_any_class_are_not_known() -> None:
+def test_rows_without_any_class_are_unknown() -> None:
     found = class_log_probs(concatenate([row({40: 0.5}), row({7: 0.1}), empty_targets(1)]), given_ids((7,), (9,)))
     assert found.has_class.tolist() == [False, True, False]
     assert np.isnan(found.log_probs[[0, 2]]).all() and found.label_mass.tolist()[::2] == [0, 0]
@@ -71,7 +71,7 @@ def test_rows_without_any_class_are_not_known() -> None:
     assert len(taken) == 1 and taken.log_probs.tolist() == [[0.0, -np.inf]]
 
 
-def test_sampled_entries_say_nothing_of_a_class() -> None:
+def test_sampled_entries_are_ignored() -> None:
     """Id 7 was drawn below the threshold: the row reads as if it had not been."""
     ids = given_ids((7,), (9,), (11,))
     drawn = class_log_probs(row({9: 0.5, 11: 0.25, 7: 0.02}, exact=2), ids)

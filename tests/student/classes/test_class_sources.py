@@ -49,7 +49,7 @@ def test_a_store_gives_texts_with_their_own_classes(tmp_path: Path) -> None:
         assert source.labels[i] == number % 2
 
 
-def test_what_a_store_cannot_tell_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_examples_without_a_class_are_left_out_and_counted(tmp_path: Path) -> None:
     kept, _, _ = teacher_record("Answer: correct", 0, 0, TOPK)
     no_label, _, _ = teacher_record("heat flows", 1, 1, TOPK)
     silent, _, _ = teacher_record("Answer: wrong", 2, 2, TOPK)
@@ -75,7 +75,7 @@ def test_what_a_store_cannot_tell_is_left_out_and_counted(tmp_path: Path) -> Non
         ClassSource.from_store(store, AT_LABEL, TEACHER, STUDENT, origins=("scored",))
 
 
-def test_labels_that_are_no_class_are_told(tmp_path: Path) -> None:
+def test_labels_that_are_no_class_are_reported(tmp_path: Path) -> None:
     record, _, _ = teacher_record("Answer: correct", 0, 0, TOPK)
     example = replace(record.tokenized.example, label="irrelevant")
     store = open_store(tmp_path, [replace(record, tokenized=replace(record.tokenized, example=example))], TOPK)
@@ -83,7 +83,7 @@ def test_labels_that_are_no_class_are_told(tmp_path: Path) -> None:
     assert source.labels.tolist() == [-1] and source.unmatched == {"irrelevant": 1}
 
 
-def test_stores_that_cannot_tell_a_class_are_refused(tmp_path: Path) -> None:
+def test_stores_without_class_probabilities_are_refused(tmp_path: Path) -> None:
     sampled = TargetSpec("sampled", draws=20)
     record, _, _ = teacher_record("Answer: correct", 0, 0, sampled)
     with pytest.raises(StoreError, match=r"sampled targets.*ratio.*capture topk or nucleus"):
@@ -97,7 +97,7 @@ def test_stores_that_cannot_tell_a_class_are_refused(tmp_path: Path) -> None:
         ClassSource.from_store(open_store(tmp_path / "c", [record], TOPK, STUDENT), AT_LABEL, TEACHER, STUDENT)
 
 
-def test_a_trace_does_not_tell_the_student_its_answer() -> None:
+def test_the_answer_of_a_trace_is_not_in_the_input() -> None:
     turns = [("system", "judge"), ("user", "ice"), ("assistant", "yes"), ("user", "heat"), ("assistant", "correct")]
     trace = Example("1", tuple({"role": role, "content": content} for role, content in turns))
     assert trace.is_trace

@@ -122,7 +122,7 @@ def test_draws_average_to_the_dense_average() -> None:
     assert error.max() < 0.003
 
 
-def test_whole_vocabularies_average_exactly_and_leave_no_tail() -> None:
+def test_rows_with_every_id_average_exactly_and_have_no_tail() -> None:
     rng = np.random.default_rng(0)
     teachers = dense_rows(rng, 3, 5, 30)
     result = average([sparse(rng, log_p, TargetSpec("topk", 30)) for log_p in teachers], [1, 2, 5])
@@ -232,7 +232,7 @@ def fill(folder: Path, spec: StoreSpec, records: list[Record]) -> LogitStore:
 
 
 @pytest.mark.parametrize("modes", [("topk", "nucleus"), ("threshold", "sampled")])
-def test_stores_are_averaged_where_all_hold_an_example(tmp_path: Path, modes: tuple[str, str]) -> None:
+def test_stores_are_averaged_over_their_common_examples(tmp_path: Path, modes: tuple[str, str]) -> None:
     rng = np.random.default_rng(0)
     specs = [TARGETS[mode] for mode in modes]
     records = [scored(rng, str(i), specs[0]) for i in range(12)]

@@ -95,7 +95,7 @@ def direct(objectives: Objectives, window: Window, logits: torch.Tensor) -> tupl
     return sums, counts
 
 
-def test_a_row_is_the_law_of_the_token_that_follows() -> None:
+def test_a_row_is_the_distribution_of_the_next_token() -> None:
     """Row j of a target goes with the hidden state of token j and the label j + 1. Would catch any shift by one."""
     read = windows()
     batch = collate(read, objectives_of())
@@ -177,7 +177,7 @@ def test_hard_labels_need_no_targets() -> None:
     assert alone.ids.shape == (22, 0) and alone.log_p == ()
 
 
-def test_an_average_over_examples_gives_each_the_same_say() -> None:
+def test_an_average_over_examples_gives_each_the_same_weight() -> None:
     """Would catch weights that are not divided by the example's own tokens."""
     objectives = objectives_of(average="examples")
     batch = collate(windows(), objectives)
@@ -198,7 +198,7 @@ def test_weights_of_examples_multiply() -> None:
 
 
 @pytest.mark.parametrize("value", [None, -1, True, "2", float("nan"), float("inf")])
-def test_a_missing_weight_is_told(value: Any) -> None:
+def test_a_missing_weight_is_reported(value: Any) -> None:
     example = Example("e7", ({"role": "user", "content": "x"},), metadata={} if value is None else {"w": value})
     with pytest.raises(InputError, match=r"example e7: metadata 'w' is .*not a weight of 0 or more"):
         example_weight(example, "w")

@@ -90,7 +90,7 @@ def test_calibration_error_of_certainty_is_the_share_of_misses() -> None:
     assert expected_calibration_error(log_probs, TRUE) == pytest.approx(3 / 8)
 
 
-def test_a_bin_holds_its_upper_end() -> None:
+def test_a_bin_includes_its_upper_end() -> None:
     """0.8 = 12 / 15 goes with 0.78, whose errors it cancels; in the next bin each would count."""
     p = np.array([0.8, 0.78])
     log_probs = np.log(np.stack([p, 1 - p], 1))

@@ -134,7 +134,7 @@ def directly(model: Any, source: StoreSource) -> HeldoutMetrics:
 @pytest.mark.parametrize("name", list(TARGETS))
 @pytest.mark.parametrize("family", list(MODELS))
 @pytest.mark.parametrize("block", [4, 1000])
-def test_metrics_are_those_of_whole_logits(
+def test_metrics_equal_those_of_dense_logits(
     name: str, family: str, block: int, open_source: Callable[..., StoreSource], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Would catch rows of another block, means over blocks, a sampled id taken for the teacher's best, a lost tail."""
@@ -152,7 +152,7 @@ def test_metrics_are_those_of_whole_logits(
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_a_student_that_is_the_teacher_agrees(open_source: Callable[..., StoreSource]) -> None:
+def test_a_student_equal_to_the_teacher_agrees_with_it(open_source: Callable[..., StoreSource]) -> None:
     """Would catch an agreement with the row before or after, which is about 1 in 500."""
     model = model_of("llama")
     found = evaluate_targets(model, open_source("topk", model, noise=0.0), 3, lambda done, total: None)

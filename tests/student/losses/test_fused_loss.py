@@ -139,7 +139,7 @@ def test_a_tied_head_sums_both_gradients() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "biased, scaled and capped"])
-def test_whole_logits_and_checkpointed_heads_agree(name: str) -> None:
+def test_dense_logits_and_checkpointed_heads_agree(name: str) -> None:
     """Would catch a path that forgets the transform, or a recomputed block with other terms."""
     transform, biased = HEADS[name]
     leaves = parts(biased=biased)

@@ -97,7 +97,7 @@ def test_texts_teach_hard_labels_alone(objective: str) -> None:
     require_possible(loss(objective="hard_label"), TEXTS, "")
 
 
-def test_whole_laws_have_no_tail() -> None:
+def test_complete_distributions_have_no_tail() -> None:
     assert "there is no tail to renormalise" in message(COMPLETE, tail="renormalise")
     for objective in ("forward_kl", *NONLINEAR):
         require_possible(loss(objective=objective, temperature=3.0), COMPLETE, "")
@@ -156,7 +156,7 @@ def test_a_mix_keeps_its_weights_and_temperatures() -> None:
     assert Objectives.of(loss(objective="hard_label"), EXACT).temperatures == ()
 
 
-def test_prompts_that_no_teacher_was_asked_for_are_refused(open_store: Callable[..., LogitStore]) -> None:
+def test_prompts_without_teacher_rows_are_refused(open_store: Callable[..., LogitStore]) -> None:
     """Would catch a run that counts prompts and silently learns none of them. Hard labels need no teacher."""
     store = open_store("s", store_spec(TargetSpec("topk", 8)))
     data = DataSettings(store=str(store.storage))

@@ -84,7 +84,7 @@ def test_a_student_that_equals_the_teacher_has_no_loss_and_no_gradient(objective
     st.floats(0.1, 6.0),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_whole_vocabulary_gives_the_dense_loss_and_gradient(
+def test_rows_with_every_id_give_the_dense_loss_and_gradient(
     objective: str, shape: float, rows: int, vocabulary: int, seed: int, spread: float
 ) -> None:
     """k = V. Would catch a wrong divergence, a swapped pair, a wrong share, and a gradient that is not the loss's."""

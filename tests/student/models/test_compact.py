@@ -177,7 +177,7 @@ def test_parameters_are_those_of_the_formula(fields: dict[str, Any], parameters:
     assert CompactClassifier(CompactConfig(num_labels=3, **fields)).num_parameters() == parameters
 
 
-def test_a_thousand_parameters_learn_to_tell_words() -> None:
+def test_a_thousand_parameters_learn_to_classify_words() -> None:
     """Initial values of a few dimensions must be of a size that learning starts from."""
     torch.manual_seed(0)
     model = CompactClassifier(CompactConfig(vocab_size=320, width=3, num_labels=3, max_tokens=16))

@@ -282,7 +282,7 @@ def test_an_encoder_decoder_cannot_be_packed(tokenizer: PreTrainedTokenizerBase)
         layout_of(model, 64)
 
 
-def test_adapters_are_told_by_their_settings(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_adapters_follow_their_settings(tokenizer: PreTrainedTokenizerBase) -> None:
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES))
     adapted = add_adapters(model, LoraSettings(rank=2, target_modules=("q_proj",)), "some")

@@ -140,7 +140,7 @@ def test_a_student_with_another_tokenizer_learns(runs: Path) -> None:
     assert tokenizer_digest(AutoTokenizer.from_pretrained(runs / "cross" / "model")) == tokenizer_digest(own)
 
 
-def test_classifiers_learn_the_teachers_law_and_true_labels(runs: Path) -> None:
+def test_classifiers_learn_teacher_distributions_and_true_labels(runs: Path) -> None:
     """The soft student learns what the teacher says (90% sure), the hard one the labels, of which a quarter differ."""
     store = LogitStore.open(str(runs / "graded"))
     classes = ClassSettings.model_validate(CLASSES)

@@ -34,7 +34,7 @@ from tests.student.tokenizers.markov_teacher import (
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_student_of_bytes_gets_the_law_of_the_next_byte(seed: int) -> None:
+def test_a_byte_student_gets_the_distribution_of_the_next_byte(seed: int) -> None:
     process = Process.random(vocabulary("abc", "abd", "ba", "bb", "ca", "cbab"), seed)
     student = vocabulary("a", "b", "c", "d")
     said = process.sample(12, seed)

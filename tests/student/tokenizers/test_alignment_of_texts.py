@@ -10,7 +10,7 @@ from student.tokenizers.vocabulary_map import VocabularyMap
 from tests.student.tokenizers.markov_teacher import aligned, assert_same_law, greedy, kinds, laws, vocabulary, window
 
 
-def test_the_row_before_a_token_tells_that_token() -> None:
+def test_the_row_before_a_token_predicts_that_token() -> None:
     texts = vocabulary("one", "two", "three", "four")
     said = [1, 2, 3, 4, 2, 1]
     source = window(said, [{id_: 0.9, 1 + id_ % 4: 0.1} for id_ in said])
@@ -22,7 +22,7 @@ def test_the_row_before_a_token_tells_that_token() -> None:
         assert targets.ids[targets.offsets[:-2]].tolist() == tokens, "the likeliest of row j is token j + 1"
 
 
-def test_after_the_texts_part_nothing_is_told() -> None:
+def test_after_the_texts_differ_rows_are_masked() -> None:
     texts = vocabulary("ab", "cd", "a", "b", "c", "d", "e")
     source = window([1, 2, 1], [{1: 0.5, 2: 0.5}] * 3)
     mapping = VocabularyMap(texts, texts)

@@ -22,7 +22,7 @@ def test_entries_with_one_first_token_are_added() -> None:
     assert tail == pytest.approx(0.05 + 0.15), "what has no token of the student is tail"
 
 
-def test_inside_a_token_only_what_begins_alike_counts() -> None:
+def test_inside_a_token_only_entries_with_the_same_prefix_count() -> None:
     teacher = vocabulary("hello", "help", "he", "no", "h", "x")
     student = vocabulary("he", "llo", "lp", "no", "x", "h", "e", "l", "o", "p")
     mapping = VocabularyMap(teacher, student)
@@ -35,7 +35,7 @@ def test_inside_a_token_only_what_begins_alike_counts() -> None:
     assert tail == pytest.approx(0.05 / whole), "he, h, the tail and what says nothing may go on with anything"
 
 
-def test_inside_a_token_too_much_that_is_unknown_masks() -> None:
+def test_inside_a_token_too_much_unknown_mass_masks() -> None:
     teacher = vocabulary("hello", "help", "he", "no")
     mapping = VocabularyMap(teacher, vocabulary("he", "llo", "lp", "no", "h", "e", "l", "o", "p"))
     for prefix, kind in ((0.08, Alignment.INSIDE), (0.12, Alignment.MASKED)):
@@ -78,7 +78,7 @@ def test_a_token_of_both_that_the_teacher_wrote_in_two_has_the_mass_of_both_ways
 
 
 @pytest.mark.parametrize("said, heard", [([1, 3], [1, 3]), ([1, 1, 2], [1, 4])])
-def test_what_would_have_been_joined_is_left_out(said: list[int], heard: list[int]) -> None:
+def test_a_pair_that_the_student_joins_is_excluded(said: list[int], heard: list[int]) -> None:
     """After "a" no "b" comes: that would be "ab". How much of the tail would be too is not known."""
     mapping = VocabularyMap(vocabulary("a", "b", "c"), vocabulary("a", "b", "c", "ab"))
     for joined, kept in ((0.3, True), (0.5, False)):
@@ -91,7 +91,7 @@ def test_what_would_have_been_joined_is_left_out(said: list[int], heard: list[in
             assert tail == pytest.approx(0.15 / 0.7)
 
 
-def test_what_came_can_come() -> None:
+def test_a_token_that_occurred_is_never_excluded() -> None:
     """A tokenizer that does not take the longest token first is not told that it never writes what it wrote."""
     teacher, student = vocabulary("a", "b", "c"), vocabulary("a", "b", "c", "ab", "bc")
     mapping = VocabularyMap(teacher, student)

@@ -205,7 +205,7 @@ def test_labels_are_those_of_the_store(
     assert label and teacher.decode(whole.tokens[-3:-1].tolist()).endswith(label)
 
 
-def test_the_spec_says_what_the_rows_are(
+def test_the_spec_describes_the_aligned_rows(
     capture: Callable[..., LogitStore], records: list[Record], teacher: Any, student: Any
 ) -> None:
     spec = CrossTokenizerStore(capture(records, asked="all"), teacher, student).spec

@@ -68,7 +68,7 @@ WRITTEN = st.one_of(
         ("So.\nAnswer: U.S.", "So.", "U.S"),
     ],
 )
-def test_rationale_and_label_are_told_apart(text: str, rationale: str, label: str) -> None:
+def test_rationale_and_label_are_separated(text: str, rationale: str, label: str) -> None:
     parsed = parse_answer(text, "Answer:")
     assert (parsed.rationale, parsed.label, parsed.status) == (rationale, label, "parsed")
 
@@ -77,7 +77,7 @@ def test_offsets_are_of_the_text() -> None:
     assert parse_answer(' Because.\n**Answer:** "4".', "Answer:") == Parsed("Because.", "4", "parsed", 10, 23, 24)
 
 
-def test_what_is_missing_is_said() -> None:
+def test_the_missing_part_is_named() -> None:
     assert parse_answer("I do not know. ", "Answer:") == Parsed("I do not know.", "", "no_label", 15, 15, 15)
     assert parse_answer("So\nAnswer: **.\n4", "Answer:").status == "no_label"
     assert parse_answer("So\nAnswer:\n4", "Answer:").rationale == "So"
@@ -105,7 +105,7 @@ def test_without_a_marker_all_is_the_label() -> None:
 
 
 @given(WRITTEN, st.sampled_from(["Answer:", "", "so"]), st.sampled_from(["", "Q:"]))
-def test_offsets_hold_for_any_text(text: str, marker: str, stop: str) -> None:
+def test_offsets_are_valid_for_any_text(text: str, marker: str, stop: str) -> None:
     parsed = parse_answer(text, marker, stop)
     assert text[parsed.label_start : parsed.label_end] == parsed.label == parsed.label.strip()
     assert text[: parsed.rationale_end].strip() == parsed.rationale
@@ -181,7 +181,7 @@ def test_normalise_is_idempotent(label: str) -> None:
         ("1e999999999", "1E999999999"),
     ],
 )
-def test_labels_that_say_the_same_agree(label: str, truth: str) -> None:
+def test_labels_with_the_same_meaning_agree(label: str, truth: str) -> None:
     assert agrees(label, truth)
     assert agrees(truth, label)
 
@@ -211,7 +211,7 @@ def test_labels_that_say_the_same_agree(label: str, truth: str) -> None:
         ("1e999999999", "1e999999998"),
     ],
 )
-def test_labels_that_do_not_say_the_same_disagree(label: str, truth: str) -> None:
+def test_labels_with_different_meanings_disagree(label: str, truth: str) -> None:
     assert not agrees(label, truth)
     assert not agrees(truth, label)
 

@@ -53,7 +53,7 @@ def test_the_same_examples_give_the_same_plan(tokenizer: Any) -> None:
     assert list(more.wanted)[:12] == list(first.wanted) and len(more.wanted) == 16
 
 
-def test_an_example_that_comes_twice_is_asked_once(tokenizer: Any) -> None:
+def test_a_repeated_example_is_requested_once(tokenizer: Any) -> None:
     twice = plan([example("a"), example("b"), example("a", "say red")], tokenizer, generation=SAMPLES)
     assert len(twice.wanted) == 2 * (1 + 3)
     assert [item.tokenized.example.id for item in twice.wanted.values()] == ["a"] * 8
@@ -108,7 +108,7 @@ def test_a_prompt_leaves_room_for_what_is_written(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("policy", ["refuse", "left", "right"])
-def test_a_job_that_leaves_no_room_for_a_prompt_asks_nothing(tokenizer: Any, policy: str) -> None:
+def test_a_job_without_room_for_a_prompt_requests_nothing(tokenizer: Any, policy: str) -> None:
     asked = plan([example("a")], tokenizer, Limits(20, 325, policy), score=False, generation=SAMPLES)
     assert not asked.wanted and "teacher.max_tokens = 20" in str(asked.refused)
 
@@ -140,7 +140,7 @@ def test_a_template_is_what_the_teacher_reads(tokenizer: Any, context: str) -> N
     assert bool(asked.wanted.keys() & plainly) == (context == "bare")
 
 
-def test_each_that_cannot_be_asked_is_set_aside_alone(tokenizer: Any) -> None:
+def test_each_impossible_request_is_refused_alone(tokenizer: Any) -> None:
     """Refusals are told by example, and the others are captured."""
     strict = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
     strict.chat_template = (
@@ -218,7 +218,7 @@ def test_responses_of_an_example_stay_together(tokenizer: Any, tmp_path: Path, s
 
 
 @pytest.mark.parametrize("template", [PLAIN, MARKED])
-def test_of_a_chat_only_the_assistants_tokens_are_asked(template: str) -> None:
+def test_of_a_chat_only_tokens_of_the_assistant_are_requested(template: str) -> None:
     tokenizer = chat_tokenizer(template)
     limits = Limits(400, 400)
     (item,) = plan([AGENT], tokenizer, limits).wanted.values()

@@ -70,12 +70,12 @@ def test_what_cannot_be_rendered_names_example_and_template(source: str, named: 
     assert named in str(caught.value)
 
 
-def test_an_example_that_asks_nothing_is_refused() -> None:
+def test_an_example_without_a_question_is_refused() -> None:
     with pytest.raises(InputError, match=r"example e7.*no turn has the role 'user'"):
         fill(PromptTemplate("mine", "{{ prompt }}"), example(SYSTEM))
 
 
-def test_step_by_step_asks_for_the_line_that_the_parser_finds() -> None:
+def test_step_by_step_requests_the_line_that_the_parser_reads() -> None:
     system, asked = fill(load_template("step_by_step"), example())
     assert system == SYSTEM
     assert asked["content"].startswith("What is 2 + 2?\n\nThink step by step.")
@@ -96,7 +96,7 @@ def test_few_shot_shows_the_shots_in_order_and_ends_where_the_reasoning_starts()
     assert (parsed.rationale, parsed.label) == ("Two pairs.", "4")
 
 
-def test_hint_tells_the_answer_and_asks_for_silence_about_it() -> None:
+def test_hint_contains_the_answer_and_a_request_not_to_mention_it() -> None:
     asked = fill(load_template("hint"), example(), hint="4")[-1]["content"]
     assert asked.startswith("What is 2 + 2?\n\nThe right answer is: 4\n")
     assert "Do not mention that you were told" in asked

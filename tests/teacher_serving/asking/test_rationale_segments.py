@@ -79,7 +79,7 @@ def test_segments_are_those_of_the_text(text: str, rationale: str, label: str, s
 
 @given(TEXTS, TEXTS)
 @settings(deadline=None)
-def test_segments_hold_their_text_and_no_token_more(before: str, after: str) -> None:
+def test_segments_cover_their_text_and_no_other_token(before: str, after: str) -> None:
     """Whatever the tokens: those of the label write it, and without the first or the last of them they do not."""
     record, _ = respond(Say(f"{before}\nAnswer:{after}"))
     assert record

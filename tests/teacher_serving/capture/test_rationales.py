@@ -78,7 +78,7 @@ def rows_of(record: Record) -> np.ndarray:
     return record.targets.rows(record.tokenized.prompt_length - 1, len(record.tokenized.tokens) - 1).logprobs
 
 
-def test_what_disagrees_is_dropped_told_and_not_asked_again(job: Callable[..., Job], tmp_path: Path) -> None:
+def test_wrong_responses_are_dropped_reported_and_not_requested_again(job: Callable[..., Job], tmp_path: Path) -> None:
     asked = job([say("one"), say("red"), say("up", "")], samples=2, keep="agreeing")
     script = {
         "one": [Say("so\nAnswer: two"), Say("so\nAnswer: five")],
@@ -225,7 +225,7 @@ def test_trouble_after_the_hint_costs_one_example(job: Callable[..., Job], troub
         assert (record.targets.counts[n - 1 : -1] > 0).all() and np.isfinite(record.token_logprobs[n:]).all()
 
 
-def test_a_service_that_refuses_to_score_a_hinted_response_is_heard(job: Callable[..., Job]) -> None:
+def test_a_refusal_to_score_a_hinted_response_is_reported(job: Callable[..., Job]) -> None:
     asked = job([say("one"), say("red")], keep="rationalize")
     wrong, right = Say("so\nAnswer: nine"), Say("so\nAnswer: two")
     teacher = asked.scripted(

@@ -59,7 +59,7 @@ def test_scores_equal_the_oracle(scorer: Teacher, oracle: Oracle) -> None:
         assert np.isnan(scored.token_logprobs[: first + 1]).all()
 
 
-def test_only_the_rows_that_are_asked_for_are_given(scorer: Teacher, oracle: Oracle) -> None:
+def test_only_the_requested_rows_are_returned(scorer: Teacher, oracle: Oracle) -> None:
     tokens = make_requests()[6].tokens
     rows = np.array([3, 4, 5, 40, 100, 101, 148])
     scored = scorer.score([Request("a" * 32, tokens, rows)])[0]
@@ -76,7 +76,7 @@ def test_rows_moved_by_one_would_be_noticed(scorer: Teacher, oracle: Oracle) -> 
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_a_nucleus_holds_its_mass(kind: str, tiny_model: Path, oracle: Oracle) -> None:
+def test_a_nucleus_has_at_least_its_mass(kind: str, tiny_model: Path, oracle: Oracle) -> None:
     teacher = make_teacher(kind, tiny_model, TargetSpec("nucleus", k=K, mass=0.3))
     request = make_requests()[4]
     scored = teacher.score([request])[0]

@@ -29,7 +29,7 @@ SAME_QUANTISED, QUANTISED = 1e-4, 0.5
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_vllm_says_what_transformers_says(name: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_vllm_agrees_with_transformers(name: str, tiny_model: Path, tmp_path: Path) -> None:
     model = save_model(name, tmp_path, AutoTokenizer.from_pretrained(tiny_model))
     exact = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64, attn_implementation="eager").eval()
     targets = TargetSpec("threshold", threshold=0.01)
@@ -45,7 +45,7 @@ def test_vllm_says_what_transformers_says(name: str, tiny_model: Path, tmp_path:
             assert np.abs(scored.token_logprobs[request.rows + 1] - own).max() < TOLERANCE
 
 
-def test_a_quantised_model_says_in_the_workers_what_it_says_in_public(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_quantised_model_gives_the_same_rows_in_the_workers_and_in_public(tiny_model: Path, tmp_path: Path) -> None:
     """8-bit weights and activations, of which Transformers makes other numbers: vLLM is held against itself."""
     model = save_model("plain", tmp_path, AutoTokenizer.from_pretrained(tiny_model))
     before = make_oracle(model)

@@ -43,7 +43,7 @@ PIPELINE = "tests.teacher_serving.engines.pipeline.PipelineExtension"
     [("tensor_parallel", TOPK), ("tensor_parallel", THRESHOLD), ("pipeline_parallel", THRESHOLD)],
     ids=["tensor topk", "tensor threshold", "pipeline threshold"],
 )
-def test_two_ranks_say_what_one_says(
+def test_two_ranks_agree_with_one(
     ranks: str, targets: TargetSpec, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vllm_teacher, "EXTENSION", PIPELINE)

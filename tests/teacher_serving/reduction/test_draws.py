@@ -100,7 +100,7 @@ def test_estimates_of_draws_average_to_the_distribution(way: str, draws: int) ->
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("spread", [1e-3, 3.0, 30.0])
 @pytest.mark.parametrize("number", [0.0, 0.5, LARGEST_UNIFORM])
-def test_bounds_hold_at_the_ends_of_the_numbers(way: str, vocabulary: int, spread: float, number: float) -> None:
+def test_draws_are_in_range_for_extreme_random_numbers(way: str, vocabulary: int, spread: float, number: float) -> None:
     logits = random_logits(30, vocabulary, spread, seed=2)
     for threshold in (0.5, 0.1, 0.004):
         targets = TargetSpec("threshold", threshold=threshold)

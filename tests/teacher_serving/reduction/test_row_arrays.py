@@ -18,7 +18,7 @@ def test_tail_is_what_the_entries_leave() -> None:
     assert np.exp(rows.log_tail[1]) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_whole_vocabulary_leaves_no_tail() -> None:
+def test_rows_with_every_id_have_no_tail() -> None:
     rows = rows_from_topk(np.array([[0, 1]]), np.log(np.array([[0.7, 0.2999]], np.float32)), vocab_size=2)
     assert np.isneginf(rows.log_tail).all()
 
@@ -75,7 +75,7 @@ def test_rows_are_taken_in_any_order(order: list[int]) -> None:
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=2, max_size=12), st.integers(1, 12), st.floats(0.01, 0.999))
-def test_a_nucleus_is_the_smallest_head_that_holds_the_mass(weights: list[float], k: int, mass: float) -> None:
+def test_a_nucleus_is_the_smallest_head_with_the_mass(weights: list[float], k: int, mass: float) -> None:
     p = np.sort(np.array(weights) / sum(weights))[::-1]
     k = min(k, len(p))
     rows = rows_from_topk(np.arange(k)[None], np.log(p[:k]).astype(np.float32)[None], len(p))

@@ -161,7 +161,7 @@ def test_padding_of_the_model_is_left_to_the_tail(address: str, tiny_model: Path
         ({"base_url": "http://127.0.0.1:9/v1", "max_retries": 0}, LogitbankError, "no answer after 1 tries.*refused"),
     ],
 )
-def test_what_the_server_does_not_allow_is_told_at_the_start(
+def test_limits_of_the_server_are_reported_at_the_start(
     address: str, tiny_model: Path, options: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as told:
@@ -196,7 +196,7 @@ def test_chat_rows_agree_with_the_model_for_the_tokens_that_map(address: str, ti
     assert told >= 5
 
 
-def test_a_whole_capture_from_a_served_model(
+def test_a_complete_capture_from_a_served_model(
     address: str, tiny_model: Path, tmp_path: Path, oracle: Oracle, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [{"prompt": f"say {a} two", "response": f"{a} and two"} for a in ("one", "three", "four", "five", "six")]

@@ -66,7 +66,7 @@ def key(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> An
     assert KEY not in caplog.text
 
 
-def test_a_service_that_is_busy_is_asked_again(tokenizer: Tokenizer) -> None:
+def test_requests_to_a_busy_service_are_repeated(tokenizer: Tokenizer) -> None:
     first = iter([failure(429, "slow down", retry_after="1"), failure(500, "oops")])
 
     def reply(call: Call) -> Reply:
@@ -163,7 +163,7 @@ def test_a_service_that_refuses_even_the_first_words_is_not_used(tokenizer: Toke
         make(address, tokenizer, k=5)
 
 
-def test_newer_models_of_openai_are_asked_by_the_newer_name(tokenizer: Tokenizer) -> None:
+def test_newer_models_of_openai_get_the_newer_parameter_name(tokenizer: Tokenizer) -> None:
     def reply(call: Call) -> Reply:
         return failure(400, "use 'max_completion_tokens'") if "max_tokens" in call.body else completion("yes")
 
@@ -172,7 +172,7 @@ def test_newer_models_of_openai_are_asked_by_the_newer_name(tokenizer: Tokenizer
         assert calls[-1].body["max_completion_tokens"] == 12
 
 
-def test_tokens_that_are_told_by_bytes_become_rows(tokenizer: Tokenizer) -> None:
+def test_tokens_given_as_bytes_become_rows(tokenizer: Tokenizer) -> None:
     def told(text: str, logprob: float, *others: tuple[str, float]) -> dict[str, Any]:
         top = [{"token": t, "bytes": list(t.encode()), "logprob": p} for t, p in ((text, logprob), *others)]
         return {**top[0], "top_logprobs": top}
@@ -261,7 +261,7 @@ def test_requests_are_begun_as_often_as_the_limit_allows(burst: int, expected: l
     assert not slept
 
 
-def test_the_limit_holds_for_what_is_asked_at_a_time(tokenizer: Tokenizer) -> None:
+def test_the_number_of_concurrent_requests_is_limited(tokenizer: Tokenizer) -> None:
     with failing_service(lambda call: completion("yes")) as (address, calls):
         teacher = make(address, tokenizer, requests_per_minute=1200, concurrency=8)
         start = time.monotonic()

@@ -62,7 +62,7 @@ def described(
         (VLLM, {"mode": "nucleus", "mass": 0.9}, TargetSpec("nucleus", 64, mass=0.9), "vllm completions: "),
     ],
 )
-def test_a_store_tells_what_its_service_gave(
+def test_a_store_records_what_its_service_returns(
     tiny_model: Path, endpoint: dict[str, Any], targets: dict[str, Any], expected: TargetSpec, service: str
 ) -> None:
     found = described(tiny_model, {**endpoint, "revision": "2024-08"}, targets=targets)
@@ -74,7 +74,7 @@ def test_a_store_tells_what_its_service_gave(
     assert "host" not in str(spec.content) and "KEY" not in str(spec.content)
 
 
-def test_what_a_service_says_of_warm_draws_is_declared(tiny_model: Path) -> None:
+def test_the_distribution_of_draws_at_other_temperatures_is_declared(tiny_model: Path) -> None:
     warm = described(tiny_model, CHAT, generation={"temperature": 0.7}).spec
     assert warm.service.endswith("log-probabilities as told at temperature 0.7, top-p 1.0")
 
@@ -122,7 +122,7 @@ def test_what_a_service_cannot_give_is_refused(
     assert "\n" not in str(told.value)
 
 
-def test_the_tokenizer_is_asked_for_where_it_is_needed_and_nowhere_else(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_is_required_only_where_it_is_needed(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"teacher\.tokenizer is missing: an endpoint needs"):
         described(None, CHAT)
     with pytest.raises(InputError, match=f"teacher.tokenizer '{tmp_path}': cannot be loaded"):
