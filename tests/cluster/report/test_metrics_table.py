@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.report.tables import metrics_table, number
+from cluster.report.metrics_table import format_number, metrics_table
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from cluster.report.tables import metrics_table, number
     ],
 )
 def test_a_number_has_four_places_or_its_order(value: float | int | None, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 def test_models_are_columns_and_metrics_are_rows() -> None:
