@@ -30,7 +30,9 @@ class EvaluateSettings(Settings):
     snapshot: int | None = Field(None, ge=1)
     task: Annotated[Task, OneOf(TASKS)] | None = None
     classes: ClassSettings | None = None
-    models: dict[str, ModelPath] = Field(min_length=1, description="model folder or hub name, by the name in the report")
+    models: dict[str, ModelPath] = Field(
+        min_length=1, description="model folder or hub name, by the name in the report"
+    )
     generation: AnswerSettings = AnswerSettings()
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ RANK_ON_CPU = {
 CHANGEABLE = frozenset(
     {
         "run.steps",
+        "run.epochs",
         "run.ranks",
         "run.micro_batch_size",
         "run.checkpoint_every",
@@ -53,12 +54,13 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
     settings = pin_snapshots(settings, stores)
     if has_started:
         claim(settings.output, settings, True, CHANGEABLE)
-        _require_more_steps(settings)
         if result_file.exists() and is_complete(result := read_json(result_file), settings):
             return dict(result)
     plan = make_plan(settings, stores)
     if not has_started:
         claim(settings.output, settings, False, CHANGEABLE)
+    settings = settings.with_steps(plan.examples)
+    _require_more_steps(settings)
     started = time.monotonic()
     with ray_session(address, settings.run.ranks_for(local_gpus()) + 1):
         gpus = cluster_gpus()
@@ -86,8 +88,13 @@ def make_plan(settings: TrainSettings, stores: OpenStores) -> TrainingPlan:
 
 
 def is_complete(result: dict[str, Any], settings: TrainSettings) -> bool:
-    """Whether a run that ended has nothing left to do. It has if run.steps was raised since then."""
-    return bool(result["steps"] >= settings.run.steps or result.get("stopped_early"))
+    """Whether a run that ended has nothing left to do: it was not made longer since then.
+
+    result: content of training.json. Raises InputError if the job is shorter than the run.
+    """
+    settings = settings.with_steps(result["examples"])
+    _require_more_steps(settings)
+    return bool(result["steps"] >= settings.run.total_steps or result.get("stopped_early"))
 
 
 def local_gpus() -> int:
@@ -120,9 +127,9 @@ def summary(result: dict[str, Any]) -> str:
 
 def _require_more_steps(settings: TrainSettings) -> None:
     done = steps_done(settings.output)
-    if settings.run.steps < done:
+    if settings.run.total_steps < done:
         raise InputError(
-            f"run.steps = {settings.run.steps}: {settings.output} has a run of {done} steps already; give at least "
+            f"run.steps = {settings.run.total_steps}: {settings.output} has a run of {done} steps already; give at least "
             f"{done}, or another output"
         )
 

@@ -34,7 +34,7 @@ class StepProgress:
         if last is None or last["step"] <= self._steps_before:
             return
         if self._bar is None:
-            self._bar = bar(self._settings.output.name, self._settings.run.steps, "steps", initial=last["step"])
+            self._bar = bar(self._settings.output.name, self._settings.run.total_steps, "steps", initial=last["step"])
         rate = last["tokens"] / last["seconds"]
         self._bar.set_postfix_str(f"loss {last['objective']:.3f}, {rate:,.0f} tokens/s", refresh=False)
         self._bar.update(last["step"] - self._bar.n)

@@ -41,7 +41,7 @@ class Engine:
             betas=optimizer.betas,
             weight_decay=optimizer.weight_decay,
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate_factor(step, optimizer, run.steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate_factor(step, optimizer, run.total_steps))
         self._folder = checkpoints
         self.progress = read_progress(checkpoints)
         ranks = dist.get_world_size()

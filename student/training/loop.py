@@ -71,10 +71,10 @@ class Loop:
     def run(self) -> RunProgress:
         """Train to the end. Returns at once if nothing is left to do."""
         run, data, progress = self._settings.run, self._settings.data, self._progress
-        if progress.step >= run.steps or progress.best.ends_run(self._settings.heldout):
+        if progress.step >= run.total_steps or progress.best.ends_run(self._settings.heldout):
             return progress
         tracker = Tracker(self._settings, progress.step) if dist.get_rank() == 0 else None
-        prefetcher = Prefetcher(self._read_step, progress.step, run.steps, data.prefetch, data.readers)
+        prefetcher = Prefetcher(self._read_step, progress.step, run.total_steps, data.prefetch, data.readers)
         before, started = progress, time.monotonic()
         try:
             for batches in prefetcher:
@@ -138,7 +138,7 @@ class Loop:
     def _finish_step(self, progress: RunProgress, metrics: dict[str, Any], tracker: Tracker | None) -> RunProgress:
         """Evaluate, log and save a checkpoint where it is time for it. Returns the progress with the best student."""
         run, heldout = self._settings.run, self._settings.heldout
-        is_last = progress.step == run.steps
+        is_last = progress.step == run.total_steps
         if self._heldout and heldout and (progress.step % heldout.every == 0 or is_last):
             progress, heldout_metrics = self._evaluate(self._heldout, progress)
             metrics |= heldout_metrics

@@ -1,5 +1,6 @@
 """Settings of a training job."""
 
+import math
 from pathlib import Path
 from typing import Literal, Self
 
@@ -29,13 +30,14 @@ class OptimizerSettings(Settings):
 
 
 class RunSettings(Settings):
-    """Size and speed of a run. batch_size counts examples over all ranks and accumulated micro-batches.
+    """Size and speed of a run. Give steps or epochs. batch_size counts examples over all ranks and micro-batches.
 
-    When a run is continued, ranks, micro_batch_size, checkpoint_every and max_failures may change, and steps may be
-    raised, also after its end. The learning rate then follows the schedule of the new number of steps.
+    When a run is continued, ranks, micro_batch_size, checkpoint_every and max_failures may change, and steps or
+    epochs may be raised, also after its end. The learning rate then follows the schedule of the new length.
     """
 
-    steps: int = Field(ge=1)
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0, description="passes over the training examples")
     batch_size: int = Field(64, ge=1)
     micro_batch_size: int | None = Field(
         None, ge=1, description=f"examples of one rank at a time; by default at most {DEFAULT_MICRO_BATCH}"
@@ -50,6 +52,8 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of 'steps' and 'epochs'")
         ranks, micro = self.ranks or 1, self.micro_batch_size or 1
         if self.batch_size % (micro * ranks):
             given = {"ranks": self.ranks, "micro_batch_size": self.micro_batch_size}
@@ -60,6 +64,20 @@ class RunSettings(Settings):
         if self.offload != "none" and self.zero_stage < (3 if self.offload == "all" else 1):
             raise ValueError(f"offload = {self.offload!r} needs zero_stage {3 if self.offload == 'all' else '1 to 3'}")
         return self
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run. Call `with_steps` first."""
+        if self.steps is None:
+            raise RuntimeError("the number of steps is not known before the job is planned")
+        return self.steps
+
+    def with_steps(self, examples: int) -> Self:
+        """The same settings with `steps` in place of `epochs`, for a number of training examples."""
+        if self.epochs is None:
+            return self
+        steps = math.ceil(self.epochs * examples / self.batch_size)
+        return self.model_copy(update={"steps": steps, "epochs": None})
 
     def ranks_for(self, gpus: int) -> int:
         """The number of ranks on a cluster with so many GPUs: as requested, or as many GPUs as divide the batch."""
@@ -132,6 +150,10 @@ class TrainSettings(Settings):
     heldout: HeldoutSettings | None = None
     classes: ClassSettings | None = Field(None, description="the student is a classifier with these classes")
     tracking: TrackingSettings = TrackingSettings()
+
+    def with_steps(self, examples: int) -> Self:
+        """The same job with a number of steps, for a number of training examples."""
+        return self.model_copy(update={"run": self.run.with_steps(examples)})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

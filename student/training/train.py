@@ -59,6 +59,7 @@ def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainRes
     stores = OpenStores()
     plan = plan or plan_on_first_rank(settings, stores)
     inputs = open_inputs(settings, plan, stores)
+    settings = settings.with_steps(plan.examples)
     counts = count_parameters(inputs.model)
     loss_model = LossModel(inputs.model, inputs.batches.objectives)
     engine = Engine(loss_model, settings.optimizer, settings.run, settings.output / CHECKPOINTS)
@@ -120,8 +121,8 @@ def _result(
         best_loss=progress.best.loss,
         stores=plan.stores,
         notes=plan.notes,
-        planned_steps=settings.run.steps,
-        stopped_early=progress.step < settings.run.steps and progress.best.ends_run(settings.heldout),
+        planned_steps=settings.run.total_steps,
+        stopped_early=progress.step < settings.run.total_steps and progress.best.ends_run(settings.heldout),
         last_loss=progress.loss,
     )
 

@@ -29,6 +29,7 @@ class TrainingPlan:
     job: digest of the settings that the plan depends on.
     tokenizer: folder or hub name of the student's tokenizer; None if it was learned.
     vocab_size: minimum number of logits of the student.
+    examples: number of training examples.
     stores: facts of each training store, for cards and results.
     notes: what was aligned or left out, in words; may be empty.
     """
@@ -36,6 +37,7 @@ class TrainingPlan:
     job: str
     tokenizer: str | None
     vocab_size: int
+    examples: int
     stores: list[dict[str, Any]]
     notes: str = ""
 

@@ -42,6 +42,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
             job_digest(settings),
             vocabulary.path,
             vocabulary.size,
+            inputs.examples,
             describe_stores(stores.open_all(settings.data)),
             _notes(inputs),
         )

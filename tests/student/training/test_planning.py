@@ -231,6 +231,24 @@ def test_the_outcome_tells_early_stopping_and_losses() -> None:
 
 def test_raised_steps_continue_a_finished_run(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, tmp_path, run={"steps": 8})
-    assert not is_complete({"steps": 4, "stopped_early": False}, settings)
-    assert is_complete({"steps": 8}, settings)
-    assert is_complete({"steps": 4, "stopped_early": True}, settings)
+    assert not is_complete({"steps": 4, "examples": 9, "stopped_early": False}, settings)
+    assert is_complete({"steps": 8, "examples": 9}, settings)
+    assert is_complete({"steps": 4, "examples": 9, "stopped_early": True}, settings)
+    epochs = settings.model_copy(update={"run": RunSettings(epochs=2.5, batch_size=8)})
+    assert is_complete({"steps": 10, "examples": 32}, epochs)
+    assert not is_complete({"steps": 9, "examples": 32}, epochs)
+
+
+def test_a_shorter_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "progress.json").write_text('{"step": 9}')
+    with pytest.raises(InputError, match=r"run\.steps = 8: .* has a run of 9 steps already"):
+        is_complete({"steps": 9, "examples": 9}, settings_of(tmp_path, tmp_path, run={"steps": 8}))
+
+
+def test_epochs_are_passes_over_the_examples() -> None:
+    assert RunSettings(epochs=3, batch_size=8).with_steps(19).total_steps == 8, "57 examples in 8 steps of 8"
+    assert RunSettings(steps=5).with_steps(19).total_steps == 5
+    for given in ({}, {"steps": 3, "epochs": 1.0}):
+        with pytest.raises(ValueError, match="exactly one of 'steps' and 'epochs'"):
+            RunSettings(**given)
