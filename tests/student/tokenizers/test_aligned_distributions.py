@@ -23,11 +23,11 @@ from tests.student.tokenizers.markov_teacher import (
     PROMPT,
     Process,
     aligned,
-    assert_same_law,
+    assert_same_distribution,
+    distributions,
+    enumerated_distribution,
     greedy,
     kinds,
-    laws,
-    truth,
     vocabulary,
     window,
 )
@@ -37,46 +37,49 @@ from tests.student.tokenizers.markov_teacher import (
 def test_a_byte_student_gets_the_distribution_of_the_next_byte(seed: int) -> None:
     process = Process.random(vocabulary("abc", "abd", "ba", "bb", "ca", "cbab"), seed)
     student = vocabulary("a", "b", "c", "d")
-    said = process.sample(12, seed)
+    teacher_tokens = process.sample(12, seed)
     result = aligned(
-        process.window(said),
-        greedy(b"".join(process.texts[id_] or b"" for id_ in said), student),
+        process.window(teacher_tokens),
+        greedy(b"".join(process.texts[id_] or b"" for id_ in teacher_tokens), student),
         VocabularyMap(process.texts, student),
     )
     assert Counter(kinds(result)) == {
         Alignment.EXACT: 12,
-        Alignment.INSIDE: sum(len(process.texts[id_] or b"") - 1 for id_ in said),
+        Alignment.INSIDE: sum(len(process.texts[id_] or b"") - 1 for id_ in teacher_tokens),
     }
-    for place, (law, tail) in enumerate(laws(result)):
+    for position, (distribution, tail) in enumerate(distributions(result)):
         assert tail < 1e-6
-        assert_same_law(law, truth(process, said, student, place))
+        assert_same_distribution(distribution, enumerated_distribution(process, teacher_tokens, student, position))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_longer_student_token_gets_the_mass_of_all_ways_to_it(seed: int) -> None:
     process = Process.random(vocabulary("a", "b", "c"), seed)
     student = vocabulary("a", "b", "c", "ab")
-    said = [*process.sample(12, seed), 1, 2, 1, 3]
-    text = b"".join(process.texts[id_] or b"" for id_ in said)
-    heard = greedy(text, student)
-    result = aligned(process.window(said), heard, VocabularyMap(process.texts, student))
-    assert Counter(kinds(result)) == {Alignment.EXACT: len(heard) - heard.count(4), Alignment.CHAINED: heard.count(4)}
+    teacher_tokens = [*process.sample(12, seed), 1, 2, 1, 3]
+    text = b"".join(process.texts[id_] or b"" for id_ in teacher_tokens)
+    student_tokens = greedy(text, student)
+    result = aligned(process.window(teacher_tokens), student_tokens, VocabularyMap(process.texts, student))
+    assert Counter(kinds(result)) == {
+        Alignment.EXACT: len(student_tokens) - student_tokens.count(4),
+        Alignment.CHAINED: student_tokens.count(4),
+    }
     start = met = 0
-    for place, (law, tail) in enumerate(laws(result)):
-        wanted = truth(process, said, student, place)
+    for position, (distribution, tail) in enumerate(distributions(result)):
+        expected = enumerated_distribution(process, teacher_tokens, student, position)
         last = start + 1 == len(text)
         if text[start : start + 1] == b"a" and not last:  # what follows a is told by the next row
-            assert_same_law(law, wanted)
+            assert_same_distribution(distribution, expected)
             met += 1
         else:  # how an "a" that did not come would have gone on is not
-            joined = {id_: mass for id_, mass in wanted.items() if id_ != 4}
-            if 1 in joined or 4 in wanted:
-                joined[1] = wanted.get(1, 0.0) + wanted.get(4, 0.0)
-            assert_same_law(law, joined)
+            joined = {id_: mass for id_, mass in expected.items() if id_ != 4}
+            if 1 in joined or 4 in expected:
+                joined[1] = expected.get(1, 0.0) + expected.get(4, 0.0)
+            assert_same_distribution(distribution, joined)
         assert tail < 1e-6
-        if place and heard[place - 1] == 1:
-            assert 2 not in law, "b after a would have been ab"
-        start += len(student[heard[place]] or b"")
+        if position and student_tokens[position - 1] == 1:
+            assert 2 not in distribution, "b after a would have been ab"
+        start += len(student[student_tokens[position]] or b"")
     assert met
 
 
@@ -85,27 +88,29 @@ def test_chains_run_over_many_teacher_tokens(seed: int) -> None:
     process = Process.random(vocabulary("a", "b", "c"), seed)
     student = vocabulary("a", "b", "c", "ab", "abc", "abca")
     for end in (b"abcab", b"abcc", b"abab"):
-        said = [{97: 1, 98: 2, 99: 3}[byte] for byte in b"ccb" + end]
-        heard = greedy(b"ccb" + end, student)
-        result = aligned(process.window(said), heard, VocabularyMap(process.texts, student))
-        law, _ = laws(result)[3]
-        wanted = truth(process, said, student, 3)
+        teacher_tokens = [{97: 1, 98: 2, 99: 3}[byte] for byte in b"ccb" + end]
+        student_tokens = greedy(b"ccb" + end, student)
+        result = aligned(process.window(teacher_tokens), student_tokens, VocabularyMap(process.texts, student))
+        distribution, _ = distributions(result)[3]
+        expected = enumerated_distribution(process, teacher_tokens, student, 3)
         if end == b"abab":  # c did not come after ab, and how it would have gone on is not told
-            wanted[5] = wanted[5] + wanted.pop(6)
-        assert_same_law(law, wanted)
+            expected[5] = expected[5] + expected.pop(6)
+        assert_same_distribution(distribution, expected)
         assert kinds(result)[3] == Alignment.CHAINED
 
 
 def test_two_segmentations_of_one_text_have_the_same_probability() -> None:
     """The student's conditionals multiply to the teacher's probability of the text. Rows one too early do not."""
     process = Process.random(vocabulary("abc", "abd", "ba", "bb", "ca", "cbab"), 5)
-    said = process.sample(40, 5)
+    teacher_tokens = process.sample(40, 5)
     student = vocabulary("a", "b", "c", "d")
-    heard = greedy(b"".join(process.texts[id_] or b"" for id_ in said), student)
-    teacher = process.window(said)
-    found = laws(aligned(teacher, heard, VocabularyMap(process.texts, student)))
-    told = sum(np.log(law[id_]) for (law, _), id_ in zip(found, heard, strict=True))
-    assert told == pytest.approx(float(teacher.token_logprobs[1:].sum()), rel=1e-5)
+    student_tokens = greedy(b"".join(process.texts[id_] or b"" for id_ in teacher_tokens), student)
+    teacher = process.window(teacher_tokens)
+    actual = distributions(aligned(teacher, student_tokens, VocabularyMap(process.texts, student)))
+    log_probability = sum(
+        np.log(distribution[id_]) for (distribution, _), id_ in zip(actual, student_tokens, strict=True)
+    )
+    assert log_probability == pytest.approx(float(teacher.token_logprobs[1:].sum()), rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -122,9 +127,9 @@ def test_equal_vocabularies_give_equal_rows(seed: int) -> None:
     source = Window(np.array([PROMPT, *tokens], np.uint32), segments, targets, logprobs)
     result = align(source, source.tokens, segments, VocabularyMap(texts, texts))
     assert set(kinds(result)) == {Alignment.EXACT}
-    ours, wanted = result.window.targets, np.flatnonzero(targets.ids != PROMPT)
-    assert np.array_equal(ours.ids, targets.ids[wanted]), "but for the id that says nothing"
-    np.testing.assert_allclose(ours.logprobs, targets.logprobs[wanted], rtol=1e-6)
+    ours, kept = result.window.targets, np.flatnonzero(targets.ids != PROMPT)
+    assert np.array_equal(ours.ids, targets.ids[kept]), "except the id without text"
+    np.testing.assert_allclose(ours.logprobs, targets.logprobs[kept], rtol=1e-6)
     same = np.bincount(targets.row_of_entry[targets.ids == PROMPT], minlength=n + 1) == 0
     np.testing.assert_allclose(ours.log_tail[same], targets.log_tail[same], rtol=1e-5)
     assert np.array_equal(result.window.segments, segments) and np.isnan(result.window.token_logprobs).all()
@@ -135,23 +140,25 @@ texts_of = st.lists(st.text("abc", min_size=1, max_size=4), min_size=2, max_size
 
 @settings(max_examples=150, deadline=None)
 @given(texts_of, texts_of, st.integers(0, 2**31), st.booleans(), st.floats(0, 0.6))
-def test_mass_is_conserved(here: list[str], there: list[str], seed: int, own: bool, tail: float) -> None:
+def test_mass_is_conserved(
+    teacher_texts: list[str], student_texts: list[str], seed: int, own: bool, tail: float
+) -> None:
     rng = np.random.default_rng(seed)
-    teacher, student = vocabulary(*here), vocabulary(*dict.fromkeys([*there, *"abc"]))
-    said = rng.integers(1, len(teacher), 12).tolist()
+    teacher, student = vocabulary(*teacher_texts), vocabulary(*dict.fromkeys([*student_texts, *"abc"]))
+    teacher_tokens = rng.integers(1, len(teacher), 12).tolist()
     rows = []
-    for _ in said:
+    for _ in teacher_tokens:
         ids = rng.permutation(np.arange(1, len(teacher)))[: rng.integers(1, len(teacher))]
         rows.append(dict(zip(ids.tolist(), (rng.dirichlet(np.ones(len(ids))) * (1 - tail)).tolist(), strict=True)))
-    heard = greedy(b"".join(teacher[id_] or b"" for id_ in said), student)
-    source = window(said, rows, own)
+    student_tokens = greedy(b"".join(teacher[id_] or b"" for id_ in teacher_tokens), student)
+    source = window(teacher_tokens, rows, own)
     source.token_logprobs[1:] = np.maximum(source.token_logprobs[1:], np.float32(-5))
-    result = aligned(source, heard, VocabularyMap(teacher, student))
-    for kind, (law, rest) in zip(kinds(result), laws(result), strict=True):
-        assert (kind == Alignment.MASKED) == (not law)
-        if law:
-            assert sum(law.values()) + rest == pytest.approx(1, abs=1e-5)
-    assert result.window.tokens.tolist() == [PROMPT, *heard]
+    result = aligned(source, student_tokens, VocabularyMap(teacher, student))
+    for kind, (distribution, rest) in zip(kinds(result), distributions(result), strict=True):
+        assert (kind == Alignment.MASKED) == (not distribution)
+        if distribution:
+            assert sum(distribution.values()) + rest == pytest.approx(1, abs=1e-5)
+    assert result.window.tokens.tolist() == [PROMPT, *student_tokens]
 
 
 def bigrams(coded: Sequence[Sequence[int]]) -> dict[int, dict[int, float]]:
@@ -161,7 +168,7 @@ def bigrams(coded: Sequence[Sequence[int]]) -> dict[int, dict[int, float]]:
         for before, after in pairwise(ids):
             counts.setdefault(before, Counter())[after] += 1
     return {
-        before: {id_: count / found.total() for id_, count in found.most_common(64)} for before, found in counts.items()
+        before: {id_: count / after.total() for id_, count in after.most_common(64)} for before, after in counts.items()
     }
 
 
@@ -171,29 +178,34 @@ def edges(ids: Sequence[int], texts: Sequence[bytes | None]) -> list[int]:
 
 @pytest.mark.parametrize(("here", "there"), [(400, 900), (900, 400)])
 def test_learned_tokenizers_of_two_sizes(here: int, there: int) -> None:
-    """Where the two tokenisations meet again, what the laws say of the bytes between has one probability in both."""
+    """Between two boundaries that both tokenisations share, the bytes have the same probability in both."""
     lines = Path(argparse.__file__).read_text().splitlines(keepends=True)
     texts = ["".join(lines[i : i + 12]) for i in range(0, len(lines), 12)]
     examples = [Example(str(i), (), response=text) for i, text in enumerate(texts)]
     teacher, student = learn_tokenizer(examples, here), learn_tokenizer(examples, there)
-    said_texts, heard_texts = bytes_of_ids(teacher, len(teacher)), bytes_of_ids(student, len(student))
-    mapping = VocabularyMap(said_texts, heard_texts, lambda data: student.backend_tokenizer.encode(data.decode()).ids)
+    teacher_bytes, student_bytes = bytes_of_ids(teacher, len(teacher)), bytes_of_ids(student, len(student))
+    mapping = VocabularyMap(
+        teacher_bytes, student_bytes, lambda data: student.backend_tokenizer.encode(data.decode()).ids
+    )
     coded = [[PROMPT, *teacher(text, add_special_tokens=False)["input_ids"]] for text in texts]
     followers = bigrams(coded)
     counts: Counter[Alignment] = Counter()
     ours = theirs = 0.0
     for text, ids in zip(texts[::8], coded[::8], strict=True):
-        said, heard = ids[1:], student(text, add_special_tokens=False)["input_ids"]
-        source = window(said, [followers[before] for before in ids[:-1]])
-        result = aligned(source, heard, mapping)
+        teacher_tokens, student_tokens = ids[1:], student(text, add_special_tokens=False)["input_ids"]
+        source = window(teacher_tokens, [followers[before] for before in ids[:-1]])
+        result = aligned(source, student_tokens, mapping)
         counts.update(kinds(result))
-        told = [law.get(id_, 0.0) for (law, _), id_ in zip(laws(result), heard, strict=True)]
-        said_edges, heard_edges = edges(said, said_texts), edges(heard, heard_texts)
-        for start, end in pairwise(sorted(set(said_edges) & set(heard_edges))):
-            first, last = heard_edges.index(start), heard_edges.index(end)
-            if all(told[first:last]):  # neither masked nor in a tail
-                ours -= float(np.log(told[first:last]).sum())
-                theirs -= float(source.token_logprobs[1:][said_edges.index(start) : said_edges.index(end)].sum())
+        probabilities = [
+            distribution.get(id_, 0.0)
+            for (distribution, _), id_ in zip(distributions(result), student_tokens, strict=True)
+        ]
+        teacher_edges, student_edges = edges(teacher_tokens, teacher_bytes), edges(student_tokens, student_bytes)
+        for start, end in pairwise(sorted(set(teacher_edges) & set(student_edges))):
+            first, last = student_edges.index(start), student_edges.index(end)
+            if all(probabilities[first:last]):  # neither masked nor in a tail
+                ours -= float(np.log(probabilities[first:last]).sum())
+                theirs -= float(source.token_logprobs[1:][teacher_edges.index(start) : teacher_edges.index(end)].sum())
     assert theirs > 5000 and ours == pytest.approx(theirs, rel=0.04)
     if here < there:
         assert set(counts) == {Alignment.EXACT, Alignment.CHAINED}

@@ -7,16 +7,27 @@ from cache.rows.record import Window
 from cache.rows.sparse_targets import concatenate
 from student.tokenizers.alignment import Alignment, align
 from student.tokenizers.vocabulary_map import VocabularyMap
-from tests.student.tokenizers.markov_teacher import aligned, assert_same_law, greedy, kinds, laws, vocabulary, window
+from tests.student.tokenizers.markov_teacher import (
+    aligned,
+    assert_same_distribution,
+    distributions,
+    greedy,
+    kinds,
+    vocabulary,
+    window,
+)
 
 
 def test_the_row_before_a_token_predicts_that_token() -> None:
     texts = vocabulary("one", "two", "three", "four")
-    said = [1, 2, 3, 4, 2, 1]
-    source = window(said, [{id_: 0.9, 1 + id_ % 4: 0.1} for id_ in said])
+    teacher_tokens = [1, 2, 3, 4, 2, 1]
+    source = window(teacher_tokens, [{id_: 0.9, 1 + id_ % 4: 0.1} for id_ in teacher_tokens])
     student = vocabulary(*"onetwhrfu")
-    heard = greedy(b"".join(texts[id_] or b"" for id_ in said), student)
-    for mapping, tokens in ((VocabularyMap(texts, texts), said), (VocabularyMap(texts, student), heard)):
+    student_tokens = greedy(b"".join(texts[id_] or b"" for id_ in teacher_tokens), student)
+    for mapping, tokens in (
+        (VocabularyMap(texts, texts), teacher_tokens),
+        (VocabularyMap(texts, student), student_tokens),
+    ):
         result = aligned(source, tokens, mapping)
         targets = result.window.targets
         assert targets.ids[targets.offsets[:-2]].tolist() == tokens, "the likeliest of row j is token j + 1"
@@ -30,7 +41,7 @@ def test_after_the_texts_differ_rows_are_masked() -> None:
     other = aligned(source, [1, 5, 7, 1], mapping)
     expected = [Alignment.EXACT, Alignment.EXACT, Alignment.INSIDE, Alignment.MASKED]
     assert kinds(other) == expected, "what comes after abc is still told, though it was another byte"
-    assert laws(other)[:1] == laws(same)[:1] and laws(other)[2][0].keys() == {6}
+    assert distributions(other)[:1] == distributions(same)[:1] and distributions(other)[2][0].keys() == {6}
     longer = aligned(source, [1, 2, 1, 2], mapping)
     assert kinds(longer) == [*kinds(same), Alignment.MASKED]
 
@@ -39,13 +50,13 @@ def test_a_space_that_a_tokenizer_puts_first_costs_one_token() -> None:
     texts = vocabulary(" one", "one", " ", " two", "two", "o", "ne")
     rows = [{1: 0.5, 2: 0.5}, {4: 0.5, 5: 0.5}]
     mapping = VocabularyMap(texts, texts)
-    for said, heard in (([1, 4], [2, 4]), ([2, 4], [1, 4]), ([2, 4], [3, 2, 4])):
-        result = aligned(window(said, rows), heard, mapping)
-        if heard == [3, 2, 4]:
+    for teacher_tokens, student_tokens in (([1, 4], [2, 4]), ([2, 4], [1, 4]), ([2, 4], [3, 2, 4])):
+        result = aligned(window(teacher_tokens, rows), student_tokens, mapping)
+        if student_tokens == [3, 2, 4]:
             assert kinds(result) == [Alignment.MASKED, Alignment.EXACT, Alignment.EXACT]
         else:
             assert kinds(result) == [Alignment.MASKED, Alignment.EXACT]
-        assert_same_law(laws(result)[-1][0], {4: 0.5, 5: 0.5})
+        assert_same_distribution(distributions(result)[-1][0], {4: 0.5, 5: 0.5})
     result = aligned(window([1, 4], rows), [6, 7, 4], mapping)
     assert kinds(result) == [Alignment.MASKED, Alignment.MASKED, Alignment.EXACT], "the row is that of ' one'"
 
@@ -74,7 +85,7 @@ def test_turns_are_aligned_one_by_one() -> None:
     ]
     assert result.kinds.tolist() == expected
     assert result.window.targets.counts.tolist() == [2, 1, 0, 0, 2, 0]
-    assert_same_law(laws(result)[4][0], {1: 0.25, 3: 0.75})
+    assert_same_distribution(distributions(result)[4][0], {1: 0.25, 3: 0.75})
     other = align(whole, tokens[:3], segments[:3], mapping)
     assert other.kinds.tolist() == [Alignment.PROMPT, Alignment.MASKED, Alignment.MASKED], "another number of turns"
     assert len(other.window.targets.ids) == 0

@@ -3,17 +3,19 @@
 import numpy as np
 
 from student.tokenizers.vocabulary_map import END, EXCLUDED, NONE, VocabularyMap
-from tests.student.tokenizers.markov_teacher import aligned, assert_same_law, laws, vocabulary, window
+from tests.student.tokenizers.markov_teacher import aligned, assert_same_distribution, distributions, vocabulary, window
 
 
 def test_the_student_s_tokenizer_decides_where_it_is_given() -> None:
     """A BPE need not take the longest token first."""
     teacher, student = vocabulary("abcd", "b", "x"), vocabulary("ab", "abc", "cd", "d", "a", "b", "c", "x")
     split = {b"abcd": [1, 3], b"xb": [8, 6], b"b": [6], b"x": [8]}
-    law = {1: 0.5, 2: 0.25, 3: 0.25}
+    distribution = {1: 0.5, 2: 0.25, 3: 0.25}
     for segment, first in ((None, 2), (split.get, 1)):
-        found, _ = laws(aligned(window([3], [law]), [8], VocabularyMap(teacher, student, segment)))[0]
-        assert_same_law(found, {first: 0.5, 6: 0.25, 8: 0.25})
+        actual, _ = distributions(aligned(window([3], [distribution]), [8], VocabularyMap(teacher, student, segment)))[
+            0
+        ]
+        assert_same_distribution(actual, {first: 0.5, 6: 0.25, 8: 0.25})
 
 
 def test_a_first_token_may_depend_on_the_one_before() -> None:
