@@ -1,1 +1,119 @@
-"""The store of teacher distributions. Knows numpy, zarr and numcodecs; nothing of models, torch or Ray."""
+"""The store of teacher distributions: captured once, read by any number of students.
+
+    examples   items to learn from: JSON Lines, chat rendering, tokenizers, truncation, order of sampling
+    storage    files by name, in a folder or an object store
+    rows       a sparse distribution per token: targets, spec, quantisation, codebooks, codec
+    parts      the Zarr v3 group with the records of one unit
+    store      commits, snapshots, LogitStore, filling, verification, transcoding, garbage collection
+    exchange   Parquet, DistillKit and axolotl files, in both directions
+
+Beside the rooms: errors, registry, settings, progress, documents (JSON with a checksum). pyproject.toml declares which
+room may import which. This package knows numpy, Zarr's file format and numcodecs. It knows nothing of models, torch or
+Ray. cache/README.md describes the format of the files.
+
+    from cache import LogitStore
+
+    with LogitStore.open("stores/train") as store:
+        record = store[0]                 # texts, tokens and targets of an example
+        windows = store.read([3, 1, 2])   # tokens and targets alone, faster
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cache.errors import InputError, IntegrityError, LogitbankError, SpecMismatchError, StoreError
+
+if TYPE_CHECKING:
+    from cache.examples.example import Example, Segment, TokenizedExample
+    from cache.examples.jsonl import read_examples, write_examples
+    from cache.examples.rendering import render
+    from cache.examples.tokenizers import load_tokenizer
+    from cache.exchange.axolotl import export_axolotl, import_axolotl
+    from cache.exchange.distillkit import export_distillkit, import_distillkit
+    from cache.exchange.parquet import export_parquet, import_parquet
+    from cache.rows.record import Record, Window
+    from cache.rows.sparse_targets import SparseTargets
+    from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
+    from cache.storage.open import open_storage
+    from cache.store.commits import create_store
+    from cache.store.fill import fill_store
+    from cache.store.garbage_collection import collect_garbage
+    from cache.store.logit_store import LogitStore
+    from cache.store.snapshots import take_snapshot
+    from cache.store.store_info import StoreInfo
+    from cache.store.transcode import transcode_store
+    from cache.store.unit_writer import write_unit
+    from cache.store.verify import VerifyReport, verify_store
+
+__all__ = [
+    "Example",
+    "InputError",
+    "IntegrityError",
+    "LogitStore",
+    "LogitbankError",
+    "Record",
+    "SamplingSpec",
+    "Segment",
+    "SparseTargets",
+    "SpecMismatchError",
+    "StoreError",
+    "StoreInfo",
+    "StoreSpec",
+    "TargetSpec",
+    "TokenizedExample",
+    "VerifyReport",
+    "Window",
+    "collect_garbage",
+    "create_store",
+    "export_axolotl",
+    "export_distillkit",
+    "export_parquet",
+    "fill_store",
+    "import_axolotl",
+    "import_distillkit",
+    "import_parquet",
+    "load_tokenizer",
+    "open_storage",
+    "read_examples",
+    "render",
+    "take_snapshot",
+    "transcode_store",
+    "verify_store",
+    "write_examples",
+    "write_unit",
+]
+
+# Module of each public name. It is imported when the name is first used, because numba, pcodec and pyarrow take time.
+_MODULES = {
+    "cache.examples.example": ("Example", "Segment", "TokenizedExample"),
+    "cache.examples.jsonl": ("read_examples", "write_examples"),
+    "cache.examples.rendering": ("render",),
+    "cache.examples.tokenizers": ("load_tokenizer",),
+    "cache.exchange.axolotl": ("export_axolotl", "import_axolotl"),
+    "cache.exchange.distillkit": ("export_distillkit", "import_distillkit"),
+    "cache.exchange.parquet": ("export_parquet", "import_parquet"),
+    "cache.rows.record": ("Record", "Window"),
+    "cache.rows.sparse_targets": ("SparseTargets",),
+    "cache.rows.spec": ("SamplingSpec", "StoreSpec", "TargetSpec"),
+    "cache.storage.open": ("open_storage",),
+    "cache.store.commits": ("create_store",),
+    "cache.store.fill": ("fill_store",),
+    "cache.store.garbage_collection": ("collect_garbage",),
+    "cache.store.logit_store": ("LogitStore",),
+    "cache.store.snapshots": ("take_snapshot",),
+    "cache.store.store_info": ("StoreInfo",),
+    "cache.store.transcode": ("transcode_store",),
+    "cache.store.unit_writer": ("write_unit",),
+    "cache.store.verify": ("VerifyReport", "verify_store"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'cache' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

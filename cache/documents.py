@@ -21,12 +21,12 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def seal(body: Mapping[str, Any]) -> bytes:
+def encode_document(body: Mapping[str, Any]) -> bytes:
     """Bytes of a document that carries the checksum of its own body."""
     return (canonical_json({**body, CHECKSUM: digest(body)}) + "\n").encode()
 
 
-def unseal(data: bytes, name: str) -> dict[str, Any]:
+def decode_document(data: bytes, name: str) -> dict[str, Any]:
     """Body of a sealed document. Raises IntegrityError naming `name` if one byte differs from what was sealed."""
     try:
         text = data.decode("ascii")

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.common.harness import finish, spread
 from benchmarks.common.rows import simulated_rows
 from benchmarks.store.records import as_records
-from cache.documents import seal
+from cache.documents import encode_document
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import CommittedExample, commit_path, create_store, unit_name
@@ -104,10 +104,10 @@ def measure(folder: Path, units: int, options: argparse.Namespace) -> dict[str, 
         commit = replace(
             real,
             unit=unit,
-            place=replace(real.place, path=f"parts/{unit}/{rng.bytes(16).hex()}.zarr"),
+            part=replace(real.part, path=f"parts/{unit}/{rng.bytes(16).hex()}.zarr"),
             examples=tuple(CommittedExample(key, "scored", 64, 64) for key in keys),
         )
-        storage.path(commit_path(unit)).write_bytes(seal(commit.to_document()))
+        storage.path(commit_path(unit)).write_bytes(encode_document(commit.to_document()))
     started = time.perf_counter()
     snapshot = take_snapshot(storage)
     snapshot_s = time.perf_counter() - started

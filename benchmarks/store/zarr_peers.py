@@ -13,7 +13,7 @@ from benchmarks.common.rows import Rows
 from benchmarks.store.peer import Rates, imported
 from cache.parts import layout
 from cache.rows.codebook import Codebook
-from cache.rows.codec import Packed, decode_rows
+from cache.rows.codec import EncodedRows, decode_rows
 from cache.rows.kernels import FIRST
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets
@@ -85,7 +85,7 @@ class ZarrPeer:
         for d in documents:
             i = self._order[d]
             part = self._parts[int(index.unit_of[i])]
-            values = self._fetch(part.arrays, part.spans(int(index.place[i])))
+            values = self._fetch(part.arrays, part.spans(int(index.position[i])))
             targets = self._decode(part, values)
             found.append((targets.ids, targets.logprobs))
         return found
@@ -95,7 +95,7 @@ class ZarrPeer:
 
     def _open_part(self, unit: int) -> OpenPart:
         store = self._store
-        place = store.index.part_place(unit)
+        place = store.index.part_info(unit)
         assert isinstance(store.storage, LocalStorage)
         path = store.storage.path(place.path)
         arrays = {name: self._open_array(path, name) for name in (*TOKEN_ARRAYS, *ENTRY_ARRAYS)}
@@ -118,7 +118,7 @@ class ZarrPeer:
 
     def _decode(self, part: OpenPart, values: dict[str, npt.NDArray[Any]]) -> SparseTargets:
         exact = values[layout.EXACT].astype(np.int64)
-        packed = Packed(
+        packed = EncodedRows(
             exact=exact,
             sampled=np.zeros_like(exact),
             tail=values[layout.TAIL],

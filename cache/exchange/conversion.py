@@ -14,7 +14,7 @@ from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import StoreSpec
 
 # Least tail of a row whose tail is what its values leave: below it their rounding decides.
-LEAST_TAIL = 1e-7
+MIN_TAIL = 1e-7
 # Values that others approximated can come out a little above 0.
 ABOVE_ZERO = 0.1
 
@@ -42,7 +42,7 @@ def head_rows(
     tail = np.full(len(ids), -np.inf)
     if tail_follows:
         below_zero = -np.finfo(np.float32).tiny  # a row with entries cannot leave everything to its tail
-        tail = np.minimum(np.log(np.maximum(1 - np.exp(values).sum(axis=1), LEAST_TAIL)), below_zero)
+        tail = np.minimum(np.log(np.maximum(1 - np.exp(values).sum(axis=1), MIN_TAIL)), below_zero)
     tail = np.where(kept.any(axis=1), tail, 0)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept.sum(axis=1))])
     return SparseTargets(offsets, ids[kept].astype(np.uint32), values[kept].astype(np.float32), tail.astype(np.float32))

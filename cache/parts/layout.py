@@ -1,7 +1,7 @@
-"""The one place that knows the names, types, chunks and codecs of the arrays in a part (format version 1).
+"""Names, types, chunks and codecs of the arrays in a part (format version 1). Nothing else defines them.
 
-A part is a Zarr v3 group. Every array is one shard, so one file of data. Two levels of starts lead from an example to
-its tokens and, by way of chunks of tokens, to its entries; README.md in this folder is the page to read it from.
+A part is a Zarr v3 group. Every array is one shard, and so one file. `examples/token_start` leads from an example to
+its tokens, and `chunks/*_start` leads from chunks of tokens to their entries. cache/README.md describes the format.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,13 +19,13 @@ PART_KIND = "logitbank.part"
 CODEBOOK_KIND = "logitbank.codebook"
 Profile = Literal["compact", "portable", "fast"]
 PROFILES: tuple[Profile, ...] = ("compact", "portable", "fast")
-# pcodec has no bytes: text is zstd where numbers are compressed at all.
+# pcodec cannot encode bytes, so text is compressed with zstd wherever numbers are compressed.
 NUMBER_CODECS: dict[Profile, Codec] = {"compact": "pcodec", "portable": "zstd", "fast": "raw"}
 
 DESCRIPTION_CHUNK = 1 << 16
-# Of the arrays of tokens, which are small, and of those of entries: the entries that so many tokens have on average.
+# Tokens per chunk: of the arrays of tokens, and on average of the arrays of entries, which are larger.
 TOKEN_CHUNK, ENTRY_CHUNK_TOKENS = 512, 384
-LARGEST_ENTRY_CHUNK = 1 << 17
+MAX_ENTRY_CHUNK = 1 << 17
 CODEBOOK_CHUNK = 256
 
 TOKEN_STARTS = "examples/token_start"
@@ -55,7 +55,7 @@ ORDER = "order"
 TABLE = "table"
 LIST_OF = "list_of"
 
-# Every array that a part may have, in the order of the columns of a snapshot's index.
+# All arrays that a part can have, in the order of the columns of a snapshot's index.
 PART_ARRAYS = (
     TOKEN_STARTS,
     DESCRIPTION_STARTS,
@@ -85,10 +85,10 @@ PART_ARRAYS = (
 
 @dataclass(frozen=True, slots=True)
 class PartCounts:
-    """Sizes from which the shape of every array of a part follows.
+    """Sizes that determine the shape of every array of a part.
 
-    first, rest: exact entries up to the FIRST-th of each row, and after it; pairs: of the latter.
-    levels: those of the grid that are used, and all before them.
+    first, rest: exact entries up to the FIRST-th of each row, and after it. pairs: pairs of the latter.
+    levels: number of levels of the grid up to the last one that is used.
     """
 
     examples: int
@@ -101,61 +101,62 @@ class PartCounts:
     levels: int
 
     def of_stream(self, name: str) -> int:
-        """Elements of the streams that `chunks/<name>_start` tells the starts of."""
+        """Number of elements of the streams whose starts are in `chunks/<name>_start`."""
         return {"first": self.first, "rest": self.rest, "pair": self.pairs, "sampled": self.sampled}[name]
 
     @property
     def token_chunks(self) -> int:
+        """Number of chunks of tokens, at least one."""
         return max(1, -(-self.tokens // TOKEN_CHUNK))
 
 
 def part_arrays(counts: PartCounts, targets: TargetSpec, codebook: Codebook, profile: Profile) -> dict[str, ArraySpec]:
-    """The arrays of a part by name. The last holds the checksum of each chunk of those before it, in their order."""
+    """The arrays of a part by name. The last one contains the checksum of each chunk of all others, in their order."""
     numbers = NUMBER_CODECS[profile]
-    rising: Codec = "pcodec_sorted" if profile == "compact" else numbers
+    increasing: Codec = "pcodec_sorted" if profile == "compact" else numbers
     text: Codec = "raw" if profile == "fast" else "zstd"
     starts = counts.token_chunks + 1
-    code = "uint16" if codebook.reach < np.iinfo(np.uint16).max else "uint32"
+    code = "uint16" if codebook.max_codes < np.iinfo(np.uint16).max else "uint32"
     chunk = TOKEN_CHUNK
 
-    def flat(length: int, dtype: str, chunk: int, codec: Codec = numbers) -> ArraySpec:
+    def vector(length: int, dtype: str, chunk: int, codec: Codec = numbers) -> ArraySpec:
         return ArraySpec((length,), dtype, max(1, min(chunk, length)), codec)
 
     def entries(length: int, dtype: str) -> ArraySpec:
         average = -(-length * ENTRY_CHUNK_TOKENS // max(counts.tokens, 1))
-        return flat(length, dtype, min(average, LARGEST_ENTRY_CHUNK))
+        return vector(length, dtype, min(average, MAX_ENTRY_CHUNK))
 
     arrays = {
-        TOKEN_STARTS: flat(counts.examples + 1, "int64", counts.examples + 1, rising),
-        DESCRIPTION_STARTS: flat(counts.examples + 1, "int64", counts.examples + 1, rising),
-        DESCRIPTIONS: flat(counts.description_bytes, "uint8", DESCRIPTION_CHUNK, text),
-        TOKEN_IDS: flat(counts.tokens, "uint32", chunk),
-        SEGMENTS: flat(counts.tokens, "uint16", chunk),
-        TAIL: flat(counts.tokens, "int16", chunk),
-        SURPRISAL: flat(counts.tokens, "uint16", chunk),
+        TOKEN_STARTS: vector(counts.examples + 1, "int64", counts.examples + 1, increasing),
+        DESCRIPTION_STARTS: vector(counts.examples + 1, "int64", counts.examples + 1, increasing),
+        DESCRIPTIONS: vector(counts.description_bytes, "uint8", DESCRIPTION_CHUNK, text),
+        TOKEN_IDS: vector(counts.tokens, "uint32", chunk),
+        SEGMENTS: vector(counts.tokens, "uint16", chunk),
+        TAIL: vector(counts.tokens, "int16", chunk),
+        SURPRISAL: vector(counts.tokens, "uint16", chunk),
     }
     if targets.has_exact:
         arrays |= {
-            EXACT: flat(counts.tokens, "uint32", chunk),
-            FIRST_STARTS: flat(starts, "int64", starts, rising),
-            REST_STARTS: flat(starts, "int64", starts, rising),
-            PAIR_STARTS: flat(starts, "int64", starts, rising),
+            EXACT: vector(counts.tokens, "uint32", chunk),
+            FIRST_STARTS: vector(starts, "int64", starts, increasing),
+            REST_STARTS: vector(starts, "int64", starts, increasing),
+            PAIR_STARTS: vector(starts, "int64", starts, increasing),
             FIRST_CODES: entries(counts.first, code),
             FIRST_GAPS: entries(counts.first, "uint16"),
             REST_CODES: entries(counts.rest, code),
             REST_GAPS: entries(counts.pairs, str(pair_dtype(counts.levels))),
-            GRID: flat(counts.levels, "float32", counts.levels, rising),
+            GRID: vector(counts.levels, "float32", counts.levels, increasing),
         }
     if targets.has_sampled:
         arrays |= {
-            SAMPLED: flat(counts.tokens, "uint32", chunk),
-            SAMPLED_STARTS: flat(starts, "int64", starts, rising),
+            SAMPLED: vector(counts.tokens, "uint32", chunk),
+            SAMPLED_STARTS: vector(starts, "int64", starts, increasing),
             SAMPLED_CODES: entries(counts.sampled, code),
         }
     if targets.mode == "sampled":
         arrays[SAMPLED_DRAWS] = entries(counts.sampled, "uint32")
     if targets.entropy:
-        arrays[ENTROPY] = flat(counts.tokens, "float32", chunk)
+        arrays[ENTROPY] = vector(counts.tokens, "float32", chunk)
     if targets.temperatures:
         shape = (counts.tokens, len(targets.temperatures))
         arrays[LOG_NORMALIZERS] = ArraySpec(shape, "float32", max(1, min(chunk, counts.tokens)), numbers)
@@ -176,8 +177,10 @@ def codebook_arrays(vocab_size: int, lists: int, width: int) -> dict[str, ArrayS
 
 
 def part_attributes(counts: PartCounts, targets: TargetSpec, codebook: str, profile: Profile) -> dict[str, Any]:
-    """Attributes of a part's group: all that a reader needs beside the arrays. codebook: its digest, "" if codes are
-    ids."""
+    """Attributes of the group of a part: everything that a reader needs beside the arrays.
+
+    codebook: digest of the codebook, "" if codes are ids.
+    """
     return {
         "kind": PART_KIND,
         "format": 1,

@@ -1,7 +1,7 @@
-"""The file of a Zarr v3 array that is one shard: its inner chunks, each with a checksum, and their index.
+"""The file of a Zarr v3 array with one shard: inner chunks, each with a checksum, and their index.
 
-Writes and reads the standard's bytes directly: zarr-python does the same, some ten times slower on small chunks. The
-tests hold each against the other. Arrays are chunked along their first axis only.
+This module writes and reads the bytes of the standard directly, because zarr-python is some ten times slower on small
+chunks. Tests compare the two in both directions. Arrays are chunked along their first axis only.
 """
 
 import math
@@ -17,7 +17,7 @@ from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 from cache.documents import canonical_json
 from cache.errors import IntegrityError
 
-# "pcodec" for numbers in no order, "pcodec_sorted" for those that rise.
+# "pcodec" for numbers in any order, "pcodec_sorted" for increasing numbers.
 Codec = Literal["pcodec", "pcodec_sorted", "zstd", "raw"]
 PCODEC_LEVEL, ZSTD_LEVEL = 6, 9
 CHECKSUM_BYTES = 4
@@ -27,7 +27,7 @@ CRC_RESIDUE = 0x48674BC7
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """Shape, type and coding of one array. chunk: rows of an inner chunk; fill: a value that no valid array holds."""
+    """Shape, type and codec of one array. chunk: rows per inner chunk. fill: a value that no valid array contains."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -46,7 +46,7 @@ class ArraySpec:
 
     @property
     def fill(self) -> Any:
-        """Stands where nothing was written, so that an absent chunk can never pass for data."""
+        """Value of elements that were never written. It is invalid data, so an absent chunk is always noticed."""
         kind = np.dtype(self.dtype)
         if kind.kind == "f":
             return np.nan
@@ -106,12 +106,12 @@ class ArraySpec:
 
 
 def encode_array(spec: ArraySpec, values: npt.NDArray[Any]) -> bytes:
-    """Bytes of the shard that holds `values` of the spec's shape."""
+    """Encode `values`, of the shape in the spec, as the bytes of a shard."""
     values = np.ascontiguousarray(values, np.dtype(spec.dtype).newbyteorder("<"))
     pieces, index, offset = [], np.empty((spec.chunks, 2), "<u8"), 0
     for number in range(spec.chunks):
         chunk = values[number * spec.chunk : (number + 1) * spec.chunk]
-        if len(chunk) < spec.chunk:  # the standard's chunks are whole
+        if len(chunk) < spec.chunk:  # the standard requires full chunks
             padding = np.full((spec.chunk - len(chunk), *spec.shape[1:]), spec.fill, spec.dtype)
             chunk = np.concatenate([chunk, padding])
         piece = _with_checksum(_encode_chunk(spec.codec, chunk))
@@ -122,9 +122,10 @@ def encode_array(spec: ArraySpec, values: npt.NDArray[Any]) -> bytes:
 
 
 def decode_index(spec: ArraySpec, data: bytes, what: str) -> list[int]:
-    """Where each inner chunk begins, and the last one ends, from the last `spec.index_bytes` of the file.
+    """Offset of each inner chunk, and the end of the last one. data: the last `spec.index_bytes` of the file.
 
-    The standard allows chunks in any order and with gaps; these files have neither.
+    Chunks must follow one another without gaps. The standard allows more, but these files never need it.
+    Raises IntegrityError, starting with `what`, if the index is damaged.
     """
     if len(data) != spec.index_bytes:
         raise IntegrityError(f"{what}: truncated: {len(data)} bytes of its index, expected {spec.index_bytes}")
@@ -147,10 +148,11 @@ def decode_chunks(
     checksums: bytes | None = None,
     out: npt.NDArray[Any] | None = None,
 ) -> npt.NDArray[Any]:
-    """Values of the inner chunks first..last - 1, padding included. data: bytes of the file from the first of them.
+    """Values of the inner chunks first..last - 1, with padding. data: bytes of the file from the first of them.
 
-    checksums: those that the chunks of this very array must have, CHECKSUM_BYTES each. out: flat array of the spec's
-    dtype that is long enough, written to instead of a new one.
+    checksums: crc32c that each chunk of this array must have, CHECKSUM_BYTES each. out: a flat array of the spec's
+    dtype and sufficient length for the result; default: a new array.
+    Raises IntegrityError, starting with `what`, if a chunk is damaged or another one.
     """
     base = bounds[first]
     if len(data) < bounds[last] - base:
@@ -158,7 +160,7 @@ def decode_chunks(
     size = spec.chunk * math.prod(spec.shape[1:])
     total = (last - first) * size
     values = np.empty(total, spec.dtype) if out is None else out[:total]
-    decode, place = _DECODERS[spec.codec], 0
+    decode, position = _DECODERS[spec.codec], 0
     number = first
     try:
         for number in range(first, last):
@@ -167,12 +169,12 @@ def decode_chunks(
                 raise IntegrityError(f"{what}: chunk {number} is altered: its checksum does not match")
             if checksums is not None and piece[-4:] != checksums[4 * number : 4 * number + 4]:
                 raise IntegrityError(f"{what}: chunk {number} is not the one that was committed")
-            if decode(piece, values[place : place + size]) != size:
-                raise IntegrityError(f"{what}: chunk {number} does not hold {size} numbers")
-            place += size
+            if decode(piece, values[position : position + size]) != size:
+                raise IntegrityError(f"{what}: chunk {number} does not contain {size} numbers")
+            position += size
     except IntegrityError:
         raise
-    except Exception as error:  # codecs raise whatever they like
+    except Exception as error:  # codecs raise exceptions of many types
         raise IntegrityError(f"{what}: chunk {number} cannot be decoded: {error}") from error
     return values if len(spec.shape) == 1 else values.reshape(-1, *spec.shape[1:])
 
@@ -194,9 +196,9 @@ def _encode_chunk(codec: Codec, chunk: npt.NDArray[Any]) -> bytes:
     return bytes(chunk.tobytes())
 
 
-# Each gets the chunk with its checksum behind it and where to put the numbers, and returns how many there were.
+# Decoders get a chunk followed by its checksum, write the numbers to `out`, and return how many there are.
 def _decode_pcodec(piece: bytes, out: npt.NDArray[Any]) -> int:
-    progress = _pcodec_into(piece, out)  # stops at its own end, before the checksum
+    progress = _pcodec_into(piece, out)  # stops at the end of the compressed data, before the checksum
     return int(progress.n_processed) if progress.finished else -1
 
 

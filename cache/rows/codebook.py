@@ -1,8 +1,8 @@
-"""Codebooks: which ids go together, so that likely ids get small codes.
+"""Codebooks: which ids occur together, so that likely ids get small codes.
 
-The first entry of a row, the likeliest id, tells most of what the others will be. A codebook holds, for every id that
-was seen as the first, the ids that came with it, the most frequent first; an id's place in that list is its code. Any
-codebook is correct; a good one makes a store smaller.
+The first entry of a row, the likeliest id, predicts the others best. For every id that was seen as first entry, a
+codebook contains the list of ids that occurred with it, most frequent first. The position of an id in that list is its
+code. Any codebook is correct; a good one makes a store smaller.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ LIST_LENGTH = 256
 
 @dataclass(frozen=True)
 class Codebook:
-    """Integers are uint16 where the vocabulary fits, else uint32.
+    """Arrays of ids are uint16 if the vocabulary fits, otherwise uint32.
 
-    order: [vocabulary], all ids, the most frequent first. table: [lists, width], ids; the first list is the head of
+    order: [vocabulary], all ids, most frequent first. table: [lists, width], ids; the first list is the head of
     `order`, for contexts that were never seen. list_of: uint32 [vocabulary], the list of each id as context.
-    by_token: the context of a row is the token it follows rather than its first entry. Rows of draws have no order, so
-    no first entry.
+    by_token: the context of a row is the token that it follows, not its first entry. Rows of draws need this, because
+    they have no order and so no first entry.
     """
 
     order: npt.NDArray[Any]
@@ -39,16 +39,16 @@ class Codebook:
         return self.table.shape[1] == 0 and bool((self.order == np.arange(len(self.order))).all())
 
     @property
-    def reach(self) -> int:
+    def max_codes(self) -> int:
         """Codes are below this."""
         return len(self.order) + int(self.table.shape[1])
 
     @cached_property
-    def place(self) -> npt.NDArray[np.int32]:
-        """Place of each id in `order`, int32 [vocabulary]."""
-        place = np.empty(len(self.order), np.int32)
-        place[self.order] = np.arange(len(self.order), dtype=np.int32)
-        return place
+    def rank_of_id(self) -> npt.NDArray[np.int32]:
+        """Rank of each id in `order`, int32 [vocabulary]."""
+        rank = np.empty(len(self.order), np.int32)
+        rank[self.order] = np.arange(len(self.order), dtype=np.int32)
+        return rank
 
     @cached_property
     def digest(self) -> str:
@@ -59,25 +59,27 @@ class Codebook:
         return state.hexdigest()[:32]
 
     def validate(self) -> None:
-        """Raise InputError unless every list names each of its ids once, and the order names all."""
+        """Raise InputError unless each list contains an id at most once, and the order contains every id once."""
         vocab_size = len(self.order)
         if not np.array_equal(np.sort(self.order), np.arange(vocab_size)):
-            raise InputError("codebook: the order must name every id of the vocabulary once")
+            raise InputError("codebook: the order must contain every id of the vocabulary once")
         if self.table.ndim != 2 or not len(self.table) or self.table.shape[1] > vocab_size:
-            raise InputError(f"codebook: the table must be [lists, width up to {vocab_size}], found {self.table.shape}")
+            raise InputError(
+                f"codebook: the table must be [lists, width up to {vocab_size}], not {list(self.table.shape)}"
+            )
         if len(self.list_of) != vocab_size or int(self.list_of.max()) >= len(self.table):
-            raise InputError("codebook: every id must name a list of the table")
+            raise InputError("codebook: the list of every id must be one of the table")
         ids = np.sort(self.table, axis=1).astype(np.int64)
         if ids.size and (int(ids.max()) >= vocab_size or (np.diff(ids) == 0).any()):
-            raise InputError("codebook: a list names an id twice, or one outside the vocabulary")
+            raise InputError("codebook: a list contains an id twice, or one outside the vocabulary")
 
 
 def plain_codebook(vocab_size: int) -> Codebook:
-    """Codes are ids."""
+    """The codebook whose codes are the ids themselves."""
     dtype = id_dtype(vocab_size)
     return Codebook(np.arange(vocab_size, dtype=dtype), np.zeros((1, 0), dtype), np.zeros(vocab_size, np.uint32))
 
 
 def id_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The smallest type of ids and codes: codes reach a list's length beyond the vocabulary."""
+    """The smallest type of ids and codes. Codes exceed the vocabulary by up to the length of a list."""
     return np.dtype(np.uint16 if vocab_size + LIST_LENGTH < np.iinfo(np.uint16).max else np.uint32)

@@ -1,4 +1,4 @@
-"""Record: all that the store holds for one example. Window: the arrays of a run of its tokens."""
+"""Record: everything that a store contains about one example. Window: the arrays of a run of its tokens."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from cache.rows.sparse_targets import SparseTargets
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Consecutive tokens of one example, as a model is trained on them: no texts.
+    """Consecutive tokens of one example and their targets, for training. No texts.
 
     tokens: uint32 [n]. segments: uint8 [n] (cache.examples.example.Segment). targets: n rows.
-    token_logprobs: float32 [n], the teacher's log-probability of the token itself, NaN where it was not asked.
+    token_logprobs: float32 [n], the teacher's log-probability of the token itself, NaN if it was not requested.
     """
 
     tokens: npt.NDArray[np.uint32]
@@ -39,10 +39,10 @@ class Window:
 class Record:
     """One captured example.
 
-    key: identity in the store. For a response that the teacher wrote it is the key of its prompt and sample number,
-    known before the text is.
-    targets: n rows, one a token; only rows that precede a response token have entries.
-    token_logprobs: float32 [n], the teacher's log-probability of the token itself, NaN where it was not asked.
+    key: identity in the store. For a generated response it is computed from the prompt and the number of the sample, so
+    that it is known before the text.
+    targets: n rows, one per token; only rows before a response token have entries.
+    token_logprobs: float32 [n], the teacher's log-probability of the token itself, NaN if it was not requested.
     """
 
     key: str
@@ -52,10 +52,10 @@ class Record:
 
     @property
     def target_rows(self) -> int:
-        """Rows that hold a distribution."""
+        """Number of rows with a target."""
         return int(np.count_nonzero(self.targets.counts))
 
     @property
     def window(self) -> Window:
-        """All of its tokens, without the texts."""
+        """All tokens and targets, without the texts."""
         return Window(self.tokenized.tokens, self.tokenized.segments, self.targets, self.token_logprobs)

@@ -1,4 +1,4 @@
-"""SparseTargets: what a teacher said at each position, in memory."""
+"""SparseTargets: the teacher's next-token distributions in memory, in sparse form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,29 +9,28 @@ import numpy.typing as npt
 from cache.errors import InputError
 from cache.rows.kernels import first_bad_row
 
-# Teachers in half precision, and their rounding, come this close to a mass of 1.
+# Rounding of teachers in half precision keeps the mass of a row this close to 1.
 MASS_TOLERANCE = 0.03
 PROBLEMS = {
     1: "id {id} is outside the vocabulary of {vocab_size}",
-    2: "log-probabilities must be finite and not above 0, found {logprob}",
-    3: "log-probabilities must fall within a row, found {logprob} after a smaller one",
-    4: "id {id} stands twice in one row",
+    2: "log-probabilities must be finite and not above 0, not {logprob}",
+    3: "log-probabilities must descend within a row; {logprob} follows a smaller one",
+    4: "id {id} occurs twice in one row",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class SparseTargets:
-    """Sparse next-token distributions, one row a position. Row j is the law of token j + 1 given tokens 0..j.
+    """Sparse next-token distributions, one row per position. Row j predicts token j + 1 from tokens 0..j.
 
-    offsets: int64 [n + 1]; the entries of row j are offsets[j]:offsets[j + 1]. A row without entries holds no target.
-    ids: uint32 [entries]. The exact entries of a row come first, by falling log-probability; then the sampled ones.
-    logprobs: float32 [entries], natural logarithms, normalised over the whole vocabulary. A sampled entry has that of
-        the unbiased estimate it stands for: log threshold, or log(draws of this id / all draws).
-    log_tail: float32 [n], log of the mass outside the exact entries: -inf where they hold all of it, 0 where there are
-        none.
-    exact: int64 [n], exact entries of each row; None where all are.
-    entropy: float32 [n] in nats, of the whole distribution; None where the teacher did not give it.
-    log_normalizers: float32 [n, temperatures], log sum_V exp(logprob / T) for each temperature that the spec declares.
+    offsets: int64 [n + 1]; the entries of row j are offsets[j]:offsets[j + 1]. A row without entries has no target.
+    ids: uint32 [entries]. First the exact entries of a row, by descending log-probability, then the sampled ones.
+    logprobs: float32 [entries], natural logarithms, normalised over the whole vocabulary. For a sampled entry it is the
+        logarithm of an unbiased estimate: the threshold, or draws of this id / all draws.
+    log_tail: float32 [n], log of the mass outside the exact entries: -inf if they have all of it, 0 if there are none.
+    exact: int64 [n], number of exact entries of each row; None if all entries are exact.
+    entropy: float32 [n] in nats, of the whole distribution; None if the teacher did not give it.
+    log_normalizers: float32 [n, temperatures], log sum_V exp(logprob / T) for each temperature in the spec; or None.
     """
 
     offsets: npt.NDArray[np.int64]
@@ -47,12 +46,12 @@ class SparseTargets:
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
-        """Entries of each row, int64 [n]."""
+        """Number of entries of each row, int64 [n]."""
         return np.diff(self.offsets)
 
     @property
     def exact_counts(self) -> npt.NDArray[np.int64]:
-        """Exact entries of each row, int64 [n]."""
+        """Number of exact entries of each row, int64 [n]."""
         return self.counts if self.exact is None else self.exact
 
     @property
@@ -66,10 +65,10 @@ class SparseTargets:
         return np.arange(len(self.ids), dtype=np.int64) - np.repeat(self.offsets[:-1], self.counts)
 
     def retained_mass(self, k: int) -> npt.NDArray[np.float64]:
-        """Probability mass of the first k exact entries of every row that has entries, float64 [rows with entries]."""
-        within = self.rank_of_entry < np.minimum(np.repeat(self.exact_counts, self.counts), k)
-        kept = np.where(within, np.exp(self.logprobs.astype(np.float64)), 0.0)
-        mass = np.bincount(self.row_of_entry, weights=kept, minlength=len(self))
+        """Probability mass of the first k exact entries of each row with entries, float64 [rows with entries]."""
+        is_head = self.rank_of_entry < np.minimum(np.repeat(self.exact_counts, self.counts), k)
+        masses = np.where(is_head, np.exp(self.logprobs.astype(np.float64)), 0.0)
+        mass = np.bincount(self.row_of_entry, weights=masses, minlength=len(self))
         return np.asarray(mass[self.counts > 0])
 
     def rows(self, start: int, stop: int) -> "SparseTargets":
@@ -86,12 +85,13 @@ class SparseTargets:
         )
 
     def validate(self, vocab_size: int, what: str) -> None:
-        """Raise InputError naming `what` unless every row is a possible part of a distribution over the vocabulary."""
+        """Raise InputError, starting with `what`, unless every row can be part of a distribution."""
         problem = self._problem(vocab_size)
         if problem:
             raise InputError(f"{what}: {problem}")
 
     def _problem(self, vocab_size: int) -> str:
+        """Describe the first fault, "" if there is none."""
         counts, exact = self.counts, self.exact_counts
         if len(self.offsets) != len(self) + 1 or self.offsets[0] != 0 or (counts < 0).any():
             return "offsets do not describe the rows"
@@ -102,40 +102,42 @@ class SparseTargets:
         if np.isnan(self.log_tail).any() or (self.log_tail > 0).any():
             return "log tail mass must not be above 0"
         if (self.log_tail[exact > 0] == 0).any():
-            return "a row with exact entries cannot leave all of its mass to the tail"
+            return "the tail of a row with exact entries must be below 1"
         if (self.log_tail[exact == 0] != 0).any():
-            return "a row without exact entries leaves all of its mass to the tail"
+            return "the tail of a row without exact entries must be 1"
         for name, values in (("entropy", self.entropy), ("log-normalisers", self.log_normalizers)):
             if values is not None and (len(values) != len(self) or not np.isfinite(values[counts > 0]).all()):
-                return f"{name} must be one finite value a row and temperature"
+                return f"{name} must be one finite value per row and temperature"
         seen = np.full(vocab_size, -1, np.int64)
         row, reason = first_bad_row(self.offsets, self.ids, self.logprobs, exact, vocab_size, seen)
         if reason:
             return f"row {row}: " + self._entry_problem(row, reason, vocab_size)
-        led = np.flatnonzero(exact)
-        if len(led):
-            # Sums of the exact entries: those of a row end where its sampled ones begin.
-            running = np.concatenate([np.zeros(1), np.cumsum(np.exp(self.logprobs), dtype=np.float64)])
-            starts = self.offsets[:-1][led]
-            total = running[starts + exact[led]] - running[starts] + np.exp(self.log_tail[led].astype(np.float64))
+        return self._mass_problem(exact)
+
+    def _mass_problem(self, exact: npt.NDArray[np.int64]) -> str:
+        """Describe the row whose exact entries and tail differ most from a mass of 1, "" if it is close enough."""
+        filled = np.flatnonzero(exact)
+        if len(filled):
+            sums = np.concatenate([np.zeros(1), np.cumsum(np.exp(self.logprobs), dtype=np.float64)])
+            starts = self.offsets[:-1][filled]
+            total = sums[starts + exact[filled]] - sums[starts] + np.exp(self.log_tail[filled].astype(np.float64))
             worst = int(np.argmax(np.abs(total - 1)))
             if abs(total[worst] - 1) > MASS_TOLERANCE:
-                return f"row {led[worst]}: its entries and its tail hold a mass of {total[worst]:.4f}, not 1"
+                return f"row {filled[worst]}: its entries and its tail have a mass of {total[worst]:.4f}, not 1"
         return ""
 
     def _entry_problem(self, row: int, reason: int, vocab_size: int) -> str:
-        """Say what the kernel found, with the value that it found."""
-        one = self.rows(row, row + 1)
-        falls = np.append(True, np.diff(one.logprobs) <= 0) | (np.arange(len(one.ids)) >= one.exact_counts[0])
-        repeats = np.array([one.ids[i] in one.ids[:i] for i in range(len(one.ids))], bool)
-        found = {
-            1: one.ids >= vocab_size,
-            2: ~(np.isfinite(one.logprobs) & (one.logprobs <= 1e-3)),
-            3: ~falls,
-            4: repeats,
+        """Describe the fault that the kernel reported, with the value."""
+        ids, logprobs = self.rows(row, row + 1).ids, self.rows(row, row + 1).logprobs
+        is_sampled = np.arange(len(ids)) >= self.exact_counts[row]
+        is_fault = {
+            1: ids >= vocab_size,
+            2: ~(np.isfinite(logprobs) & (logprobs <= 1e-3)),
+            3: ~(np.append(True, np.diff(logprobs) <= 0) | is_sampled),
+            4: np.array([ids[i] in ids[:i] for i in range(len(ids))], bool),
         }[reason]
-        at = int(np.flatnonzero(found)[0])
-        return PROBLEMS[reason].format(id=int(one.ids[at]), vocab_size=vocab_size, logprob=float(one.logprobs[at]))
+        entry = int(np.flatnonzero(is_fault)[0])
+        return PROBLEMS[reason].format(id=int(ids[entry]), vocab_size=vocab_size, logprob=float(logprobs[entry]))
 
 
 def empty_targets(n: int) -> SparseTargets:
@@ -146,13 +148,16 @@ def empty_targets(n: int) -> SparseTargets:
 
 
 def concatenate(parts: Sequence[SparseTargets]) -> SparseTargets:
-    """The rows of all parts, in order. What only some parts have is NaN in the rows of the others."""
+    """The rows of all parts, in order. If only some parts have entropy or log-normalisers, those of the others are NaN.
+
+    Raises InputError if parts have log-normalisers for different numbers of temperatures.
+    """
     if not parts:
         return empty_targets(0)
     counts = np.concatenate([part.counts for part in parts])
     widths = {part.log_normalizers.shape[1] for part in parts if part.log_normalizers is not None}
     if len(widths) > 1:
-        raise InputError(f"targets with log-normalisers for {sorted(widths)} temperatures do not go together")
+        raise InputError(f"targets with log-normalisers for {sorted(widths)} temperatures cannot be concatenated")
     return SparseTargets(
         np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
         np.concatenate([part.ids for part in parts]),

@@ -1,4 +1,4 @@
-"""What makes two captures the same content, and the fingerprint of it."""
+"""The spec: all settings that determine the content of a store, and their fingerprint."""
 
 from dataclasses import MISSING, asdict, dataclass, fields
 from math import ceil
@@ -17,14 +17,14 @@ TargetMode = Literal["topk", "nucleus", "threshold", "sampled"]
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
-    """How a distribution is made sparse. What a mode does not use keeps its default.
+    """How a distribution is made sparse. Fields that a mode does not use keep their defaults.
 
     mode: "topk", the k largest; "nucleus", the smallest head that holds `mass`, at most k; "threshold", exact at and
-        above the probability `threshold` and sampled below it; "sampled", `draws` draws, independent or `systematic`.
-    k: greatest number of entries of a row (topk, nucleus); 0 where the teacher gave text alone.
-    step, tail_step: spacing in nats of stored log-probabilities, near the head and at most (cache/grid.py).
-    entropy: the entropy of each whole distribution is stored. temperatures: those whose log-normalisers are.
-        Neither is ever guessed: what an engine cannot give is declared absent here.
+        above the probability `threshold`, sampled below; "sampled", `draws` draws, independent or `systematic`.
+    k: maximum number of entries of a row (topk, nucleus); 0 if the teacher gives only text.
+    step, tail_step: spacing of stored log-probabilities in nats, near the head and at most (cache/rows/level_grid.py).
+    entropy: whether the entropy of each whole distribution is stored. temperatures: those whose log-normalisers are
+        stored. Neither is ever estimated: if an engine cannot give it, the spec says that it is absent.
     """
 
     mode: TargetMode = "topk"
@@ -50,36 +50,36 @@ class TargetSpec:
         return f"{self.mode}, {size}, steps of {self.step} to {self.tail_step} nats{''.join(extra)}"
 
     def to_document(self) -> dict[str, Any]:
-        """Fields for JSON; one that came later is left out at its default, so that older stores stay what they are."""
+        """Fields for JSON. `systematic`, which came later, is left out if false: older fingerprints stay valid."""
         return {name: value for name, value in asdict(self).items() if value or name != "systematic"}
 
     @property
     def has_exact(self) -> bool:
-        """Whether rows have entries with a value of their own."""
+        """Whether rows have exact entries."""
         return self.mode != "sampled"
 
     @property
     def has_sampled(self) -> bool:
-        """Whether rows have entries that stand for a draw."""
+        """Whether rows have sampled entries."""
         return self.mode in ("threshold", "sampled")
 
     @property
-    def most_entries(self) -> int:
-        """Greatest number of entries of a row."""
+    def max_entries(self) -> int:
+        """Maximum number of entries of a row."""
         if self.mode == "sampled":
             return self.draws
-        # Exact entries fill the mass in steps of at least the threshold, and a systematic draw rounds the rest up.
+        # Each exact entry has at least the threshold as mass, and systematic draws round the rest of the mass up.
         return ceil(1 / self.threshold) + 1 if self.mode == "threshold" else self.k
 
     @property
     def grid(self) -> npt.NDArray[np.float32]:
         """Log-probabilities that a stored value can take, float32 [levels]."""
-        return level_grid(self.step, self.tail_step, self.most_entries)
+        return level_grid(self.step, self.tail_step, self.max_entries)
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingSpec:
-    """How the teacher writes its own responses. `samples` responses for each prompt."""
+    """How the teacher generates responses, `samples` for each prompt."""
 
     samples: int
     temperature: float
@@ -91,12 +91,13 @@ class SamplingSpec:
 
 @dataclass(frozen=True, slots=True)
 class PromptingSpec:
-    """How a teacher was asked to write rationales, where not by the example's own prompt.
+    """How the teacher was prompted for rationales, if not by the example's own prompt.
 
-    template: its name; template_digest, hint_digest, shots_digest: SHA-256 of the template, of the one that tells the
-        label ("" where none is used), and of the worked examples.
-    keep: which responses are kept. stop: text that begins what is cut off. context: "bare" where a record holds the
-        example's own prompt and the rows are those of the teacher's longer one, "same" where it holds that one.
+    template: name of the prompt template. template_digest, hint_digest, shots_digest: SHA-256 of the template, of the
+        template that contains the label ("" if none is used), and of the worked examples.
+    keep: which responses are stored. stop: text at which a response is cut off.
+    context: "same" if records contain the teacher's prompt; "bare" if they contain the example's own, shorter prompt,
+        while the rows were computed after the teacher's prompt.
     """
 
     template: str
@@ -116,14 +117,14 @@ class PromptingSpec:
 class StoreSpec:
     """The identity of a store's content.
 
-    teacher: the name or path it was loaded from; told to people, not part of the fingerprint.
-    weights: hash of the teacher's weights and configuration, or the hub revision that fixes them.
-    vocab_size: width of the teacher's logits; tokenizer_size: ids that the tokenizer can produce. Ids between the two
-        are padding of the model and are never targets of the tokenizer.
-    adapter: hash of the LoRA adapter. quantization: the scheme, where the weights do not say.
-    truncation: what became of examples that were too long.
-    service: what an endpoint gives, where the teacher is one ("" otherwise).
-    asked: "assistant", or "all" where the rows of the prompt are targets too.
+    teacher: name or path of the teacher, for people; not part of the fingerprint.
+    weights: hash of the teacher's weights and configuration, or the hub revision that determines them.
+    vocab_size: width of the teacher's logits. tokenizer_size: number of ids of the tokenizer. Ids between the two are
+        padding of the model, and the tokenizer never produces them.
+    adapter: hash of the LoRA adapter. quantization: the scheme, if the weights do not include it.
+    truncation: how examples that are too long were treated.
+    service: what the service returns, if the teacher is an endpoint ("" otherwise).
+    asked: whose tokens have targets: "assistant", or "all" if those of the prompt have some too.
     """
 
     teacher: str
@@ -144,7 +145,10 @@ class StoreSpec:
 
     @property
     def content(self) -> dict[str, Any]:
-        """Everything that determines the content of a store; fields at their defaults, which came later, left out."""
+        """All fields that determine the content of a store.
+
+        Fields with a default were added later. At the default they are left out, so that older fingerprints stay valid.
+        """
         values = asdict(self)
         values["targets"] = self.targets.to_document()
         return {
@@ -159,11 +163,13 @@ class StoreSpec:
         return digest({"format": FORMAT_VERSION, **self.content})
 
     def to_document(self) -> dict[str, Any]:
+        """Content of spec.json."""
         spec = {"teacher": self.teacher, **self.content}
         return {"format": FORMAT_VERSION, "fingerprint": self.fingerprint, "spec": spec}
 
     @classmethod
     def from_document(cls, body: dict[str, Any], name: str) -> "StoreSpec":
+        """The spec that to_document described. Raises StoreError, starting with `name`, for another format version."""
         if body.get("format") != FORMAT_VERSION:
             raise StoreError(f"{name}: format {body.get('format')!r}; this version reads format {FORMAT_VERSION}")
         values = dict(body["spec"])
@@ -176,15 +182,15 @@ class StoreSpec:
         return cls(**values)
 
     def require_same(self, other: "StoreSpec", store: str) -> None:
-        """Raise SpecMismatchError, field by field, unless `other` (wanted) has this (stored) fingerprint."""
+        """Raise SpecMismatchError, field by field, unless `other` (requested) has this (stored) fingerprint."""
         if self.fingerprint == other.fingerprint:
             return
         rows = [
-            f"{field.name}: stored {getattr(self, field.name)!r}, wanted {getattr(other, field.name)!r}"
+            f"{field.name}: stored {getattr(self, field.name)!r}, requested {getattr(other, field.name)!r}"
             for field in fields(self)
             if field.name != "teacher" and getattr(self, field.name) != getattr(other, field.name)
         ]
         raise SpecMismatchError(
-            f"store {store} has another fingerprint ({self.fingerprint[:12]}, wanted {other.fingerprint[:12]}); "
-            f"{'; '.join(rows)}. Give another store path, or the settings that this one was made with"
+            f"store {store} has another fingerprint ({self.fingerprint[:12]}, requested {other.fingerprint[:12]}); "
+            f"{'; '.join(rows)}. Give another store path, or the settings with which this store was captured"
         )

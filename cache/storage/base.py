@@ -1,4 +1,4 @@
-"""The protocol of a storage: files by relative name. Everything above speaks to it and to nothing else."""
+"""The protocol of a storage: files by relative name. All other rooms access files through it alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
@@ -10,56 +10,63 @@ Range = tuple[str, int, int]
 
 
 class Storage(Protocol):
-    """Files by name. Names are relative, with "/"; a name that leaves the store raises IntegrityError.
+    """Files by name. Names are relative, with "/"; a name outside the store raises IntegrityError.
 
-    Nothing is ever changed in place. `create` is atomic: of several racing writers exactly one succeeds.
+    Files are never changed in place. `create` is atomic: of several concurrent writers exactly one succeeds.
     """
 
     def __str__(self) -> str: ...
 
     def read(self, name: str) -> bytes:
-        """The whole file. Raises IntegrityError where it is missing."""
+        """The content of a file. Raises IntegrityError if it is missing."""
         ...
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The bytes of each range, fewer where the file ends early. Raises IntegrityError where a file is missing."""
+        """The bytes of each range, fewer if the file ends before. Raises IntegrityError if a file is missing."""
         ...
 
     def size(self, name: str) -> int | None:
-        """Length in bytes, or None where there is no such file."""
+        """Length of a file in bytes, or None if there is no such file."""
         ...
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
-        """Sorted names of the files and folders directly in `folder`, unfinished writes left out."""
+        """Sorted names of the files and folders directly in `folder`, without unfinished writes."""
         ...
 
     def drafts(self) -> list[str]:
-        """Names of files that unfinished writes left, where the storage has any."""
+        """Names of files that unfinished writes left behind."""
         ...
 
     def walk(self, folder: str) -> Iterator[str]:
-        """Names of all files below `folder`, sorted; of the file itself where it is one."""
+        """Sorted names of all files below `folder`; the name itself if it is a file."""
         ...
 
     def create(self, name: str, data: bytes) -> bool:
-        """Create the file durably with all of `data` unless it exists. True if this call created it."""
+        """Create a file with `data`, durably, unless it exists. Returns whether this call created it."""
         ...
 
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
-        """Write the files of a folder that no other writer knows of, and return when all are durable."""
+        """Write the files of a folder that no other writer uses. Returns when all are durable."""
         ...
 
     def remove_folder(self, folder: str) -> None:
-        """Remove `folder` with all that is below it, or a file; nothing happens where there is nothing."""
+        """Remove a folder with everything below it, or a file, if it exists."""
         ...
 
     def age(self, folder: str) -> float:
-        """Seconds since the newest change of a file, or below a folder, by the storage's own clock; 0 without any."""
+        """Seconds since the last change of a file, or of any file below a folder, by the clock of the storage.
+
+        0 if there is no file.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close open files and connections. Later calls open them again."""
         ...
 
 
 def check_name(name: str, store: object) -> str:
-    """The name. Raises IntegrityError unless it stays inside the store."""
+    """Return the name. Raises IntegrityError if it could lead outside the store."""
     parts = name.split("/")
     if (
         not name

@@ -14,31 +14,32 @@ from typing import BinaryIO
 from cache.errors import IntegrityError, StoreError
 from cache.storage.base import Range, check_name
 
-OPEN_FILES = 256
+# Open files that are cached.
+MAX_OPEN_FILES = 256
 
 
 class LocalStorage:
     """A store in a folder of a local or shared POSIX file system that supports hard links.
 
-    Safe to share between threads and across fork. Keeps up to OPEN_FILES files open.
+    Safe to share between threads and across fork. Caches up to MAX_OPEN_FILES open files.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self._forget_open_files()
+        self._reset_open_files()
 
     def __getstate__(self) -> Path:
         return self.root
 
     def __setstate__(self, root: Path) -> None:
         self.root = root
-        self._forget_open_files()
+        self._reset_open_files()
 
     def __str__(self) -> str:
         return str(self.root)
 
     def path(self, name: str) -> Path:
-        """Location of `name`; refuses names that leave the store."""
+        """Path of a file. Raises IntegrityError if the name could lead outside the store."""
         return self.root / check_name(name, self)
 
     def read(self, name: str) -> bytes:
@@ -50,23 +51,23 @@ class LocalStorage:
             raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        found = []
+        pieces = []
         for name, start, length in ranges:
             file = self._open_file(name)
             try:
-                found.append(os.pread(file.fileno(), length, start))
+                pieces.append(os.pread(file.fileno(), length, start))
             except OSError as error:
                 raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
-        return found
+        return pieces
 
     def size(self, name: str) -> int | None:
         try:
-            found = self.path(name).stat()
+            status = self.path(name).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
         try:
@@ -87,10 +88,10 @@ class LocalStorage:
                 yield str(path.relative_to(self.root))
 
     def create(self, name: str, data: bytes) -> bool:
-        # link() is atomic and never replaces, so of several racing writers exactly one wins, also on NFS.
+        # link() is atomic and never replaces a file, so exactly one of several concurrent writers wins, also on NFS.
         target = self.path(name)
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        with _refusals_told(target):
+        with _write_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 _write_file(draft, data)
@@ -105,15 +106,15 @@ class LocalStorage:
 
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
         top = self.path(folder)
-        with _refusals_told(top):
+        with _write_errors(top):
             folders = {top, *(parent for parent in top.parents if parent.is_relative_to(self.root))}
             for name, data in files.items():
                 path = top / check_name(name, self)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 folders.update(parent for parent in path.parents if parent.is_relative_to(top))
                 _write_file(path, data)
-            for each in folders:
-                _sync_folder(each)
+            for changed in folders:
+                _sync_folder(changed)
 
     def remove_folder(self, folder: str) -> None:
         path = self.path(folder)
@@ -124,19 +125,23 @@ class LocalStorage:
 
     def age(self, folder: str) -> float:
         top = self.path(folder)
-        changed = [path.stat().st_mtime for path in (top, *top.rglob("*")) if path.exists()]
-        if not changed:
+        times = [path.stat().st_mtime for path in (top, *top.rglob("*")) if path.exists()]
+        if not times:
             return 0.0
-        # The file system's clock, not this machine's: on a shared one they may differ.
+        # Use the clock of the file system: on a shared one it may differ from this machine's.
         probe = self.root / f".clock.{uuid.uuid4().hex}"
-        with _refusals_told(probe):
+        with _write_errors(probe):
             probe.touch()
             now = probe.stat().st_mtime
             probe.unlink()
-        return now - max(changed)
+        return now - max(times)
+
+    def close(self) -> None:
+        with self._lock:
+            self._files.clear()
 
     def _open_file(self, name: str) -> BinaryIO:
-        """An open file, from the few that are kept. It closes when nobody holds it any more."""
+        """An open file, from the cache if possible. It is closed when the cache and all readers have dropped it."""
         with self._lock:
             file = self._files.get(name)
             if file is not None:
@@ -150,18 +155,18 @@ class LocalStorage:
             raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
         with self._lock:
             self._files[name] = file
-            while len(self._files) > OPEN_FILES:
+            while len(self._files) > MAX_OPEN_FILES:
                 self._files.popitem(last=False)
         return file
 
-    def _forget_open_files(self) -> None:
+    def _reset_open_files(self) -> None:
         self._files: OrderedDict[str, BinaryIO] = OrderedDict()
         self._lock = threading.Lock()
 
 
 @contextmanager
-def _refusals_told(path: Path) -> Iterator[None]:
-    """Turn the system's refusals to write (full, read-only, not allowed) into one line that names the place."""
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of writing (disk full, read-only, no permission) into a StoreError with the path."""
     try:
         yield
     except OSError as error:

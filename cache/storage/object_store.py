@@ -1,7 +1,7 @@
-"""A store in an object store that speaks S3 (or another that obstore knows), with conditional writes.
+"""A store in an object store: S3, or another service that obstore supports, with conditional writes.
 
-Credentials, region and endpoint come from the environment, by the names that the services' own tools use, such as
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL; they reach neither a message nor a pickle.
+Credentials, region and endpoint come from the environment, under the names that the tools of the service use, such as
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL. They never get into a message or a pickle.
 """
 
 import os
@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from cache.errors import IntegrityError, StoreError
 from cache.storage.base import Range, check_name
 
-REQUESTS_AT_ONCE = 16
-# A request that fails is tried again, and one that hangs is given up, so that a wrong address is told in seconds.
+MAX_REQUESTS = 16
+# Requests that fail are repeated, and requests that hang are given up, so that a wrong address fails within seconds.
 RETRIES: Any = {
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=30),
@@ -30,7 +30,7 @@ INSTALL = "pip install 'obstore>=0.12'"
 class ObjectStorage:
     """One prefix of a bucket. Safe to share between threads and to pickle.
 
-    Not usable in a process that was forked after its first request: start workers with "spawn".
+    It cannot be used in a process that was forked after the first request: start workers with "spawn".
     """
 
     def __init__(self, uri: str) -> None:
@@ -40,7 +40,7 @@ class ObjectStorage:
         self._uri = uri.rstrip("/")
         self._lock = threading.Lock()
         self._store: Any = None
-        self._owner = 0
+        self._owner_pid = 0
 
     def __getstate__(self) -> str:
         return self._uri
@@ -57,8 +57,8 @@ class ObjectStorage:
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
         store = self._connected()
 
-        def read(wanted: Range) -> bytes:
-            name, start, length = wanted
+        def read(request: Range) -> bytes:
+            name, start, length = request
             if length == 0:
                 return b""
             try:
@@ -68,12 +68,12 @@ class ObjectStorage:
             except Exception as error:
                 size = self.size(name)
                 if size is not None and size <= start:
-                    return b""  # the object ends before the range: the caller tells how
-                raise self._refusal(name, "read", error) from error
+                    return b""  # the object ends before the range; the caller reports it
+                raise self._store_error(name, "read", error) from error
 
         if len(ranges) == 1:
             return [read(ranges[0])]
-        with ThreadPoolExecutor(min(len(ranges), REQUESTS_AT_ONCE) or 1) as pool:
+        with ThreadPoolExecutor(min(len(ranges), MAX_REQUESTS) or 1) as pool:
             return list(pool.map(read, ranges))
 
     def size(self, name: str) -> int | None:
@@ -82,23 +82,23 @@ class ObjectStorage:
         except FileNotFoundError:
             return None
         except Exception as error:
-            raise self._refusal(name, "read", error) from error
+            raise self._store_error(name, "read", error) from error
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
         check_name(folder, self)
         try:
-            found = self._connected().list_with_delimiter(folder)
+            listing = self._connected().list_with_delimiter(folder)
         except Exception as error:
-            raise self._refusal(folder, "listed", error) from error
-        paths = [*found["common_prefixes"], *(each["path"] for each in found["objects"])]
+            raise self._store_error(folder, "listed", error) from error
+        paths = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
         names = {path.rstrip("/").rpartition("/")[2] for path in paths}
         return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
 
     def drafts(self) -> list[str]:
-        return []  # an object appears whole or not at all
+        return []  # objects are created atomically
 
     def walk(self, folder: str) -> Iterator[str]:
-        yield from sorted(each["path"] for each in self._found(folder))
+        yield from sorted(entry["path"] for entry in self._entries(folder))
 
     def create(self, name: str, data: bytes) -> bool:
         from obstore.exceptions import AlreadyExistsError
@@ -106,11 +106,11 @@ class ObjectStorage:
         try:
             self._connected().put(check_name(name, self), data, mode="create")
         except AlreadyExistsError:
-            # A server may write and then fail to say so; the client's second try then finds its own first one. Whoever
-            # must know that it was the first writes something that nobody else does, as commits do.
+            # The service may have written and lost its answer; the repeated request then meets its own object. Equal
+            # bytes are therefore taken for ours. Commits contain a random path, so they are never equal by chance.
             return self._read(name) == data
         except Exception as error:
-            raise self._refusal(name, "written", error) from error
+            raise self._store_error(name, "written", error) from error
         return True
 
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
@@ -121,9 +121,9 @@ class ObjectStorage:
             try:
                 store.put(name, item[1])
             except Exception as error:
-                raise self._refusal(name, "written", error) from error
+                raise self._store_error(name, "written", error) from error
 
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             list(pool.map(write, files.items()))
 
     def remove_folder(self, folder: str) -> None:
@@ -132,21 +132,25 @@ class ObjectStorage:
             for start in range(0, len(names), 1000):
                 self._connected().delete(names[start : start + 1000])
         except Exception as error:
-            raise self._refusal(folder, "removed", error) from error
+            raise self._store_error(folder, "removed", error) from error
 
     def age(self, folder: str) -> float:
-        changed = [each["last_modified"] for each in self._found(folder)]
-        if not changed:
+        times = [entry["last_modified"] for entry in self._entries(folder)]
+        if not times:
             return 0.0
-        # The service's clock, not ours: an object written now tells its time.
+        # Use the clock of the service: write an object and read its time.
         probe = f".clock/{uuid.uuid4().hex}"
         try:
             self._connected().put(probe, b"")
             now = self._connected().head(probe)["last_modified"]
             self._connected().delete(probe)
         except Exception as error:
-            raise self._refusal(probe, "written", error) from error
-        return float((now - max(changed)).total_seconds())
+            raise self._store_error(probe, "written", error) from error
+        return float((now - max(times)).total_seconds())
+
+    def close(self) -> None:
+        with self._lock:
+            self._store = None
 
     def _read(self, name: str) -> bytes:
         try:
@@ -154,20 +158,24 @@ class ObjectStorage:
         except FileNotFoundError:
             raise IntegrityError(f"{self._uri}/{name}: missing") from None
         except Exception as error:
-            raise self._refusal(name, "read", error) from error
+            raise self._store_error(name, "read", error) from error
 
-    def _found(self, name: str) -> list[Any]:
-        """What the service tells of all objects below a folder, or of the one object of that name."""
+    def _entries(self, name: str) -> list[Any]:
+        """Path, size and time of all objects below a folder, or of the one object with this name."""
         if self.size(name) is not None:
             return [self._connected().head(name)]
         try:
             return list(self._connected().list(name).collect())
         except Exception as error:
-            raise self._refusal(name, "listed", error) from error
+            raise self._store_error(name, "listed", error) from error
 
     def _connected(self) -> Any:
-        """The client, made at the first request."""
+        """The client, which is created at the first request."""
         with self._lock:
+            if self._owner_pid not in (0, os.getpid()):
+                raise StoreError(
+                    f"store {self._uri!r}: opened before this process was forked; start workers with spawn"
+                )
             if self._store is None:
                 try:
                     from obstore import store as stores
@@ -181,21 +189,17 @@ class ObjectStorage:
                     self._store = connect(self._uri, client_options=options, retry_config=RETRIES)
                 except Exception as error:
                     raise StoreError(f"store {self._uri!r}: {_first_line(error)}") from error
-                self._owner = os.getpid()
-            if self._owner != os.getpid():
-                raise StoreError(
-                    f"store {self._uri!r}: opened before this process was forked; start workers with spawn"
-                )
+                self._owner_pid = os.getpid()
             return self._store
 
-    def _refusal(self, name: str, what: str, error: Exception) -> StoreError:
-        """What to raise for an error of the client, in one line."""
+    def _store_error(self, name: str, action: str, error: Exception) -> StoreError:
+        """The StoreError for an error of the client, with a message of one line."""
         if isinstance(error, StoreError):
             return error
         hint = ""
         if self._uri.startswith("s3://") and "AWS_ACCESS_KEY_ID" not in os.environ:
             hint = "; the environment has no AWS_ACCESS_KEY_ID"
-        return StoreError(f"{self._uri}/{name}: cannot be {what}: {_first_line(error)}{hint}")
+        return StoreError(f"{self._uri}/{name}: cannot be {action}: {_first_line(error)}{hint}")
 
 
 def _first_line(error: Exception) -> str:
@@ -203,6 +207,6 @@ def _first_line(error: Exception) -> str:
 
 
 def _without_secrets(uri: str) -> str:
-    """The address without a user, password or query, any of which may hold a secret."""
+    """The address without user, password and query, which may contain secrets."""
     parts = urlsplit(uri)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

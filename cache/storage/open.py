@@ -1,4 +1,4 @@
-"""Addresses of stores, and the storage that an address names."""
+"""Open the storage for a path or an address."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from cache.storage.local import LocalStorage
 
 
 def open_storage(uri: str | Path) -> Storage:
-    """The storage of a store: a folder, or an address such as s3://bucket/prefix. Touches nothing yet."""
+    """The storage for a folder, or for an address such as s3://bucket/prefix. Reads and writes nothing yet."""
     text = str(uri)
     if "://" in text:
         from cache.storage.object_store import ObjectStorage
@@ -19,7 +19,7 @@ def open_storage(uri: str | Path) -> Storage:
 
 
 def absolute_uri(uri: str, root: Path) -> str:
-    """An address as it is; a path taken from `root`. Raises StoreError for no text at all."""
+    """Make a path absolute, relative to `root`; an address stays the same. Raises StoreError if `uri` is empty."""
     if not uri:
         raise StoreError("the path of a store is empty; give a folder or an address such as s3://bucket/prefix")
     return resolve_uri(uri, root)

@@ -1,4 +1,4 @@
-"""The codebook of a store: claimed once, by whoever comes first, and read by all."""
+"""The codebook of a store: the first writer claims it, and all others use it."""
 
 import hashlib
 import uuid
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.documents import seal, unseal
+from cache.documents import decode_document, encode_document
 from cache.errors import InputError, IntegrityError
 from cache.parts import layout
 from cache.parts.zarr_shard import decode_chunks, decode_index, encode_array, group_metadata
@@ -17,10 +17,10 @@ CLAIM = "codebook.json"
 
 
 def claim_codebook(storage: Storage, codebook: Codebook) -> Codebook:
-    """Make `codebook` the store's, or return the one that already is."""
-    found = read_codebook(storage, len(codebook.order))
-    if found is not None:
-        return found
+    """Make `codebook` the store's. Returns the one that the store has then, which may be another writer's."""
+    existing = read_codebook(storage, len(codebook.order))
+    if existing is not None:
+        return existing
     codebook.validate()
     folder = f"codebooks/{uuid.uuid4().hex}.zarr"
     attributes = {"kind": layout.CODEBOOK_KIND, "format": 1, "digest": codebook.digest, "by_token": codebook.by_token}
@@ -42,7 +42,7 @@ def claim_codebook(storage: Storage, codebook: Codebook) -> Codebook:
         "by_token": codebook.by_token,
         "files": {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in files.items()},
     }
-    if storage.create(CLAIM, seal(claim)):
+    if storage.create(CLAIM, encode_document(claim)):
         return codebook
     storage.remove_folder(folder)
     winner = read_codebook(storage, len(codebook.order))
@@ -51,12 +51,12 @@ def claim_codebook(storage: Storage, codebook: Codebook) -> Codebook:
 
 
 def read_claim(storage: Storage) -> dict[str, Any] | None:
-    """What the store says of its codebook: path, digest, shape, files. None where it has none."""
-    return unseal(storage.read(CLAIM), f"{storage}/{CLAIM}") if storage.size(CLAIM) is not None else None
+    """The document that names the store's codebook: path, digest, shape, files. None if there is no codebook."""
+    return decode_document(storage.read(CLAIM), f"{storage}/{CLAIM}") if storage.size(CLAIM) is not None else None
 
 
 def read_codebook(storage: Storage, vocab_size: int) -> Codebook | None:
-    """The store's codebook, None where none is claimed. Raises IntegrityError where it is not as it was written."""
+    """The store's codebook, or None if there is none. Raises IntegrityError if it is missing, altered or invalid."""
     claim = read_claim(storage)
     if claim is None:
         return None
@@ -79,7 +79,10 @@ def read_codebook(storage: Storage, vocab_size: int) -> Codebook | None:
 
 
 def open_codebook(storage: Storage, digest: str, vocab_size: int) -> Codebook:
-    """The codebook with that digest; "" is the plain one."""
+    """The codebook with this digest; "" means that codes are ids.
+
+    Raises IntegrityError if the store has no codebook, or one with another digest.
+    """
     if not digest:
         return plain_codebook(vocab_size)
     codebook = read_codebook(storage, vocab_size)

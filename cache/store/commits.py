@@ -1,4 +1,4 @@
-"""Which parts count: create-if-absent commits. No locks; the first to commit a unit wins."""
+"""Commits: small documents that say which parts count. No locks are needed: the first commit of a unit wins."""
 
 import hashlib
 import re
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cache.documents import digest, seal, unseal
+from cache.documents import decode_document, digest, encode_document
 from cache.errors import IntegrityError, StoreError
 from cache.parts.layout import PartCounts
-from cache.parts.part import PartPlace
+from cache.parts.part import PartInfo
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 
@@ -18,7 +18,7 @@ SPEC = "spec.json"
 
 @dataclass(frozen=True, slots=True)
 class CommittedExample:
-    """What can be known of an example without opening its part. rows: tokens that carry a target."""
+    """Facts about an example that need no reading of its part. rows: number of its tokens that carry a target."""
 
     key: str
     origin: str
@@ -27,7 +27,7 @@ class CommittedExample:
 
 
 @dataclass(frozen=True, slots=True)
-class FileSeal:
+class FileChecksum:
     """Length in bytes and SHA-256 of a file."""
 
     size: int
@@ -36,13 +36,17 @@ class FileSeal:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The claim that the part at `place` holds `unit`, with a seal for each of its files (paths inside the part)."""
+    """The statement that `part` contains `unit`, with a checksum for each file of the part (paths inside the part).
+
+    entries: number of stored entries. retained_mass: mean probability of the exact entries of a row.
+    max_abs_error, kl: quantisation error in nats, the largest of a log-probability and the mean of a row.
+    """
 
     unit: str
     fingerprint: str
-    place: PartPlace
+    part: PartInfo
     examples: tuple[CommittedExample, ...]
-    files: dict[str, FileSeal]
+    files: dict[str, FileChecksum]
     entries: int
     retained_mass: float
     max_abs_error: float
@@ -50,6 +54,7 @@ class Commit:
 
     @property
     def rows(self) -> int:
+        """Number of tokens that carry a target."""
         return sum(example.rows for example in self.examples)
 
     @property
@@ -57,76 +62,88 @@ class Commit:
         """Bytes of all files of the part."""
         return sum(file.size for file in self.files.values())
 
+    # On disk the part is called "place", and its checksums "seals". Only the next two methods know these names.
+    def to_document(self) -> dict[str, Any]:
+        """Fields for JSON, by the names of the store format."""
+        document = asdict(self)
+        place = document.pop("part")
+        place["seals"] = place.pop("checksums")
+        rows = [[example.key, example.origin, example.tokens, example.rows] for example in self.examples]
+        return {**document, "place": place, "examples": rows}
+
     @classmethod
     def from_document(cls, body: dict[str, Any]) -> "Commit":
-        place = body["place"]
-        return cls(
-            **{
-                **body,
-                "place": PartPlace(**{**place, "counts": PartCounts(**place["counts"])}),
-                "examples": tuple(CommittedExample(*fields) for fields in body["examples"]),
-                "files": {name: FileSeal(**fields) for name, fields in body["files"].items()},
-            }
-        )
-
-    def to_document(self) -> dict[str, Any]:
-        rows = [[example.key, example.origin, example.tokens, example.rows] for example in self.examples]
-        return {**asdict(self), "examples": rows}
+        """The commit that to_document described. Raises KeyError or TypeError if fields are missing or unknown."""
+        fields = dict(body)
+        place = dict(fields.pop("place"))
+        checksums, counts = place.pop("seals"), PartCounts(**place.pop("counts"))
+        part = PartInfo(**place, counts=counts, checksums=checksums)
+        examples = tuple(CommittedExample(*values) for values in fields.pop("examples"))
+        files = {name: FileChecksum(**values) for name, values in fields.pop("files").items()}
+        return cls(part=part, examples=examples, files=files, **fields)
 
 
 def unit_name(keys: Sequence[str]) -> str:
-    """A unit is named after its examples, so that drivers which plan the same work race for the same name."""
+    """Name a unit after the keys of its examples, so that drivers with the same plan compete for the same name."""
     return digest(list(keys))[:24]
 
 
 def create_store(storage: Storage, spec: StoreSpec) -> None:
-    """Claim an empty store for `spec`, or check that it already has that fingerprint."""
-    if not storage.create(SPEC, seal(spec.to_document())):
+    """Claim an empty store for `spec`. Raises SpecMismatchError if the store has another fingerprint already."""
+    if not storage.create(SPEC, encode_document(spec.to_document())):
         read_spec(storage).require_same(spec, str(storage))
 
 
 def read_spec(storage: Storage) -> StoreSpec:
+    """The spec of a store. Raises StoreError if there is no store, IntegrityError if its spec is missing or altered."""
     if storage.size(SPEC) is None:
         if storage.names("commits") or storage.names("snapshots"):
             raise IntegrityError(f"{storage}/{SPEC}: missing")
         raise StoreError(f"{storage}: not a store (no {SPEC}); run 'logitbank capture' to make one")
-    return StoreSpec.from_document(unseal(storage.read(SPEC), f"{storage}/{SPEC}"), f"{storage}/{SPEC}")
+    return StoreSpec.from_document(decode_document(storage.read(SPEC), f"{storage}/{SPEC}"), f"{storage}/{SPEC}")
 
 
-def publish(storage: Storage, commit: Commit) -> bool:
-    """Make `commit` count. False where another writer's commit of the same unit already does."""
-    return storage.create(commit_path(commit.unit), seal(commit.to_document()))
+def publish_commit(storage: Storage, commit: Commit) -> bool:
+    """Make a commit count. Returns False if another writer has committed the same unit before."""
+    return storage.create(commit_path(commit.unit), encode_document(commit.to_document()))
 
 
 def committed_units(storage: Storage) -> list[str]:
+    """Sorted names of all committed units."""
     return [name.removesuffix(".json") for name in storage.names("commits", ".json")]
 
 
 def read_commit(storage: Storage, unit: str, sha256: str | None = None) -> tuple[Commit, str]:
-    """One commit and the SHA-256 of its file. Raises IntegrityError where it is altered, or not the one asked for."""
+    """A commit and the SHA-256 of its file.
+
+    sha256: the hash that the file must have, if known. Raises IntegrityError if the file is missing, altered or another
+    one.
+    """
     name = commit_path(unit)
     data = storage.read(name)
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and found != sha256:
+    file_hash = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and file_hash != sha256:
         raise IntegrityError(f"{storage}/{name}: not the file that the snapshot lists")
     try:
-        commit = Commit.from_document(unseal(data, f"{storage}/{name}"))
+        commit = Commit.from_document(decode_document(data, f"{storage}/{name}"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IntegrityError(f"{storage}/{name}: is not a commit of this format: {error!r}") from error
-    if commit.unit != unit or not re.fullmatch(f"parts/{unit}/[0-9a-f]{{32}}\\.zarr", commit.place.path):
-        raise IntegrityError(f"{storage}/{name}: names unit {commit.unit} at {commit.place.path}, not its own")
-    return commit, found
+    if commit.unit != unit or not re.fullmatch(f"parts/{unit}/[0-9a-f]{{32}}\\.zarr", commit.part.path):
+        raise IntegrityError(f"{storage}/{name}: names unit {commit.unit} at {commit.part.path}, not its own")
+    return commit, file_hash
 
 
-def quarantine(storage: Storage, key: str, example_id: str, reason: str) -> bool:
-    """Set an example aside, with the reason, so that it is not forgotten. False where it already is."""
-    return storage.create(f"quarantine/{key}.json", seal({"key": key, "id": example_id, "reason": reason}))
+def quarantine_example(storage: Storage, key: str, example_id: str, reason: str) -> bool:
+    """Record an example that could not be captured, and the reason. Returns False if it is recorded already."""
+    document = encode_document({"key": key, "id": example_id, "reason": reason})
+    return storage.create(f"quarantine/{key}.json", document)
 
 
-def quarantined(storage: Storage) -> list[str]:
-    """Keys set aside so far."""
+def quarantined_keys(storage: Storage) -> list[str]:
+    """Sorted keys of all examples in quarantine."""
     return [name.removesuffix(".json") for name in storage.names("quarantine", ".json")]
 
 
 def commit_path(unit: str) -> str:
+    """Name of the commit's file in the store."""
     return f"commits/{unit}.json"

@@ -1,4 +1,4 @@
-"""Fill a store from any stream of records, unit by unit, so that an interrupted run continues."""
+"""Fill a store from any stream of records, unit by unit. A rerun continues an interrupted run."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -18,7 +18,7 @@ from cache.store.commits import commit_path, committed_units, create_store, read
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 
-# Tokens that are held decoded at a time; at k = 64 about 0.6 KB each.
+# Tokens that are in memory at a time. At k = 64 a decoded token takes about 0.6 KB.
 BLOCK_TOKENS = 1 << 13
 UNIT_EXAMPLES = 256
 
@@ -34,9 +34,9 @@ def fill_store(
 ) -> None:
     """Write records to the store at `uri`, in units of `unit_examples`, and take a snapshot.
 
-    The store is claimed with the first unit. Units that it already holds are skipped, so the same records again
-    continue what was interrupted. progress: called with (examples done, total).
-    Raises InputError for a record that is not valid or where there is none, StoreError where the store is another.
+    The store is created with the first unit. Units that it contains already are skipped, so a rerun with the same
+    records continues an interrupted run. progress: called with (examples done, total).
+    Raises InputError if a record is not valid or there is none, StoreError if the store has another spec or profile.
     """
     require_profile(profile)
     if unit_examples < 1:
@@ -52,7 +52,7 @@ def fill_store(
         require_same_profile(storage, present & {name}, profile)
         if name not in present:
             if profile == "compact" and codebook is None:
-                codebook = read_codebook(storage, spec.vocab_size)  # None before the first unit, which brings it
+                codebook = read_codebook(storage, spec.vocab_size)  # None before the first unit, which creates it
             write_unit(storage, spec, unit, profile, codebook)
         done += len(unit)
         progress(done, total)
@@ -61,30 +61,33 @@ def fill_store(
     take_snapshot(storage)
 
 
-def token_blocks(lengths: npt.NDArray[Any], most: int = BLOCK_TOKENS) -> Iterator[range]:
-    """Runs of neighbours that together have at most `most` tokens, or are one. lengths: tokens of each, [examples]."""
-    start, held = 0, 0
+def token_blocks(lengths: npt.NDArray[Any], max_tokens: int = BLOCK_TOKENS) -> Iterator[range]:
+    """Ranges of consecutive examples with at most `max_tokens` tokens together; a longer example is a range of its own.
+
+    lengths: number of tokens of each example, [examples].
+    """
+    start, tokens = 0, 0
     for i, length in enumerate(lengths.tolist()):
-        if i > start and held + length > most:
+        if i > start and tokens + length > max_tokens:
             yield range(start, i)
-            start, held = i, 0
-        held += length
+            start, tokens = i, 0
+        tokens += length
     if start < len(lengths):
         yield range(start, len(lengths))
 
 
 def require_profile(profile: str) -> None:
-    """Raise InputError unless `profile` is one of a store's."""
+    """Raise InputError unless `profile` is a profile of the store format."""
     if profile not in PROFILES:
         raise InputError(f"profile {profile!r}: unknown; give one of {', '.join(PROFILES)}")
 
 
 def require_same_profile(storage: Storage, units: Iterable[str], profile: Profile) -> None:
-    """Raise StoreError where one of the committed units is in another profile."""
+    """Raise StoreError if one of these committed units has another profile."""
     for unit in units:
-        found = read_commit(storage, unit)[0].place.profile
-        if found != profile:
+        existing = read_commit(storage, unit)[0].part.profile
+        if existing != profile:
             raise StoreError(
-                f"{storage}/{commit_path(unit)}: is already there in profile {found}, wanted {profile}; "
+                f"{storage}/{commit_path(unit)}: exists with profile {existing}, requested {profile}; "
                 "give another target"
             )

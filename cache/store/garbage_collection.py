@@ -1,4 +1,4 @@
-"""Garbage collection: remove what no commit, snapshot or claim counts, once it is surely nobody's work in progress."""
+"""Garbage collection: remove files that no commit, snapshot or claim refers to, once no writer can need them."""
 
 from dataclasses import dataclass, field
 
@@ -8,35 +8,36 @@ from cache.store.codebook_claim import CLAIM, read_claim
 from cache.store.commits import committed_units, read_commit, read_spec
 from cache.store.snapshots import read_index, read_snapshot, snapshot_numbers
 
-# A writer needs minutes from its first file to its commit; whatever is older was left by one that died.
+# A writer needs minutes from its first file to its commit. Older files belong to a writer that was killed.
 GRACE_SECONDS = 24 * 3600.0
 
 
 @dataclass(slots=True)
-class SweepReport:
-    """removed: what is gone, or would be. young: what may still be somebody's work. bytes: of what is removed."""
+class GarbageReport:
+    """removed: names that were removed, or would be in a dry run; bytes: their size. young: names of unreferenced files
+    that a writer may still need."""
 
     removed: list[str] = field(default_factory=list)
     young: list[str] = field(default_factory=list)
     bytes: int = 0
 
 
-def sweep(storage: Storage, grace: float = GRACE_SECONDS, dry_run: bool = False) -> SweepReport:
-    """Remove attempts, codebooks, indexes and drafts that nothing counts and that are older than `grace` seconds.
+def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: bool = False) -> GarbageReport:
+    """Remove unreferenced attempts, codebooks, indexes and drafts that are older than `grace` seconds.
 
-    Raises IntegrityError, and removes nothing, where a commit, snapshot or index cannot be read: what it counts is then
-    unknown.
+    Raises IntegrityError, and removes nothing, if a commit, snapshot or index cannot be read, because then it is
+    unknown which files are referenced.
     """
     read_spec(storage)
-    counted = _counted(storage)
+    referenced = _referenced_names(storage)
     units = storage.names("parts")
     candidates = [f"parts/{unit}/{attempt}" for unit in units for attempt in storage.names(f"parts/{unit}")]
     candidates += [f"codebooks/{name}" for name in storage.names("codebooks")]
     candidates += [f"snapshots/{name}" for name in storage.names("snapshots", ".npz")]
     candidates += storage.drafts()
-    report = SweepReport()
+    report = GarbageReport()
     for name in candidates:
-        if name in counted:
+        if name in referenced:
             continue
         if storage.age(name) < grace:
             report.young.append(name)
@@ -48,16 +49,16 @@ def sweep(storage: Storage, grace: float = GRACE_SECONDS, dry_run: bool = False)
     return report
 
 
-def _counted(storage: Storage) -> set[str]:
-    """Everything that a commit, a snapshot or the codebook's claim names."""
-    places = [read_commit(storage, unit)[0].place for unit in committed_units(storage)]
-    counted: set[str] = set()
+def _referenced_names(storage: Storage) -> set[str]:
+    """Names of all parts, indexes and codebooks that a commit, a snapshot or the codebook's claim refers to."""
+    parts = [read_commit(storage, unit)[0].part for unit in committed_units(storage)]
+    referenced: set[str] = set()
     for number in snapshot_numbers(storage):
         snapshot = read_snapshot(storage, number)
-        counted.add(snapshot.index)
+        referenced.add(snapshot.index)
         index = read_index(storage, snapshot)
-        places += [index.part_place(unit) for unit in range(len(index.unit))]
+        parts += [index.part_info(unit) for unit in range(len(index.unit))]
     claim = read_claim(storage)
-    if claim is None and any(place.codebook for place in places):
+    if claim is None and any(part.codebook for part in parts):
         raise IntegrityError(f"{storage}/{CLAIM}: missing, though parts were written with a codebook")
-    return counted | {place.path for place in places} | ({claim["path"]} if claim else set())
+    return referenced | {part.path for part in parts} | ({claim["path"]} if claim else set())

@@ -1,4 +1,4 @@
-"""StoreIndex: what a snapshot knows of every unit and example, as columns, so that no commit need be read."""
+"""StoreIndex: the facts about every unit and example of a snapshot, as columns. With it no commit has to be read."""
 
 import io
 import zipfile
@@ -11,23 +11,25 @@ import numpy.typing as npt
 
 from cache.errors import IntegrityError
 from cache.parts.layout import PART_ARRAYS, PROFILES, PartCounts
-from cache.parts.part import PartPlace
+from cache.parts.part import PartInfo
 from cache.store.commits import Commit
 
 KEY_BYTES = 16
 COUNTS = tuple(field.name for field in fields(PartCounts))
+# Names in the file where they differ from the names of the fields.
+STORED_NAMES = {"checksums": "seals", "position": "place"}
 
 
 @dataclass(frozen=True, slots=True)
 class StoreIndex:
-    """U units in order of their names, and E examples, each key once, in the order of the units.
+    """Columns of U units, sorted by name, and of E examples, each key once, in the order of the units.
 
-    Of units: unit uint8 [U, 12] and attempt uint8 [U, 16], names as bytes; commit uint8 [U, 32], SHA-256 of its file;
+    Units: unit uint8 [U, 12] and attempt uint8 [U, 16], names as bytes; commit uint8 [U, 32], SHA-256 of its file;
     profile uint8 and codebook uint16 [U], the latter a row of codebooks uint8 [C, 16] plus 1, 0 for none;
-    counts int64 [U, 8]; sizes int64 (-1 where absent) and seals uint32 [U, arrays]; totals int64 [U, 3]: bytes,
-    entries, rows; quality float64 [U, 3]: retained mass, greatest error, KL of quantisation.
-    Of examples: key uint8 [E, 16]; unit_of, place int32 [E], where it is; tokens, rows uint32 [E]; origin uint16 [E],
-    a place in origins, text joined by line ends.
+    counts int64 [U, 8]; sizes int64 (-1 if absent) and checksums uint32 [U, arrays]; totals int64 [U, 3]: bytes,
+    entries, rows; quality float64 [U, 3]: retained mass, largest error, KL of quantisation.
+    Examples: key uint8 [E, 16]; unit_of int32 [E], the unit, and position int32 [E], the number within the unit;
+    tokens, rows uint32 [E]; origin uint16 [E], a line number in origins, which is text with a line per origin.
     """
 
     unit: npt.NDArray[np.uint8]
@@ -38,12 +40,12 @@ class StoreIndex:
     codebooks: npt.NDArray[np.uint8]
     counts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
-    seals: npt.NDArray[np.uint32]
+    checksums: npt.NDArray[np.uint32]
     totals: npt.NDArray[np.int64]
     quality: npt.NDArray[np.float64]
     key: npt.NDArray[np.uint8]
     unit_of: npt.NDArray[np.int32]
-    place: npt.NDArray[np.int32]
+    position: npt.NDArray[np.int32]
     tokens: npt.NDArray[np.uint32]
     rows: npt.NDArray[np.uint32]
     origin: npt.NDArray[np.uint16]
@@ -51,21 +53,22 @@ class StoreIndex:
 
     @property
     def origin_names(self) -> list[str]:
+        """The lines of `origins`."""
         text = self.origins.tobytes().decode()
         return text.split("\n") if text else []
 
-    def part_place(self, unit: int) -> PartPlace:
-        """Where the part of a unit is, and what it looks like."""
+    def part_info(self, unit: int) -> PartInfo:
+        """Location and shape of the part of a unit."""
         name, attempt = self.unit[unit].tobytes().hex(), self.attempt[unit].tobytes().hex()
         codebook = int(self.codebook[unit])
-        here = [i for i in range(len(PART_ARRAYS)) if self.sizes[unit, i] >= 0]
-        return PartPlace(
+        present = [i for i in range(len(PART_ARRAYS)) if self.sizes[unit, i] >= 0]
+        return PartInfo(
             path=f"parts/{name}/{attempt}.zarr",
             profile=PROFILES[int(self.profile[unit])],
             codebook=self.codebooks[codebook - 1].tobytes().hex() if codebook else "",
             counts=PartCounts(**dict(zip(COUNTS, self.counts[unit].tolist(), strict=True))),
-            sizes={PART_ARRAYS[i]: int(self.sizes[unit, i]) for i in here},
-            seals={PART_ARRAYS[i]: int(self.seals[unit, i]) for i in here},
+            sizes={PART_ARRAYS[i]: int(self.sizes[unit, i]) for i in present},
+            checksums={PART_ARRAYS[i]: int(self.checksums[unit, i]) for i in present},
         )
 
     def commit_hashes(self) -> dict[str, str]:
@@ -75,17 +78,17 @@ class StoreIndex:
         }
 
     def to_bytes(self) -> bytes:
-        """A numpy .npz archive; the same index gives the same bytes."""
+        """A numpy .npz archive. Equal indexes give equal bytes."""
         buffer = io.BytesIO()
-        np.savez(buffer, **{name: getattr(self, name) for name in self.__slots__})
+        np.savez(buffer, **{STORED_NAMES.get(name, name): getattr(self, name) for name in self.__slots__})
         return buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> "StoreIndex":
-        """The index of `to_bytes`; the archive's checksums are checked. Raises IntegrityError naming `name`."""
+        """Read what to_bytes wrote. The archive has checksums. Raises IntegrityError with `name` if one is wrong."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                return cls(**{column: archive[column] for column in cls.__slots__})
+                return cls(**{column: archive[STORED_NAMES.get(column, column)] for column in cls.__slots__})
         except (
             ValueError,
             KeyError,
@@ -99,48 +102,62 @@ class StoreIndex:
 
     @classmethod
     def from_commits(cls, commits: Sequence[tuple[Commit, str]]) -> "StoreIndex":
-        """From commits and the SHA-256 of their files. Of an example that two units hold, the first counts."""
+        """Build the index from commits and the SHA-256 of their files.
+
+        If several units contain an example, the first unit counts.
+        """
         commits = sorted(commits, key=lambda pair: pair[0].unit)
-        codebooks = sorted({commit.place.codebook for commit, _ in commits} - {""})
-        origins: dict[str, int] = {}
-        seen: set[str] = set()
-        examples: list[tuple[str, int, int, int, int, int]] = []
-        for number, (commit, _) in enumerate(commits):
-            for place, example in enumerate(commit.examples):
-                if example.key not in seen:
-                    seen.add(example.key)
-                    origin = origins.setdefault(example.origin, len(origins))
-                    examples.append((example.key, number, place, example.tokens, example.rows, origin))
-        columns: list[Any] = list(zip(*examples, strict=True)) or [[]] * 6
+        return cls(**_unit_columns(commits), **_example_columns([commit for commit, _ in commits]))
 
-        def hexed(values: Sequence[str], width: int) -> npt.NDArray[np.uint8]:
-            return np.frombuffer(bytes.fromhex("".join(values)), np.uint8).reshape(len(values), width)
 
-        places = [commit.place for commit, _ in commits]
-        per_unit = len(commits)
-        return cls(
-            unit=hexed([commit.unit for commit, _ in commits], 12),
-            attempt=hexed([place.path.rpartition("/")[2].removesuffix(".zarr") for place in places], 16),
-            commit=hexed([sha256 for _, sha256 in commits], 32),
-            profile=np.array([PROFILES.index(place.profile) for place in places], np.uint8),
-            codebook=np.array([codebooks.index(p.codebook) + 1 if p.codebook else 0 for p in places], np.uint16),
-            codebooks=hexed(codebooks, 16),
-            counts=np.array([[getattr(p.counts, n) for n in COUNTS] for p in places], np.int64).reshape(
-                per_unit, len(COUNTS)
-            ),
-            sizes=np.array([[p.sizes.get(n, -1) for n in PART_ARRAYS] for p in places], np.int64).reshape(
-                per_unit, len(PART_ARRAYS)
-            ),
-            seals=np.array([[p.seals.get(n, 0) for n in PART_ARRAYS] for p in places], np.uint32).reshape(
-                per_unit, len(PART_ARRAYS)
-            ),
-            totals=np.array([[c.size, c.entries, c.rows] for c, _ in commits], np.int64).reshape(per_unit, 3),
-            quality=np.array([[c.retained_mass, c.max_abs_error, c.kl] for c, _ in commits]).reshape(per_unit, 3),
-            key=hexed(columns[0], KEY_BYTES),
-            unit_of=np.array(columns[1], np.int32),
-            place=np.array(columns[2], np.int32),
-            tokens=np.array(columns[3], np.uint32),
-            rows=np.array(columns[4], np.uint32),
-            origin=np.array(columns[5], np.uint16),
-            origins=np.frombuffer("\n".join(origins).encode(), np.uint8),
-        )
+def _unit_columns(commits: Sequence[tuple[Commit, str]]) -> dict[str, Any]:
+    """The columns of units."""
+    parts = [commit.part for commit, _ in commits]
+    codebooks = sorted({part.codebook for part in parts} - {""})
+    units, arrays = len(commits), len(PART_ARRAYS)
+    counts = [[getattr(part.counts, name) for name in COUNTS] for part in parts]
+    sizes = [[part.sizes.get(name, -1) for name in PART_ARRAYS] for part in parts]
+    checksums = [[part.checksums.get(name, 0) for name in PART_ARRAYS] for part in parts]
+    totals = [[commit.size, commit.entries, commit.rows] for commit, _ in commits]
+    quality = [[commit.retained_mass, commit.max_abs_error, commit.kl] for commit, _ in commits]
+    return {
+        "unit": _bytes_of_hex([commit.unit for commit, _ in commits], 12),
+        "attempt": _bytes_of_hex([part.path.rpartition("/")[2].removesuffix(".zarr") for part in parts], 16),
+        "commit": _bytes_of_hex([sha256 for _, sha256 in commits], 32),
+        "profile": np.array([PROFILES.index(part.profile) for part in parts], np.uint8),
+        "codebook": np.array([codebooks.index(p.codebook) + 1 if p.codebook else 0 for p in parts], np.uint16),
+        "codebooks": _bytes_of_hex(codebooks, 16),
+        "counts": np.array(counts, np.int64).reshape(units, len(COUNTS)),
+        "sizes": np.array(sizes, np.int64).reshape(units, arrays),
+        "checksums": np.array(checksums, np.uint32).reshape(units, arrays),
+        "totals": np.array(totals, np.int64).reshape(units, 3),
+        "quality": np.array(quality).reshape(units, 3),
+    }
+
+
+def _example_columns(commits: Sequence[Commit]) -> dict[str, Any]:
+    """The columns of examples, each key once."""
+    origins: dict[str, int] = {}
+    seen: set[str] = set()
+    examples: list[tuple[str, int, int, int, int, int]] = []
+    for unit, commit in enumerate(commits):
+        for position, example in enumerate(commit.examples):
+            if example.key not in seen:
+                seen.add(example.key)
+                origin = origins.setdefault(example.origin, len(origins))
+                examples.append((example.key, unit, position, example.tokens, example.rows, origin))
+    columns: list[Any] = list(zip(*examples, strict=True)) or [[]] * 6
+    return {
+        "key": _bytes_of_hex(columns[0], KEY_BYTES),
+        "unit_of": np.array(columns[1], np.int32),
+        "position": np.array(columns[2], np.int32),
+        "tokens": np.array(columns[3], np.uint32),
+        "rows": np.array(columns[4], np.uint32),
+        "origin": np.array(columns[5], np.uint16),
+        "origins": np.frombuffer("\n".join(origins).encode(), np.uint8),
+    }
+
+
+def _bytes_of_hex(values: Sequence[str], width: int) -> npt.NDArray[np.uint8]:
+    """Hexadecimal strings as bytes, uint8 [values, width]."""
+    return np.frombuffer(bytes.fromhex("".join(values)), np.uint8).reshape(len(values), width)

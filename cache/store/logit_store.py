@@ -1,9 +1,11 @@
 """LogitStore: random access to the examples of a store, pinned to one snapshot."""
 
+import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,93 +21,26 @@ from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
 from cache.store.codebook_claim import open_codebook
-from cache.store.commits import committed_units, quarantined, read_commit, read_spec
-from cache.store.index import StoreIndex
+from cache.store.commits import committed_units, quarantined_keys, read_commit, read_spec
+from cache.store.index import KEY_BYTES, StoreIndex
 from cache.store.snapshots import latest_snapshot, read_index, read_snapshot
+from cache.store.store_info import StoreInfo, summarize
 
-# Bound on what is kept of opened parts: indexes and starts, some 16 bytes a chunk and an example.
-PART_BYTES = 64 << 20
-# Tokens that are decoded together, at most; at k = 64 about 0.6 KB each.
-RUN_TOKENS = 1 << 14
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class StoreInfo:
-    """What a store holds, summed over its units; `bytes` are those of all files of its parts.
-
-    retained_mass: mean probability inside the exact entries; kl: mean KL of quantisation in nats.
-    """
-
-    uri: str
-    spec: StoreSpec
-    snapshot: int | None
-    units: int
-    examples: int
-    origins: dict[str, int]
-    quarantined: int
-    tokens: int
-    rows: int
-    entries: int
-    bytes: int
-    retained_mass: float
-    max_abs_error: float
-    kl: float
-
-    @property
-    def bytes_per_token(self) -> float:
-        """Bytes of the store for each token that carries a target."""
-        return self.bytes / self.rows if self.rows else float("nan")
-
-    def __repr__(self) -> str:
-        spec, sampling = self.spec, self.spec.sampling
-        written = (
-            f"{sampling.samples} a prompt, temperature {sampling.temperature}, top-p {sampling.top_p}, "
-            f"seed {sampling.seed}"
-            if sampling
-            else "none"
-        )
-        origins = ", ".join(f"{count:,} {origin}" for origin, count in sorted(self.origins.items()))
-        snapshot = f"snapshot {self.snapshot}" if self.snapshot else "not pinned: no snapshot yet"
-        rows = [
-            ("store", f"{self.uri} ({snapshot})"),
-            ("fingerprint", spec.fingerprint),
-            ("teacher", f"{spec.teacher} ({spec.dtype}, {spec.weights[:23]})"),
-            ("vocabulary", f"{spec.vocab_size:,} logits, {spec.tokenizer_size:,} ids of the tokenizer"),
-            ("targets", str(spec.targets)),
-            ("responses", f"written by the teacher: {written}"),
-            *(
-                (name, value)
-                for name, value in (
-                    ("service", spec.service),
-                    ("adapter", spec.adapter[:23]),
-                    ("quantization", spec.quantization),
-                    ("asked by", str(spec.prompting or "")),
-                    ("targets of", "prompts too" if spec.asked == "all" else ""),
-                    ("too long", f"cut on the {spec.truncation}" if spec.truncation != "refuse" else ""),
-                )
-                if value
-            ),
-            ("units", f"{self.units:,}"),
-            ("examples", f"{self.examples:,} ({origins}); {self.quarantined:,} in quarantine"),
-            ("tokens", f"{self.tokens:,}, of which {self.rows:,} carry a target"),
-            ("entries", f"{self.entries:,}, {self.entries / max(self.rows, 1):.1f} a target"),
-            ("bytes", f"{self.bytes:,}"),
-        ]
-        if self.rows:
-            rows += [
-                ("bytes/token", f"{self.bytes_per_token:.1f} (all files of the parts, a token with a target)"),
-                ("retained mass", f"{self.retained_mass:.4f}"),
-                ("quantisation", f"KL {self.kl:.1e} nats, at most {self.max_abs_error:.3f} nats a value"),
-            ]
-        return "\n".join(f"{name:<14} {value}" for name, value in rows)
+# Memory for the indexes and starts of opened parts: about 16 bytes per chunk and per example.
+MAX_PART_BYTES = 64 << 20
+# Tokens that are decoded together, at most. At k = 64 a decoded token takes about 0.6 KB.
+MAX_RUN_TOKENS = 1 << 14
 
 
 class LogitStore:
-    """A sequence of Records. Open it with LogitStore.open.
+    """A sequence of Records. Open it with LogitStore.open, and close it or use it in a `with` block.
 
-    Nothing decoded is kept: beside the index (about 35 bytes an example and 450 a unit) and the codebook, a store holds
-    the indexes of the parts it read last, at most PART_BYTES. Safe to share between threads, across fork, and to
-    pickle.
+    `store[3]` and `store[-1]` give a Record; `store[0:3]`, `store[[1, 2]]` and a numpy array of integers give a list.
+    `read`, `window` and `windows` give tokens and targets without the texts, which is faster.
+
+    Decoded rows are never cached. The store keeps the index (about 35 bytes an example and 450 a unit), the codebook,
+    and the indexes of the parts that were read last, at most MAX_PART_BYTES. It is safe to share between threads and
+    across fork, and to pickle.
     """
 
     def __init__(
@@ -116,11 +51,11 @@ class LogitStore:
         self.snapshot = snapshot
         self.index = index
         self._quarantine = quarantine
-        self._unlocked()
+        self._reset_cache()
 
-    def _unlocked(self) -> None:
+    def _reset_cache(self) -> None:
         self._parts: OrderedDict[int, PartReader] = OrderedDict()
-        self._held_bytes = 0
+        self._part_bytes = 0
         self._scratch = Scratch()
         self._codebooks: dict[str, Codebook] = {}
         self._lock = threading.Lock()
@@ -130,28 +65,29 @@ class LogitStore:
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
         self.storage, self.spec, self.index, self.snapshot, self._quarantine = state  # type: ignore[assignment]
-        self._unlocked()
+        self._reset_cache()
 
     @classmethod
     def open(
         cls,
-        uri: str,
+        uri: str | Path,
         snapshot: int | None = None,
         expect: StoreSpec | None = None,
         unpinned: bool = False,
     ) -> "LogitStore":
-        """Open a store at a snapshot (the newest by default), or with `unpinned` at whatever is committed now.
+        """Open a store at a snapshot (default: the newest), or with `unpinned` at everything that is committed now.
 
-        Raises StoreError where there is no store or snapshot, SpecMismatchError where its fingerprint is not that of
-        `expect`, and IntegrityError naming any file that is missing or altered.
+        expect: the spec that the store must have. Raises StoreError if there is no such store or snapshot,
+        SpecMismatchError if the fingerprint is not that of `expect`, and IntegrityError, with the name of the file, if
+        a file is missing or altered.
         """
         storage = open_storage(uri)
         spec = read_spec(storage)
         if expect is not None:
-            spec.require_same(expect, uri)
+            spec.require_same(expect, str(uri))
         if unpinned:
             commits = [read_commit(storage, unit) for unit in committed_units(storage)]
-            return cls(storage, spec, StoreIndex.from_commits(commits), None, frozenset(quarantined(storage)))
+            return cls(storage, spec, StoreIndex.from_commits(commits), None, frozenset(quarantined_keys(storage)))
         number = latest_snapshot(storage) if snapshot is None else snapshot
         if number == 0 and snapshot is None:
             raise StoreError(f"{uri}: no snapshot yet; let the capture finish, or run 'logitbank snapshot {uri}'")
@@ -160,163 +96,187 @@ class LogitStore:
             raise IntegrityError(f"{uri}: snapshot {number} belongs to another spec")
         return cls(storage, spec, read_index(storage, pinned), number, frozenset(pinned.quarantine))
 
+    def close(self) -> None:
+        """Close all files and free the cached indexes of parts. The store opens them again if it is read later."""
+        with self._lock:
+            self._parts.clear()
+            self._part_bytes = 0
+            self._codebooks.clear()
+            self._scratch = Scratch()
+        self.storage.close()
+
+    def __enter__(self) -> "LogitStore":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        snapshot = f"snapshot {self.snapshot}" if self.snapshot else "not pinned"
+        rows = int(self.index.totals[:, 2].sum())
+        size = f"{int(self.index.totals[:, 0].sum()) / rows:.1f} bytes/token" if rows else "no targets"
+        return f"LogitStore({str(self.storage)!r}, {snapshot}, {len(self):,} examples, {self.spec.targets}, {size})"
+
     def __len__(self) -> int:
         return len(self.index.key)
 
-    def __getitem__(self, i: int) -> Record:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"example {i} of {len(self)}")
-        part, place = self._part(int(self.index.unit_of[i])), int(self.index.place[i])
-        return part.record(place)
+    @overload
+    def __getitem__(self, i: "int | np.integer[Any]") -> Record: ...
+    @overload
+    def __getitem__(self, i: "slice | Sequence[int] | npt.NDArray[np.integer[Any]]") -> list[Record]: ...
+    def __getitem__(
+        self, i: "int | np.integer[Any] | slice | Sequence[int] | npt.NDArray[np.integer[Any]]"
+    ) -> Record | list[Record]:
+        """The record at an index, or the records at a slice or at a sequence of indices, in the requested order.
+
+        Negative indices count from the end. Raises IndexError if an index is out of range, TypeError if it is no
+        integer.
+        """
+        if isinstance(i, slice):
+            return [self._record(each) for each in range(*i.indices(len(self)))]
+        if isinstance(i, np.ndarray) and i.ndim > 0:
+            if i.ndim != 1 or (i.size and i.dtype.kind not in "iu"):
+                raise TypeError(
+                    f"an array of indices must be integers [n], not {i.dtype} {list(i.shape)}; turn a mask into "
+                    "indices with np.flatnonzero"
+                )
+            return [self._record(each) for each in i.tolist()]
+        if isinstance(i, list | tuple | range):
+            return [self._record(_integer(each)) for each in i]
+        return self._record(_integer(i))
 
     def __iter__(self) -> Iterator[Record]:
-        return (self[i] for i in range(len(self)))
+        return (self._record(i) for i in range(len(self)))
 
     @property
     def tokens(self) -> npt.NDArray[np.uint32]:
-        """Tokens of each example, uint32 [examples]."""
+        """Number of tokens of each example, uint32 [examples]."""
         return self.index.tokens
 
     @property
     def rows(self) -> npt.NDArray[np.uint32]:
-        """Tokens with a target of each example, uint32 [examples]."""
+        """Number of tokens with a target of each example, uint32 [examples]."""
         return self.index.rows
 
     def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which examples are of one of the kinds, such as "scored" or "generated"; bool [examples]."""
-        chosen = np.array([name.partition("/")[0] in kinds for name in self.index.origin_names], bool)
-        return chosen[self.index.origin] if len(chosen) else np.zeros(len(self), bool)
+        """Whether each example is of one of the kinds, such as "scored" or "generated"; bool [examples]."""
+        matches = np.array([name.partition("/")[0] in kinds for name in self.index.origin_names], bool)
+        return matches[self.index.origin] if len(matches) else np.zeros(len(self), bool)
 
     def key(self, i: int) -> str:
         """Key of an example, 32 hexadecimal digits."""
         return str(self.index.key[i].tobytes().hex())
 
     def find(self, key: str) -> int:
-        """Index of the example whose key starts with `key`."""
-        found = np.flatnonzero(self._starts_with(key.lower())) if key else np.arange(len(self))
-        if len(found) != 1:
-            raise StoreError(f"{self.storage}: {len(found)} examples have a key that starts with {key!r}; need one")
-        return int(found[0])
+        """Index of the example whose key starts with `key`. Raises StoreError unless there is exactly one."""
+        matches = np.flatnonzero(self._starts_with(key.lower())) if key else np.arange(len(self))
+        if len(matches) != 1:
+            raise StoreError(f"{self.storage}: {len(matches)} examples have a key that starts with {key!r}; need one")
+        return int(matches[0])
 
     def window(self, i: int, start: int = 0, stop: int | None = None) -> Window:
-        """Tokens start:stop of an example, without its texts and without reading the rest of it."""
+        """Tokens start:stop of an example, without its texts. The rest of the example is not read."""
         return self.windows([(i, start, stop)])[0]
 
     def read(self, examples: Sequence[int]) -> list[Window]:
-        """All tokens of each of the examples, in the order asked for."""
+        """All tokens of each of the examples, in the requested order."""
         return self.windows([(i, 0, None) for i in examples])
 
-    def windows(self, wanted: Sequence[tuple[int, int, int | None]]) -> list[Window]:
-        """Tokens start:stop of example i for each (i, start, stop), in the order asked for.
+    def windows(self, requests: Sequence[tuple[int, int, int | None]]) -> list[Window]:
+        """Tokens start:stop of example i for each (i, start, stop), in the requested order. Negative i is allowed.
 
-        Neighbours are decoded together, whatever the order they are asked in: sorted or nearly sorted batches are the
-        fastest. Arrays of one result may be views of a larger run of at most RUN_TOKENS tokens.
+        Neighbours in the store are decoded together, in whatever order they are requested. Sorted or nearly sorted
+        batches are the fastest. Arrays of a result may be views of a longer run of at most MAX_RUN_TOKENS tokens.
+        Raises StoreError if an example or a token is out of range.
         """
-        places = []
-        for position, (i, start, end) in enumerate(wanted):
-            if not 0 <= i < len(self):
-                raise StoreError(f"{self.storage}: no example {i}; it has {len(self)}")
-            length = int(self.index.tokens[i])
-            stop = length if end is None else end
-            if not 0 <= start <= stop <= length:
-                raise StoreError(f"{self.storage}: tokens {start}:{stop} of an example of {length}")
-            unit = int(self.index.unit_of[i])
-            first = self._part(unit).token_starts[int(self.index.place[i])]
-            places.append((unit, first + start, first + stop, position))
-        places.sort()
-        results: list[Window | None] = [None] * len(wanted)
+        # (unit, first token, end, position in the result): sorted, neighbours in a part follow one another.
+        spans = sorted((*self._locate(*request), position) for position, request in enumerate(requests))
+        results: list[Window | None] = [None] * len(requests)
         begin = 0
-        while begin < len(places):
-            unit, run_start, run_stop, _ = places[begin]
+        while begin < len(spans):
+            unit, run_start, run_stop, _ = spans[begin]
             end = begin + 1
             while (
-                end < len(places)
-                and places[end][0] == unit
-                and places[end][1] <= run_stop
-                and places[end][2] - run_start <= RUN_TOKENS
+                end < len(spans)
+                and spans[end][0] == unit
+                and spans[end][1] <= run_stop
+                and spans[end][2] - run_start <= MAX_RUN_TOKENS
             ):
-                run_stop = max(run_stop, places[end][2])
+                run_stop = max(run_stop, spans[end][2])
                 end += 1
             run = self._part(unit).window(run_start, run_stop)
-            for _, start, stop, position in places[begin:end]:
-                whole = end - begin == 1
-                results[position] = run if whole else run.part(start - run_start, stop - run_start)
+            for _, start, stop, position in spans[begin:end]:
+                is_whole_run = end - begin == 1
+                results[position] = run if is_whole_run else run.part(start - run_start, stop - run_start)
             begin = end
         return results  # type: ignore[return-value]
 
     def check(self, progress: Progress = no_progress) -> None:
-        """Decode every chunk of every part. Raises IntegrityError for the first that is not as it was written."""
+        """Decode every chunk of every part. Raises IntegrityError at the first chunk that is damaged."""
         for unit in range(len(self.index.unit)):
             self._part(unit).check_all()
             progress(unit + 1, len(self.index.unit))
 
     def info(self) -> StoreInfo:
-        """Totals, from the index alone."""
-        index = self.index
-        rows = index.totals[:, 2]
-
-        def mean(column: int) -> float:
-            return float((index.quality[:, column] * rows).sum() / rows.sum()) if rows.sum() else float("nan")
-
-        origins: dict[str, int] = {}
-        for name, count in zip(index.origin_names, np.bincount(index.origin), strict=False):
-            kind = name.partition("/")[0]
-            origins[kind] = origins.get(kind, 0) + int(count)
-        held = {self.key(int(i)) for i in range(len(self))} if self._quarantine else set()
-        return StoreInfo(
-            uri=str(self.storage),
-            spec=self.spec,
-            snapshot=self.snapshot,
-            units=len(index.unit),
-            examples=len(self),
-            origins=origins,
-            quarantined=len(self._quarantine - held),
-            tokens=int(index.tokens.sum(dtype=np.int64)),
-            rows=int(rows.sum()),
-            entries=int(index.totals[:, 1].sum()),
-            bytes=int(index.totals[:, 0].sum()),
-            retained_mass=mean(0),
-            max_abs_error=float(index.quality[:, 1].max(initial=0.0)),
-            kl=mean(2),
-        )
+        """Totals of the store, computed from the index alone."""
+        return summarize(str(self.storage), self.spec, self.snapshot, self.index, self._quarantine)
 
     def rounding(self, examples: Sequence[int]) -> QuantisationError:
-        """What rounding cost the units that hold these examples."""
+        """Quantisation error of the units that contain these examples."""
         units = np.unique(self.index.unit_of[list(examples)])
         rows, quality = self.index.totals[units, 2], self.index.quality[units]
         kl = float((quality[:, 2] * rows).sum() / max(rows.sum(), 1))
         return QuantisationError(float(quality[:, 1].max(initial=0.0)), kl)
 
     def bytes_by_array(self) -> dict[str, int]:
-        """Bytes of the arrays' shards over all parts, by the array's name."""
+        """Bytes of the shards of each array, summed over all parts, by name of the array."""
         sizes = np.maximum(self.index.sizes, 0).sum(axis=0)
         return {name: int(size) for name, size in zip(PART_ARRAYS, sizes, strict=True) if size}
 
+    def _record(self, i: int) -> Record:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"example {i} of {len(self)}")
+        return self._part(int(self.index.unit_of[i])).record(int(self.index.position[i]))
+
+    def _locate(self, i: int, start: int, stop: int | None) -> tuple[int, int, int]:
+        """Unit of an example, and its tokens start:stop as tokens of the part."""
+        if not -len(self) <= i < len(self):
+            raise StoreError(f"{self.storage}: no example {i}; it has {len(self)}")
+        length = int(self.index.tokens[i])
+        stop = length if stop is None else stop
+        if not 0 <= start <= stop <= length:
+            raise StoreError(f"{self.storage}: tokens {start}:{stop} of an example of {length}")
+        unit = int(self.index.unit_of[i])
+        first = self._part(unit).token_starts[int(self.index.position[i])]
+        return unit, first + start, first + stop
+
     def _starts_with(self, key: str) -> npt.NDArray[np.bool_]:
+        """Whether the key of each example starts with these hexadecimal digits; bool [examples]."""
         try:
             head = np.frombuffer(bytes.fromhex(key[: len(key) // 2 * 2]), np.uint8)
-            half = int(key[-1], 16) if len(key) % 2 else None
+            half_byte = int(key[-1], 16) if len(key) % 2 else None
         except ValueError:
             return np.zeros(len(self), bool)
-        if len(key) > 32:
+        if len(key) > 2 * KEY_BYTES:
             return np.zeros(len(self), bool)
         same = np.asarray((self.index.key[:, : len(head)] == head).all(axis=1))
-        return same if half is None else np.asarray(same & (self.index.key[:, len(head)] >> 4 == half))
+        return same if half_byte is None else np.asarray(same & (self.index.key[:, len(head)] >> 4 == half_byte))
 
     def _part(self, unit: int) -> PartReader:
+        """The reader of a unit's part, from the cache or opened now."""
         with self._lock:
             part = self._parts.get(unit)
             if part is not None:
                 self._parts.move_to_end(unit)
                 return part
-        place = self.index.part_place(unit)
-        part = PartReader(self.storage, place, self.spec.targets, self._codebook(place.codebook), self._scratch)
+        info = self.index.part_info(unit)
+        part = PartReader(self.storage, info, self.spec.targets, self._codebook(info.codebook), self._scratch)
         with self._lock:
             if unit not in self._parts:
                 self._parts[unit] = part
-                self._held_bytes += part.nbytes
-            while len(self._parts) > 1 and self._held_bytes > PART_BYTES:
-                self._held_bytes -= self._parts.popitem(last=False)[1].nbytes
+                self._part_bytes += part.nbytes
+            while len(self._parts) > 1 and self._part_bytes > MAX_PART_BYTES:
+                self._part_bytes -= self._parts.popitem(last=False)[1].nbytes
         return part
 
     def _codebook(self, digest: str) -> Codebook:
@@ -324,3 +284,15 @@ class LogitStore:
             if digest not in self._codebooks:
                 self._codebooks[digest] = open_codebook(self.storage, digest, self.spec.vocab_size)
             return self._codebooks[digest]
+
+
+def _integer(i: Any) -> int:
+    """An index as int. Raises TypeError for a bool and for anything that is no integer."""
+    if isinstance(i, bool | np.bool_):
+        raise TypeError("an index of a store must be an integer, not a bool; turn a mask into indices first")
+    try:
+        return operator.index(i)
+    except TypeError:
+        raise TypeError(
+            f"an index of a store must be an integer, a slice or a sequence of integers, not {type(i).__name__}"
+        ) from None

@@ -1,8 +1,8 @@
-"""Copy a store into another profile: the same ids and values, coded otherwise.
+"""Copy a store into another profile: the same ids and values with another encoding.
 
-A stored value is a level of the grid plus the shift of its row, which the mass that the tail leaves decides. Rounding
-such a value again may choose another level: first in flat rows, whose shift can exceed half a step. `on_grid` takes
-the shift out before, so that levels, and with them the values that are read, stay what they are.
+A stored value is a level of the grid plus the shift of its row, which follows from the mass of the tail. Rounding such
+a value again may select another level, most often in flat rows, whose shift can exceed half a step. `on_grid` removes
+the shift first. Then the levels stay the same, and so do the values that are read.
 """
 
 from dataclasses import replace
@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cache.documents import unseal
+from cache.documents import decode_document
 from cache.errors import InputError
+from cache.examples.sampling_order import permutation
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
@@ -25,15 +26,14 @@ from cache.storage.base import Storage
 from cache.storage.open import open_storage
 from cache.store.codebook_claim import claim_codebook, read_codebook
 from cache.store.codebook_learning import SAMPLE_ROWS, learn_codebook
-from cache.store.commits import committed_units, create_store, quarantine, unit_name
+from cache.store.commits import committed_units, create_store, quarantine_example, unit_name
 from cache.store.fill import require_profile, require_same_profile, token_blocks
 from cache.store.logit_store import LogitStore
-from cache.store.sampling_order import permutation
 from cache.store.snapshots import read_snapshot, take_snapshot
 from cache.store.unit_writer import write_unit
 
 
-def transcode(
+def transcode_store(
     source: str,
     target: str,
     profile: Profile,
@@ -41,70 +41,71 @@ def transcode(
     unit_examples: int | None = None,
     progress: Progress = no_progress,
 ) -> None:
-    """Copy a snapshot (the newest by default) of the store at `source` to the store at `target`, in `profile`.
+    """Copy a snapshot (default: the newest) of the store at `source` to the store at `target`, in `profile`.
 
-    Ids and log-probabilities stay what they are; entries of one level may change places. Units stay too, unless
-    `unit_examples` asks for others, but an example that two units hold is copied once. The codebook of a compact
-    target is learned from all of the source, not from a first unit: this recodes a store smaller.
-    What the target already holds is skipped, so a rerun continues; at the end a snapshot is taken.
-    progress: called with (units done, units). Memory is that of a unit and, for a codebook, of SAMPLE_ROWS rows.
-    Raises StoreError where the source cannot be read, or the target is another store or has units in another profile.
+    Ids and log-probabilities stay the same; entries of one level may change their order. Units stay the same too,
+    unless `unit_examples` sets another size; an example in two units is copied once. The codebook of a compact target
+    is learned from the whole source, not from a first unit, so this can make a store smaller.
+    Units that the target contains already are skipped, so a rerun continues. At the end a snapshot is taken.
+    progress: called with (units done, units). Memory: one unit and, for a codebook, SAMPLE_ROWS rows.
+    Raises StoreError if the source cannot be read, or if the target has another spec or units in another profile.
     """
     require_profile(profile)
     if unit_examples is not None and unit_examples < 1:
         raise InputError(f"{unit_examples} examples a unit; give 1 or more")
-    if _place(source) == _place(target):
+    if _normalised_uri(source) == _normalised_uri(target):
         raise InputError(f"{target}: is the source itself; give another store as target")
     store = LogitStore.open(source, snapshot)
     storage = open_storage(target)
     create_store(storage, store.spec)
-    plan = _units(store, unit_examples)
-    names = [unit_name([store.key(int(i)) for i in unit]) for unit in plan]
+    units = _units(store, unit_examples)
+    names = [unit_name([store.key(int(i)) for i in unit]) for unit in units]
     present = set(committed_units(storage)) & set(names)
     require_same_profile(storage, present, profile)
     codebook = _codebook(storage, store) if profile == "compact" else None
-    for done, (name, unit) in enumerate(zip(names, plan, strict=True), start=1):
+    for done, (name, unit) in enumerate(zip(names, units, strict=True), start=1):
         if name not in present:
-            records = [_unshifted(store[int(i)], store.spec) for i in unit]
+            records = [_unshifted(record, store.spec) for record in store[unit]]
             write_unit(storage, store.spec, records, profile, codebook, store.rounding(unit.tolist()))
-        progress(done, len(plan))
+        progress(done, len(units))
     _copy_quarantine(store, storage)
     take_snapshot(storage)
 
 
 def on_grid(targets: SparseTargets, spec: TargetSpec) -> SparseTargets:
-    """Valid rows such that rounding finds the levels that rows read from a store were stored as.
+    """Move rows that were read from a store back to the grid, so that rounding finds the levels that were stored.
 
-    Only entries whose nearest level is another one change, to the value of their level; the row is then no longer
-    normalised, which decoding does. Rows that no shift brings to the grid stay as they are.
+    An entry changes only if its nearest level is another one; it then gets the value of its level. The row is no longer
+    normalised, which decoding repairs. Rows that no shift moves to the grid stay the same.
     """
-    filled = targets.exact_counts > 0
-    if not filled.any() or spec.mode == "threshold":  # there levels are counted from the row's first, shifted or not
+    has_exact = targets.exact_counts > 0
+    # In threshold mode levels are relative to the first entry of the row, so a shift does not matter.
+    if not has_exact.any() or spec.mode == "threshold":
         return targets
     grid = spec.grid.astype(np.float64)
     values = targets.logprobs.astype(np.float64)
     exact = targets.rank_of_entry < np.repeat(targets.exact_counts, targets.counts)
-    starts = targets.offsets[:-1][filled]
-    row_of_entry = np.repeat(np.cumsum(filled) - 1, targets.counts)
+    starts = targets.offsets[:-1][has_exact]
+    row_of_entry = np.repeat(np.cumsum(has_exact) - 1, targets.counts)
     nearest = nearest_levels(targets, spec.grid)
     levels = nearest.astype(np.int64)
-    open_rows = np.ones(len(starts), bool)
-    # A shift is a mean of rounding errors, at most half of the coarsest step, and the rounding of the tail.
+    is_open = np.ones(len(starts), bool)
+    # A shift is a mean of rounding errors, at most half of the coarsest step, plus the rounding of the tail.
     reach = ceil((max(spec.tail_step, spec.step) / 2 + RESOLUTION) / spec.step) + 1
     for distance in sorted(range(-reach, reach + 1), key=abs):
         first = nearest[starts].astype(np.int64) + distance
-        open_here = open_rows & (first >= 0) & (first < len(grid))
+        is_candidate = is_open & (first >= 0) & (first < len(grid))
         shift = values[starts] - grid[np.clip(first, 0, len(grid) - 1)]
         moved = np.where(exact, values - shift[row_of_entry], values)
         candidate = nearest_levels(replace(targets, logprobs=moved.astype(np.float32)), spec.grid)
-        close = np.abs(moved - grid[candidate]) <= np.finfo(np.float32).eps * (1 + np.abs(values))
-        fits = open_here & np.logical_and.reduceat(close | ~exact, starts)
+        is_close = np.abs(moved - grid[candidate]) <= np.finfo(np.float32).eps * (1 + np.abs(values))
+        fits = is_candidate & np.logical_and.reduceat(is_close | ~exact, starts)
         levels = np.where(fits[row_of_entry], candidate, levels)
-        open_rows &= ~fits
-        if not open_rows.any():
+        is_open &= ~fits
+        if not is_open.any():
             break
-    strayed = exact & (levels != nearest)
-    return replace(targets, logprobs=np.where(strayed, spec.grid[levels], targets.logprobs))
+    has_moved = exact & (levels != nearest)
+    return replace(targets, logprobs=np.where(has_moved, spec.grid[levels], targets.logprobs))
 
 
 def _units(store: LogitStore, unit_examples: int | None) -> list[npt.NDArray[np.int64]]:
@@ -122,22 +123,23 @@ def _unshifted(record: Record, spec: StoreSpec) -> Record:
 
 
 def _codebook(storage: Storage, store: LogitStore) -> Codebook | None:
-    """The target's codebook, learned from an even sample of the source where it has none. None if there is no row."""
-    found = read_codebook(storage, store.spec.vocab_size)
-    if found is not None or not store.rows.any():
-        return found
+    """The target's codebook. If it has none, one is learned from an even sample of the source; None without rows."""
+    existing = read_codebook(storage, store.spec.vocab_size)
+    if existing is not None or not store.rows.any():
+        return existing
     order = permutation(len(store), seed=0, epoch=0)
     enough = int(np.searchsorted(np.cumsum(store.rows[order], dtype=np.int64), SAMPLE_ROWS)) + 1
-    chosen = np.sort(order[:enough])
+    sample = np.sort(order[:enough])
     targets, tokens = [], []
-    for block in token_blocks(store.tokens[chosen]):
-        parts = []
-        for window in store.read([int(i) for i in chosen[block.start : block.stop]]):
+    for block in token_blocks(store.tokens[sample]):
+        windows = []
+        for window in store.read([int(i) for i in sample[block.start : block.stop]]):
             rows = np.flatnonzero(window.targets.counts)
             if len(rows):
-                parts.append(window.part(int(rows[0]), int(rows[-1]) + 1))
-        targets.append(concatenate([part.targets for part in parts]))  # copies: a view would hold its whole run
-        tokens += [part.tokens.copy() for part in parts]
+                windows.append(window.part(int(rows[0]), int(rows[-1]) + 1))
+        # Copies: views would keep the longer runs in memory.
+        targets.append(concatenate([window.targets for window in windows]))
+        tokens += [window.tokens.copy() for window in windows]
     learned = learn_codebook(concatenate(targets), np.concatenate(tokens), store.spec.targets, store.spec.vocab_size)
     return claim_codebook(storage, learned)
 
@@ -147,9 +149,9 @@ def _copy_quarantine(store: LogitStore, storage: Storage) -> None:
         return
     for key in read_snapshot(store.storage, store.snapshot).quarantine:
         name = f"quarantine/{key}.json"
-        body = unseal(store.storage.read(name), f"{store.storage}/{name}")
-        quarantine(storage, body["key"], body["id"], body["reason"])
+        body = decode_document(store.storage.read(name), f"{store.storage}/{name}")
+        quarantine_example(storage, body["key"], body["id"], body["reason"])
 
 
-def _place(uri: str) -> str:
+def _normalised_uri(uri: str) -> str:
     return uri.rstrip("/") if "://" in uri else str(Path(uri).resolve())

@@ -1,4 +1,4 @@
-"""Write one unit: encode, make durable, read back, compare, commit. Until the commit nothing counts."""
+"""Write one unit: encode, make durable, read back, compare, commit. Readers ignore the unit until its commit exists."""
 
 import hashlib
 import uuid
@@ -8,7 +8,7 @@ import numpy as np
 
 from cache.errors import InputError, IntegrityError
 from cache.parts.layout import Profile
-from cache.parts.part import PartPlace, encode_part
+from cache.parts.part import EncodedPart, PartInfo, encode_part
 from cache.parts.part_reader import PartReader
 from cache.rows.codebook import Codebook, plain_codebook
 from cache.rows.codec import QuantisationError, decode_logprobs, encode_logprobs, measure_error
@@ -18,9 +18,9 @@ from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.base import Storage
 from cache.store.codebook_claim import claim_codebook, read_codebook
 from cache.store.codebook_learning import learn_codebook
-from cache.store.commits import Commit, CommittedExample, FileSeal, publish, unit_name
+from cache.store.commits import Commit, CommittedExample, FileChecksum, publish_commit, unit_name
 
-NOTHING_LOST = QuantisationError(0.0, 0.0)
+NO_ERROR = QuantisationError(0.0, 0.0)
 
 
 def write_unit(
@@ -29,19 +29,19 @@ def write_unit(
     records: Sequence[Record],
     profile: Profile = "compact",
     codebook: Codebook | None = None,
-    lost: QuantisationError = NOTHING_LOST,
+    previous_error: QuantisationError = NO_ERROR,
 ) -> tuple[Commit, bool]:
-    """Write `records` as one part and commit it. The flag tells whether this commit won.
+    """Write `records` as one part and commit it. Returns the commit, and whether it was the first of its unit.
 
-    codebook: the store's, where the caller holds it already (only the compact profile has one). lost: what rounding had
-    cost the records before, where they come from a store.
-    Raises InputError, before any file exists, where a target is not valid for the spec, and StoreError where the
-    storage refuses.
+    codebook: the store's, if the caller has read it already (only the compact profile uses one). previous_error: the
+    quantisation error that the records already have, if they were read from a store.
+    Raises InputError, before any file exists, if a record is not valid for the spec, and StoreError if the storage
+    cannot be written.
     """
     if not records:
         raise InputError("a unit needs at least one record")
     for record in records:
-        _check(record, spec)
+        _check_record(record, spec)
     if profile != "compact":
         codebook, digest = plain_codebook(spec.vocab_size), ""
     else:
@@ -49,81 +49,98 @@ def write_unit(
         digest = codebook.digest
     unit = unit_name([record.key for record in records])
     encoded = encode_part(f"parts/{unit}/{uuid.uuid4().hex}.zarr", records, spec, codebook, digest, profile)
-    place = encoded.place
+    path = encoded.info.path
     try:
-        storage.write_folder(place.path, encoded.files)
-        error = _read_back(storage, place, records, spec, codebook)
-        tail = np.concatenate([r.targets.log_tail[r.targets.exact_counts > 0] for r in records]).astype(np.float64)
-        commit = Commit(
-            unit=unit,
-            fingerprint=spec.fingerprint,
-            place=place,
-            examples=tuple(
-                CommittedExample(r.key, r.tokenized.origin, len(r.tokenized.tokens), r.target_rows) for r in records
-            ),
-            files={name: FileSeal(len(d), hashlib.sha256(d).hexdigest()) for name, d in sorted(encoded.files.items())},
-            entries=sum(len(record.targets.ids) for record in records),
-            retained_mass=float(-np.expm1(tail).mean()) if len(tail) else 0.0,
-            max_abs_error=lost.max_abs_error + error.max_abs_error,
-            kl=lost.kl + error.kl,
-        )
-        won = publish(storage, commit)
+        storage.write_folder(path, encoded.files)
+        error = _read_back(storage, encoded.info, records, spec, codebook)
+        total = QuantisationError(previous_error.max_abs_error + error.max_abs_error, previous_error.kl + error.kl)
+        commit = _make_commit(unit, spec, records, encoded, total)
+        is_first = publish_commit(storage, commit)
     except BaseException:
-        storage.remove_folder(place.path)
+        storage.remove_folder(path)
         raise
-    if not won:
-        storage.remove_folder(place.path)
-    return commit, won
+    if not is_first:
+        storage.remove_folder(path)
+    return commit, is_first
 
 
 def store_codebook(storage: Storage, spec: StoreSpec, records: Sequence[Record]) -> Codebook:
-    """The store's codebook. Where it has none yet, one is learned from `records`."""
-    found = read_codebook(storage, spec.vocab_size)
-    if found is not None:
-        return found
+    """The store's codebook. If it has none yet, one is learned from `records`."""
+    existing = read_codebook(storage, spec.vocab_size)
+    if existing is not None:
+        return existing
     targets = concatenate([record.targets for record in records])
     tokens = np.concatenate([record.tokenized.tokens for record in records])
     return claim_codebook(storage, learn_codebook(targets, tokens, spec.targets, spec.vocab_size))
 
 
-def seal_file(storage: Storage, name: str) -> FileSeal:
-    """Length and SHA-256 of a file as it is now."""
-    data = storage.read(name)
-    return FileSeal(len(data), hashlib.sha256(data).hexdigest())
+def checksum_file(storage: Storage, name: str) -> FileChecksum:
+    """Length and SHA-256 of a file as it is now. Raises IntegrityError if it is missing."""
+    return _checksum(storage.read(name))
 
 
-def _check(record: Record, spec: StoreSpec) -> None:
+def _checksum(data: bytes) -> FileChecksum:
+    return FileChecksum(len(data), hashlib.sha256(data).hexdigest())
+
+
+def _make_commit(
+    unit: str, spec: StoreSpec, records: Sequence[Record], encoded: EncodedPart, error: QuantisationError
+) -> Commit:
+    log_tail = np.concatenate([r.targets.log_tail[r.targets.exact_counts > 0] for r in records]).astype(np.float64)
+    return Commit(
+        unit=unit,
+        fingerprint=spec.fingerprint,
+        part=encoded.info,
+        examples=tuple(
+            CommittedExample(r.key, r.tokenized.origin, len(r.tokenized.tokens), r.target_rows) for r in records
+        ),
+        files={name: _checksum(data) for name, data in sorted(encoded.files.items())},
+        entries=sum(len(record.targets.ids) for record in records),
+        retained_mass=float(-np.expm1(log_tail).mean()) if len(log_tail) else 0.0,
+        max_abs_error=error.max_abs_error,
+        kl=error.kl,
+    )
+
+
+def _check_record(record: Record, spec: StoreSpec) -> None:
+    """Raise InputError unless the record is valid for the spec."""
     what = f"example {record.tokenized.example.id}"
     n = len(record.tokenized.tokens)
-    targets = record.targets
     if len(record.key) != 32 or not set(record.key) <= set("0123456789abcdef"):
         raise InputError(f"{what}: key {record.key!r} is not 32 hexadecimal digits")
-    if not n == len(record.tokenized.segments) == len(targets) == len(record.token_logprobs):
+    if not n == len(record.tokenized.segments) == len(record.targets) == len(record.token_logprobs):
         raise InputError(f"{what}: tokens, segments and targets differ in length")
     if n and int(record.tokenized.tokens.max()) >= spec.vocab_size:
         raise InputError(f"{what}: a token id is outside the vocabulary of {spec.vocab_size}")
-    if n and int(targets.counts.max()) > spec.targets.most_entries:
-        raise InputError(
-            f"{what}: a row has {int(targets.counts.max())} entries; {spec.targets.mode} targets of this store have "
-            f"at most {spec.targets.most_entries}"
-        )
-    if (targets.exact is not None) != spec.targets.has_sampled and len(targets.ids):
-        raise InputError(f"{what}: sampled entries do not go with {spec.targets.mode} targets")
-    if spec.targets.mode == "sampled" and int(targets.exact_counts.sum()):
-        raise InputError(f"{what}: a row has exact entries; sampled targets have none")
-    widths = 0 if targets.log_normalizers is None else targets.log_normalizers.shape[1]
-    if n and len(targets.ids) and (targets.entropy is not None) != spec.targets.entropy:
-        raise InputError(f"{what}: entropy is {'not ' if spec.targets.entropy else ''}what the store's spec declares")
-    if n and len(targets.ids) and widths != len(spec.targets.temperatures):
-        raise InputError(f"{what}: {widths} log-normalisers a row; the spec declares {len(spec.targets.temperatures)}")
-    targets.validate(spec.vocab_size, what)
+    _check_target_form(record.targets, spec.targets, what)
+    record.targets.validate(spec.vocab_size, what)
     if (record.token_logprobs > 1e-3).any():
         raise InputError(f"{what}: a token's own log-probability is {np.nanmax(record.token_logprobs)}, above 0")
-    _check_sampled(targets, spec.targets, what)
+    _check_sampled(record.targets, spec.targets, what)
+
+
+def _check_target_form(targets: SparseTargets, spec: TargetSpec, what: str) -> None:
+    """Raise InputError unless the targets have the kinds of entries and columns that the spec declares."""
+    if len(targets) and int(targets.counts.max()) > spec.max_entries:
+        raise InputError(
+            f"{what}: a row has {int(targets.counts.max())} entries; {spec.mode} targets of this store have "
+            f"at most {spec.max_entries}"
+        )
+    if (targets.exact is not None) != spec.has_sampled and len(targets.ids):
+        raise InputError(f"{what}: sampled entries do not go with {spec.mode} targets")
+    if spec.mode == "sampled" and int(targets.exact_counts.sum()):
+        raise InputError(f"{what}: a row has exact entries; sampled targets have none")
+    if not len(targets.ids):
+        return
+    if (targets.entropy is not None) != spec.entropy:
+        raise InputError(f"{what}: entropy is {'not ' if spec.entropy else ''}what the store's spec declares")
+    widths = 0 if targets.log_normalizers is None else targets.log_normalizers.shape[1]
+    if widths != len(spec.temperatures):
+        raise InputError(f"{what}: {widths} log-normalisers a row; the spec declares {len(spec.temperatures)}")
 
 
 def _check_sampled(targets: SparseTargets, spec: TargetSpec, what: str) -> None:
-    """Raise InputError where a sampled entry does not stand for what the mode says: only that is stored."""
+    """Raise InputError if a sampled entry has another value than its mode defines: only the defined one is stored."""
     sampled = targets.logprobs[targets.rank_of_entry >= np.repeat(targets.exact_counts, targets.counts)]
     if not len(sampled):
         return
@@ -140,16 +157,19 @@ def _check_sampled(targets: SparseTargets, spec: TargetSpec, what: str) -> None:
 
 
 def _read_back(
-    storage: Storage, place: PartPlace, records: Sequence[Record], spec: StoreSpec, codebook: Codebook
+    storage: Storage, info: PartInfo, records: Sequence[Record], spec: StoreSpec, codebook: Codebook
 ) -> QuantisationError:
-    """Read the part as any reader would, hold it against the records, and measure what rounding cost."""
-    what = f"{storage}/{place.path}"
-    part = PartReader(storage, place, spec.targets, codebook)
-    window = part.window(0, place.counts.tokens)
+    """Read the part like any reader, compare it with the records, and measure the quantisation error.
+
+    Raises IntegrityError if they differ.
+    """
+    what = f"{storage}/{info.path}"
+    part = PartReader(storage, info, spec.targets, codebook)
+    window = part.window(0, info.counts.tokens)
     same = np.array_equal(window.tokens, np.concatenate([r.tokenized.tokens for r in records]))
     same &= np.array_equal(window.segments, np.concatenate([r.tokenized.segments for r in records]))
-    own = np.concatenate([r.token_logprobs for r in records])
-    same &= np.array_equal(window.token_logprobs, decode_logprobs(encode_logprobs(own)), equal_nan=True)
+    token_logprobs = np.concatenate([r.token_logprobs for r in records])
+    same &= np.array_equal(window.token_logprobs, decode_logprobs(encode_logprobs(token_logprobs)), equal_nan=True)
     same &= all(part.description(i)["key"] == record.key for i, record in enumerate(records))
     if not same:
         raise IntegrityError(f"{what}: what was read back is not what was written; the disk or its driver is at fault")

@@ -1,10 +1,10 @@
-"""Scrub a store: every byte of every file that counts is read and held against what was committed."""
+"""Verify a store: read every byte of every committed file and compare it with the checksums of the commits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
 
-from cache.documents import unseal
+from cache.documents import decode_document
 from cache.errors import IntegrityError, LogitbankError
 from cache.parts.part_reader import PartReader
 from cache.progress import Progress, no_progress
@@ -13,14 +13,23 @@ from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
 from cache.store.codebook_claim import open_codebook, read_claim
-from cache.store.commits import Commit, FileSeal, commit_path, committed_units, quarantined, read_commit, read_spec
+from cache.store.commits import (
+    Commit,
+    FileChecksum,
+    commit_path,
+    committed_units,
+    quarantined_keys,
+    read_commit,
+    read_spec,
+)
 from cache.store.snapshots import check_companion, read_index, read_snapshot, snapshot_numbers
-from cache.store.unit_writer import seal_file
+from cache.store.unit_writer import checksum_file
 
 
 @dataclass(slots=True)
 class VerifyReport:
-    """problems: one line a fault, each naming its file. uncommitted: folders that nothing counts, left by kills."""
+    """problems: one line per fault, with the name of the file. uncommitted: folders that no commit or claim refers to;
+    killed writers leave them."""
 
     files: int = 0
     bytes: int = 0
@@ -29,8 +38,11 @@ class VerifyReport:
     uncommitted: list[str] = field(default_factory=list)
 
 
-def verify(uri: str, progress: Progress = no_progress) -> VerifyReport:
-    """Check all files of the store at `uri`; `progress(units done, units)` is called after each unit."""
+def verify_store(uri: str, progress: Progress = no_progress) -> VerifyReport:
+    """Check all files of the store at `uri`. progress: called with (units done, units).
+
+    Faults are reported, not raised. Raises StoreError if there is no store at `uri`.
+    """
     storage = open_storage(uri)
     report = VerifyReport()
     spec = read_spec(storage)
@@ -38,7 +50,7 @@ def verify(uri: str, progress: Progress = no_progress) -> VerifyReport:
     codebooks = _verify_codebook(storage, report)
     codebook_of = cache(partial(open_codebook, storage, vocab_size=spec.vocab_size))
     units = sorted(set(committed_units(storage)) | set(hashes))
-    counted: set[str] = set()
+    committed: set[str] = set()
     unreadable: set[str] = set()
     for done, unit in enumerate(units, start=1):
         try:
@@ -47,12 +59,12 @@ def verify(uri: str, progress: Progress = no_progress) -> VerifyReport:
             report.problems.append(str(error))
             unreadable.add(unit)
         else:
-            counted.add(commit.place.path)
+            committed.add(commit.part.path)
             _verify_part(storage, spec, commit, codebook_of, report)
         progress(done, len(units))
     for unit in sorted(set(storage.names("parts")) - unreadable):
         paths = [f"parts/{unit}/{attempt}" for attempt in storage.names(f"parts/{unit}")]
-        report.uncommitted += [path for path in paths if path not in counted]
+        report.uncommitted += [path for path in paths if path not in committed]
     report.uncommitted += [
         path for name in storage.names("codebooks") if (path := f"codebooks/{name}") not in codebooks
     ]
@@ -60,30 +72,30 @@ def verify(uri: str, progress: Progress = no_progress) -> VerifyReport:
 
 
 def _verify_snapshots(storage: Storage, spec: StoreSpec, report: VerifyReport) -> dict[str, str]:
-    """Check snapshots and quarantine; return the hash that each pinned commit must have."""
+    """Check snapshots and quarantine. Returns the hash of each commit that a snapshot lists."""
     commits: dict[str, str] = {}
-    set_aside: dict[str, str] = {}
+    quarantine: dict[str, str] = {}
     for number in snapshot_numbers(storage):
         try:
             snapshot = read_snapshot(storage, number)
-            set_aside |= snapshot.quarantine
+            quarantine |= snapshot.quarantine
             if snapshot.fingerprint != spec.fingerprint:
                 report.problems.append(f"{storage}/snapshots/{number}.json: belongs to another spec")
             check_companion(storage, snapshot)
             commits |= read_index(storage, snapshot).commit_hashes()
         except LogitbankError as error:
             report.problems.append(str(error))
-    for key in sorted(set(quarantined(storage)) | set(set_aside)):
+    for key in sorted(set(quarantined_keys(storage)) | set(quarantine)):
         name = f"quarantine/{key}.json"
         try:
-            unseal(storage.read(name), f"{storage}/{name}")
+            decode_document(storage.read(name), f"{storage}/{name}")
         except LogitbankError as error:
             report.problems.append(str(error))
     return commits
 
 
 def _verify_codebook(storage: Storage, report: VerifyReport) -> set[str]:
-    """Check the codebook's files; return the folders that count."""
+    """Check the files of the codebook. Returns the codebook folders that the store uses."""
     try:
         claim = read_claim(storage)
     except LogitbankError as error:
@@ -91,25 +103,25 @@ def _verify_codebook(storage: Storage, report: VerifyReport) -> set[str]:
         return {f"codebooks/{name}" for name in storage.names("codebooks")}
     if claim is None:
         return set()
-    files = {name: FileSeal(*fields) for name, fields in claim["files"].items()}
+    files = {name: FileChecksum(*fields) for name, fields in claim["files"].items()}
     _verify_files(storage, claim["path"], files, report)
     return {claim["path"]}
 
 
-def _verify_files(storage: Storage, folder: str, files: dict[str, FileSeal], report: VerifyReport) -> None:
+def _verify_files(storage: Storage, folder: str, files: dict[str, FileChecksum], report: VerifyReport) -> None:
     for path, expected in files.items():
         name = f"{folder}/{path}"
         try:
-            found = seal_file(storage, name)
+            checksum = checksum_file(storage, name)
         except LogitbankError as error:
             report.problems.append(str(error))
             continue
         report.files += 1
-        report.bytes += found.size
-        if found != expected:
-            detail = f"{found.size} bytes long, committed with {expected.size}"
+        report.bytes += checksum.size
+        if checksum != expected:
+            detail = f"{checksum.size} bytes long, committed with {expected.size}"
             report.problems.append(
-                f"{storage}/{name}: {detail if found.size != expected.size else 'altered since it was committed'}"
+                f"{storage}/{name}: {detail if checksum.size != expected.size else 'altered since it was committed'}"
             )
     for name in sorted(set(storage.walk(folder)) - {f"{folder}/{path}" for path in files}):
         report.problems.append(f"{storage}/{name}: not part of what was committed")
@@ -119,22 +131,22 @@ def _verify_part(
     storage: Storage, spec: StoreSpec, commit: Commit, codebook_of: Callable[[str], Codebook], report: VerifyReport
 ) -> None:
     before = len(report.problems)
-    place = commit.place
-    _verify_files(storage, place.path, commit.files, report)
+    info = commit.part
+    _verify_files(storage, info.path, commit.files, report)
     if len(report.problems) > before:
         return
     if commit.fingerprint != spec.fingerprint:
         report.problems.append(f"{storage}/{commit_path(commit.unit)}: belongs to another spec")
         return
     try:
-        part = PartReader(storage, place, spec.targets, codebook_of(place.codebook))
+        part = PartReader(storage, info, spec.targets, codebook_of(info.codebook))
         part.check_all()
-        targets = part.window(0, place.counts.tokens).targets
-        targets.validate(spec.vocab_size, f"{storage}/{place.path}")
-        keys = [part.description(i)["key"] for i in range(place.counts.examples)]
+        targets = part.window(0, info.counts.tokens).targets
+        targets.validate(spec.vocab_size, f"{storage}/{info.path}")
+        keys = [part.description(i)["key"] for i in range(info.counts.examples)]
     except LogitbankError as error:
         report.problems.append(str(error))
         return
     if keys != [example.key for example in commit.examples]:
-        report.problems.append(f"{storage}/{place.path}: does not hold the examples that its commit lists")
+        report.problems.append(f"{storage}/{info.path}: does not contain the examples that its commit lists")
     report.examples += len(keys)

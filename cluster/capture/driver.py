@@ -17,8 +17,8 @@ from cache.store.commits import (
     SPEC,
     committed_units,
     create_store,
-    quarantine,
-    quarantined,
+    quarantine_example,
+    quarantined_keys,
     read_commit,
     read_spec,
 )
@@ -85,9 +85,9 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
             _capture_units(start, workers, units, log, len(plan.wanted))
     create_store(storage, spec)
     for key, (example_id, reason) in plan.refused.items():
-        quarantine(storage, key, example_id, reason)
+        quarantine_example(storage, key, example_id, reason)
     snapshot = take_snapshot(storage)
-    set_aside = set(quarantined(storage))
+    set_aside = set(quarantined_keys(storage))
     return CaptureOutcome(
         sum(key not in set_aside for key in plan.wanted),
         log.examples,
@@ -155,7 +155,7 @@ def missing_units(plan: Plan, storage: Storage, unit_size: int) -> list[list[Wan
     Responses to one example stay together: which of them are kept depends on the others.
     """
     told = {e.key for unit in committed_units(storage) for e in read_commit(storage, unit)[0].examples}
-    told.update(quarantined(storage))
+    told.update(quarantined_keys(storage))
     units: list[list[Wanted]] = []
     for item in (item for key, item in plan.wanted.items() if key not in told):
         if not units or (len(units[-1]) >= unit_size and not _of_one_example(units[-1][-1], item)):

@@ -55,10 +55,10 @@ def _export(arguments: argparse.Namespace) -> Result:
 def _export_profile(arguments: argparse.Namespace, source: str, output: str) -> Result:
     """Write the same store with another profile."""
     from cache.store.logit_store import LogitStore
-    from cache.store.transcode import transcode
+    from cache.store.transcode import transcode_store
     from cluster.job.progress_bars import counter
 
-    transcode(source, output, arguments.profile, arguments.snapshot, progress=counter("export", "units"))
+    transcode_store(source, output, arguments.profile, arguments.snapshot, progress=counter("export", "units"))
     info = LogitStore.open(output).info()
     text = f"export: {info.examples:,} examples, {info.bytes_per_token:.1f} bytes/token in {arguments.output}"
     data = {"bytes_per_token": info.bytes_per_token, "profile": arguments.profile}

@@ -66,10 +66,10 @@ def _tokenizer_name(arguments: argparse.Namespace) -> str | None:
 
 def _verify(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri
-    from cache.store.verify import verify
+    from cache.store.verify import verify_store
     from cluster.job.progress_bars import counter
 
-    report = verify(absolute_uri(arguments.store, arguments.root), counter("verify", "units"))
+    report = verify_store(absolute_uri(arguments.store, arguments.root), counter("verify", "units"))
     verdict = f"{len(report.problems)} problems" if report.problems else "sound"
     lines = [
         *(f"damaged: {problem}" for problem in report.problems),
@@ -90,12 +90,12 @@ def _snapshot(arguments: argparse.Namespace) -> Result:
 
 def _gc(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri, open_storage
-    from cache.store.garbage_collection import sweep
+    from cache.store.garbage_collection import collect_garbage
 
     if not arguments.older_than >= 0:
         raise InputError(f"--older-than {arguments.older_than}: give hours, 0 or more")
     storage = open_storage(absolute_uri(arguments.store, arguments.root))
-    report = sweep(storage, arguments.older_than * 3600, arguments.dry_run)
+    report = collect_garbage(storage, arguments.older_than * 3600, arguments.dry_run)
     verb = "would remove" if arguments.dry_run else "removed"
     lines = [
         *(f"{verb} {name}" for name in report.removed),

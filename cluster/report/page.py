@@ -47,7 +47,7 @@ def _charts(settings: ReportSettings, sources: Sources) -> list[tuple[str, str]]
     return [
         ("Loss of each run over time", figures.loss_curves(loss_panels(settings.trainings))),
         ("The teacher's entropy", figures.entropy_histogram(entropies(targets))),
-        ("Mass left out by top-k", figures.retained_mass(mass_by_k(targets, store.spec.targets.most_entries))),
+        ("Mass left out by top-k", figures.retained_mass(mass_by_k(targets, store.spec.targets.max_entries))),
         ("Bytes per token, by array", figures.bars(bytes_by_array(store), "bytes per token with a target")),
         ("Speed of each stage", figures.bars(speeds, "tokens/s")),
         ("Time of each stage", figures.bars(sources.stage_seconds, "seconds")),

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cache.store.logit_store import LogitStore, StoreInfo
+from cache.store.logit_store import LogitStore
+from cache.store.store_info import StoreInfo
 from cluster.capture.driver import capture_log
 from cluster.job.outputs import hardware, read_json
 from cluster.report.metrics_table import metrics_table

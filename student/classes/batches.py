@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from cache.errors import InputError
-from cache.store.sampling_order import examples_at
+from cache.examples.sampling_order import examples_at
 from student.classes.source import ClassSource
 from student.classes.texts import pad_texts
 from student.data.batches import example_weight

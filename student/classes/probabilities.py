@@ -71,7 +71,7 @@ def require_class_targets(store: LogitStore) -> None:
             f"{store.storage} contains sampled targets: each entry is an unbiased estimate, but class probabilities "
             "are ratios of few entries, which are biased; capture topk or nucleus targets"
         )
-    if targets.most_entries == 0:
+    if targets.max_entries == 0:
         raise StoreError(f"{store.storage} contains texts without targets; train from an examples file on hard labels")
 
 

@@ -136,7 +136,7 @@ class AveragedStores:
 
 def _common_spec(stores: Sequence[LogitStore]) -> StoreSpec:
     for store in stores:
-        if not store.spec.targets.most_entries:
+        if not store.spec.targets.max_entries:
             raise StoreError(f"{store.storage} holds texts without targets: nothing to average")
         for (field, here), there in zip(_compared(stores[0].spec).items(), _compared(store.spec).values(), strict=True):
             if here != there:

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from cache.errors import InputError, StoreError
 from cache.examples.example import Example, Segment, TokenizedExample
 from cache.examples.rendering import render
+from cache.examples.sampling_order import examples_at, mixture_at
 from cache.examples.tokenizers import Tokenizer
 from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import StoreSpec
-from cache.store.sampling_order import examples_at, mixture_at
 from student.data.settings import DataSettings
 from student.losses.objectives import TargetForm
 from student.losses.settings import LossSettings
@@ -169,7 +169,7 @@ def rows_that_count(store: Store, loss: LossSettings) -> npt.NDArray[np.int64]:
     learns_prompts = any((term.segments or loss.segments).prompt > 0 for term in loss.mix)
     if not loss.needs_teacher and learns_prompts:
         return store.tokens.astype(np.int64) - 1
-    return store.rows.astype(np.int64) if store.spec.targets.most_entries else _spoken_rows(store)
+    return store.rows.astype(np.int64) if store.spec.targets.max_entries else _spoken_rows(store)
 
 
 def require_prompt_targets(store: Store, loss: LossSettings) -> None:

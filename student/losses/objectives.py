@@ -33,7 +33,7 @@ class TargetForm:
     @classmethod
     def of(cls, targets: TargetSpec) -> "TargetForm":
         """That of a store."""
-        if targets.most_entries == 0:
+        if targets.max_entries == 0:
             return cls("none")
         return cls("estimated" if targets.has_sampled else "exact", targets.temperatures, targets.entropy)
 

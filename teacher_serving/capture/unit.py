@@ -8,7 +8,7 @@ from cache.rows.codebook import Codebook
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
-from cache.store.commits import quarantine
+from cache.store.commits import quarantine_example
 from cache.store.unit_writer import write_unit
 from teacher_serving.asking.plan import SCORED, Wanted
 from teacher_serving.asking.prompter import Prompter
@@ -77,7 +77,7 @@ def store_answers(storage: Storage, spec: StoreSpec, answers: Answers, codebook:
     """Write the part of a unit and commit it. codebook: the store's, where the caller holds it already."""
     # Before the commit: a unit that counts has told of all its examples.
     for key, (example_id, reason) in answers.refused.items():
-        quarantine(storage, key, example_id, reason)
+        quarantine_example(storage, key, example_id, reason)
     if not answers.records:
         return UnitSummary("", 0, 0, True, len(answers.refused), answers.cost)
     commit, won = write_unit(storage, spec, answers.records, codebook=codebook)

@@ -103,7 +103,7 @@ class Reducer:
         from teacher_serving.reduction.kernels import reduce_rows
 
         n, targets = len(logits), self._targets
-        most = min(targets.most_entries, self._vocab_size)
+        most = min(targets.max_entries, self._vocab_size)
         out: dict[str, npt.NDArray[np.generic]] = {
             "ids": np.zeros((n, most), np.int64),
             "logprobs": np.zeros((n, most), np.float32),

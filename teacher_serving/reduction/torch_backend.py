@@ -45,7 +45,7 @@ def reduce_block(logits: torch.Tensor, following: torch.Tensor, uniforms: torch.
         entropy = (log_total[:, 0] - mean).float()
     normalizers = [torch.logsumexp((logits - peak) / t, dim=-1) - log_total[:, 0] / t for t in targets.temperatures]
     log_normalizers = torch.stack(normalizers, 1) if normalizers else torch.zeros((n, 0), device=logits.device)
-    most = min(targets.most_entries, vocabulary)
+    most = min(targets.max_entries, vocabulary)
     if targets.mode == "sampled":
         ids, logprobs, counts = _draws(weights, uniforms)
         exact, rest = torch.zeros_like(counts), total[:, 0]

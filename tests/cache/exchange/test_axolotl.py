@@ -80,7 +80,7 @@ def test_what_is_not_axolotl_data_is_refused_by_line_and_field(tmp_path: Path) -
     refused("'target_mask' has the shape", target_mask=mask[1:])
     refused("'target_logprobs' must be numbers, and rows of one length", target_logprobs=[values[0][1:], *values[1:]])
     refused("differ in their number of entries", target_token_ids=[row[1:] for row in ids])
-    refused("stands twice", target_token_ids=[[7] * 8 for _ in ids])
+    refused("occurs twice", target_token_ids=[[7] * 8 for _ in ids])
     refused("as a log-probability", target_logprobs=[[0.5] * 8 for _ in ids])
     refused("'input_ids' has a token outside", input_ids=[-1] * 11)
     refused("outside the vocabulary of 4", vocab_size=4)

@@ -77,7 +77,7 @@ def test_what_is_not_a_distillkit_capture_is_refused_by_name(tmp_path: Path) -> 
     refused("few labels", "6 tokens and 5 labels", labels=[[1] * 5])
     refused("left padding", "zeros before ones", attention_mask=[[0, 1, 1, 1, 1, 1]])
     refused("not numbers", "must be log-prob|as a log-probability", compressed_logprobs=[nan])
-    refused("twice", "7 stands twice", bytepacked_indices=[twice])
+    refused("twice", "7 occurs twice", bytepacked_indices=[twice])
     refused("beyond", "300 is outside the vocabulary", bytepacked_indices=[beyond])
     refused("token beyond", "input_ids has 300", input_ids=[[VOCAB] * 6])
     refused("empty", "column 'bytepacked_indices' has an empty value", bytepacked_indices=[None])

@@ -18,7 +18,7 @@ from cache.store.commits import committed_units
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.examples.chats import AGENT
 from tests.cache.store.sample_stores import (
     NUCLEUS,
@@ -75,7 +75,7 @@ def test_an_interrupted_parquet_import_continues(tmp_path: Path) -> None:
         import_parquet(tmp_path / "all.parquet", str(tmp_path / "target"), 3, progress=stop_after(6))
     import_parquet(tmp_path / "all.parquet", str(tmp_path / "target"), 3)
     assert_same_records(LogitStore.open(str(tmp_path / "target")), source)
-    report = verify(str(tmp_path / "target"))
+    report = verify_store(str(tmp_path / "target"))
     assert not report.problems and not report.uncommitted
 
 
@@ -134,6 +134,6 @@ def test_parquet_of_others_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
     refused(table.drop_columns(["segments"]), "no column 'segments'")
     refused(changed("tokens", pa.array([t[1:] for t in table["tokens"].to_pylist()])), "example e0.*differ in length")
     refused(changed("log_tail", pa.array([t[1:] for t in tails], pa.list_(pa.float32()))), "example e0: offsets")
-    refused(changed("ids", pa.array([[7] * len(i) for i in table["ids"].to_pylist()])), "7 stands twice in one row")
+    refused(changed("ids", pa.array([[7] * len(i) for i in table["ids"].to_pylist()])), "7 occurs twice in one row")
     refused(changed("metadata", pa.array(["{"] * 4)), "example e0: messages, metadata and tools must be JSON")
     refused(changed("key", pa.array([None] * 4, pa.string())), "column 'key' has an empty value")

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from cache.rows.codebook import Codebook, plain_codebook
-from cache.rows.codec import ODDS_LIMIT, RESOLUTION, Packed, decode_rows, encode_rows, measure_error
+from cache.rows.codec import ODDS_LIMIT, RESOLUTION, EncodedRows, decode_rows, encode_rows, measure_error
 from cache.rows.level_grid import LOWEST_LOGPROB
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetMode, TargetSpec
@@ -58,7 +58,7 @@ def log_sum(values: npt.NDArray[np.float64]) -> float:
 
 def check_round_trip(
     targets: SparseTargets, tokens: npt.NDArray[np.uint32], spec: TargetSpec, codebook: Codebook, vocab: int
-) -> Packed:
+) -> EncodedRows:
     """Every promise of the codec for these rows."""
     targets.validate(vocab, "the rows of the test")
     packed = encode_rows(targets, tokens, spec, codebook)

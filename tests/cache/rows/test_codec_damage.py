@@ -55,7 +55,7 @@ def test_a_token_outside_the_codebook_is_refused() -> None:
     tokens = np.array([1, 2, 3], np.uint32)
     codebook = make_codebook("by_token", rng, VOCAB, "sampled")
     packed = encode_rows(targets, tokens, spec, codebook)
-    with pytest.raises(IntegrityError, match="rows: holds codes"):
+    with pytest.raises(IntegrityError, match="rows: contains codes"):
         decode_rows(packed, np.array([1, VOCAB, 3], np.uint32), spec, codebook, "rows")
 
 
@@ -70,10 +70,10 @@ def test_broken_codebooks_are_refused() -> None:
     outside[0, 3] = VOCAB
     lists[7] = len(sound.table)
     broken = {
-        "the order must name": replace(sound, order=order),
-        "names an id twice": replace(sound, table=twice),
+        "the order must contain": replace(sound, order=order),
+        "contains an id twice": replace(sound, table=twice),
         "outside the vocabulary": replace(sound, table=outside),
-        "must name a list": replace(sound, list_of=lists),
+        "the list of every id must be": replace(sound, list_of=lists),
         "the table must be": replace(sound, table=sound.table[:0]),
     }
     for message, codebook in broken.items():

@@ -26,9 +26,9 @@ def test_valid_rows_pass(targets: SparseTargets) -> None:
         ("logprobs", 3, np.nan, "finite"),
         ("logprobs", 63, -np.inf, "finite"),
         ("logprobs", 0, 0.5, "not above 0"),
-        ("logprobs", 17, -0.001, "must fall"),
+        ("logprobs", 17, -0.001, "must descend"),
         ("log_tail", 0, np.nan, "tail"),
-        ("log_tail", 1, 0.0, "all of its mass"),
+        ("log_tail", 1, 0.0, "must be below 1"),
         ("offsets", 1, 70, "offsets"),
     ],
 )

@@ -21,12 +21,12 @@ from cache.storage.base import Storage
 from cache.storage.local import LocalStorage
 from cache.storage.object_store import ObjectStorage
 from cache.storage.open import open_storage
-from cache.store.commits import create_store, quarantine
-from cache.store.garbage_collection import sweep
+from cache.store.commits import create_store, quarantine_example
+from cache.store.garbage_collection import collect_garbage
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import latest_snapshot, take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import (
     TARGETS,
     assert_same_record,
@@ -239,12 +239,12 @@ def test_a_store_anywhere_is_written_read_and_verified(any_uri: str) -> None:
         assert record.tokenized.example == written[record.key].tokenized.example
     for i, window in zip((4, 0, 4), store.windows([(4, 2, 9), (0, 0, None), (4, 0, 3)]), strict=True):
         assert len(window) in (7, 23, 3) and len(store.window(i, 5, 6)) == 1
-    assert quarantine(storage, "0" * 32, "bad", "too long")
+    assert quarantine_example(storage, "0" * 32, "bad", "too long")
     assert take_snapshot(storage).number == 2
-    report = verify(any_uri)
+    report = verify_store(any_uri)
     assert not report.problems and not report.uncommitted and report.examples == 6
     assert not write_unit(storage, spec, units[0])[1]
-    assert not sweep(storage, grace=-10.0).removed
+    assert not collect_garbage(storage, grace=-10.0).removed
     store.check()
 
 
@@ -267,16 +267,16 @@ def test_damage_in_a_bucket_is_found_and_named(s3_uri: str) -> None:
     create_store(storage, spec)
     commit, _ = write_unit(storage, spec, records_of(0))
     take_snapshot(storage)
-    name = f"{commit.place.path}/first/code/c/0"
+    name = f"{commit.part.path}/first/code/c/0"
     sound = storage.read(name)
     for damaged in (b"\xff" + sound[1:], sound[:-1], sound[:10], None):
         if damaged is None:
             storage.remove_folder(name)
         else:
-            storage.write_folder(f"{commit.place.path}/first/code/c", {"0": damaged})
+            storage.write_folder(f"{commit.part.path}/first/code/c", {"0": damaged})
         with pytest.raises(IntegrityError, match="first/code"):
             list(LogitStore.open(s3_uri))
-        assert name in " ".join(verify(s3_uri).problems)
+        assert name in " ".join(verify_store(s3_uri).problems)
 
 
 def write_units(uri: str, spec: StoreSpec, start: int) -> None:
@@ -296,7 +296,7 @@ def test_processes_that_race_in_a_bucket_leave_one_of_each_unit(s3_uri: str) -> 
     context = multiprocessing.get_context("spawn")
     with context.Pool(4) as pool:
         pool.starmap(write_units, [(s3_uri, spec, i) for i in range(4)], chunksize=1)
-        report = verify(s3_uri)
+        report = verify_store(s3_uri)
         assert not report.problems and not report.uncommitted and report.examples == 9
         store = LogitStore.open(s3_uri)
         windows = read_windows(store)
@@ -345,7 +345,7 @@ def test_a_wrong_address_ends_in_one_line_without_secrets(
     spec = store_spec(TARGETS["threshold"])
     calls: dict[str, Callable[[], object]] = {
         "open": lambda: LogitStore.open(uri),
-        "verify": lambda: verify(uri),
+        "verify": lambda: verify_store(uri),
         "create": lambda: create_store(open_storage(uri), spec),
         "write": lambda: write_unit(open_storage(uri), spec, records_of(0), "portable"),
     }

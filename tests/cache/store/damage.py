@@ -12,11 +12,11 @@ from cache.rows.spec import TargetMode
 from cache.storage.local import LocalStorage
 from cache.store.codebook_claim import CLAIM, claim_codebook
 from cache.store.codebook_learning import list_codebook
-from cache.store.commits import create_store, quarantine
+from cache.store.commits import create_store, quarantine_example
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, VOCAB, assert_same_record, random_record, store_spec
 
 
@@ -35,7 +35,7 @@ def make_store(folder: Path, mode: TargetMode = "topk", profile: Profile = "comp
         targets = concatenate([record.targets for unit in work for record in unit])
         tokens = np.concatenate([record.tokenized.tokens for unit in work for record in unit])
         claim_codebook(storage, list_codebook(targets, tokens, VOCAB, by_token=mode == "sampled"))
-    quarantine(storage, "0" * 32, "bad", "too long")
+    quarantine_example(storage, "0" * 32, "bad", "too long")
     for unit in work:
         write_unit(storage, spec, unit, profile)
         take_snapshot(storage)
@@ -48,7 +48,7 @@ def all_files(storage: LocalStorage) -> list[Path]:
 
 def complaints(storage: LocalStorage) -> str:
     try:
-        return " ".join(verify(str(storage)).problems)
+        return " ".join(verify_store(str(storage)).problems)
     except StoreError as error:
         return str(error)
 

@@ -26,11 +26,11 @@ from cache.rows.spec import TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.codebook_claim import claim_codebook
 from cache.store.codebook_learning import list_codebook
-from cache.store.commits import create_store, quarantine
+from cache.store.commits import create_store, quarantine_example
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import assert_stored, columns, random_record, store_spec
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -60,11 +60,11 @@ def write_store(folder: Path, name: str, seed: int) -> dict[str, npt.NDArray[np.
     tokens = np.concatenate([record.tokenized.tokens for record in units[0]])[:8]
     if "compact" in profiles:
         claim_codebook(storage, list_codebook(rows, tokens, VOCAB, by_token=targets.mode == "sampled"))
-    quarantine(storage, "0" * 32, "bad", "too long")
+    quarantine_example(storage, "0" * 32, "bad", "too long")
     for unit, profile in zip(units, profiles, strict=True):
         write_unit(storage, spec, unit, profile)
     take_snapshot(storage)
-    report = verify(str(storage))
+    report = verify_store(str(storage))
     assert not report.problems and not report.uncommitted, report.problems
     written = {record.key: record for unit in units for record in unit}
     store = LogitStore.open(str(storage))

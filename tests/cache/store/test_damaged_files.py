@@ -9,12 +9,12 @@ import pytest
 from cache.parts.layout import Profile
 from cache.rows.spec import TargetMode
 from cache.storage.local import LocalStorage
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.store.damage import all_files, array_of, complaints, contents, is_read, make_store, read_or_named
 
 
 def test_an_untouched_store_is_sound(full_store: LocalStorage) -> None:
-    report = verify(str(full_store))
+    report = verify_store(str(full_store))
     assert not report.problems and not report.uncommitted
     assert report.examples == 6
     sealed = [path for path in all_files(full_store) if {"parts", "codebooks"} & set(path.parts)]
@@ -114,7 +114,7 @@ def test_uncommitted_parts_are_reported_and_not_read(full_store: LocalStorage) -
     shutil.copytree(part, stray)
     book = next((full_store.root / "codebooks").iterdir())
     shutil.copytree(book, book.with_name("2" * 32 + ".zarr"))
-    report = verify(str(full_store))
+    report = verify_store(str(full_store))
     assert not report.problems
     assert sorted(report.uncommitted) == sorted(
         str(path.relative_to(full_store.root)) for path in (attempt, stray, book.with_name("2" * 32 + ".zarr"))

@@ -15,10 +15,10 @@ from cache.errors import LogitbankError, StoreError
 from cache.parts.layout import PROFILES, Profile
 from cache.storage.local import LocalStorage
 from cache.store.codebook_claim import CLAIM
-from cache.store.commits import create_store, quarantine
+from cache.store.commits import create_store, quarantine_example
 from cache.store.snapshots import latest_snapshot, take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, assert_same_record, assert_stored, store_spec
 from tests.cache.store.damage import all_files, complaints, contents, make_store, units_of
 
@@ -65,7 +65,7 @@ def test_a_full_disk_refuses_in_one_line_and_a_rerun_completes(profile: Profile,
             assert str(error).startswith(str(storage)) and "cannot be written: No space left" in str(error)
             assert "\n" not in str(error)
             refused += 1
-            report = verify(str(storage))
+            report = verify_store(str(storage))
             assert not report.problems and not report.uncommitted and report.examples == 3
             assert all_files(storage) == before
         filler.unlink()
@@ -92,7 +92,7 @@ def test_a_disk_full_from_the_start_refuses_the_claims_too(small_disk: Path) -> 
     filler.write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096))
     for call in (
         lambda: write_unit(storage, spec, units_of("topk", 1)[0]),
-        lambda: quarantine(storage, "0" * 32, "bad", "too long"),
+        lambda: quarantine_example(storage, "0" * 32, "bad", "too long"),
         lambda: take_snapshot(storage),
     ):
         with pytest.raises(StoreError, match="cannot be written: No space left"):
@@ -112,12 +112,12 @@ def as_nobody(root: str, results: Any) -> None:
     storage = LocalStorage(root)
     spec = store_spec(TARGETS["topk"])
     read = contents(storage)
-    problems = verify(root).problems
+    problems = verify_store(root).problems
     errors = []
     for call in (
         lambda: write_unit(storage, spec, units_of("topk", 1, seed=9)[0]),
         lambda: write_unit(storage, spec, units_of("topk", 1, seed=9)[0], "fast"),
-        lambda: quarantine(storage, "1" * 32, "bad", "too long"),
+        lambda: quarantine_example(storage, "1" * 32, "bad", "too long"),
         lambda: storage.create("commits/x.json", b"{}"),
         lambda: create_store(LocalStorage(f"{root}/inner"), spec),
     ):

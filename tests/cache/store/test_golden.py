@@ -12,7 +12,7 @@ from cache.storage.local import LocalStorage
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import random_record, store_spec
 from tests.cache.store.make_golden import GOLDEN, LENGTHS, STORES, VOCAB, contents
 
@@ -55,7 +55,7 @@ def test_a_golden_store_is_read_as_ever(golden: tuple[str, Path], expected: dict
 def test_a_golden_store_is_sound(golden: tuple[str, Path]) -> None:
     """Seals, companions and the index are read as they were written, too."""
     name, folder = golden
-    report = verify(str(folder))
+    report = verify_store(str(folder))
     assert not report.problems and not report.uncommitted and report.examples == len(LogitStore.open(str(folder)))
     assert report.files > 20 * len(STORES[name][1])
     assert LogitStore.open(str(folder)).info().quarantined == 1
@@ -70,4 +70,4 @@ def test_a_golden_store_may_grow(golden: tuple[str, Path], tmp_path: Path) -> No
     take_snapshot(LocalStorage(folder))
     assert len(LogitStore.open(str(folder))) == before + 1
     assert len(LogitStore.open(str(folder), snapshot=1)) == before
-    assert not verify(str(folder)).problems
+    assert not verify_store(str(folder)).problems

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cache.documents import seal, unseal
+from cache.documents import decode_document, encode_document
 from cache.errors import IntegrityError
 from cache.rows.codebook import plain_codebook
 from cache.rows.sparse_targets import concatenate
 from cache.storage.local import LocalStorage
 from cache.store.codebook_claim import CLAIM, claim_codebook
 from cache.store.codebook_learning import frequency_codebook, list_codebook
-from cache.store.garbage_collection import sweep
+from cache.store.garbage_collection import collect_garbage
 from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
@@ -38,20 +38,21 @@ def test_a_missing_commit_is_named_and_pinned_readers_read_on(full_store: LocalS
 def test_a_commit_rewritten_after_its_snapshot_is_named(full_store: LocalStorage) -> None:
     """With a valid checksum of its own: only the snapshot can tell."""
     path = next((full_store.root / "commits").iterdir())
-    body = unseal(path.read_bytes(), "x")
-    path.write_bytes(seal({**body, "kl": 0.0}))
+    body = decode_document(path.read_bytes(), "x")
+    path.write_bytes(encode_document({**body, "kl": 0.0}))
     assert f"{path}: not the file that the snapshot lists" in complaints(full_store)
 
 
 def test_a_snapshot_rewritten_after_its_companion_is_named(full_store: LocalStorage) -> None:
     path = full_store.root / "snapshots/1.json"
-    path.write_bytes(seal({**unseal(path.read_bytes(), "x"), "units": 7}))
+    path.write_bytes(encode_document({**decode_document(path.read_bytes(), "x"), "units": 7}))
     assert "snapshots/1.sha256: does not agree with snapshot 1" in complaints(full_store)
 
 
 def test_an_index_of_another_snapshot_is_refused(full_store: LocalStorage) -> None:
     older, newer = (
-        full_store.root / unseal((full_store.root / f"snapshots/{n}.json").read_bytes(), "x")["index"] for n in (1, 2)
+        full_store.root / decode_document((full_store.root / f"snapshots/{n}.json").read_bytes(), "x")["index"]
+        for n in (1, 2)
     )
     newer.write_bytes(older.read_bytes())
     with pytest.raises(IntegrityError, match=f"{newer.name}: altered"):
@@ -91,23 +92,23 @@ def test_a_kill_between_the_two_files_of_a_snapshot_is_repaired(full_store: Loca
 def test_a_codebook_that_is_not_the_claimed_one_is_refused(full_store: LocalStorage) -> None:
     """Codes would still name ids, and all of them wrong."""
     claim_path = full_store.root / CLAIM
-    claim = unseal(claim_path.read_bytes(), "x")
+    claim = decode_document(claim_path.read_bytes(), "x")
     expected = contents(full_store)
     other = LocalStorage(full_store.root.parent / "other")
     targets = concatenate([record.targets for record in expected])
     tokens = np.concatenate([record.tokenized.tokens for record in expected])
     claim_codebook(other, replace(list_codebook(targets, tokens, VOCAB, False), by_token=True))
-    theirs = unseal(other.read(CLAIM), "x")
+    theirs = decode_document(other.read(CLAIM), "x")
     for change in ({"digest": "0" * 32}, {"by_token": True}, {"digest": theirs["digest"], "by_token": True}):
-        claim_path.write_bytes(seal({**claim, **change}))
+        claim_path.write_bytes(encode_document({**claim, **change}))
         with pytest.raises(IntegrityError, match="codebook"):
             contents(full_store)
         assert complaints(full_store)
-    claim_path.write_bytes(seal(claim))
+    claim_path.write_bytes(encode_document(claim))
     claim_codebook(LocalStorage(other.root.parent / "third"), frequency_codebook(targets, VOCAB))
     third = other.root.parent / "third"
     shutil.rmtree(full_store.root / claim["path"])
-    shutil.copytree(third / unseal((third / CLAIM).read_bytes(), "x")["path"], full_store.root / claim["path"])
+    shutil.copytree(third / decode_document((third / CLAIM).read_bytes(), "x")["path"], full_store.root / claim["path"])
     with pytest.raises(IntegrityError, match="codebooks/"):
         contents(full_store)
 
@@ -151,9 +152,9 @@ def test_names_that_leave_the_store_are_refused(full_store: LocalStorage) -> Non
 @pytest.mark.parametrize("path", ["../../" + "0" * 32 + ".zarr", "parts/../../" + "0" * 32 + ".zarr", "/etc"])
 def test_a_commit_whose_part_leaves_the_store_is_refused(path: str, full_store: LocalStorage) -> None:
     for commit in (full_store.root / "commits").iterdir():
-        body = unseal(commit.read_bytes(), "x")
+        body = decode_document(commit.read_bytes(), "x")
         body["place"]["path"] = path
-        commit.write_bytes(seal(body))
+        commit.write_bytes(encode_document(body))
     for file in (full_store.root / "snapshots").iterdir():
         file.unlink()
     assert complaints(full_store)
@@ -172,7 +173,7 @@ def test_file_times_change_nothing(full_store: LocalStorage) -> None:
             os.utime(path, (moment, moment))
         assert not complaints(full_store)
         assert take_snapshot(full_store).number == 2 + turn
-        assert not sweep(full_store, grace=0.0).removed, "whatever counts is nobody's garbage, however old"
+        assert not collect_garbage(full_store, grace=0.0).removed, "whatever counts is nobody's garbage, however old"
         write_unit(full_store, spec, units_of("topk", 1, seed=6 + turn)[0])
         assert take_snapshot(full_store).number == 3 + turn
         for record, other in zip(LogitStore.open(str(full_store), snapshot=2), expected, strict=True):

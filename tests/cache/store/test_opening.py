@@ -15,9 +15,9 @@ from cache.store.unit_writer import write_unit
 
 def test_another_spec_is_refused_field_by_field(storage: LocalStorage, spec: StoreSpec) -> None:
     other = replace(spec, targets=TargetSpec("topk", 8))
-    with pytest.raises(SpecMismatchError, match=r"targets: stored .*k=16.*wanted .*k=8"):
+    with pytest.raises(SpecMismatchError, match=r"targets: stored .*k=16.*requested .*k=8"):
         create_store(storage, other)
-    with pytest.raises(SpecMismatchError, match=r"targets: stored .*k=16.*wanted .*k=8"):
+    with pytest.raises(SpecMismatchError, match=r"targets: stored .*k=16.*requested .*k=8"):
         LogitStore.open(str(storage), expect=other)
     create_store(storage, replace(spec, teacher="the same weights at another path"))
 

@@ -25,7 +25,7 @@ from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import MODES, TARGETS, VOCAB, assert_same_window, assert_stored, random_record, store_spec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
@@ -257,7 +257,7 @@ def test_all_profiles_return_the_same_windows(mode: TargetMode, tmp_path: Path) 
         ("lists", "compact", True),
     ]:
         folder = make_store(tmp_path / name, records, mode, profile, lists)  # type: ignore[arg-type]
-        report = verify(str(folder))
+        report = verify_store(str(folder))
         assert not report.problems and not report.uncommitted
         store = LogitStore.open(str(folder))
         windows[name] = [store[i].window for i in range(len(store))]
@@ -290,4 +290,4 @@ def test_one_store_may_contain_parts_of_all_profiles(tmp_path: Path) -> None:
     assert len(store) == 6
     for found in store:
         assert_stored(found.window, written[found.key].window, TARGETS["topk"])
-    assert not verify(str(storage)).problems
+    assert not verify_store(str(storage)).problems

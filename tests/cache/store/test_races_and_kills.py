@@ -15,11 +15,11 @@ from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
-from cache.store.garbage_collection import sweep
+from cache.store.garbage_collection import collect_garbage
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import latest_snapshot, snapshot_numbers, take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, assert_same_record, assert_stored, store_spec
 from tests.cache.store.damage import contents, units_of
 
@@ -53,7 +53,7 @@ def test_drivers_that_take_snapshots_at_once_agree(full_store: LocalStorage) -> 
     assert snapshot_numbers(full_store) == list(range(1, last.number + 1))
     sizes = [len(LogitStore.open(str(full_store), snapshot=n)) for n in range(1, last.number + 1)]
     assert sizes == sorted(set(sizes)) and sizes[-1] == 18
-    report = verify(str(full_store))
+    report = verify_store(str(full_store))
     assert not report.problems and not report.uncommitted
 
 
@@ -76,7 +76,7 @@ def test_drivers_in_processes_that_race_for_all_units_leave_one_of_each(tmp_path
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0] * 8
-    report = verify(str(storage))
+    report = verify_store(str(storage))
     assert not report.problems and not report.uncommitted and report.examples == 12
     written = {record.key: record for unit in units for record in unit}
     for record in contents(storage):
@@ -120,7 +120,7 @@ def test_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
         writer.wait()
         writer.stdout.close()
         # A kill may come between a snapshot and its companion, which the next snapshot writes.
-        problems = [line for line in verify(str(disturbed)).problems if ".sha256: missing" not in line]
+        problems = [line for line in verify_store(str(disturbed)).problems if ".sha256: missing" not in line]
         assert not problems
         number = latest_snapshot(disturbed)
         assert number >= pinned
@@ -128,12 +128,12 @@ def test_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
         if number:
             contents(disturbed)
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    assert not verify(str(disturbed)).problems
+    assert not verify_store(str(disturbed)).problems
     found = contents(disturbed)
     expected = {record.key: record for record in contents(calm)}
     assert len(found) == len(expected) == 120
     for record in found:
         assert_same_record(record, expected[record.key])
-    sweep(disturbed, grace=0.0)
-    report = verify(str(disturbed))
+    collect_garbage(disturbed, grace=0.0)
+    report = verify_store(str(disturbed))
     assert not report.problems and not report.uncommitted and not disturbed.drafts()

@@ -14,7 +14,7 @@ from cache.storage.local import LocalStorage
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import (
     MODES,
     TARGETS,
@@ -65,7 +65,7 @@ def test_every_mode_keeps_entropy_and_normalisers_that_it_declares(
     assert store.tokens.tolist() == [len(record.tokenized.tokens) for record in records]
     assert store.rows.tolist() == [record.target_rows for record in records]
     store.check()
-    assert not verify(str(store.storage)).problems
+    assert not verify_store(str(store.storage)).problems
 
 
 def test_a_unit_of_empty_documents_is_a_unit(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_unit_of_empty_documents_is_a_unit(tmp_path: Path) -> None:
     assert store[0].tokenized.example.id == "empty"
     info = store.info()
     assert (info.tokens, info.rows, info.entries) == (0, 0, 0) and "examples" in repr(info)
-    assert not verify(str(storage)).problems
+    assert not verify_store(str(storage)).problems
 
 
 def test_rows_shorter_than_k_and_rows_with_every_id_come_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.documents import seal, unseal
+from cache.documents import decode_document, encode_document
 from cache.errors import InputError, IntegrityError, StoreError
 from cache.parts.layout import PROFILES
 from cache.parts.zarr_shard import ArraySpec, decode_chunks, decode_index, encode_array
@@ -20,7 +20,7 @@ from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import MODES, TARGETS, random_record, store_spec
 from tests.cache.store.damage import all_files, array_of, contents, make_store, read_or_named
 
@@ -68,7 +68,7 @@ def test_a_unit_without_any_target_is_written_where_entropy_is_declared(mode, to
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, spec)
     write_unit(storage, spec, [random_record(np.random.default_rng(0), "no target", tokens, 0, spec.targets)])
-    assert not verify(str(storage)).problems
+    assert not verify_store(str(storage)).problems
 
 
 @pytest.mark.parametrize("mode, value", [("sampled", -10.0), ("sampled", -1.0), ("threshold", -1.0)])
@@ -108,7 +108,7 @@ def test_a_row_whose_entries_and_tail_do_not_make_1_is_refused(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["snapshots/foo.json", "snapshots/x.sha256"])
 def test_a_stray_file_among_the_snapshots_is_reported(name: str, full_store) -> None:
     (full_store.root / name).write_text("{}")
-    for call in (verify, LogitStore.open, lambda uri: take_snapshot(LocalStorage(uri))):
+    for call in (verify_store, LogitStore.open, lambda uri: take_snapshot(LocalStorage(uri))):
         with contextlib.suppress(StoreError):
             call(str(full_store))
 
@@ -116,21 +116,21 @@ def test_a_stray_file_among_the_snapshots_is_reported(name: str, full_store) -> 
 def test_a_commit_under_another_units_name_is_reported(full_store) -> None:
     path = next((full_store.root / "commits").iterdir())
     (path.parent / ("0" * 24 + ".json")).write_bytes(path.read_bytes())
-    assert "0" * 24 in " ".join(verify(str(full_store)).problems)
+    assert "0" * 24 in " ".join(verify_store(str(full_store)).problems)
 
 
 def test_a_commit_whose_part_leaves_the_store_is_a_problem_of_a_scrub(full_store) -> None:
     path = next((full_store.root / "commits").iterdir())
-    body = unseal(path.read_bytes(), "x")
+    body = decode_document(path.read_bytes(), "x")
     body["place"]["path"] = "../../x.zarr"
-    path.write_bytes(seal(body))
+    path.write_bytes(encode_document(body))
     for file in (full_store.root / "snapshots").iterdir():
         file.unlink()
     with pytest.raises(IntegrityError, match=path.name):
         LogitStore.open(str(full_store), unpinned=True)
     with pytest.raises(IntegrityError, match=path.name):
         take_snapshot(full_store)
-    assert path.name in " ".join(verify(str(full_store)).problems)
+    assert path.name in " ".join(verify_store(str(full_store)).problems)
 
 
 @pytest.mark.parametrize("codec", ["pcodec", "pcodec_sorted", "zstd", "raw"])

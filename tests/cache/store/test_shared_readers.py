@@ -45,7 +45,7 @@ def test_an_open_store_reads_on_after_a_fork(tmp_path: Path) -> None:
 
 def test_threads_share_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With so little memory for opened parts that each thread closes those of the others."""
-    monkeypatch.setattr(reader, "PART_BYTES", 1)
+    monkeypatch.setattr(reader, "MAX_PART_BYTES", 1)
     spec = store_spec(TARGETS["threshold"])
     storage = new_store(tmp_path / "store", spec)
     rng = np.random.default_rng(5)
@@ -60,4 +60,4 @@ def test_threads_share_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             for i, window in zip(batch, windows, strict=True):
                 assert_same_window(window, expected[i])
     # What a race counted twice would never be given back.
-    assert [store._held_bytes] == [part.nbytes for part in store._parts.values()]
+    assert [store._part_bytes] == [part.nbytes for part in store._parts.values()]

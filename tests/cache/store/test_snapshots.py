@@ -8,12 +8,12 @@ import pytest
 from cache.errors import StoreError
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import committed_units, quarantine, read_commit
+from cache.store.commits import committed_units, quarantine_example, read_commit
 from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import assert_same_record
 from tests.cache.store.mixed_stores import open_mixed
 from tests.records import MakeRecords
@@ -26,7 +26,7 @@ def test_an_unpinned_store_is_what_is_committed_now(
     write_unit(storage, spec, make_records(3))
     take_snapshot(storage)
     write_unit(storage, spec, make_records(2, seed=1))
-    quarantine(storage, "0" * 32, "bad", "too long")
+    quarantine_example(storage, "0" * 32, "bad", "too long")
     now = LogitStore.open(str(storage), unpinned=True)
     assert len(now) == 5 and now.snapshot is None and now.info().quarantined == 1
     pinned = LogitStore.open(str(storage))
@@ -49,7 +49,7 @@ def test_an_index_comes_back_from_its_bytes(tmp_path: Path) -> None:
     for order in (commits, commits[::-1]):
         assert StoreIndex.from_commits(order).to_bytes() == store.index.to_bytes()
     for number, (commit, sha256) in enumerate(commits):
-        assert store.index.part_place(number) == commit.place
+        assert store.index.part_info(number) == commit.part
         assert store.index.commit_hashes()[commit.unit] == sha256
 
 
@@ -69,7 +69,7 @@ def test_a_unit_written_twice_counts_once(storage: LocalStorage, spec: StoreSpec
     first, won = write_unit(storage, spec, records)
     second, won_again = write_unit(storage, spec, records)
     assert (won, won_again) == (True, False) and first.unit == second.unit
-    report = verify(str(storage))
+    report = verify_store(str(storage))
     assert not report.uncommitted and report.examples == 5
 
 
@@ -81,7 +81,7 @@ def test_a_snapshot_does_not_see_what_came_later(
     assert take_snapshot(storage).number == 1
     write_unit(storage, spec, make_records(3, seed=1))
     assert take_snapshot(storage).number == 2
-    quarantine(storage, "0" * 32, "bad", "too long")
+    quarantine_example(storage, "0" * 32, "bad", "too long")
     assert take_snapshot(storage).number == 3
     assert [len(LogitStore.open(str(storage), snapshot=n)) for n in (1, 2, 3)] == [3, 6, 6]
     for number in (0, 9):

@@ -16,9 +16,9 @@ from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
-from cache.store.transcode import transcode
+from cache.store.transcode import transcode_store
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 
 
 @pytest.fixture
@@ -55,15 +55,15 @@ def test_text_alone_is_written_read_and_verified(
         assert np.array_equal(record.tokenized.segments, given.tokenized.segments)
         assert np.array_equal(record.token_logprobs, given.token_logprobs, equal_nan=True)
         assert len(record.targets.ids) == 0 and (record.targets.log_tail == 0).all()
-    report = verify(str(tmp_path / "store"))
+    report = verify_store(str(tmp_path / "store"))
     assert not report.problems and report.examples == 7
     info = store.info()
     assert (info.rows, info.entries) == (0, 0) and info.spec == text_spec
     shown = str(info)
     assert "topk, k = 0" in shown and "service        a service: text only" in shown and "nan" not in shown
     for profile in PROFILES:
-        transcode(str(tmp_path / "store"), str(tmp_path / profile), profile)
-        assert not verify(str(tmp_path / profile)).problems and len(LogitStore.open(str(tmp_path / profile))) == 7
+        transcode_store(str(tmp_path / "store"), str(tmp_path / profile), profile)
+        assert not verify_store(str(tmp_path / profile)).problems and len(LogitStore.open(str(tmp_path / profile))) == 7
 
 
 def test_a_store_of_text_takes_no_rows(

@@ -13,13 +13,13 @@ from cache.rows.codec import decode_rows, encode_rows
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import committed_units, create_store, quarantine, quarantined, unit_name
+from cache.store.commits import committed_units, create_store, quarantine_example, quarantined_keys, unit_name
 from cache.store.fill import token_blocks
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
-from cache.store.transcode import on_grid, transcode
+from cache.store.transcode import on_grid, transcode_store
 from cache.store.unit_writer import write_unit
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from tests.cache.store.sample_stores import (
     NUCLEUS,
     PROMPT,
@@ -44,12 +44,12 @@ def test_no_profile_changes_a_row(tmp_path: Path, targets: TargetSpec) -> None:
     before = str(tmp_path / "source")
     for profile in ("portable", "fast", "compact", "portable"):
         after = str(tmp_path / f"{Path(before).name}-{profile}")
-        transcode(before, after, profile)
+        transcode_store(before, after, profile)
         found = LogitStore.open(after, expect=source.spec)
         assert_same_records(found, source)
         assert found.index.profile.tolist() == [("compact", "portable", "fast").index(profile)] * 3
         assert np.array_equal(found.index.unit, source.index.unit), "units stay what they are"
-        report = verify(after)
+        report = verify_store(after)
         assert not report.problems and not report.uncommitted
         before = after
 
@@ -94,11 +94,11 @@ def test_an_interrupted_transcode_continues_where_it_was(tmp_path: Path, monkeyp
     source = make_store(tmp_path / "source", units=4)
     target = tmp_path / "target"
     with pytest.raises(KilledError):
-        transcode(str(tmp_path / "source"), str(target), "fast", progress=stop_after(2))
+        transcode_store(str(tmp_path / "source"), str(target), "fast", progress=stop_after(2))
     with pytest.raises(StoreError, match="no snapshot yet"):
         LogitStore.open(str(target))
     early = {path: path.stat().st_mtime_ns for path in target.rglob("*") if path.is_file()}
-    transcode(str(tmp_path / "source"), str(target), "fast")
+    transcode_store(str(tmp_path / "source"), str(target), "fast")
     assert_same_records(LogitStore.open(str(target)), source)
     assert len(committed_units(LocalStorage(target))) == 4
     assert {path: path.stat().st_mtime_ns for path in early} == early
@@ -107,15 +107,15 @@ def test_an_interrupted_transcode_continues_where_it_was(tmp_path: Path, monkeyp
 
 def test_other_unit_sizes_give_the_same_examples_and_an_old_snapshot_only_its_own(tmp_path: Path) -> None:
     source = make_store(tmp_path / "source", units=2, examples=5)
-    quarantine(source.storage, "a" * 32, "bad", "too long")
+    quarantine_example(source.storage, "a" * 32, "bad", "too long")
     write_unit(source.storage, source.spec, records_for(TOPK, 2, seed=9))
     take_snapshot(source.storage)
-    transcode(str(tmp_path / "source"), str(tmp_path / "old"), "portable", snapshot=1, unit_examples=3)
+    transcode_store(str(tmp_path / "source"), str(tmp_path / "old"), "portable", snapshot=1, unit_examples=3)
     old = LogitStore.open(str(tmp_path / "old"))
     assert_same_records(old, source)
-    assert len(old.index.unit) == 4 and not quarantined(LocalStorage(tmp_path / "old"))
-    transcode(str(tmp_path / "source"), str(tmp_path / "new"), "portable")
-    assert quarantined(LocalStorage(tmp_path / "new")) == ["a" * 32]
+    assert len(old.index.unit) == 4 and not quarantined_keys(LocalStorage(tmp_path / "old"))
+    transcode_store(str(tmp_path / "source"), str(tmp_path / "new"), "portable")
+    assert quarantined_keys(LocalStorage(tmp_path / "new")) == ["a" * 32]
     assert LogitStore.open(str(tmp_path / "new")).info().quarantined == 1
 
 
@@ -123,7 +123,7 @@ def test_an_example_of_two_units_is_copied_once(tmp_path: Path) -> None:
     source = make_store(tmp_path / "source", units=1, examples=3)
     write_unit(source.storage, source.spec, [*records_for(TOPK, 3)[1:], *records_for(TOPK, 1, seed=5)])
     take_snapshot(source.storage)
-    transcode(str(tmp_path / "source"), str(tmp_path / "target"), "fast")
+    transcode_store(str(tmp_path / "source"), str(tmp_path / "target"), "fast")
     target = LogitStore.open(str(tmp_path / "target"))
     assert len(target) == 4 and int(target.index.counts[:, 0].sum()) == 4
 
@@ -147,7 +147,7 @@ def test_a_compact_copy_learns_its_codebook_from_the_entire_source(tmp_path: Pat
             records.append(replace(record, targets=with_empty_rows(replace(picked, ids=ids), PROMPT - 1)))
         write_unit(storage, spec, records)
     take_snapshot(storage)
-    transcode(str(storage), str(tmp_path / "target"), "compact")
+    transcode_store(str(storage), str(tmp_path / "target"), "compact")
     source, target = LogitStore.open(str(storage)), LogitStore.open(str(tmp_path / "target"))
     codes = ("first/code", "rest/code")
     before, after = (sum(store.bytes_by_array()[name] for name in codes) for store in (source, target))
@@ -159,18 +159,18 @@ def test_transcode_refuses_what_would_mix_or_overwrite(tmp_path: Path) -> None:
     make_store(tmp_path / "source", units=1)
     source, target = str(tmp_path / "source"), str(tmp_path / "target")
     with pytest.raises(InputError, match="is the source itself"):
-        transcode(source, f"{tmp_path}/target/../source", "fast")
+        transcode_store(source, f"{tmp_path}/target/../source", "fast")
     with pytest.raises(InputError, match="profile 'zip': unknown"):
-        transcode(source, target, "zip")  # type: ignore[arg-type]
+        transcode_store(source, target, "zip")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="0 examples a unit"):
-        transcode(source, target, "fast", unit_examples=0)
+        transcode_store(source, target, "fast", unit_examples=0)
     assert not (tmp_path / "target").exists()
-    transcode(source, target, "fast")
-    with pytest.raises(StoreError, match="already there in profile fast, wanted portable"):
-        transcode(source, target, "portable")
+    transcode_store(source, target, "fast")
+    with pytest.raises(StoreError, match="exists with profile fast, requested portable"):
+        transcode_store(source, target, "portable")
     make_store(tmp_path / "other", NUCLEUS, units=1)
     with pytest.raises(SpecMismatchError, match="targets: stored"):
-        transcode(source, str(tmp_path / "other"), "fast")
+        transcode_store(source, str(tmp_path / "other"), "fast")
 
 
 def test_blocks_stay_within_their_limit_of_tokens() -> None:

@@ -163,7 +163,7 @@ def test_inspect_and_verify_describe_the_store(
     for text in (spec.fingerprint, "k = 16", "3 (3 scored)", "18 carry a target", "bytes/token", "retained mass"):
         assert text in shown
     assert main([*root, "verify", "stores/s"]) == 0
-    shard = storage.path(f"{commit.place.path}/rest/code/c/0")
+    shard = storage.path(f"{commit.part.path}/rest/code/c/0")
     data = bytearray(shard.read_bytes())
     data[10] ^= 1
     shard.write_bytes(data)

@@ -70,7 +70,7 @@ def taught(model: Any, record: Record, targets: TargetSpec, rng: np.random.Gener
     if noise:
         logits = logits * rng.choice([0.3, 1.0], (len(logits), 1)) + rng.normal(size=logits.shape) * noise
     said = sparse(rng, log_softmax(logits), targets)
-    rows = concatenate([empty_targets(prompt - 1), said, empty_targets(1)]) if targets.most_entries else record.targets
+    rows = concatenate([empty_targets(prompt - 1), said, empty_targets(1)]) if targets.max_entries else record.targets
     return replace(record, key=tokenized.key, tokenized=tokenized, targets=rows)
 
 

@@ -13,7 +13,7 @@ from cache.examples.jsonl import BadExample
 from cache.examples.rendering import render, render_prompt
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import create_store, quarantine
+from cache.store.commits import create_store, quarantine_example
 from cluster.capture.driver import missing_units
 from teacher_serving.asking.plan import SCORED, Limits, Plan, plan_capture, refuse_lines
 from teacher_serving.asking.prompter import make_prompter
@@ -211,7 +211,7 @@ def test_responses_of_an_example_stay_together(tokenizer: Any, tmp_path: Path, s
     assert unit_size > 4 or len(units) > 1
     # What is told of elsewhere is not asked for again.
     gone = list(made.wanted)[1]
-    quarantine(storage, gone, "0", "not kept")
+    quarantine_example(storage, gone, "0", "not kept")
     assert [item.key for unit in missing_units(made, storage, unit_size) for item in unit] == [
         key for key in made.wanted if key != gone
     ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from cache.documents import unseal
+from cache.documents import decode_document
 from cache.examples.example import Example
 from cache.examples.rendering import render_prompt
 from cache.examples.tokenizers import decode
@@ -19,7 +19,7 @@ from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from cluster.capture.driver import missing_units
 from teacher_serving.asking.plan import Limits, Plan, plan_capture
 from teacher_serving.asking.settings import GenerationSettings
@@ -103,7 +103,7 @@ def test_wrong_responses_are_dropped_reported_and_not_requested_again(job: Calla
     assert (summary.examples, summary.refused) == (3, 3)
     assert missing_units(asked.plan, storage, 8) == []
     for key, (example_id, reason) in answers.refused.items():
-        told = unseal(storage.read(f"quarantine/{key}.json"), key)
+        told = decode_document(storage.read(f"quarantine/{key}.json"), key)
         assert (told["id"], told["reason"]) == (example_id, reason)
     assert len(teacher.asked) == 6
 
@@ -251,7 +251,7 @@ def test_a_real_teacher_fills_a_store_with_rationales(
     create_store(storage, asked.spec)
     store_answers(storage, asked.spec, answers)
     take_snapshot(storage)
-    assert verify(str(tmp_path / "store")).problems == []
+    assert verify_store(str(tmp_path / "store")).problems == []
     store = LogitStore.open(str(tmp_path / "store"), expect=asked.spec)
     assert len(store) == 6 and missing_units(asked.plan, storage, 8) == []
     oracle = make_oracle(model)

@@ -14,7 +14,7 @@ from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
-from cache.store.verify import verify
+from cache.store.verify import verify_store
 from student.tokenizers.bpe import save_tokenizer
 from teacher_serving.asking.plan import Limits, plan_capture
 from teacher_serving.asking.requests import continued
@@ -168,7 +168,7 @@ def test_a_capture_comes_back_from_its_store(t5: Path, tmp_path: Path) -> None:
     assert not answers.refused and [record.key for record in answers.records] == list(plan.wanted)
     assert store_answers(storage, described.spec, answers).examples == 9
     take_snapshot(storage)
-    assert verify(str(tmp_path / "store")).problems == []
+    assert verify_store(str(tmp_path / "store")).problems == []
     store = LogitStore.open(str(tmp_path / "store"), expect=described.spec)
     assert store.info().origins == {"scored": 3, "generated": 6}
     given = {record.key: record for record in answers.records}

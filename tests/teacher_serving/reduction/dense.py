@@ -84,7 +84,7 @@ def check_rows(rows: Rows, log_p: np.ndarray, targets: TargetSpec) -> None:
     rows.targets.validate(log_p.shape[1], "rows")
     sizes = rows.targets.exact_counts
     assert (head_sizes(log_p, targets, -SLACK) <= sizes).all() and (sizes <= head_sizes(log_p, targets, SLACK)).all()
-    assert (rows.targets.counts <= targets.most_entries).all()
+    assert (rows.targets.counts <= targets.max_entries).all()
     for i, n in enumerate(sizes):
         row = rows.targets.rows(i, i + 1)
         ids, values = row.ids[:n], row.logprobs[:n]

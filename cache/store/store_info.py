@@ -1,0 +1,114 @@
+"""StoreInfo: the totals of a store, and how they are printed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cache.rows.spec import StoreSpec
+from cache.store.index import StoreIndex
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoreInfo:
+    """Totals over all units of a store. `bytes` are those of all files of its parts.
+
+    rows: tokens that carry a target. retained_mass: mean probability of the exact entries of a row. max_abs_error, kl:
+    quantisation error in nats, the largest of a log-probability and the mean of a row.
+    """
+
+    uri: str
+    spec: StoreSpec
+    snapshot: int | None
+    units: int
+    examples: int
+    origins: dict[str, int]
+    quarantined: int
+    tokens: int
+    rows: int
+    entries: int
+    bytes: int
+    retained_mass: float
+    max_abs_error: float
+    kl: float
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of the store per token that carries a target; NaN if there is none."""
+        return self.bytes / self.rows if self.rows else float("nan")
+
+    def __repr__(self) -> str:
+        snapshot = f"snapshot {self.snapshot}" if self.snapshot else "not pinned: no snapshot yet"
+        origins = ", ".join(f"{count:,} {origin}" for origin, count in sorted(self.origins.items()))
+        lines = [
+            ("store", f"{self.uri} ({snapshot})"),
+            *_spec_lines(self.spec),
+            ("units", f"{self.units:,}"),
+            ("examples", f"{self.examples:,} ({origins}); {self.quarantined:,} in quarantine"),
+            ("tokens", f"{self.tokens:,}, of which {self.rows:,} carry a target"),
+            ("entries", f"{self.entries:,}, {self.entries / max(self.rows, 1):.1f} a target"),
+            ("bytes", f"{self.bytes:,}"),
+        ]
+        if self.rows:
+            lines += [
+                ("bytes/token", f"{self.bytes_per_token:.1f} (all files of the parts, a token with a target)"),
+                ("retained mass", f"{self.retained_mass:.4f}"),
+                ("quantisation", f"KL {self.kl:.1e} nats, at most {self.max_abs_error:.3f} nats a value"),
+            ]
+        return "\n".join(f"{name:<14} {value}" for name, value in lines)
+
+
+def summarize(
+    uri: str, spec: StoreSpec, snapshot: int | None, index: StoreIndex, quarantine: frozenset[str]
+) -> StoreInfo:
+    """Add up the columns of an index. quarantine: keys of the examples that could not be captured."""
+    rows = index.totals[:, 2]
+
+    def mean(column: int) -> float:
+        return float((index.quality[:, column] * rows).sum() / rows.sum()) if rows.sum() else float("nan")
+
+    origins: dict[str, int] = {}
+    for name, count in zip(index.origin_names, np.bincount(index.origin), strict=False):
+        kind = name.partition("/")[0]
+        origins[kind] = origins.get(kind, 0) + int(count)
+    stored_keys = {key.tobytes().hex() for key in index.key} if quarantine else set()
+    return StoreInfo(
+        uri=uri,
+        spec=spec,
+        snapshot=snapshot,
+        units=len(index.unit),
+        examples=len(index.key),
+        origins=origins,
+        quarantined=len(quarantine - stored_keys),
+        tokens=int(index.tokens.sum(dtype=np.int64)),
+        rows=int(rows.sum()),
+        entries=int(index.totals[:, 1].sum()),
+        bytes=int(index.totals[:, 0].sum()),
+        retained_mass=mean(0),
+        max_abs_error=float(index.quality[:, 1].max(initial=0.0)),
+        kl=mean(2),
+    )
+
+
+def _spec_lines(spec: StoreSpec) -> list[tuple[str, str]]:
+    """Name and value of each line about the spec. Lines without a value are left out."""
+    sampling = spec.sampling
+    generation = "none"
+    if sampling:
+        generation = (
+            f"{sampling.samples} a prompt, temperature {sampling.temperature}, top-p {sampling.top_p}, "
+            f"seed {sampling.seed}"
+        )
+    lines = [
+        ("fingerprint", spec.fingerprint),
+        ("teacher", f"{spec.teacher} ({spec.dtype}, {spec.weights[:23]})"),
+        ("vocabulary", f"{spec.vocab_size:,} logits, {spec.tokenizer_size:,} ids of the tokenizer"),
+        ("targets", str(spec.targets)),
+        ("responses", f"written by the teacher: {generation}"),
+        ("service", spec.service),
+        ("adapter", spec.adapter[:23]),
+        ("quantization", spec.quantization),
+        ("prompting", str(spec.prompting or "")),
+        ("targets of", "prompts too" if spec.asked == "all" else ""),
+        ("too long", f"cut on the {spec.truncation}" if spec.truncation != "refuse" else ""),
+    ]
+    return [(name, value) for name, value in lines if value]
