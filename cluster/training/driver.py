@@ -127,10 +127,11 @@ def summary(result: dict[str, Any]) -> str:
 
 def _require_more_steps(settings: TrainSettings) -> None:
     done = steps_done(settings.output)
-    if settings.run.total_steps < done:
+    steps = settings.run.total_steps
+    if steps < done:
         raise InputError(
-            f"run.steps = {settings.run.total_steps}: {settings.output} has a run of {done} steps already; give at least "
-            f"{done}, or another output"
+            f"run.steps = {steps}: {settings.output} has a run of {done} steps already; give {done} or more steps, or "
+            "another output"
         )
 
 

@@ -146,14 +146,14 @@ def fused_student(model: PreTrainedModel, objectives: Objectives) -> PreTrainedM
     in_training = model.training
     require_known_head(model.eval(), name)
     model.train(in_training)
-    own = type(model).forward
+    original = type(model).forward
 
     def forward(
         self: PreTrainedModel, *args: Any, labels: Any = None, num_items_in_batch: Tensor | None = None, **inputs: Any
     ) -> Any:
         if not isinstance(labels, Labels):
             extra = {"labels": labels, "num_items_in_batch": num_items_in_batch} if labels is not None else {}
-            return own(self, *args, **{key: value for key, value in extra.items() if value is not None}, **inputs)
+            return original(self, *args, **{key: value for key, value in extra.items() if value is not None}, **inputs)
         tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
         batch = replace(labels.batch, inputs=tensors)
         return {"loss": LossModel(self, objectives)(batch, _coefficients(objectives, num_items_in_batch)).objective}
