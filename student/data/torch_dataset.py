@@ -1,22 +1,40 @@
-"""A store as a torch dataset, for training loops that are not ours. Gives numpy arrays; a collator makes tensors."""
+"""A store as a torch dataset, for training loops outside this project. Items are numpy arrays, see Window."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import default_collate_fn_map
 
+from cache.errors import InputError
 from cache.rows.record import Window
 from cache.store.logit_store import LogitStore
 
 
 class StoreDataset(Dataset[Window]):
-    """The examples of a store's snapshot in the store's order. A whole batch is fetched in one request.
+    """The examples of a store's snapshot, in the order of the store. A whole batch is read in one request.
 
-    Loader workers each open their own files. A store on S3 needs workers that are spawned:
+    store: an open LogitStore, or the path or address of a store. snapshot: its number, if `store` is not open yet
+    (default: the newest). Raises InputError for a snapshot beside an open store.
+
+    Examples differ in length, so the default collate function of a DataLoader gives a batch as a list of Windows. For
+    tensors pass a collator: DistillationCollator (student/training/hf_trainer.py), or a function of your own.
+    Workers of a loader open the files anew. A store on S3 needs workers that are spawned:
     DataLoader(..., multiprocessing_context="spawn").
     """
 
-    def __init__(self, uri: str, snapshot: int | None = None) -> None:
-        self.store = LogitStore.open(uri, snapshot)
+    def __init__(self, store: LogitStore | str | Path, snapshot: int | None = None) -> None:
+        if isinstance(store, LogitStore):
+            if snapshot is not None:
+                raise InputError(f"snapshot {snapshot}: the store is open at snapshot {store.snapshot}; leave it out")
+            self.store = store
+        else:
+            self.store = LogitStore.open(store, snapshot)
+        _register_collate()
+
+    def __setstate__(self, state: dict[str, LogitStore]) -> None:
+        self.__dict__.update(state)
+        _register_collate()  # a spawned worker has a table of its own
 
     def __len__(self) -> int:
         return len(self.store)
@@ -26,3 +44,12 @@ class StoreDataset(Dataset[Window]):
 
     def __getitems__(self, examples: Sequence[int]) -> list[Window]:
         return self.store.read(examples)
+
+
+def _register_collate() -> None:
+    """Teach torch's default_collate to keep Windows as a list, by the table that it documents for other types."""
+    default_collate_fn_map.setdefault(Window, _as_list)
+
+
+def _as_list(windows: list[Window], *, collate_fn_map: object = None) -> list[Window]:
+    return windows
