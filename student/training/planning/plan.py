@@ -10,7 +10,7 @@ SPLIT is "train" or "heldout". Imports no torch.
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,11 +72,14 @@ def job_digest(settings: TrainSettings) -> str:
 
 
 def read_plan(settings: TrainSettings) -> TrainingPlan | None:
-    """The plan of this job, or None if there is none yet, or only that of a job with other settings."""
+    """The plan of this job. None if there is no plan, or one of another version or of a job with other settings."""
     path = plan_folder(settings) / "plan.json"
     if not path.exists():
         return None
-    plan = TrainingPlan(**json.loads(path.read_text()))
+    values = json.loads(path.read_text())
+    if set(values) != {field.name for field in fields(TrainingPlan)}:
+        return None
+    plan = TrainingPlan(**values)
     return plan if plan.job == job_digest(settings) else None
 
 

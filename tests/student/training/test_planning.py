@@ -190,6 +190,8 @@ def test_a_run_that_continues_keeps_its_plan(tmp_path: Path, tiny_model: Path) -
     assert plan_in_driver(more_ranks)[1] == plan and marker.exists()
     other_model = settings_of(tmp_path / "run", store, model={"config": {**LLAMA, "hidden_size": 16}})
     assert read_plan(other_model) is None
+    (plan_folder(settings) / "plan.json").write_text('{"job": "of another version"}')
+    assert read_plan(settings) is None
 
 
 @pytest.mark.parametrize("of", ["loss", "model"])
