@@ -22,8 +22,8 @@ setup:
 demo: setup
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" sh cluster/jobs/demo/demo.sh $(if $(TEACHER),--teacher "$(TEACHER)")
 
-# Two worker processes. Tests that share an engine, a fleet of ranks or a server run in one of them, the slowest first.
-PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Two worker processes. Each takes whole files, those with slow tests first, so that tests of a file share what they start.
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: setup
 	@echo "tests: at most 10 minutes on 2 cores; the slowest start real vLLM engines and DeepSpeed ranks"
 	@$(PYTEST)

@@ -4,14 +4,12 @@ test_floors.py and its neighbours here are about the repository as a whole: impo
 Modules without `test_` in their names are helpers of the tests beside them. Fixtures for all tests are in records.py
 (random records, an empty store) and models.py (a tiny model); conftest.py loads both.
 
-`make test` runs everything in two worker processes, `make test-fast` what is not marked `slow`. The marker takes the
-name of a group, and a group runs in one worker process, so that its tests share what is expensive:
+`make test` runs everything in two worker processes, `make test-fast` what is not marked `slow`. A worker process takes
+whole files, so tests that share what is expensive to start are in one file, or cheap enough to start it twice:
 
-    ranks      fleets of DeepSpeed ranks: many small training jobs in one start (student/training/ranks.py)
-    engines    vLLM engines in this process: one for each model and set of options (teacher_serving/engines/engines.py)
-    cluster    Ray, whole commands in subprocesses, and vLLM's own server
-    adapters   engines with LoRA adapters, and vLLM as the engine of an evaluation
-    storage    an S3 server, writers that race, and writers that are killed
+    student/training/ranks.py             many small training jobs in one start of DeepSpeed ranks
+    teacher_serving/engines/engines.py    one vLLM engine for each model and set of options
+    cache/storage/test_object_store.py    one S3 server
 
-Tests without the marker are grouped by file. A new test that takes more than a few seconds belongs to a group.
+A new test that takes more than a few seconds, or that starts such things, is marked `slow`.
 """

@@ -14,7 +14,7 @@ from cache.store.logit_store import LogitStore
 from student.evaluation.language_model import teacher_loss
 from tests.models import SMALL_MOLECULES
 
-pytestmark = pytest.mark.slow("cluster")
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ROOT / "cluster" / "jobs" / "demo"

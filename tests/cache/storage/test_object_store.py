@@ -36,7 +36,7 @@ from tests.cache.rows.rows import (
     store_spec,
 )
 
-pytestmark = pytest.mark.slow("storage")
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 BUCKET = "bucket"

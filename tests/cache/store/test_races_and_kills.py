@@ -23,6 +23,8 @@ from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, assert_same_record, assert_stored, store_spec
 from tests.cache.store.damage import contents, units_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

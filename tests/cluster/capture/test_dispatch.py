@@ -13,7 +13,7 @@ from cache.errors import InputError, StoreError
 from cluster.capture.dispatch import dispatch, wait_ready
 from cluster.job.ray_session import ray_session
 
-pytestmark = pytest.mark.slow("cluster")
+pytestmark = pytest.mark.slow
 
 
 class Mortal:

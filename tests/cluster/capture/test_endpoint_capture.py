@@ -55,7 +55,7 @@ def files(*folders: Path) -> list[Path]:
     return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.slow("cluster")
+@pytest.mark.slow
 def test_a_key_that_stops_being_taken_ends_the_job_and_is_nowhere(
     workplace: Path, ray_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

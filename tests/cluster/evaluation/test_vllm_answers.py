@@ -16,7 +16,7 @@ from student.evaluation.generation import generate_answers
 from student.evaluation.settings import AnswerSettings
 from student.models.build import load_student
 
-pytestmark = pytest.mark.slow("adapters")
+pytestmark = pytest.mark.slow
 
 
 def prompts(model: Path) -> list[Record]:

@@ -69,7 +69,7 @@ def test_only_complete_lines_are_shown(tmp_path: Path) -> None:
     assert last_line(path) == {"step": 2}
 
 
-@pytest.mark.slow("cluster")
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_continue(tmp_path: Path, tiny_model: Path) -> None:
     """With real ranks. Would catch exit code 1 without a line, and ranks that go on."""
     settings = settings_of(

@@ -29,7 +29,7 @@ from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 from tests.records import random_targets
 from tests.student.training.ranks import VOCAB, Job, curve, metrics, settings_of, start
 
-pytestmark = pytest.mark.slow("ranks")
+pytestmark = pytest.mark.slow
 
 CLASSES = {"labels": {"one": [" one", "one"], "two": [" two", "two"]}, "at": "response"}
 COMPACT = {"model_type": "logitbank_compact", "kind": "embedding_bag", "width": 4, "vocab_size": 300}

@@ -207,7 +207,7 @@ torch.distributed.get_rank() or torch.save(found, sys.argv[2] + "/found.pt")
 """
 
 
-@pytest.mark.slow("ranks")
+@pytest.mark.slow
 def test_ranks_change_nothing(store: str, tmp_path: Path) -> None:
     """A count that each rank took for itself, or that Trainer rounded, would weigh their rows differently."""
     dataset = StoreDataset(store)

@@ -44,7 +44,7 @@ from tests.student.training.ranks import (
     start,
 )
 
-pytestmark = pytest.mark.slow("ranks")
+pytestmark = pytest.mark.slow
 
 SEGMENTS = {"prompt": 0.0, "rationale": 0.5, "label": 2.0, "response": 1.0}
 MIX = {

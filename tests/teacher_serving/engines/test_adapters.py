@@ -65,7 +65,7 @@ def merged(tiny_model: Path, adapter: Path, tmp_path_factory: pytest.TempPathFac
     return merged_oracle(tiny_model, adapter, tmp_path_factory.mktemp("merged"))
 
 
-@pytest.mark.slow("adapters")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vllm", "vllm public", "transformers"])
 def test_an_adapter_is_as_good_as_merged_weights(kind: str, tiny_model: Path, adapter: Path, merged: Oracle) -> None:
     base = make_oracle(tiny_model)
@@ -83,7 +83,7 @@ def test_an_adapter_is_as_good_as_merged_weights(kind: str, tiny_model: Path, ad
         assert np.abs(written.token_logprobs - own).max() < TOLERANCE
 
 
-@pytest.mark.slow("adapters")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vllm", "transformers"])
 def test_an_adapter_of_the_output_layer_is_right_or_refused(kind: str, tiny_model: Path, tmp_path: Path) -> None:
     """vLLM leaves what such an adapter adds out of prompt log-probabilities (its issue 51594)."""

@@ -13,7 +13,7 @@ from teacher_serving.reduction.reducer import Reducer
 from teacher_serving.teacher import Request, Teacher
 from tests.teacher_serving.engines.engines import Oracle, make_oracle, make_requests, make_teacher, worst_difference
 
-pytestmark = pytest.mark.slow("engines")
+pytestmark = pytest.mark.slow
 
 K = 16
 TOLERANCE = 2e-5

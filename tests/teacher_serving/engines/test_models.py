@@ -21,7 +21,7 @@ from tests.cache.examples.chats import PLAIN, chat_tokenizer, turn
 from tests.teacher_serving.engines.engines import make_oracle, make_requests, make_spec, make_teacher, worst_difference
 from tests.teacher_serving.engines.models import CONFIGS, quantise, save_model
 
-pytestmark = pytest.mark.slow("engines")
+pytestmark = pytest.mark.slow
 
 TOLERANCE = 2e-5
 # vLLM's integer kernels round each batch by itself; and what 8 bits a weight and an activation cost in nats.

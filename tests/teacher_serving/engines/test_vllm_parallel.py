@@ -26,7 +26,7 @@ from tests.teacher_serving.engines.engines import (
 )
 from tests.teacher_serving.reduction.dense import entropy_of
 
-pytestmark = pytest.mark.slow("engines")
+pytestmark = pytest.mark.slow
 
 TOPK = TargetSpec(k=16)
 THRESHOLD = TargetSpec("threshold", threshold=0.05, entropy=True)

@@ -32,7 +32,7 @@ from tests.teacher_serving.engines.engines import (
     worst_difference,
 )
 
-pytestmark = pytest.mark.slow("cluster")
+pytestmark = pytest.mark.slow
 
 K, MOST = 16, 20
 TOLERANCE = 2e-5
