@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
