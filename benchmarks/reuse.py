@@ -206,12 +206,12 @@ def hard_label_step(model: Any, optimizer: Any, tokens: Any) -> None:
     import torch
 
     from student.losses.fused_loss import LogitTransform, fused_loss
-    from student.losses.row_losses import Term
+    from student.losses.row_losses import LossTerm
 
     hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
     labels = tokens[:, 1:].reshape(-1, 1)
     weights = torch.full((len(labels),), 1 / len(labels))
-    term = Term(weights, labels, torch.zeros(labels.shape))
+    term = LossTerm(weights, labels, torch.zeros(labels.shape))
     fused_loss(hidden, model.lm_head.weight, None, LogitTransform(), [term])[0].backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

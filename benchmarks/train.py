@@ -117,7 +117,7 @@ def dense_step(model: Any, optimizer: Any, objectives: Any) -> Callable[[Any], N
     def step(batch: Any) -> None:
         hidden = model.base_model(**batch.inputs, use_cache=False).last_hidden_state.flatten(0, 1)[batch.rows]
         log_q = functional.log_softmax(model.lm_head(hidden).float(), -1)
-        if objectives.terms[0].objective == "hard_label":
+        if not objectives.needs_teacher[0]:
             loss = functional.nll_loss(log_q, batch.labels)
         else:
             held, p, tail = log_q.gather(-1, batch.ids), batch.log_p[0].exp(), batch.log_tail[0]

@@ -24,9 +24,9 @@ from student.data.prefetch import Prefetcher
 from student.data.settings import DataSettings
 from student.data.sources import StoreSource
 from student.losses.batch import Batch
-from student.losses.batch_terms import coefficients, counts_of
-from student.losses.objectives import Objectives
+from student.losses.normalisation import sum_coefficients, sum_row_weights
 from student.losses.settings import LossSettings
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.layout import Layout
 from student.models.loss_model import LossModel
 
@@ -148,7 +148,7 @@ class Course:
     def over(cls, store: LogitStore, loss: LossSettings, size: int) -> "Course":
         data = DataSettings(store=str(store.storage), max_tokens=1 << 20)
         source = StoreSource(store, data, loss)
-        return cls(LanguageBatches(source, Objectives.of(loss, source.form), Layout()), size)
+        return cls(LanguageBatches(source, WeightedObjectives.of(loss, source.form), Layout()), size)
 
     def steps(self, count: int) -> Iterator[Batch]:
         """Batches of the first `count` steps."""
@@ -166,7 +166,7 @@ class Course:
 
 def update(model: LossModel, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
     """One step of training; returns the objective."""
-    objective = model(batch, coefficients(model.objectives, counts_of([batch]))).objective
+    objective = model(batch, sum_coefficients(model.objectives, sum_row_weights([batch]))).objective
     objective.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -16,8 +16,8 @@ from benchmarks.fidelity.teacher import Sequences, Teacher
 from cache.rows.record import Window
 from cache.rows.spec import TargetSpec
 from student.data.collate import collate
-from student.losses.batch_terms import coefficients, counts_of
-from student.losses.objectives import Objectives
+from student.losses.normalisation import sum_coefficients, sum_row_weights
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.loss_model import LossModel
 from student.models.model_parts import head_of
 
@@ -52,13 +52,13 @@ def angle(a: Tensor, b: Tensor) -> float:
     return math.degrees(2 * math.atan2(float((a - b).norm()), float((a + b).norm())))
 
 
-def stored_gradients(student: Any, objectives: Objectives, windows: Sequence[Window], group: int) -> Gradients:
+def stored_gradients(student: Any, objectives: WeightedObjectives, windows: Sequence[Window], group: int) -> Gradients:
     """By the product's loss in float32, `group` sequences at a time."""
     loss_model = LossModel(student, objectives)
 
     def backward(start: int) -> None:
         batch = collate(windows[start : start + group], objectives)
-        loss_model(batch, coefficients(objectives, counts_of([batch]))).objective.backward()
+        loss_model(batch, sum_coefficients(objectives, sum_row_weights([batch]))).objective.backward()
 
     return gradients(student, backward, range(0, len(windows), group))
 

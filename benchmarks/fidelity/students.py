@@ -14,7 +14,7 @@ from benchmarks.fidelity.teacher import Optimizer, Sequences, Teacher, endless_o
 from cache.rows.record import Window
 from student.data.collate import collate
 from student.evaluation.calibration import CalibrationBins
-from student.losses.batch_terms import coefficients, counts_of
+from student.losses.normalisation import sum_coefficients, sum_row_weights
 from student.models.loss_model import LossModel
 from student.training.settings import OptimizerSettings
 
@@ -59,7 +59,7 @@ def trained_student(
             logits = student(**batch.inputs, use_cache=False).logits[:, :-1]
             optimizer.step(nn.functional.cross_entropy(logits.flatten(0, 1), p))
         else:
-            optimizer.step(loss_model(batch, coefficients(objectives, counts_of([batch]))).objective)
+            optimizer.step(loss_model(batch, sum_coefficients(objectives, sum_row_weights([batch]))).objective)
     return student.eval()
 
 

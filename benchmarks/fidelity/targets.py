@@ -23,8 +23,9 @@ from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from student.losses.objectives import Objectives, TargetForm
 from student.losses.settings import LossSettings
+from student.losses.target_forms import TargetForm
+from student.losses.weighted_objectives import WeightedObjectives
 from teacher_serving.reduction.draws import row_uniforms
 from teacher_serving.reduction.reducer import Reducer
 
@@ -43,11 +44,11 @@ class Target:
     tail: Literal["bucket", "renormalise"] = "bucket"
 
     @property
-    def objectives(self) -> Objectives:
+    def objectives(self) -> WeightedObjectives:
         """The product's loss: forward KL to what the store holds, or real tokens."""
         if self.spec is None:
-            return Objectives.of(LossSettings(objective="hard_label"), TargetForm("none"))
-        return Objectives.of(LossSettings(tail=self.tail), TargetForm.of(self.spec))
+            return WeightedObjectives.of(LossSettings(objective="hard_label"), TargetForm("none"))
+        return WeightedObjectives.of(LossSettings(tail=self.tail), TargetForm.of(self.spec))
 
 
 HARD, FULL = Target("hard_label", None), Target("full", None)

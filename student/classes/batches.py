@@ -13,7 +13,8 @@ from student.classes.texts import pad_texts
 from student.data.batches import example_weight
 from student.data.collate import PADDING
 from student.losses.batch import Batch
-from student.losses.objectives import Objectives, TargetForm
+from student.losses.target_forms import TargetForm
+from student.losses.weighted_objectives import WeightedObjectives
 
 CLASS_TARGETS = TargetForm("complete")
 
@@ -24,13 +25,12 @@ class ClassBatches:
     Raises InputError if the loss needs labels or a teacher and the source has none.
     """
 
-    def __init__(self, source: ClassSource, objectives: Objectives, weight_key: str | None = None) -> None:
+    def __init__(self, source: ClassSource, objectives: WeightedObjectives, weight_key: str | None = None) -> None:
         self.source, self.objectives, self._weight = source, objectives, weight_key
         self.sizes: npt.NDArray[np.int64] = np.array([len(tokens) for tokens in source.tokens])
-        is_hard = [term.objective == "hard_label" for term in objectives.terms]
-        if any(is_hard) and not (source.labels >= 0).any():
+        if not all(objectives.needs_teacher) and not (source.labels >= 0).any():
             raise InputError("hard_label: no example has a label that is one of the classes; give examples a 'label'")
-        if not all(is_hard) and source.teacher is None:
+        if any(objectives.needs_teacher) and source.teacher is None:
             raise InputError('these examples have no teacher; use loss.objective = "hard_label" or data.store')
 
     def batch(self, examples: Sequence[int]) -> Batch:
@@ -39,9 +39,7 @@ class ClassBatches:
         input_ids, mask = pad_texts([self.source.tokens[i] for i in indices], PADDING)
         labels = self.source.labels[indices]
         weights = np.ones((len(self.objectives.terms), len(indices)), np.float32)
-        for number, term in enumerate(self.objectives.terms):
-            if term.objective == "hard_label":
-                weights[number] = labels >= 0
+        weights[~np.array(self.objectives.needs_teacher)] = labels >= 0
         if self._weight is not None:
             weights *= np.array([example_weight(self.source.examples[i], self._weight) for i in indices], np.float32)
         classes = len(self.source.names)

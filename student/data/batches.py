@@ -11,7 +11,7 @@ from cache.examples.example import Example
 from student.data.collate import collate
 from student.data.sources import Examples
 from student.losses.batch import Batch
-from student.losses.objectives import Objectives
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.layout import Layout
 
 
@@ -19,7 +19,7 @@ class Batches(Protocol):
     """Examples that can be made into micro-batches. sizes: int64 [examples], by which like ones are put together."""
 
     sizes: npt.NDArray[np.int64]
-    objectives: Objectives
+    objectives: WeightedObjectives
 
     def batch(self, examples: Sequence[int]) -> Batch: ...
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]: ...
@@ -29,11 +29,11 @@ class LanguageBatches:
     """Windows of a language model's examples."""
 
     def __init__(
-        self, source: Examples, objectives: Objectives, layout: Layout, example_weight: str | None = None
+        self, source: Examples, objectives: WeightedObjectives, layout: Layout, example_weight: str | None = None
     ) -> None:
         self.source, self.objectives, self._layout, self._weight = source, objectives, layout, example_weight
         self.sizes = source.tokens
-        if layout.kind == "encoder_decoder" and objectives.prompts_count:
+        if layout.kind == "encoder_decoder" and objectives.weighs_prompts:
             raise InputError("loss.segments.prompt: an encoder-decoder reads prompts, and cannot learn to write them")
 
     def batch(self, examples: Sequence[int]) -> Batch:

@@ -11,7 +11,7 @@ from cache.rows.record import Window
 from cache.rows.sparse_targets import SparseTargets
 from student.data.packing import pack, positions
 from student.losses.batch import Batch
-from student.losses.objectives import Objectives
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.layout import CAUSAL, Layout
 
 # What a row of padding has for a token: any id will do, since nothing real sees it.
@@ -20,7 +20,7 @@ PADDING = 0
 
 def collate(
     windows: Sequence[Window],
-    objectives: Objectives,
+    objectives: WeightedObjectives,
     layout: Layout = CAUSAL,
     example_weights: npt.NDArray[np.float32] | None = None,
 ) -> Batch:
@@ -45,13 +45,11 @@ def collate(
     )
 
 
-def example_rows_weights(window: Window, objectives: Objectives) -> npt.NDArray[np.float32]:
+def example_rows_weights(window: Window, objectives: WeightedObjectives) -> npt.NDArray[np.float32]:
     """Weight of each row for each term, float32 [terms, tokens - 1]. Row j belongs to token j + 1."""
     weights = objectives.segment_weights[:, window.segments[1:]]
     teaches = window.targets.counts[:-1] > 0
-    for number, term in enumerate(objectives.terms):
-        if term.objective != "hard_label":
-            weights[number, ~teaches] = 0
+    weights[np.ix_(np.array(objectives.needs_teacher), ~teaches)] = 0
     if objectives.average_examples:
         weights = weights / np.maximum((weights > 0).sum(axis=1, keepdims=True), 1)
     return weights.astype(np.float32)
@@ -104,7 +102,7 @@ def _side_by_side(tokens: Sequence[npt.NDArray[np.uint32]], length: int) -> npt.
 
 
 def _targets(
-    windows: Sequence[Window], picked: Sequence[npt.NDArray[np.int64]], objectives: Objectives
+    windows: Sequence[Window], picked: Sequence[npt.NDArray[np.int64]], objectives: WeightedObjectives
 ) -> tuple[
     npt.NDArray[np.int64], list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]], npt.NDArray[np.float32]
 ]:

@@ -15,8 +15,9 @@ from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import StoreSpec
 from student.data.settings import DataSettings
-from student.losses.objectives import TargetForm
+from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings
+from student.losses.target_forms import TargetForm
 
 
 class Examples(Protocol):
@@ -99,7 +100,7 @@ class FileSource:
         self, examples: Sequence[Example], tokenizer: Tokenizer, data: DataSettings, loss: LossSettings
     ) -> None:
         rendered = [render(e, tokenizer) for e in examples if e.rationale + e.response or e.is_trace]
-        weights = np.max([(term.segments or loss.segments).by_segment for term in loss.mix], axis=0)
+        weights = np.max([loss.segments_of(term).by_segment for term in loss.all_terms], axis=0)
         self._rendered = [
             r for r in rendered if len(r.tokens) <= data.max_tokens and bool((weights[r.segments[1:]] > 0).any())
         ]
@@ -166,7 +167,7 @@ class MixtureSource:
 
 def rows_that_count(store: Store, loss: LossSettings) -> npt.NDArray[np.int64]:
     """At least the rows of each example that may carry a loss, int64 [examples]; 0 only where none does."""
-    learns_prompts = any((term.segments or loss.segments).prompt > 0 for term in loss.mix)
+    learns_prompts = any(loss.segments_of(term).prompt > 0 for term in loss.all_terms)
     if not loss.needs_teacher and learns_prompts:
         return store.tokens.astype(np.int64) - 1
     return store.rows.astype(np.int64) if store.spec.targets.max_entries else _spoken_rows(store)
@@ -174,12 +175,12 @@ def rows_that_count(store: Store, loss: LossSettings) -> npt.NDArray[np.int64]:
 
 def require_prompt_targets(store: Store, loss: LossSettings) -> None:
     """Raise StoreError where distributions of prompts shall be learned that no teacher was asked for."""
-    for term in loss.mix:
-        if term.objective != "hard_label" and (term.segments or loss.segments).prompt > 0 and store.spec.asked != "all":
+    for term in loss.all_terms:
+        weight = loss.segments_of(term).prompt
+        if OBJECTIVES[term.objective].needs_teacher and weight > 0 and store.spec.asked != "all":
             raise StoreError(
-                f"{store.storage} holds no targets for prompts, which {term.objective} shall weigh "
-                f'{(term.segments or loss.segments).prompt:g}; capture with targets.of = "all", or leave out '
-                "loss.segments.prompt"
+                f"{store.storage} has no targets for prompts, to which {term.objective} gives the weight {weight:g}; "
+                'capture with targets.of = "all", or leave out loss.segments.prompt'
             )
 
 

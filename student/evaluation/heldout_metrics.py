@@ -12,11 +12,11 @@ from student.data.batches import LanguageBatches
 from student.data.sources import StoreSource
 from student.evaluation.calibration import CalibrationBins
 from student.losses.batch import Batch
-from student.losses.batch_terms import terms_of
 from student.losses.fused_loss import block_rows
-from student.losses.objectives import Objectives
-from student.losses.row_losses import Term, loss_and_gradient
+from student.losses.loss_terms import make_loss_terms
+from student.losses.row_losses import LossTerm, loss_and_gradient
 from student.losses.settings import LossSettings
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.layout import layout_of
 from student.models.model_parts import head_of, hidden_states, logits_width, transform_of
 
@@ -46,7 +46,7 @@ class _Sums:
     def __init__(self) -> None:
         self.sums, self.calibration, self.rows = np.zeros(4), CalibrationBins(), 0
 
-    def add(self, logits: Tensor, batch: Batch, block: slice, terms: list[Term]) -> None:
+    def add(self, logits: Tensor, batch: Batch, block: slice, terms: list[LossTerm]) -> None:
         """Add the rows `block` of a batch. logits: float32 [rows, V]."""
         maximum, predicted = logits.max(-1)
         ids = batch.ids[block]
@@ -71,14 +71,14 @@ def evaluate_targets(
     has_teacher = source.form.kind != "none"
     objectives = [{"objective": "hard_label"}] + ([{"objective": "forward_kl"}] if has_teacher else [])
     loss = LossSettings.model_validate({"terms": objectives})
-    batches = LanguageBatches(source, Objectives.of(loss, source.form), layout_of(model, None))
+    batches = LanguageBatches(source, WeightedObjectives.of(loss, source.form), layout_of(model, None))
     sums = _Sums()
     order = np.argsort(source.tokens, kind="stable")
     size = block_rows(logits_width(model), model.device)
     for start in range(0, len(order), batch_size):
         batch = batches.batch(order[start : start + batch_size].tolist()).to(model.device)
         hidden = hidden_states(model, batch.inputs).index_select(0, batch.rows)
-        terms = terms_of(batch, batches.objectives, torch.ones(len(objectives), device=model.device))
+        terms = make_loss_terms(batch, batches.objectives, torch.ones(len(objectives), device=model.device))
         for first in range(0, len(hidden), size):
             block = slice(first, first + size)
             logits = transform_of(model).apply_(head_of(model)(hidden[block]).float())

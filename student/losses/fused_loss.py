@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from student.losses.row_losses import Term, loss_and_gradient
+from student.losses.row_losses import LossTerm, loss_and_gradient
 
 # Logits held at a time, in elements: 128 MiB of float32 on a CPU, more on a GPU, whose products want to be large.
 BLOCK_ELEMENTS = 1 << 25
@@ -57,7 +57,7 @@ def fused_loss(
     weight: Tensor,
     bias: Tensor | None,
     transform: LogitTransform,
-    terms: Sequence[Term],
+    terms: Sequence[LossTerm],
     rows: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Total of the terms, with gradients for hidden [R, d], weight [V, d] and bias [V]; and each term's sum, [terms].
@@ -70,7 +70,12 @@ def fused_loss(
 
 
 def checkpointed_loss(
-    head: torch.nn.Module, hidden: Tensor, transform: LogitTransform, terms: Sequence[Term], rows: int, blocks: int = 1
+    head: torch.nn.Module,
+    hidden: Tensor,
+    transform: LogitTransform,
+    terms: Sequence[LossTerm],
+    rows: int,
+    blocks: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """The same for a head that is more than one matrix, such as one with adapters: each block is computed twice.
 
@@ -85,14 +90,14 @@ def checkpointed_loss(
     return total, sums
 
 
-def loss_of_logits(logits: Tensor, terms: Sequence[Term]) -> tuple[Tensor, Tensor]:
+def loss_of_logits(logits: Tensor, terms: Sequence[LossTerm]) -> tuple[Tensor, Tensor]:
     """The same from whole logits [R, V], for loops that have them anyway."""
     total, sums = _LogitsLoss.apply(logits, terms)  # type: ignore[no-untyped-call]
     return total, sums
 
 
 def _head_block(
-    head: torch.nn.Module, hidden: Tensor, transform: LogitTransform, terms: Sequence[Term]
+    head: torch.nn.Module, hidden: Tensor, transform: LogitTransform, terms: Sequence[LossTerm]
 ) -> tuple[Tensor, Tensor]:
     logits = _at_least_float32(head(hidden)) * transform.scale
     if transform.cap is not None:
@@ -106,7 +111,7 @@ def _at_least_float32(values: Tensor) -> Tensor:
 
 class _LogitsLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, terms: Sequence[Term]) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, terms: Sequence[LossTerm]) -> tuple[Tensor, Tensor]:
         copy = logits.detach().to(torch.promote_types(logits.dtype, torch.float32), copy=True)
         sums, gradient = loss_and_gradient(copy, terms, ctx.needs_input_grad[0])
         if gradient is not None:
@@ -128,7 +133,7 @@ class _FusedLoss(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         transform: LogitTransform,
-        terms: Sequence[Term],
+        terms: Sequence[LossTerm],
         rows: int,
     ) -> tuple[Tensor, Tensor]:
         for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]

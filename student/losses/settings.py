@@ -1,16 +1,18 @@
-"""Settings of a loss: objectives, their weights, and what each segment counts."""
+"""Settings of a loss: objectives, their weights, and the weights of segments."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cache.settings import Settings
+from student.losses.registry import OBJECTIVES
 
-Objective = Literal["forward_kl", "reverse_kl", "jsd", "skewed_kl", "skewed_reverse_kl", "tvd", "hard_label"]
+# The name of a registered objective.
+ObjectiveName = Annotated[str, AfterValidator(OBJECTIVES.check_name)]
 
 
 class SegmentWeights(Settings):
-    """Weight of a token by the segment it belongs to. Prompts have targets only in stores that were asked for them."""
+    """Weight of a token by its segment. Only stores captured with targets.of = "all" have targets for prompts."""
 
     prompt: float = Field(0.0, ge=0)
     rationale: float = Field(1.0, ge=0)
@@ -18,28 +20,30 @@ class SegmentWeights(Settings):
     response: float = Field(1.0, ge=0)
 
     @model_validator(mode="after")
-    def _something(self) -> Self:
+    def _has_a_weight(self) -> Self:
         if not any(self.by_segment):
             raise ValueError("at least one segment needs a weight above 0")
         return self
 
     @property
     def by_segment(self) -> tuple[float, float, float, float]:
-        """By the number of cache.examples.example.Segment."""
+        """The weights in the order of cache.examples.example.Segment."""
         return (self.prompt, self.rationale, self.label, self.response)
 
 
 class TermSettings(Settings):
-    """One objective of a mix.
+    """One objective of several.
 
-    beta: of jsd, the share of the teacher in the mean (0.5 by default); of the skewed divergences, their alpha (0.1).
-    temperature: of the stored grid. The gradient carries T^2, so that terms keep their weight at any temperature.
-    tail: what is made of the mass outside the stored ids. bucket: one more outcome. renormalise: the stored ids alone,
-        as if they were all; biased, for comparison.
+    beta: parameter of the objective: of jsd, the share of the teacher in the mean (0.5 by default); of the skewed
+        divergences, their alpha (0.1).
+    temperature: one of those the store has log-normalisers for. The term is multiplied by T^2, so its gradient keeps
+        its size at any temperature.
+    tail: how the mass outside the stored ids is treated. bucket: as one more outcome. renormalise: it is left out, and
+        the stored ids are divided by their sum; biased, for comparison.
     segments: by default those of the whole loss. Each term is a mean over its own tokens.
     """
 
-    objective: Objective
+    objective: ObjectiveName
     weight: float = Field(1.0, gt=0)
     temperature: float = Field(1.0, gt=0)
     beta: float | None = Field(None, gt=0, lt=1)
@@ -47,32 +51,35 @@ class TermSettings(Settings):
     segments: SegmentWeights | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.objective == "hard_label" and (self.temperature != 1 or self.tail != "bucket"):
-            raise ValueError("hard_label has neither a temperature nor a tail")
-        if self.beta is not None and self.objective not in ("jsd", "skewed_kl", "skewed_reverse_kl"):
-            raise ValueError(f"beta belongs to jsd, skewed_kl and skewed_reverse_kl, not to {self.objective}")
-        if self.tail == "renormalise" and self.objective != "forward_kl":
+    def _is_consistent(self) -> Self:
+        objective = OBJECTIVES[self.objective]
+        if not objective.needs_teacher and (self.temperature != 1 or self.tail != "bucket"):
+            raise ValueError(f"{objective.name} has neither a temperature nor a tail; leave them out")
+        if self.beta is not None and objective.default_parameter is None:
+            others = [other.name for other in OBJECTIVES if other.default_parameter is not None]
+            raise ValueError(f"beta is a parameter of {', '.join(others)}, not of {objective.name}; leave it out")
+        if self.tail == "renormalise" and not objective.allows_renormalised:
             raise ValueError(
-                f"{self.objective} with a renormalised teacher is infinite or undefined: it looks at ids that such a "
-                'teacher never says; use tail = "bucket"'
+                f"{objective.name} with a renormalised teacher is infinite or undefined, because the student has mass "
+                'on ids where such a teacher has none; use tail = "bucket"'
             )
         return self
 
     @property
-    def shape(self) -> float:
-        """The parameter of the divergence, with its default."""
-        return self.beta if self.beta is not None else 0.5 if self.objective == "jsd" else 0.1
+    def parameter(self) -> float | None:
+        """The parameter of the objective, with its default; None if it has none."""
+        return self.beta if self.beta is not None else OBJECTIVES[self.objective].default_parameter
 
 
 class LossSettings(Settings):
     """objective: what is minimised, with hard_label_weight as the share of hard-label cross-entropy in it.
 
-    terms: any mix in place of these. segments: weights of tokens. average: a mean over tokens, or over
-    examples, each token weighing 1 / tokens of its example. example_weight: key of metadata that has a weight for each.
+    terms: any objectives in place of these. segments: weights of tokens. average: a mean over tokens, or over
+    examples, in which each token weighs 1 / tokens of its example. example_weight: key of the metadata that has the
+    weight of each example.
     """
 
-    objective: Objective = "forward_kl"
+    objective: ObjectiveName = "forward_kl"
     temperature: float = Field(1.0, gt=0)
     beta: float | None = Field(None, gt=0, lt=1)
     tail: Literal["bucket", "renormalise"] = "bucket"
@@ -83,27 +90,31 @@ class LossSettings(Settings):
     example_weight: str | None = None
 
     @model_validator(mode="after")
-    def _one_form(self) -> Self:
+    def _is_consistent(self) -> Self:
         single = {"objective", "temperature", "beta", "tail", "hard_label_weight"} & self.model_fields_set
         if self.terms and any(getattr(self, name) != type(self).model_fields[name].default for name in single):
-            raise ValueError(f"'terms' are the whole mix; leave out {', '.join(sorted(single))}")
-        if self.objective == "hard_label" and self.hard_label_weight:
-            raise ValueError("hard_label_weight mixes hard labels into another objective; leave it out")
-        self.mix  # noqa: B018  refuses what a term refuses
+            raise ValueError(f"'terms' replaces {', '.join(sorted(single))}; leave them out, or leave out 'terms'")
+        if not OBJECTIVES[self.objective].needs_teacher and self.hard_label_weight:
+            raise ValueError("hard_label_weight adds hard labels to another objective; leave it out")
+        self.all_terms  # noqa: B018  raises what a term raises
         return self
 
     @property
-    def mix(self) -> tuple[TermSettings, ...]:
-        """The terms, however they were given."""
+    def all_terms(self) -> tuple[TermSettings, ...]:
+        """The terms, whether given as `terms` or as a single objective."""
         if self.terms:
             return self.terms
-        own = {"temperature": self.temperature, "beta": self.beta, "tail": self.tail}
-        first = TermSettings(objective=self.objective, weight=1 - self.hard_label_weight, **own)
+        shared = {"temperature": self.temperature, "beta": self.beta, "tail": self.tail}
+        first = TermSettings(objective=self.objective, weight=1 - self.hard_label_weight, **shared)
         if not self.hard_label_weight:
             return (first,)
         return (first, TermSettings(objective="hard_label", weight=self.hard_label_weight))
 
+    def segments_of(self, term: TermSettings) -> SegmentWeights:
+        """The segment weights of a term: its own, or those of the loss."""
+        return term.segments or self.segments
+
     @property
     def needs_teacher(self) -> bool:
-        """Whether anything is learned from distributions."""
-        return any(term.objective != "hard_label" for term in self.mix)
+        """Whether a term compares with the teacher's distributions."""
+        return any(OBJECTIVES[term.objective].needs_teacher for term in self.all_terms)

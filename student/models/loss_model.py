@@ -7,9 +7,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from student.losses.batch import Batch
-from student.losses.batch_terms import terms_of
 from student.losses.fused_loss import block_rows, checkpointed_loss, fused_loss
-from student.losses.objectives import Objectives
+from student.losses.loss_terms import make_loss_terms
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.model_parts import (
     forward_replaced,
     head_of,
@@ -36,7 +36,7 @@ class LossModel(nn.Module):
     A head that is one matrix takes the fused loss; one with adapters is checkpointed.
     """
 
-    def __init__(self, model: Any, objectives: Objectives) -> None:
+    def __init__(self, model: Any, objectives: WeightedObjectives) -> None:
         super().__init__()
         self.model = model
         self.objectives = objectives
@@ -46,7 +46,7 @@ class LossModel(nn.Module):
     def forward(self, batch: Batch, coefficients: Tensor) -> LossSums:
         """coefficients: float32 [terms], what each term's rows are multiplied by."""
         hidden = hidden_states(self.model, batch.inputs).index_select(0, batch.rows)
-        terms = terms_of(batch, self.objectives, coefficients)
+        terms = make_loss_terms(batch, self.objectives, coefficients)
         head = head_of(self.model)
         rows = block_rows(self._width, hidden.device)
         if not is_one_matrix(head):

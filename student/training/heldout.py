@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from student.data.batches import Batches
-from student.losses.batch_terms import counts_of, objective_weights
+from student.losses.normalisation import objective_weights, sum_row_weights
 from student.training.engine import Engine
 from student.training.settings import HeldoutSettings, RunSettings
 
@@ -65,7 +65,7 @@ class Heldout:
             batch = self._batches.batch(group.tolist() or [spare]).to(engine.device)
             parts = engine.forward(batch, torch.ones(terms, device=engine.device)).parts
             if len(group):
-                sums += torch.stack([parts.double().cpu(), counts_of([batch]).cpu()])
+                sums += torch.stack([parts.double().cpu(), sum_row_weights([batch]).cpu()])
         reduced = sums.to(engine.device)
         dist.all_reduce(reduced)
         means = (reduced[0] / reduced[1].clamp(min=1e-12)).cpu()

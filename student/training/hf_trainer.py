@@ -31,10 +31,12 @@ from cache.store.logit_store import LogitStore
 from student.data.collate import collate
 from student.data.sources import require_prompt_targets
 from student.losses.batch import Batch
-from student.losses.batch_terms import coefficients, terms_of
 from student.losses.fused_loss import loss_of_logits
-from student.losses.objectives import Objectives, TargetForm, require_possible
+from student.losses.loss_terms import make_loss_terms
+from student.losses.normalisation import sum_coefficients
 from student.losses.settings import LossSettings
+from student.losses.target_forms import TargetForm, require_supported
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.layout import Layout
 from student.models.loss_model import LossModel
 from student.models.model_parts import require_known_head
@@ -69,7 +71,7 @@ class Labels:
         return self
 
 
-def objectives_for(store: LogitStore, loss: LossSettings, *others: LogitStore) -> Objectives:
+def objectives_for(store: LogitStore, loss: LossSettings, *others: LogitStore) -> WeightedObjectives:
     """Prepare the loss for the targets of a store, and check it for `others`, such as a held-out store.
 
     Raises StoreError if the loss is undefined or biased for the targets of one store, or if the kinds of targets
@@ -82,7 +84,7 @@ def objectives_for(store: LogitStore, loss: LossSettings, *others: LogitStore) -
     form = TargetForm.of(store.spec.targets)
     for each in (store, *others):
         require_prompt_targets(each, loss)
-        require_possible(loss, TargetForm.of(each.spec.targets), str(each.storage))
+        require_supported(loss, TargetForm.of(each.spec.targets), str(each.storage))
         if each.spec.tokenizer != store.spec.tokenizer:
             raise SpecMismatchError(
                 f"stores {store.storage} and {each.storage} were captured with different tokenizers"
@@ -92,7 +94,7 @@ def objectives_for(store: LogitStore, loss: LossSettings, *others: LogitStore) -
                 f"one loss needs targets of one kind, and these differ: {store.storage}: {store.spec.targets}; "
                 f"{each.storage}: {each.spec.targets}"
             )
-    return Objectives.of(loss, form)
+    return WeightedObjectives.of(loss, form)
 
 
 class DistillationCollator:
@@ -102,9 +104,9 @@ class DistillationCollator:
         call student.models.packing_probe.refuse_unpackable(model).
     """
 
-    def __init__(self, objectives: Objectives, layout: Layout | None = None) -> None:
+    def __init__(self, objectives: WeightedObjectives, layout: Layout | None = None) -> None:
         layout = layout or Layout()
-        if layout.kind == "encoder_decoder" and objectives.prompts_count:
+        if layout.kind == "encoder_decoder" and objectives.weighs_prompts:
             raise InputError("loss.segments.prompt: an encoder-decoder reads prompts, and cannot learn to write them")
         _require_same_rows(torch.from_numpy(objectives.segment_weights))
         self.objectives, self.layout = objectives, layout
@@ -119,17 +121,17 @@ class DistillationCollator:
 class DistillationLoss:
     """`compute_loss_func` of Trainer: the objective, computed from the model's own logits [B, L, V]."""
 
-    def __init__(self, objectives: Objectives) -> None:
+    def __init__(self, objectives: WeightedObjectives) -> None:
         self.objectives = objectives
 
     def __call__(self, outputs: Any, labels: Labels, num_items_in_batch: Tensor | None = None) -> Tensor:
         """This micro-batch's summand of the objective of a step."""
         logits = outputs["logits"].flatten(0, -2).index_select(0, labels.batch.rows)
         step = _coefficients(self.objectives, num_items_in_batch)
-        return loss_of_logits(logits, terms_of(labels.batch, self.objectives, step))[0]
+        return loss_of_logits(logits, make_loss_terms(labels.batch, self.objectives, step))[0]
 
 
-def fused_student(model: PreTrainedModel, objectives: Objectives) -> PreTrainedModel:
+def fused_student(model: PreTrainedModel, objectives: WeightedObjectives) -> PreTrainedModel:
     """The same model, whose forward pass computes the loss if it gets Labels, and is unchanged otherwise.
 
     It stays a plain model, so `from_pretrained` loads Trainer's checkpoints. Add adapters afterwards:
@@ -164,7 +166,7 @@ def fused_student(model: PreTrainedModel, objectives: Objectives) -> PreTrainedM
     return model
 
 
-def _coefficients(objectives: Objectives, num_items: Tensor | None) -> Tensor:
+def _coefficients(objectives: WeightedObjectives, num_items: Tensor | None) -> Tensor:
     """The factors of the rows of each term, float32 [terms]. num_items: as Trainer counts it from Labels."""
     if num_items is None:
         raise InputError(
@@ -176,7 +178,7 @@ def _coefficients(objectives: Objectives, num_items: Tensor | None) -> Tensor:
             "Trainer uses several GPUs in one process (DataParallel), which does not average over rows; "
             "start it with torchrun or accelerate launch, or set CUDA_VISIBLE_DEVICES to one GPU"
         )
-    return coefficients(objectives, (num_items.double() / UNITS).expand(len(objectives.terms)))
+    return sum_coefficients(objectives, (num_items.double() / UNITS).expand(len(objectives.terms)))
 
 
 def _require_same_rows(weights: Tensor) -> None:

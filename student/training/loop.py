@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from student.data.prefetch import Prefetcher
 from student.losses.batch import Batch
-from student.losses.batch_terms import coefficients, counts_of, objective_weights, term_names
+from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights, term_names
 from student.training.engine import Engine
 from student.training.heldout import BestStudent, Heldout
 from student.training.metrics_log import Tracker
@@ -106,10 +106,10 @@ class Loop:
     def _step(self, batches: list[Batch]) -> tuple[int, torch.Tensor, torch.Tensor]:
         """One update. Returns, over all ranks: tokens, each term's part of the objective, the sum of its weights."""
         engine = self._engine
-        local = torch.cat([counts_of(batches), torch.tensor([sum(len(batch.rows) for batch in batches)])])
+        local = torch.cat([sum_row_weights(batches), torch.tensor([sum(len(batch.rows) for batch in batches)])])
         counts = local.to(engine.device)
         dist.all_reduce(counts)
-        factors = coefficients(self._batches.objectives, counts[:-1])
+        factors = sum_coefficients(self._batches.objectives, counts[:-1])
         parts = torch.zeros(len(self._names), device=engine.device)
         for batch in batches:
             sums = engine.forward(batch.to(engine.device), factors)

@@ -141,7 +141,7 @@ def _training(settings: TrainSettings, result: dict[str, Any]) -> str:
     terms = [
         f"{term.weight:g} x {term.objective}"
         + (f" at temperature {term.temperature:g}" if term.temperature != 1 else "")
-        for term in settings.loss.mix
+        for term in settings.loss.all_terms
     ]
     optimizer, run, lora = settings.optimizer, settings.run, settings.model.lora
     rows = {

@@ -9,7 +9,7 @@ from student.classes.source import ClassSource
 from student.data.averaged_stores import AveragedStores
 from student.data.settings import DataSettings
 from student.data.sources import Examples, FileSource, MixtureSource, Store, StoreSource
-from student.losses.objectives import require_possible
+from student.losses.target_forms import require_supported
 from student.tokenizers.cross_tokenizer_store import AlignedSizes, CrossTokenizerStore
 from student.training.planning.stores import OpenStores
 from student.training.planning.vocabulary import Vocabulary
@@ -41,7 +41,7 @@ def open_examples(
         readable = [CrossTokenizerStore(opened[0], teacher, vocabulary.tokenizer, progress, sizes)]
     sources = [StoreSource(store, data, loss) for store in readable]
     for source in sources:
-        require_possible(loss, source.form, str(source.store.storage))
+        require_supported(loss, source.form, str(source.store.storage))
     return sources[0] if len(sources) == 1 else MixtureSource(sources, [item.weight for item in data.mixture])
 
 

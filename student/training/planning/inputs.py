@@ -11,7 +11,8 @@ from student.classes.source import ClassSource
 from student.data.batches import Batches, LanguageBatches
 from student.data.settings import DataSettings
 from student.data.sources import Examples
-from student.losses.objectives import Objectives, TargetForm, require_possible
+from student.losses.target_forms import TargetForm, require_supported
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.build import build_model
 from student.models.layout import Layout, layout_of
 from student.models.packing_probe import refuse_unpackable
@@ -121,7 +122,9 @@ class InputBuilder:
     def _class_batches(self, split: Split, source: ClassSource) -> ClassBatches:
         return ClassBatches(source, self._objectives(split, CLASS_TARGETS), self._settings.loss.example_weight)
 
-    def _objectives(self, split: Split, form: TargetForm) -> Objectives:
+    def _objectives(self, split: Split, form: TargetForm) -> WeightedObjectives:
         data = self._data[split]
-        require_possible(self._settings.loss, form, ", ".join(item.store for item in data.stores) or str(data.examples))
-        return Objectives.of(self._settings.loss, form)
+        require_supported(
+            self._settings.loss, form, ", ".join(item.store for item in data.stores) or str(data.examples)
+        )
+        return WeightedObjectives.of(self._settings.loss, form)

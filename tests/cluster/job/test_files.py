@@ -130,11 +130,11 @@ def test_stores_of_a_list_start_at_the_root(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (["loss.objective=kl"], "'forward_kl', 'reverse_kl'"),
+        (["loss.objective=kl"], "valid names: forward_kl, hard_label, jsd, reverse_kl"),
         (["loss.tail=renormalise", "loss.objective=jsd"], "infinite or undefined"),
-        (["loss.beta=0.3"], "beta belongs to jsd"),
+        (["loss.beta=0.3"], "beta is a parameter of jsd"),
         (["loss.objective=hard_label", "loss.temperature=2.0"], "neither a temperature nor a tail"),
-        (["loss.terms=[{objective='jsd'}]", "loss.temperature=2.0"], "the whole mix; leave out .*temperature"),
+        (["loss.terms=[{objective='jsd'}]", "loss.temperature=2.0"], "'terms' replaces .*temperature"),
         (["loss.segments={response=0.0, rationale=0.0, label=0.0}"], "at least one segment"),
         (["data.mixture=[{store='a'}]"], "exactly one of 'store', 'mixture', 'teachers' and 'examples'"),
         (["data={teachers=[{store='a'}]}"], "averages several stores"),

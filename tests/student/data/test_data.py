@@ -18,9 +18,10 @@ from cache.rows.spec import TargetSpec
 from student.data.batches import LanguageBatches, example_weight
 from student.data.collate import collate, example_rows_weights
 from student.losses.batch import Batch
-from student.losses.batch_terms import coefficients, counts_of, objective_weights
-from student.losses.objectives import Objectives, TargetForm
+from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights
 from student.losses.settings import LossSettings
+from student.losses.target_forms import TargetForm
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.layout import Layout
 from student.models.loss_model import LossModel
 from student.training.micro_batches import micro_batches_of_step
@@ -44,8 +45,8 @@ def windows(sizes: Sequence[tuple[int, int]] = SIZES, spec: TargetSpec = SPEC) -
     return [record.window for record in records(sizes, spec)]
 
 
-def objectives_of(form: TargetForm = FORM, **loss: Any) -> Objectives:
-    return Objectives.of(LossSettings.model_validate(loss), form)
+def objectives_of(form: TargetForm = FORM, **loss: Any) -> WeightedObjectives:
+    return WeightedObjectives.of(LossSettings.model_validate(loss), form)
 
 
 def model_of(fields: dict[str, Any]) -> Any:
@@ -55,10 +56,12 @@ def model_of(fields: dict[str, Any]) -> Any:
     return kind.from_config(config, dtype=torch.float32).eval()
 
 
-def loss_and_gradient(model: Any, objectives: Objectives, batches: Sequence[Batch]) -> tuple[float, torch.Tensor]:
+def loss_and_gradient(
+    model: Any, objectives: WeightedObjectives, batches: Sequence[Batch]
+) -> tuple[float, torch.Tensor]:
     """Of one step of these micro-batches: the objective, and the gradient of all weights."""
     model.zero_grad()
-    factors = coefficients(objectives, counts_of(batches))
+    factors = sum_coefficients(objectives, sum_row_weights(batches))
     loss_model, total = LossModel(model, objectives), 0.0
     for batch in batches:
         objective, _ = loss_model(batch, factors)
@@ -67,7 +70,7 @@ def loss_and_gradient(model: Any, objectives: Objectives, batches: Sequence[Batc
     return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def direct(objectives: Objectives, window: Window, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def direct(objectives: WeightedObjectives, window: Window, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sums of the terms and of their weights, from logits of all tokens of one example and its targets as stored."""
     sums, counts = torch.zeros(2, len(objectives.terms), dtype=torch.float64)
     logits = logits.double()
@@ -89,7 +92,7 @@ def direct(objectives: Objectives, window: Window, logits: torch.Tensor) -> tupl
                     column = objectives.form.temperatures.index(temperature)
                     log_p = log_p / temperature - float(target.log_normalizers[0, column])
                 log_p = torch.cat([log_p, (1 - log_p.exp().sum()).log()[None]])[None]
-                loss = dense_loss(term.objective, term.shape, log_p, coarse(log_q, ids))
+                loss = dense_loss(term.objective, term.parameter or 0.0, log_p, coarse(log_q, ids))
             sums[number] += weight * loss[0]
             counts[number] += weight
     return sums, counts
@@ -169,7 +172,7 @@ def test_hard_labels_need_no_targets() -> None:
     batch = collate(read, objectives)
     tokens = sum(map(len, read))
     assert len(batch.rows) == tokens - len(read)
-    assert counts_of([batch]).tolist() == [22.0, tokens - len(read)]
+    assert sum_row_weights([batch]).tolist() == [22.0, tokens - len(read)]
     loss, gradient = loss_and_gradient(model_of(LLAMA), objectives, [batch])
     assert np.isfinite(loss) and bool(gradient.isfinite().all())
     texts = [replace(window, targets=empty_targets(len(window))) for window in read]
@@ -184,7 +187,7 @@ def test_an_average_over_examples_gives_each_the_same_weight() -> None:
     owner = torch.cat([torch.full((response,), i) for i, (_, response) in enumerate(SIZES)])
     sums = torch.zeros(4).index_add(0, owner, batch.weights[0])
     assert torch.allclose(sums, torch.ones(4))
-    assert counts_of([batch]).tolist() == pytest.approx([4.0])
+    assert sum_row_weights([batch]).tolist() == pytest.approx([4.0])
 
 
 def test_weights_of_examples_multiply() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from student.losses.divergences import divergence
 from student.losses.fused_loss import loss_of_logits
-from student.losses.row_losses import Term
+from student.losses.registry import OBJECTIVES as REGISTRY
+from student.losses.row_losses import LossTerm
 
 OBJECTIVES = ("forward_kl", "reverse_kl", "jsd", "skewed_kl", "skewed_reverse_kl", "tvd")
 
@@ -58,15 +58,16 @@ def top_k(log_p: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return ids, values, left
 
 
-def sparse_term(objective: str, shape: float, log_p: Tensor, k: int, **more: object) -> Term:
+def sparse_term(objective: str, shape: float, log_p: Tensor, k: int, **more: object) -> LossTerm:
     """A term of the k largest ids with the tail as a bucket; rows weigh 1 unless `weights` are given."""
     ids, values, tail = top_k(log_p, k)
     weights = torch.ones(len(log_p), dtype=log_p.dtype)
-    given = {"weights": weights, "divergence": divergence(objective, shape), "log_tail": tail, **more}
-    return Term(ids=ids, log_p=values, **given)  # type: ignore[arg-type]
+    parameter = None if REGISTRY[objective].default_parameter is None else shape
+    given = {"weights": weights, "parameter": parameter, "objective": REGISTRY[objective], "log_tail": tail, **more}
+    return LossTerm(ids=ids, log_p=values, **given)  # type: ignore[arg-type]
 
 
-def found(logits: Tensor, *terms: Term) -> tuple[Tensor, Tensor]:
+def found(logits: Tensor, *terms: LossTerm) -> tuple[Tensor, Tensor]:
     """Sum of each term, and the gradient of their total at the logits."""
     leaf = logits.detach().clone().requires_grad_()
     total, sums = loss_of_logits(leaf, terms)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from student.losses.fused_loss import LogitTransform, checkpointed_loss, fused_loss, loss_of_logits
-from student.losses.row_losses import Term
+from student.losses.row_losses import LossTerm
 from tests.student.losses.dense import OBJECTIVES, coarse, dense_loss, random_law, random_logits, sparse_term, top_k
 
 R, D, V = 13, 8, 50
@@ -34,7 +34,7 @@ def parts(seed: int = 0, rows: int = R, biased: bool = False) -> tuple[Tensor, T
     return hidden, weight, bias if biased else None
 
 
-def mix(rows: int = R, seed: int = 9) -> tuple[list[Term], Callable[[Tensor], Tensor]]:
+def mix(rows: int = R, seed: int = 9) -> tuple[list[LossTerm], Callable[[Tensor], Tensor]]:
     """Terms of several divergences, supports and temperatures with weights of their own; and their sums by autograd."""
     chosen = [("forward_kl", 5, 1.0), ("reverse_kl", 8, 2.0), ("jsd", 5, 1.0), ("tvd", 3, 4.0), ("forward_kl", V, 2.0)]
     terms, references = [], []
@@ -45,7 +45,7 @@ def mix(rows: int = R, seed: int = 9) -> tuple[list[Term], Callable[[Tensor], Te
         terms.append(sparse_term(objective, 0.3, law, k, weights=weights, temperature=temperature))
         references.append((objective, temperature, weights, coarse(law, top_k(law, k)[0]), top_k(law, k)[0]))
     labels = torch.arange(rows)[:, None] % V
-    terms.append(Term(torch.ones(rows, dtype=torch.float64), labels, torch.zeros(rows, 1, dtype=torch.float64)))
+    terms.append(LossTerm(torch.ones(rows, dtype=torch.float64), labels, torch.zeros(rows, 1, dtype=torch.float64)))
 
     def reference(logits: Tensor) -> Tensor:
         sums = []
@@ -164,7 +164,7 @@ def test_a_checkpointed_head_takes_no_rows() -> None:
     """A micro-batch whose examples weigh 0. Would catch a loss without a graph, on which backward() fails."""
     head = nn.Linear(D, V)
     hidden = torch.zeros(0, D, requires_grad=True)
-    terms = [Term(torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1))]
+    terms = [LossTerm(torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1))]
     total, sums = checkpointed_loss(head, hidden, LogitTransform(), terms, rows=4)
     total.backward()  # type: ignore[no-untyped-call]
     assert float(total.detach()) == 0 and sums.tolist() == [0.0]

@@ -19,8 +19,9 @@ from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from student.data.settings import DataSettings
 from student.data.sources import FileSource, MixtureSource, StoreSource
-from student.losses.objectives import Objectives, TargetForm, require_possible
 from student.losses.settings import LossSettings, TermSettings
+from student.losses.target_forms import TargetForm, require_supported
+from student.losses.weighted_objectives import WeightedObjectives
 from student.training.settings import RunSettings
 from tests.cache.rows.rows import random_record, store_spec
 
@@ -35,7 +36,7 @@ def loss(**fields: Any) -> LossSettings:
 
 def message(form: TargetForm, **fields: Any) -> str:
     with pytest.raises(StoreError) as error:
-        require_possible(loss(**fields), form, "store x")
+        require_supported(loss(**fields), form, "store x")
     return str(error.value)
 
 
@@ -63,44 +64,44 @@ def test_forms_are_those_of_the_stores() -> None:
 def test_estimates_refuse_what_is_not_linear(objective: str) -> None:
     """E[f(p)] is not f(E[p]): such a loss would be biased without any sign of it."""
     told = message(ESTIMATED, objective=objective)
-    assert told.startswith("store x: holds unbiased estimates (threshold or sampled targets)")
-    assert f"{objective} is not linear in the teacher's law, so it would be biased" in told
+    assert told.startswith("store x: has unbiased estimates (threshold or sampled targets)")
+    assert f"{objective} is not linear in the teacher's distribution and would be biased" in told
     assert "use forward_kl, or capture topk or nucleus targets" in told
     mixed = message(ESTIMATED, terms=[{"objective": "forward_kl"}, {"objective": objective, "weight": 0.1}])
     assert mixed == told
-    require_possible(loss(objective=objective), EXACT, "")
+    require_supported(loss(objective=objective), EXACT, "")
 
 
 def test_estimates_refuse_temperatures_and_renormalising() -> None:
     """Also a temperature whose normaliser is stored: powers of an estimate are biased."""
     told = message(ESTIMATED, temperature=2.0)
-    assert "a temperature of 2.0 cannot be had without bias; use temperature = 1" in told
+    assert "which are biased at a temperature of 2.0; use temperature = 1" in told
     told = message(ESTIMATED, tail="renormalise")
-    assert "there is no tail to renormalise, leave out loss.tail" in told
-    require_possible(loss(hard_label_weight=0.5), ESTIMATED, "")
+    assert "so no tail to renormalise; leave out loss.tail" in told
+    require_supported(loss(hard_label_weight=0.5), ESTIMATED, "")
 
 
 def test_a_temperature_off_the_grid_is_refused() -> None:
     told = message(EXACT, temperature=3.0)
-    assert "holds what temperatures 1, 2, 4 need, not 3" in told
+    assert "has log-normalisers for the temperatures 1, 2, 4, not for 3" in told
     assert "capture again with targets.temperatures = [3]" in told
     for temperature in (1.0, 2.0, 4.0):
-        require_possible(loss(temperature=temperature), EXACT, "")
-    assert "temperatures 1 need, not 2" in message(TargetForm("exact"), temperature=2.0)
+        require_supported(loss(temperature=temperature), EXACT, "")
+    assert "temperatures 1, not for 2" in message(TargetForm("exact"), temperature=2.0)
 
 
 @pytest.mark.parametrize("objective", ["forward_kl", *NONLINEAR])
 def test_texts_teach_hard_labels_alone(objective: str) -> None:
     told = message(TEXTS, objective=objective)
-    assert f"holds texts without targets, and {objective} needs a teacher's distributions" in told
+    assert f"has texts without targets, but {objective} needs the teacher's distributions" in told
     assert 'train with loss.objective = "hard_label"' in told
-    require_possible(loss(objective="hard_label"), TEXTS, "")
+    require_supported(loss(objective="hard_label"), TEXTS, "")
 
 
 def test_complete_distributions_have_no_tail() -> None:
-    assert "there is no tail to renormalise" in message(COMPLETE, tail="renormalise")
+    assert "no tail to renormalise" in message(COMPLETE, tail="renormalise")
     for objective in ("forward_kl", *NONLINEAR):
-        require_possible(loss(objective=objective, temperature=3.0), COMPLETE, "")
+        require_supported(loss(objective=objective, temperature=3.0), COMPLETE, "")
 
 
 @pytest.mark.parametrize("objective", NONLINEAR)
@@ -115,19 +116,22 @@ def test_a_renormalised_teacher_is_for_forward_kl(objective: str) -> None:
     "fields, told",
     [
         ({"objective": "hard_label", "temperature": 2.0}, "hard_label has neither a temperature nor a tail"),
-        ({"objective": "forward_kl", "beta": 0.3}, "beta belongs to jsd, skewed_kl and skewed_reverse_kl, not to forw"),
+        (
+            {"objective": "forward_kl", "beta": 0.3},
+            "beta is a parameter of jsd, skewed_kl, skewed_reverse_kl, not of forw",
+        ),
         ({"objective": "jsd", "beta": 1.0}, "less than 1"),
         ({"objective": "forward_kl", "temperature": 0.0}, "greater than 0"),
         ({"terms": [{"objective": "forward_kl", "weight": 0.0}]}, "greater than 0"),
-        ({"objective": "hard_label", "hard_label_weight": 0.5}, "hard_label_weight mixes hard labels into another"),
+        ({"objective": "hard_label", "hard_label_weight": 0.5}, "hard_label_weight adds hard labels to another"),
         ({"segments": {"rationale": 0, "label": 0, "response": 0}}, "at least one segment needs a weight above 0"),
         (
             {"terms": [{"objective": "hard_label"}], "temperature": 2.0},
-            "'terms' are the whole mix; leave out temperatu",
+            "'terms' replaces temperature; leave",
         ),
         (
             {"terms": [{"objective": "tvd"}], "hard_label_weight": 0.5},
-            "'terms' are the whole mix; leave out hard_label",
+            "'terms' replaces hard_label_weight; leave",
         ),
     ],
 )
@@ -147,13 +151,17 @@ def test_offload_and_batches_must_fit() -> None:
 
 def test_a_mix_keeps_its_weights_and_temperatures() -> None:
     """Would catch a share of hard labels that is added on top, and a temperature that is decoded twice."""
-    both = loss(objective="jsd", temperature=2.0, hard_label_weight=0.25).mix
+    both = loss(objective="jsd", temperature=2.0, hard_label_weight=0.25).all_terms
     assert [(t.objective, t.weight, t.temperature) for t in both] == [("jsd", 0.75, 2.0), ("hard_label", 0.25, 1.0)]
-    assert both[0].shape == 0.5 and TermSettings(objective="skewed_kl").shape == 0.1
+    assert both[0].parameter == 0.5 and TermSettings(objective="skewed_kl").parameter == 0.1
     temperatures = [4.0, 1.0, 4.0, 2.0]
     terms = [{"objective": "forward_kl", "temperature": t} for t in temperatures]
-    assert Objectives.of(loss(terms=[*terms, {"objective": "hard_label"}]), EXACT).temperatures == (4.0, 1.0, 2.0)
-    assert Objectives.of(loss(objective="hard_label"), EXACT).temperatures == ()
+    assert WeightedObjectives.of(loss(terms=[*terms, {"objective": "hard_label"}]), EXACT).temperatures == (
+        4.0,
+        1.0,
+        2.0,
+    )
+    assert WeightedObjectives.of(loss(objective="hard_label"), EXACT).temperatures == ()
 
 
 def test_prompts_without_teacher_rows_are_refused(open_store: Callable[..., LogitStore]) -> None:
@@ -161,13 +169,13 @@ def test_prompts_without_teacher_rows_are_refused(open_store: Callable[..., Logi
     store = open_store("s", store_spec(TargetSpec("topk", 8)))
     data = DataSettings(store=str(store.storage))
     with pytest.raises(
-        StoreError, match=r"holds no targets for prompts, which forward_kl shall weigh 0\.5; .*= \"all\""
+        StoreError, match=r"has no targets for prompts, to which forward_kl gives the weight 0\.5; .*= \"all\""
     ):
         StoreSource(store, data, loss(segments={"prompt": 0.5}))
     own = [{"objective": "hard_label", "segments": {"prompt": 1.0}}, {"objective": "forward_kl"}]
     assert len(StoreSource(store, data, loss(terms=own))) == 2
     swapped = [{"objective": "hard_label"}, {"objective": "tvd", "segments": {"prompt": 1.0}}]
-    with pytest.raises(StoreError, match="which tvd shall weigh 1"):
+    with pytest.raises(StoreError, match="to which tvd gives the weight 1"):
         StoreSource(store, data, loss(terms=swapped))
 
 

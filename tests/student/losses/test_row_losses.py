@@ -13,10 +13,12 @@ from torch import Tensor
 from cache.rows.spec import TargetSpec
 from student.data.collate import at_temperature
 from student.losses.batch import Batch
-from student.losses.batch_terms import coefficients, counts_of, terms_of
-from student.losses.objectives import Objectives, TargetForm
-from student.losses.row_losses import Term
+from student.losses.loss_terms import make_loss_terms
+from student.losses.normalisation import sum_coefficients, sum_row_weights
+from student.losses.row_losses import LossTerm
 from student.losses.settings import LossSettings
+from student.losses.target_forms import TargetForm
+from student.losses.weighted_objectives import WeightedObjectives
 from tests.student.losses.dense import (
     OBJECTIVES,
     autograd,
@@ -61,8 +63,8 @@ def batch_of(log_p: Tensor, ids: Tensor, held: list[np.ndarray], tail: list[np.n
     )
 
 
-def objectives_of(form: TargetForm, **loss: object) -> Objectives:
-    return Objectives.of(LossSettings.model_validate(loss), form)
+def objectives_of(form: TargetForm, **loss: object) -> WeightedObjectives:
+    return WeightedObjectives.of(LossSettings.model_validate(loss), form)
 
 
 @EACH_OBJECTIVE
@@ -124,7 +126,7 @@ def test_gradient_of_the_renormalised_teacher_is_the_formula(log_p: Tensor, logi
     ids, values, log_tail = top_k(log_p, 6)
     form = TargetForm("exact")
     batch = batch_of(log_p, ids, [values.float().numpy()], [log_tail.float().numpy()])
-    terms = terms_of(batch, objectives_of(form, tail="renormalise"), torch.ones(1))
+    terms = make_loss_terms(batch, objectives_of(form, tail="renormalise"), torch.ones(1))
     sums, gradient = found(logits, *terms)
     share = (values - values.logsumexp(-1, keepdim=True)).exp()
     q = logits.softmax(-1)
@@ -154,12 +156,12 @@ def test_a_temperature_of_the_grid_matches_autograd_on_dense_logits(
     form = TargetForm("exact", (temperature,))
     objectives = objectives_of(form, objective=objective, temperature=temperature)
     batch = batch_of(log_p, ids, [held], [tail])
-    terms = terms_of(batch, objectives, coefficients(objectives, counts_of([batch])))
+    terms = make_loss_terms(batch, objectives, sum_coefficients(objectives, sum_row_weights([batch])))
     sums, gradient = found(logits, *terms)
 
     leaf = logits.clone().requires_grad_()
     p_t, q_t = (log_p / temperature).log_softmax(-1), (leaf / temperature).log_softmax(-1)
-    shape = LossSettings.model_validate({"objective": objective}).mix[0].shape
+    shape = LossSettings.model_validate({"objective": objective}).all_terms[0].parameter or 0.0
     wanted = temperature**2 * dense_loss(objective, shape, coarse(p_t, ids), coarse(q_t, ids)).mean()
     (wanted_gradient,) = torch.autograd.grad(wanted, leaf)
     assert float(sums) == pytest.approx(float(wanted), rel=2e-4, abs=2e-5)
@@ -188,7 +190,7 @@ def test_estimates_average_to_the_dense_gradient_and_truncated_ones_do_not(targe
     form, log_p = TargetForm("estimated", entropy=True), teacher.log_softmax(-1)
     batch = batch_of(log_p.expand(DRAWS, -1), torch.from_numpy(ids), [held], [rows.log_tail])
     batch = replace(batch, entropy=torch.from_numpy(rows.entropy))
-    (term,) = terms_of(batch, objectives_of(form), torch.ones(1))
+    (term,) = make_loss_terms(batch, objectives_of(form), torch.ones(1))
     every = logits.expand(DRAWS, -1)
 
     wanted, wanted_gradient = autograd(logits, [("forward_kl", 0.5, log_p, torch.arange(30)[None])])
@@ -196,7 +198,7 @@ def test_estimates_average_to_the_dense_gradient_and_truncated_ones_do_not(targe
     error = losses.std() / len(losses) ** 0.5
     assert abs(losses.mean() - wanted[0]) < 4 * error
 
-    def deviation(estimates: Term) -> float:
+    def deviation(estimates: LossTerm) -> float:
         """Greatest difference from the dense gradient, in standard errors of the unbiased estimates."""
         return float(((found(every, estimates)[1].mean(0) - wanted_gradient[0]).abs() / standard).max())
 
@@ -223,7 +225,7 @@ def test_padding_changes_nothing(objective: str, log_p: Tensor, logits: Tensor) 
     )
     for given_term, with_padding in [
         (term, padded),
-        (replace(term, divergence=None, log_tail=None), replace(padded, divergence=None, log_tail=None)),
+        (replace(term, objective=None, log_tail=None), replace(padded, objective=None, log_tail=None)),
     ]:
         for ours, wanted in zip(found(logits, with_padding), found(logits, given_term), strict=True):
             assert torch.allclose(ours, wanted, atol=1e-14, rtol=1e-12)
@@ -290,7 +292,7 @@ def test_float32_is_close_to_float64(objective: str, confidence: float, log_p: T
 def test_hard_labels_are_cross_entropy(logits: Tensor, log_p: Tensor) -> None:
     objectives = objectives_of(TargetForm("none"), objective="hard_label")
     batch = batch_of(log_p, torch.zeros(R, 0, dtype=torch.int64), [], [])
-    sums, gradient = found(logits, *terms_of(batch, objectives, torch.ones(1)))
+    sums, gradient = found(logits, *make_loss_terms(batch, objectives, torch.ones(1)))
     leaf = logits.clone().requires_grad_()
     wanted = torch.nn.functional.cross_entropy(leaf, torch.arange(R), reduction="sum")
     (wanted_gradient,) = torch.autograd.grad(wanted, leaf)
@@ -305,12 +307,12 @@ def test_a_class_of_probability_0_is_not_padding(objective: str) -> None:
     batch = batch_of(law.double(), torch.arange(3)[None], [law.numpy()], [np.full(1, -np.inf, np.float32)])
     objectives = objectives_of(TargetForm("complete"), objective=objective)
     there, away = torch.tensor([[0.0, 0.0, 5.0]]), torch.tensor([[5.0, 5.0, 0.0]])
-    losses = [float(found(q, *terms_of(batch, objectives, torch.ones(1)))[0]) for q in (there, away)]
+    losses = [float(found(q, *make_loss_terms(batch, objectives, torch.ones(1)))[0]) for q in (there, away)]
     assert losses[0] > losses[1] + 0.1 and losses[1] > 0
     if objective == "tvd":
         q = there.softmax(-1)
         assert losses[0] == pytest.approx(float((law.exp() - q).abs().sum() / 2), rel=1e-4)
-    _, gradient = found(there, *terms_of(batch, objectives, torch.ones(1)))
+    _, gradient = found(there, *make_loss_terms(batch, objectives, torch.ones(1)))
     assert gradient[0, 2] > 0
 
 
@@ -324,7 +326,7 @@ def test_terms_are_means_over_their_own_rows_and_coefficients_sum_up() -> None:
     ids, values, tail = top_k(law, 8)
     batch = batch_of(law, ids, [values.float().numpy()], [tail.float().numpy()], terms=2)
     batch = replace(batch, weights=torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.5, 0.0]]))
-    counts = counts_of([batch, batch])
+    counts = sum_row_weights([batch, batch])
     assert counts.tolist() == [4.0, 1.0]
-    assert coefficients(objectives, counts).tolist() == [0.25 * 4 / 4, 1.0]
-    assert coefficients(objectives, torch.tensor([0.0, 2.0])).tolist() == [0.0, 0.5], "a term without rows counts 0"
+    assert sum_coefficients(objectives, counts).tolist() == [0.25 * 4 / 4, 1.0]
+    assert sum_coefficients(objectives, torch.tensor([0.0, 2.0])).tolist() == [0.0, 0.5], "a term without rows counts 0"

@@ -14,10 +14,11 @@ import student.models.loss_model
 from cache.errors import InputError
 from student.data.collate import collate
 from student.losses.batch import Batch
-from student.losses.batch_terms import terms_of
 from student.losses.fused_loss import loss_of_logits
-from student.losses.objectives import Objectives, TargetForm
+from student.losses.loss_terms import make_loss_terms
 from student.losses.settings import LossSettings
+from student.losses.target_forms import TargetForm
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.build import add_adapters, build_model, kind_of, load_student
 from student.models.layout import layout_of
 from student.models.loss_model import LossModel
@@ -42,7 +43,7 @@ MIX = [
     {"objective": "jsd", "weight": 0.5},
     {"objective": "hard_label"},
 ]
-OBJECTIVES = Objectives.of(LossSettings.model_validate({"terms": MIX}), TargetForm.of(TOPK))
+OBJECTIVES = WeightedObjectives.of(LossSettings.model_validate({"terms": MIX}), TargetForm.of(TOPK))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def gradients(model: Any, total: Tensor) -> dict[str, Tensor]:
 def dense(model: Any, batch: Batch) -> Tensor:
     """The loss from the logits that the model itself gives."""
     logits = model(**batch.inputs).logits.flatten(0, 1)[batch.rows]
-    return loss_of_logits(logits, terms_of(batch, OBJECTIVES, torch.ones(3)))[0]
+    return loss_of_logits(logits, make_loss_terms(batch, OBJECTIVES, torch.ones(3)))[0]
 
 
 def fused(model: Any, batch: Batch) -> Tensor:

@@ -37,9 +37,9 @@ from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from student.data.collate import collate
 from student.data.torch_dataset import StoreDataset
-from student.losses.batch_terms import coefficients, counts_of
-from student.losses.objectives import Objectives
+from student.losses.normalisation import sum_coefficients, sum_row_weights
 from student.losses.settings import LossSettings
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.layout import Layout
 from student.models.loss_model import LossModel
 from student.training.hf_trainer import DistillationCollator, DistillationLoss, fused_student, objectives_for
@@ -83,11 +83,11 @@ def student() -> LlamaForCausalLM:
 
 
 def direct(
-    model: Any, dataset: StoreDataset, objectives: Objectives, examples: slice = slice(None)
+    model: Any, dataset: StoreDataset, objectives: WeightedObjectives, examples: slice = slice(None)
 ) -> tuple[Tensor, Gradients]:
     """Loss and gradient of one step of our own loop."""
     batch = collate(dataset.store.read(range(len(dataset))[examples]), objectives)
-    loss = LossModel(model, objectives)(batch, coefficients(objectives, counts_of([batch]))).objective
+    loss = LossModel(model, objectives)(batch, sum_coefficients(objectives, sum_row_weights([batch]))).objective
     model.zero_grad()
     loss.backward()
     return loss.detach(), gradients(model)

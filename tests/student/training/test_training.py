@@ -20,8 +20,8 @@ from tensorboardX.proto.event_pb2 import Event
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from student.data.batches import LanguageBatches
-from student.losses.batch_terms import counts_of, objective_weights
-from student.losses.objectives import Objectives
+from student.losses.normalisation import objective_weights, sum_row_weights
+from student.losses.weighted_objectives import WeightedObjectives
 from student.models.build import load_student
 from student.models.layout import Layout
 from student.models.loss_model import LossModel
@@ -303,11 +303,11 @@ def heldout_loss(folder: Path, settings: TrainSettings, store: Path) -> float:
     student = load_student(str(folder), VOCAB)
     held = HeldoutSettings(store=str(store)).as_data(settings.data)
     source = open_examples(held, settings, Vocabulary(AutoTokenizer.from_pretrained(folder), VOCAB), OpenStores())
-    objectives = Objectives.of(settings.loss, source.form)
+    objectives = WeightedObjectives.of(settings.loss, source.form)
     batch = LanguageBatches(source, objectives, Layout()).batch(range(9))
     with torch.no_grad():
         parts = LossModel(student, objectives)(batch, torch.ones(3)).parts
-    return float((parts.double() / counts_of([batch]) * objective_weights(objectives)).sum())
+    return float((parts.double() / sum_row_weights([batch]) * objective_weights(objectives)).sum())
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:

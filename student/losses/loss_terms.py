@@ -1,0 +1,38 @@
+"""The terms of a loss over one micro-batch."""
+
+import torch
+from torch import Tensor
+
+from student.losses.batch import Batch
+from student.losses.registry import OBJECTIVES
+from student.losses.row_losses import LossTerm
+from student.losses.settings import TermSettings
+from student.losses.weighted_objectives import WeightedObjectives
+
+
+def make_loss_terms(batch: Batch, objectives: WeightedObjectives, coefficients: Tensor) -> list[LossTerm]:
+    """One LossTerm for each objective. coefficients: float32 [terms], factors of the row weights of each term."""
+    return [
+        _make_term(batch, objectives, term, batch.weights[i] * coefficients[i])
+        for i, term in enumerate(objectives.terms)
+    ]
+
+
+def _make_term(batch: Batch, objectives: WeightedObjectives, term: TermSettings, weights: Tensor) -> LossTerm:
+    objective = OBJECTIVES[term.objective]
+    if not objective.needs_teacher:
+        labels = batch.labels.clamp(min=0).unsqueeze(-1)
+        return LossTerm(weights, labels, torch.zeros_like(labels, dtype=torch.float32))
+    column = objectives.temperatures.index(term.temperature)
+    log_p, log_tail = batch.log_p[column], batch.log_tail[column]
+    if objectives.form.kind == "estimated":
+        return LossTerm(weights, batch.ids, log_p, entropy=batch.entropy.nan_to_num(0.0))
+    if term.tail == "renormalise":
+        log_p = log_p - log_p.logsumexp(-1, keepdim=True).nan_to_num(neginf=0.0)
+        entropy = -(log_p.exp() * log_p.masked_fill(torch.isneginf(log_p), 0.0)).sum(-1)
+        return LossTerm(weights, batch.ids, log_p, temperature=term.temperature, entropy=entropy)
+    if objectives.form.kind == "complete":
+        # An outcome without teacher mass is no padding: a student's mass on it counts.
+        log_p = log_p.clamp(min=objective.min_log_p(log_p.dtype))
+        return LossTerm(weights, batch.ids, log_p, objective, term.parameter, temperature=term.temperature)
+    return LossTerm(weights, batch.ids, log_p, objective, term.parameter, log_tail, term.temperature)
