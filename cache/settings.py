@@ -49,6 +49,19 @@ ModelPath = Annotated[str, PathText(resolve_model)]
 
 
 @dataclass(frozen=True)
+class NameOf:
+    """Annotation of a settings field that selects an implementation by name: `Annotated[str, NameOf(OBJECTIVES)]`.
+
+    The registry is read when a value is validated, and not before. An unknown name is refused with the valid ones.
+    """
+
+    registry: Registry[Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.registry.check_name, handler(source))
+
+
+@dataclass(frozen=True)
 class OneOf:
     """Annotation of a settings field whose class depends on a key: `Annotated[Settings, OneOf(TASKS)]`.
 

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from cache.settings import Settings
+from cache.settings import NameOf, Settings
 from student.losses.registry import OBJECTIVES
 
 # The name of a registered objective.
-ObjectiveName = Annotated[str, AfterValidator(OBJECTIVES.check_name)]
+ObjectiveName = Annotated[str, NameOf(OBJECTIVES)]
 
 
 class SegmentWeights(Settings):
@@ -34,7 +34,7 @@ class SegmentWeights(Settings):
 class TermSettings(Settings):
     """One objective of several.
 
-    beta: parameter of the objective: of jsd, the share of the teacher in the mean (0.5 by default); of the skewed
+    beta: of jsd, the share of the teacher in the mean (0.5 by default); of the skewed
         divergences, their alpha (0.1).
     temperature: one of those the store has log-normalisers for. The term is multiplied by T^2, so its gradient keeps
         its size at any temperature.
