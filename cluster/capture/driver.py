@@ -4,10 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from cache.documents import write_json
 from cache.errors import InputError
 from cache.examples.jsonl import BadExample, read_examples
 from cache.rows.spec import StoreSpec
@@ -25,10 +23,10 @@ from cache.store.commits import (
 from cache.store.snapshots import take_snapshot
 from cluster.capture.actor import UNITS_IN_HAND, start_worker
 from cluster.capture.dispatch import dispatch, wait_ready
+from cluster.capture.run_log import RunLog
 from cluster.capture.settings import CaptureSettings
-from cluster.job.outputs import hardware, read_json
 from cluster.job.progress_bars import bar
-from cluster.job.ray_session import cluster_has_gpus, ray_session, require_gpus
+from cluster.job.ray_session import cluster_has_gpus, ray_session, require_cpus, require_gpus
 from teacher_serving.asking.plan import SCORED, Limits, Plan, Wanted, plan_capture, refuse_lines
 from teacher_serving.capture.teacher import describe
 from teacher_serving.capture.unit import UnitSummary
@@ -68,13 +66,14 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     """Capture what the store lacks, then take a snapshot. Running it again is resuming it."""
     work = prepare(settings)
     spec, plan, storage, units = work.description.spec, work.plan, work.storage, work.units
-    log = RunLog(settings)
-    log.truncated = plan.truncated
+    log = RunLog(settings, planned=len(plan.wanted) + len(plan.refused), truncated=plan.truncated)
     if units:
         with ray_session(settings.address, settings.actors * settings.engine.cpu_threads):
             on_gpu = cluster_has_gpus() and settings.engine.gpus > 0
             count = min(settings.actors, len(units))
             require_gpus(count * settings.engine.gpus)
+            if not on_gpu:
+                require_cpus(count * settings.engine.cpu_threads)
             print(f"capture: starting {count} engine{'s' if count > 1 else ''}", flush=True)
             started = time.monotonic()
             start = partial(start_worker, settings, work.description, on_gpu)
@@ -169,39 +168,6 @@ def _of_one_example(one: Wanted, other: Wanted) -> bool:
         one.tokenized.origin,
         other.tokenized.origin,
     )
-
-
-class RunLog:
-    """Rows, seconds and cost of this run, kept in a file beside the store with those of earlier runs."""
-
-    def __init__(self, settings: CaptureSettings) -> None:
-        self._path = capture_log(settings.store)
-        self._job = settings.model_dump(mode="json")
-        self._hardware = hardware()
-        self._earlier: list[dict[str, Any]] = read_json(self._path)["runs"] if self._path.exists() else []
-        self._started = 0.0
-        self.examples = self.rows = self.refused = self.truncated = 0
-        self.seconds = self.start_seconds = self.cost = 0.0
-
-    def begin(self) -> None:
-        self._started = time.monotonic()
-
-    def add(self, summary: UnitSummary) -> None:
-        self.seconds = time.monotonic() - self._started
-        self.refused += summary.refused
-        self.cost += summary.cost
-        if summary.won:
-            self.examples += summary.examples
-            self.rows += summary.rows
-        names = ("examples", "rows", "refused", "truncated", "seconds", "start_seconds", "cost")
-        run = {name: getattr(self, name) for name in names}
-        write_json(self._path, {"job": self._job, "hardware": self._hardware, "runs": [*self._earlier, run]})
-
-
-def capture_log(store: str) -> Path:
-    """Where the runs that filled a store are told: beside a folder; for an object store in the working folder."""
-    path = Path(store.partition("://")[2].replace("/", "-") if "://" in store else store)
-    return path.with_name(f"{path.name}.capture.json")
 
 
 def _capture_units(

@@ -133,7 +133,7 @@ def _store_state(uri: str) -> RunState:
 
 def _capture_facts(uri: str) -> dict[str, Any]:
     """What the capture log beside a store says. Stores that were imported have none."""
-    from cluster.capture.driver import capture_log
+    from cluster.capture.run_log import capture_log
 
     path = capture_log(uri)
     log = read_json(path) if path.exists() else {}

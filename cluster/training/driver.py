@@ -10,7 +10,7 @@ from cache.documents import write_json
 from cache.errors import InputError, LogitbankError
 from cluster.job.outputs import claim, hardware, read_json
 from cluster.job.progress_bars import counter
-from cluster.job.ray_session import cluster_gpus, ray_session, require_gpus
+from cluster.job.ray_session import cluster_gpus, ray_session, require_cpus, require_gpus
 from cluster.training.pinning import pin_snapshots
 from cluster.training.step_progress import StepProgress
 from student.training.planning.plan import TrainingPlan
@@ -67,6 +67,8 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
         ranks = settings.run.ranks_for(gpus)
         settings.run.micro_batch_of(ranks)
         require_gpus(ranks)
+        if not gpus:
+            require_cpus(ranks)
         _run_ranks(settings, plan, ranks, gpus > 0)
     finished = dict(read_json(result_file))
     finished |= {"hardware": hardware(), "wall_seconds_last_run": time.monotonic() - started}

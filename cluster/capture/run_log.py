@@ -1,0 +1,53 @@
+"""The capture log: a JSON file beside a store with what each run of the capture did."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache.documents import write_json
+from cluster.capture.settings import CaptureSettings
+from cluster.job.outputs import hardware, read_json
+
+if TYPE_CHECKING:  # imports torch
+    from teacher_serving.capture.unit import UnitSummary
+
+
+class RunLog:
+    """Rows, seconds and cost of this run, in one file with those of earlier runs.
+
+    planned: examples that the job accounts for, captured or in quarantine. truncated: those of them that were cut.
+    """
+
+    def __init__(self, settings: CaptureSettings, planned: int, truncated: int) -> None:
+        self._path = capture_log(settings.store)
+        self._job = settings.model_dump(mode="json")
+        self._hardware = hardware()
+        self._earlier: list[dict[str, Any]] = read_json(self._path)["runs"] if self._path.exists() else []
+        self._started = 0.0
+        self._planned = planned
+        self.truncated = truncated
+        self.examples = self.rows = self.refused = 0
+        self.seconds = self.start_seconds = self.cost = 0.0
+
+    def begin(self) -> None:
+        """Start the clock: engines are ready."""
+        self._started = time.monotonic()
+
+    def add(self, summary: "UnitSummary") -> None:
+        """Count a unit and write the file."""
+        self.seconds = time.monotonic() - self._started
+        self.refused += summary.refused
+        self.cost += summary.cost
+        if summary.won:
+            self.examples += summary.examples
+            self.rows += summary.rows
+        names = ("examples", "rows", "refused", "truncated", "seconds", "start_seconds", "cost")
+        run = {name: getattr(self, name) for name in names}
+        document = {"job": self._job, "hardware": self._hardware, "planned": self._planned}
+        write_json(self._path, {**document, "runs": [*self._earlier, run]})
+
+
+def capture_log(store: str) -> Path:
+    """Path of the capture log: beside a store that is a folder, else in the working folder."""
+    path = Path(store.partition("://")[2].replace("/", "-") if "://" in store else store)
+    return path.with_name(f"{path.name}.capture.json")
