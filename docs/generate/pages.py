@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from docs.generate import commands, demo_table, job_files
+from docs.generate import api, commands, demo_table, job_files
 from docs.generate.measurements.page import page as measurements
 
 
@@ -10,6 +10,7 @@ def outdated(root: Path) -> dict[str, str]:
     """The new text of every generated file that differs from the file below `root`."""
     texts = {
         "docs/job-files.md": job_files.page(),
+        "docs/api.md": api.page(),
         "docs/commands.md": commands.page(),
         "docs/measurements.md": measurements(),
         "README.md": demo_table.readme(root),
