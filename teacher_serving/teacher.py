@@ -72,7 +72,7 @@ class Teacher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Usage:
     """What a service has answered so far, and what that cost by the prices of the settings."""
 
     requests: int = 0
@@ -86,4 +86,4 @@ class Metered(Protocol):
     """A teacher that is paid by the token."""
 
     @property
-    def spent(self) -> Spent: ...
+    def usage(self) -> Usage: ...

@@ -171,9 +171,10 @@ def reduced(
         for spec, reducer in reducers.items():
             placed = [draws_of(example.key, redraw, length - 1, spec) for example in examples]
             rows = reducer.reduce(logits, tokens[:, 1:].reshape(-1).astype(np.int64), np.concatenate(placed))
+            token_logprobs = np.split(rows.token_logprobs, len(examples))
             block[spec] = [
                 record(example, rows.targets.rows(i * (length - 1), (i + 1) * (length - 1)), own)
-                for i, (example, own) in enumerate(zip(examples, np.split(rows.own, len(examples)), strict=True))
+                for i, (example, own) in enumerate(zip(examples, token_logprobs, strict=True))
             ]
         yield block
 

@@ -12,7 +12,7 @@ from cache.rows.codebook import Codebook
 from cache.storage.open import open_storage
 from cache.store.codebook_claim import read_codebook
 from cluster.capture.settings import CaptureSettings
-from teacher_serving.asking.plan import Wanted
+from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.capture.teacher import start_teacher
 from teacher_serving.capture.unit import Answers, UnitSummary, ask_teacher, store_answers
 from teacher_serving.engines.description import TeacherDescription
@@ -48,7 +48,7 @@ class CaptureWorker:
             raise self._failure
         return True
 
-    async def capture(self, unit: Sequence[Wanted]) -> UnitSummary:
+    async def capture(self, unit: Sequence[PlannedExample]) -> UnitSummary:
         await self.ready()
         loop = asyncio.get_running_loop()
         description = self._description

@@ -27,7 +27,7 @@ from cluster.capture.run_log import RunLog
 from cluster.capture.settings import CaptureSettings
 from cluster.job.progress_bars import bar
 from cluster.job.ray_session import cluster_has_gpus, ray_session, require_cpus, require_gpus
-from teacher_serving.asking.plan import SCORED, Limits, Plan, Wanted, plan_capture, refuse_lines
+from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, PlannedExample, plan_capture, reject_lines
 from teacher_serving.capture.teacher import describe
 from teacher_serving.capture.unit import UnitSummary
 from teacher_serving.engines.description import TeacherDescription
@@ -59,7 +59,7 @@ class Work:
     description: TeacherDescription
     plan: Plan
     storage: Storage
-    units: list[list[Wanted]]
+    units: list[list[PlannedExample]]
 
 
 def run_capture(settings: CaptureSettings) -> CaptureOutcome:
@@ -81,14 +81,14 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
             wait_ready(workers)
             create_store(storage, spec)  # not before the teacher has proved to load
             log.start_seconds = time.monotonic() - started
-            _capture_units(start, workers, units, log, len(plan.wanted))
+            _capture_units(start, workers, units, log, len(plan.examples))
     create_store(storage, spec)
-    for key, (example_id, reason) in plan.refused.items():
+    for key, (example_id, reason) in plan.rejected.items():
         quarantine_example(storage, key, example_id, reason)
     snapshot = take_snapshot(storage)
     set_aside = set(quarantined_keys(storage))
     return CaptureOutcome(
-        sum(key not in set_aside for key in plan.wanted),
+        sum(key not in set_aside for key in plan.examples),
         log.examples,
         len(set_aside),
         plan.truncated,
@@ -104,8 +104,8 @@ def preview(settings: CaptureSettings) -> str:
     """What a run would do, without an engine and without writing anything."""
     work = prepare(settings)
     return (
-        f"fingerprint {work.description.spec.fingerprint}\n{len(work.plan.wanted):,} examples wanted "
-        f"({work.plan.truncated:,} truncated), {len(work.plan.refused):,} refused, "
+        f"fingerprint {work.description.spec.fingerprint}\n{len(work.plan.examples):,} examples wanted "
+        f"({work.plan.truncated:,} truncated), {len(work.plan.rejected):,} refused, "
         f"{sum(map(len, work.units)):,} missing in {len(work.units):,} units"
     )
 
@@ -125,7 +125,7 @@ def prepare(settings: CaptureSettings) -> Work:
         settings.generation,
         description.prompter,
     )
-    refuse_lines(plan, bad)
+    reject_lines(plan, bad)
     _require_work(plan, settings)
     storage = open_storage(settings.store)
     _require_same(storage, description.spec)
@@ -140,7 +140,7 @@ def _require_same(storage: Storage, spec: StoreSpec) -> None:
 
 def _require_work(plan: Plan, settings: CaptureSettings) -> None:
     """Raise InputError where a job asks for nothing at all."""
-    if not plan.wanted and not plan.refused:
+    if not plan.examples and not plan.rejected:
         asked = "scored responses" if settings.score else "nothing, since score = false"
         raise InputError(
             f"examples file {settings.examples}: no example has a response, and the job asks for {asked}; "
@@ -148,30 +148,30 @@ def _require_work(plan: Plan, settings: CaptureSettings) -> None:
         )
 
 
-def missing_units(plan: Plan, storage: Storage, unit_size: int) -> list[list[Wanted]]:
+def missing_units(plan: Plan, storage: Storage, unit_size: int) -> list[list[PlannedExample]]:
     """Units of wanted examples that no commit holds and no quarantine tells of, in the order of the plan.
 
     Responses to one example stay together: which of them are kept depends on the others.
     """
     told = {e.key for unit in committed_units(storage) for e in read_commit(storage, unit)[0].examples}
     told.update(quarantined_keys(storage))
-    units: list[list[Wanted]] = []
-    for item in (item for key, item in plan.wanted.items() if key not in told):
+    units: list[list[PlannedExample]] = []
+    for item in (item for key, item in plan.examples.items() if key not in told):
         if not units or (len(units[-1]) >= unit_size and not _of_one_example(units[-1][-1], item)):
             units.append([])
         units[-1].append(item)
     return units
 
 
-def _of_one_example(one: Wanted, other: Wanted) -> bool:
-    return one.tokenized.example.id == other.tokenized.example.id and SCORED not in (
+def _of_one_example(one: PlannedExample, other: PlannedExample) -> bool:
+    return one.tokenized.example.id == other.tokenized.example.id and SCORED_ORIGIN not in (
         one.tokenized.origin,
         other.tokenized.origin,
     )
 
 
 def _capture_units(
-    start: Callable[[], Any], workers: Sequence[Any], units: list[list[Wanted]], log: RunLog, wanted: int
+    start: Callable[[], Any], workers: Sequence[Any], units: list[list[PlannedExample]], log: RunLog, wanted: int
 ) -> None:
     total = sum(map(len, units))
     log.begin()

@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import Literal
 
 Status = Literal["parsed", "no_label", "no_rationale"]
-Judgement = Literal["agrees", "disagrees", "unparsed", "no_truth"]
-Keep = Literal["all", "agreeing", "rationalize"]
+LabelMatch = Literal["agrees", "disagrees", "unparsed", "no_truth"]
+KeepPolicy = Literal["all", "agreeing", "rationalize"]
 
 QUOTES = ("''", '""', "‘’", "“”", "«»", "``", "**", "__")
 PUNCTUATION = ".,;:!?¿¡'\"`«»()[]{}*_。、「」"
@@ -39,7 +39,7 @@ OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = 
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class ParsedAnswer:
     """A text taken apart. Offsets count its characters, so that its tokens can be given segments.
 
     rationale: what precedes the marker, stripped. rationale_end: where the marker begins.
@@ -55,14 +55,14 @@ class Parsed:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Selection:
     """Which samples of an example are kept, and whether the teacher is to be asked again with the truth as a hint."""
 
     kept: tuple[int, ...]
     needs_hint: bool
 
 
-def parse_answer(text: str, marker: str, stop: str = "") -> Parsed:
+def parse_answer(text: str, marker: str, stop: str = "") -> ParsedAnswer:
     """Rationale and label of what a teacher wrote.
 
     marker: text such as "Answer:" in any case. Its last occurrence counts, with the markdown just before it. The label
@@ -73,23 +73,25 @@ def parse_answer(text: str, marker: str, stop: str = "") -> Parsed:
     status: "no_label" where the marker is absent or nothing follows it on its line; the rationale is then what there
         is. "no_rationale" where only the label is there.
     """
-    end = stop_at(text, stop)
+    end = find_stop(text, stop)
     if not marker:
         start, label_end = _strip(text, 0, end)
-        return Parsed("", text[start:label_end], "parsed" if start < label_end else "no_label", 0, start, label_end)
+        return ParsedAnswer(
+            "", text[start:label_end], "parsed" if start < label_end else "no_label", 0, start, label_end
+        )
     found = list(re.finditer(re.escape(marker), text[:end], re.IGNORECASE))
     if not found:
-        return Parsed(text[:end].strip(), "", "no_label", end, end, end)
+        return ParsedAnswer(text[:end].strip(), "", "no_label", end, end, end)
     line_end = text.find("\n", found[-1].end(), end)
     start, label_end = _bare(text, found[-1].end(), line_end if line_end >= 0 else end)
     rationale_end = _marker_start(text, found[-1].start())
     rationale = text[:rationale_end].strip()
     status: Status = "no_label" if start == label_end else "parsed" if rationale else "no_rationale"
-    return Parsed(rationale, text[start:label_end], status, rationale_end, start, label_end)
+    return ParsedAnswer(rationale, text[start:label_end], status, rationale_end, start, label_end)
 
 
-def normalise(label: str) -> str:
-    """The spelling by which labels are compared: one for all that differ only in form. normalise(it) is itself.
+def normalise_label(label: str) -> str:
+    """The spelling by which labels are compared: one for all that differ only in form. normalise_label(it) is itself.
 
     Unicode NFKC, case folded, spaces collapsed, no punctuation at the ends (unless there is nothing else), no thousands
     separators in numbers, no currency or percent signs beside them. Signs, such as those of "-5" and "C++", stay.
@@ -103,7 +105,7 @@ def normalise(label: str) -> str:
         label = text
 
 
-def agrees(label: str, truth: str) -> bool:
+def labels_match(label: str, truth: str) -> bool:
     """Whether two labels say the same: equal exactly as numbers where both are, else equal once normalised.
 
     Numbers are finite decimals, fractions and mixed numbers, and since the labels of SVAMP are equations, also sums,
@@ -112,31 +114,31 @@ def agrees(label: str, truth: str) -> bool:
     value, true_value = _value(label), _value(truth)
     if value is not None and true_value is not None:
         return value == true_value
-    return normalise(label) == normalise(truth)
+    return normalise_label(label) == normalise_label(truth)
 
 
-def judge(parsed: Parsed, truth: str) -> Judgement:
+def compare_label(parsed: ParsedAnswer, truth: str) -> LabelMatch:
     """The label against the truth. A blank truth is "no_truth" whatever was written; a rationale is not asked for."""
     if not truth.strip():
         return "no_truth"
     if parsed.status == "no_label":
         return "unparsed"
-    return "agrees" if agrees(parsed.label, truth) else "disagrees"
+    return "agrees" if labels_match(parsed.label, truth) else "disagrees"
 
 
-def decide(judgements: Sequence[Judgement], keep: Keep) -> Decision:
+def select_samples(judgements: Sequence[LabelMatch], keep: KeepPolicy) -> Selection:
     """What becomes of the samples of one example.
 
     "all": kept, every one. "agreeing": those that agree, or that no truth can contradict. "rationalize": as
     "agreeing", and where none is kept the teacher needs the hint (STaR, https://arxiv.org/abs/2203.14465).
     """
     if keep == "all":
-        return Decision(tuple(range(len(judgements))), False)
+        return Selection(tuple(range(len(judgements))), False)
     kept = tuple(i for i, judgement in enumerate(judgements) if judgement in ("agrees", "no_truth"))
-    return Decision(kept, keep == "rationalize" and bool(judgements) and not kept)
+    return Selection(kept, keep == "rationalize" and bool(judgements) and not kept)
 
 
-def stop_at(text: str, stop: str) -> int:
+def find_stop(text: str, stop: str) -> int:
     if stop:
         for match in re.finditer(rf"^[ \t]*{re.escape(stop)}", text, re.MULTILINE):
             if text[: match.start()].strip():
@@ -186,7 +188,7 @@ def _fold(text: str) -> str:
 
 def _value(label: str) -> Fraction | None:
     """The number that a label states, exactly, or None."""
-    text = normalise(label)
+    text = normalise_label(label)
     equation = _fold(label).rstrip(" .,;:!?")
     try:
         if NUMBER.fullmatch(text):

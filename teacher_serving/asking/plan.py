@@ -17,11 +17,11 @@ from teacher_serving.asking.prompter import Prompter
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.teacher import Request
 
-SCORED = "scored"
+SCORED_ORIGIN = "scored"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PlannedExample:
     """An example, and where the teacher reads another prompt than the record holds, that one.
 
     prompt: uint32 [n]; messages: the same as turns, for teachers that read those.
@@ -52,13 +52,13 @@ class Wanted:
 class Plan:
     """What a job asks for by key in order, and the examples set aside by key, with their id and the reason."""
 
-    wanted: dict[str, Wanted]
-    refused: dict[str, tuple[str, str]]
+    examples: dict[str, PlannedExample]
+    rejected: dict[str, tuple[str, str]]
 
     @property
     def truncated(self) -> int:
         """Examples that lost tokens to fit."""
-        return sum("truncated_tokens" in item.tokenized.example.metadata for item in self.wanted.values())
+        return sum("truncated_tokens" in item.tokenized.example.metadata for item in self.examples.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +82,26 @@ def plan_capture(
     """Tokenise; the same examples give the same plan. Examples that cannot be captured are refused one by one."""
     plan = Plan({}, {})
     for number, example in enumerate(examples):
-        asked: list[Wanted] = []
+        asked: list[PlannedExample] = []
         try:
             if score and (example.rationale + example.response or example.is_trace):
-                asked.append(Wanted(_fitting(render(example, tokenizer, targets_of), limits, 0)))
+                asked.append(PlannedExample(_fitting(render(example, tokenizer, targets_of), limits, 0)))
             if generation and (generation.examples is None or number < generation.examples):
                 asked += _responses(example, tokenizer, limits, generation, prompter)
         except InputError as error:
-            plan.refused[refusal_key(repr(example))] = (example.id, str(error))
+            plan.rejected[rejection_key(repr(example))] = (example.id, str(error))
         for item in asked:
-            plan.wanted.setdefault(item.key, item)
+            plan.examples.setdefault(item.key, item)
     return plan
 
 
-def refuse_lines(plan: Plan, bad: Sequence[BadExample]) -> None:
+def reject_lines(plan: Plan, bad: Sequence[BadExample]) -> None:
     """Set aside the lines of an examples file that hold no example."""
     for line in bad:
-        plan.refused[refusal_key(f"line {line.line}: {line.reason}")] = (line.id, f"line {line.line}: {line.reason}")
+        plan.rejected[rejection_key(f"line {line.line}: {line.reason}")] = (line.id, f"line {line.line}: {line.reason}")
 
 
-def refusal_key(name: str) -> str:
+def rejection_key(name: str) -> str:
     """Key for an example that cannot even be tokenised."""
     nothing = Example(name, ())
     return TokenizedExample(nothing, np.zeros(0, np.uint32), np.zeros(0, np.uint8), f"refused/{name}").key
@@ -113,12 +113,12 @@ def _responses(
     limits: Limits,
     generation: GenerationSettings,
     prompter: Prompter | None,
-) -> list[Wanted]:
+) -> list[PlannedExample]:
     prompt = render_prompt(example, tokenizer)
     room = generation.max_new_tokens
     if prompter is None or prompter.template is None:
         prompt = _fitting(prompt, limits, room)
-        return [Wanted(replace(prompt, origin=f"generated/{i}")) for i in range(generation.samples)]
+        return [PlannedExample(replace(prompt, origin=f"generated/{i}")) for i in range(generation.samples)]
     templated = prompter.ask(example)
     asked = _fitting(render_prompt(templated, tokenizer), limits, room)
     if generation.context == "same":
@@ -128,7 +128,7 @@ def _responses(
         if "truncated_tokens" in asked.example.metadata:
             prompt = replace(prompt, example=replace(prompt.example, metadata=asked.example.metadata))
     return [
-        Wanted(replace(prompt, origin=f"generated/{i}"), asked.tokens, templated.messages)
+        PlannedExample(replace(prompt, origin=f"generated/{i}"), asked.tokens, templated.messages)
         for i in range(generation.samples)
     ]
 

@@ -14,11 +14,19 @@ from cache.examples.example import Example, Segment, TokenizedExample
 from cache.examples.tokenizers import Tokenizer, decode
 from cache.rows.record import Record
 from cache.rows.spec import PromptingSpec, SamplingSpec, StoreSpec
-from teacher_serving.asking.answers import Judgement, Keep, Parsed, decide, judge, parse_answer, stop_at
-from teacher_serving.asking.plan import Wanted
+from teacher_serving.asking.answers import (
+    KeepPolicy,
+    LabelMatch,
+    ParsedAnswer,
+    compare_label,
+    find_stop,
+    parse_answer,
+    select_samples,
+)
+from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.asking.prompter import Prompter
-from teacher_serving.asking.requests import continued
-from teacher_serving.reduction.row_arrays import place_rows, take_rows
+from teacher_serving.asking.requests import continuation_request
+from teacher_serving.reduction.row_arrays import scatter_rows, take_rows
 from teacher_serving.teacher import Generated, Request, Teacher
 
 Refused = dict[str, tuple[str, str]]
@@ -29,16 +37,16 @@ AS_ASKED = PromptingSpec("", "", "", "", "all", "", "same")
 class Response:
     """What the teacher wrote to one prompt, cut at the stop text, and what it says."""
 
-    wanted: Wanted
-    written: Generated
+    planned: PlannedExample
+    generated: Generated
     text: str
-    parsed: Parsed
-    judgement: Judgement
+    parsed: ParsedAnswer
+    judgement: LabelMatch
 
 
-def write_responses(
+def generate_records(
     teacher: Teacher,
-    unit: Sequence[Wanted],
+    unit: Sequence[PlannedExample],
     tokenizer: Tokenizer,
     spec: StoreSpec,
     sampling: SamplingSpec,
@@ -46,44 +54,44 @@ def write_responses(
 ) -> tuple[dict[str, Record], Refused]:
     """Records of the responses that are kept, by key, and why the others are not."""
     prompting = spec.prompting or AS_ASKED
-    keep: Keep = prompting.keep  # type: ignore[assignment]  # checked by GenerationSettings
+    keep: KeepPolicy = prompting.keep  # type: ignore[assignment]  # checked by GenerationSettings
     refused: Refused = {}
     responses = _ask(teacher, [(item, item.request) for item in unit], tokenizer, sampling, prompting, refused)
     kept: list[tuple[Response, bool]] = []
     again: list[Response] = []
     for _, group in groupby(sorted(responses, key=_example_of), key=_example_of):
-        samples = sorted(group, key=lambda response: response.wanted.tokenized.origin)
-        decision = decide([sample.judgement for sample in samples], keep)
+        samples = sorted(group, key=lambda response: response.planned.tokenized.origin)
+        decision = select_samples([sample.judgement for sample in samples], keep)
         kept += [(samples[i], False) for i in decision.kept]
         for sample in (sample for i, sample in enumerate(samples) if i not in decision.kept):
-            if decision.needs_hint and sample.wanted.tokenized.example.label:
+            if decision.needs_hint and sample.planned.tokenized.example.label:
                 again.append(sample)
             else:
-                refused[sample.wanted.key] = _reason(sample)
+                refused[sample.planned.key] = _reason(sample)
     for response in _rationalize(teacher, again, tokenizer, sampling, prompting, prompter, refused):
         if response.judgement == "agrees":
             kept.append((response, True))
         else:
-            refused[response.wanted.key] = _reason(response)
+            refused[response.planned.key] = _reason(response)
     records = {}
     for response, hinted in kept:
         # A service may tell nothing of a token; any other teacher has a distribution of each, or is broken.
-        if not spec.service and (response.written.rows.counts == 0).any():
-            example_id = response.wanted.tokenized.example.id
-            refused[response.wanted.key] = (example_id, "the teacher gave no finite distribution")
+        if not spec.service and (response.generated.rows.counts == 0).any():
+            example_id = response.planned.tokenized.example.id
+            refused[response.planned.key] = (example_id, "the teacher gave no finite distribution")
         else:
-            records[response.wanted.key] = response_record(response, tokenizer, sampling.answer_marker, hinted)
+            records[response.planned.key] = response_record(response, tokenizer, sampling.answer_marker, hinted)
     return records, refused
 
 
 def _example_of(response: Response) -> tuple[str, bytes]:
     """What the samples of one example have in common."""
-    return response.wanted.tokenized.example.id, response.wanted.tokenized.tokens.tobytes()
+    return response.planned.tokenized.example.id, response.planned.tokenized.tokens.tobytes()
 
 
 def _ask(
     teacher: Teacher,
-    asked: Sequence[tuple[Wanted, Request]],
+    asked: Sequence[tuple[PlannedExample, Request]],
     tokenizer: Tokenizer,
     sampling: SamplingSpec,
     prompting: PromptingSpec,
@@ -100,14 +108,14 @@ def _ask(
     return responses
 
 
-def _understand(wanted: Wanted, written: Generated, tokenizer: Tokenizer, marker: str, stop: str) -> Response:
+def _understand(wanted: PlannedExample, written: Generated, tokenizer: Tokenizer, marker: str, stop: str) -> Response:
     text = decode(written.tokens, tokenizer)
-    if (end := stop_at(text, stop)) < len(text):
+    if (end := find_stop(text, stop)) < len(text):
         n = _tokens_within(written.tokens, tokenizer, end)
         written = Generated(written.tokens[:n], written.rows.rows(0, n), written.token_logprobs[:n], True)
         text = decode(written.tokens, tokenizer)
     parsed = parse_answer(text, marker, stop)
-    return Response(wanted, written, text, parsed, judge(parsed, wanted.tokenized.example.label))
+    return Response(wanted, written, text, parsed, compare_label(parsed, wanted.tokenized.example.label))
 
 
 # The length of the decoded prefix grows with the number of tokens, so boundaries can be bisected.
@@ -126,7 +134,7 @@ def _tokens_up_to(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, text: st
 
 
 def _reason(response: Response) -> tuple[str, str]:
-    example = response.wanted.tokenized.example
+    example = response.planned.tokenized.example
     said = {"unparsed": "has no label", "disagrees": f"says {response.parsed.label!r}"}[response.judgement]
     return example.id, f"not kept: the response {said}, and the label is {example.label!r}"
 
@@ -147,30 +155,29 @@ def _rationalize(
     """
     if not responses or prompter is None:
         return []
-    asked: list[tuple[Wanted, Request]] = []
-    for wanted in (response.wanted for response in responses):
+    asked: list[tuple[PlannedExample, Request]] = []
+    for wanted in (response.planned for response in responses):
         try:
             asked.append((wanted, prompter.hint_request(wanted.key, wanted.tokenized.example, tokenizer)))
         except InputError as error:
             refused[wanted.key] = (wanted.tokenized.example.id, str(error))
     hinted = _ask(teacher, asked, tokenizer, sampling, prompting, refused)
     requests = [
-        continued(Request(response.wanted.key, response.wanted.teacher_prompt), response.written.tokens)
-        for response in hinted
+        continuation_request(Request(r.planned.key, r.planned.teacher_prompt), r.generated.tokens) for r in hinted
     ]
     rescored = []
     for response, request, scored in zip(hinted, requests, teacher.score(requests), strict=True):
         if scored.refusal:
-            refused[response.wanted.key] = (response.wanted.tokenized.example.id, scored.refusal)
+            refused[response.planned.key] = (response.planned.tokenized.example.id, scored.refusal)
             continue
         rows, own = take_rows(scored.targets, request.rows), scored.token_logprobs[request.rows + 1]
-        rescored.append(replace(response, written=replace(response.written, rows=rows, token_logprobs=own)))
+        rescored.append(replace(response, generated=replace(response.generated, rows=rows, token_logprobs=own)))
     return rescored
 
 
 def response_record(response: Response, tokenizer: Tokenizer, marker: str, hinted: bool) -> Record:
     """The example's prompt and the response as one record, under the key of the prompt and sample number."""
-    prompt, written, parsed = response.wanted.tokenized, response.written, response.parsed
+    prompt, written, parsed = response.planned.tokenized, response.generated, response.parsed
     segments = np.full(len(written.tokens), Segment.RESPONSE, np.uint8)
     told: dict[str, Any] = {"finished": written.finished, "status": parsed.status}
     rationale = ""
@@ -196,5 +203,5 @@ def response_record(response: Response, tokenizer: Tokenizer, marker: str, hinte
         prompt.origin,
     )
     token_logprobs = np.concatenate([np.full(n, np.nan, np.float32), written.token_logprobs])
-    targets = place_rows(written.rows, np.arange(n - 1, n + m - 1), n + m)
+    targets = scatter_rows(written.rows, np.arange(n - 1, n + m - 1), n + m)
     return Record(prompt.key, tokenized, targets, token_logprobs)

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from cache.examples.example import Segment, TokenizedExample
 from teacher_serving.reduction.reducer import Rows
-from teacher_serving.reduction.row_arrays import place_rows
+from teacher_serving.reduction.row_arrays import scatter_rows
 from teacher_serving.teacher import Request, Scored
 
 
@@ -17,15 +17,15 @@ def scoring_request(tokenized: TokenizedExample, asked: str) -> Request:
     return Request(tokenized.key, tokenized.tokens, following - 1)
 
 
-def continued(prompt: Request, written: npt.NDArray[np.uint32]) -> Request:
+def continuation_request(prompt: Request, written: npt.NDArray[np.uint32]) -> Request:
     """Prompt and response together, and the rows that the response was drawn from."""
     n = len(prompt.tokens)
     return Request(prompt.key, np.concatenate([prompt.tokens, written]), np.arange(n - 1, n + len(written) - 1))
 
 
-def placed(request: Request, rows: Rows) -> Scored:
+def build_scored(request: Request, rows: Rows) -> Scored:
     """The wanted rows of a request at their places among its tokens."""
     n = len(request.tokens)
     token_logprobs = np.full(n, np.nan, np.float32)
-    token_logprobs[request.rows + 1] = rows.own
-    return Scored(place_rows(rows.targets, request.rows, n), token_logprobs)
+    token_logprobs[request.rows + 1] = rows.token_logprobs
+    return Scored(scatter_rows(rows.targets, request.rows, n), token_logprobs)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from cache.rows.spec import SamplingSpec
 from cache.settings import PathText, Settings
-from teacher_serving.asking.answers import Keep
+from teacher_serving.asking.answers import KeepPolicy
 from teacher_serving.asking.prompt_templates import resolve_template
 
 # The name of a built-in template, or the path of a .jinja file.
@@ -32,7 +32,9 @@ class GenerationSettings(Settings):
     context: Literal["bare", "same"] = Field(
         "bare", description="prompt of the records: the example's own, or the one that the template made of it"
     )
-    keep: Keep = Field("all", description="all responses, those whose label agrees with the example's, or ask again")
+    keep: KeepPolicy = Field(
+        "all", description="all responses, those whose label agrees with the example's, or ask again"
+    )
     hint_template: TemplateName = Field("hint", description='how the teacher is asked again, with keep = "rationalize"')
 
     @model_validator(mode="after")

@@ -10,9 +10,9 @@ from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.store.commits import quarantine_example
 from cache.store.unit_writer import write_unit
-from teacher_serving.asking.plan import SCORED, Wanted
+from teacher_serving.asking.plan import SCORED_ORIGIN, PlannedExample
 from teacher_serving.asking.prompter import Prompter
-from teacher_serving.asking.rationales import write_responses
+from teacher_serving.asking.rationales import generate_records
 from teacher_serving.asking.requests import scoring_request
 from teacher_serving.teacher import Metered, Teacher
 
@@ -45,14 +45,18 @@ class Answers:
 
 
 def ask_teacher(
-    teacher: Teacher, unit: Sequence[Wanted], tokenizer: Tokenizer, spec: StoreSpec, prompter: Prompter | None = None
+    teacher: Teacher,
+    unit: Sequence[PlannedExample],
+    tokenizer: Tokenizer,
+    spec: StoreSpec,
+    prompter: Prompter | None = None,
 ) -> Answers:
     """Ask about every example of a unit. One that has no good answer is refused, and its neighbours are not."""
     spent = _spent(teacher)
     # Longest first keeps the engine's batches full to the end.
     order = sorted(unit, key=lambda item: -len(item.teacher_prompt))
-    scored = [item for item in order if item.tokenized.origin == SCORED]
-    written = [item for item in order if item.tokenized.origin != SCORED]
+    scored = [item for item in order if item.tokenized.origin == SCORED_ORIGIN]
+    written = [item for item in order if item.tokenized.origin != SCORED_ORIGIN]
     records: dict[str, Record] = {}
     refused: dict[str, tuple[str, str]] = {}
     requests = [scoring_request(item.tokenized, spec.asked) for item in scored]
@@ -66,7 +70,7 @@ def ask_teacher(
         else:
             records[item.key] = Record(item.key, item.tokenized, answer.targets, answer.token_logprobs)
     if written and spec.sampling:
-        responses, dropped = write_responses(teacher, written, tokenizer, spec, spec.sampling, prompter)
+        responses, dropped = generate_records(teacher, written, tokenizer, spec, spec.sampling, prompter)
         records |= responses
         refused |= dropped
     in_order = tuple(records[item.key] for item in unit if item.key in records)
@@ -86,4 +90,4 @@ def store_answers(storage: Storage, spec: StoreSpec, answers: Answers, codebook:
 
 def _spent(teacher: Teacher) -> float:
     """What a service has taken so far; 0 of a teacher that is none."""
-    return teacher.spent.cost if isinstance(teacher, Metered) else 0.0
+    return teacher.usage.cost if isinstance(teacher, Metered) else 0.0

@@ -287,7 +287,7 @@ def reduce_rows(
     exact,
     counts,
     log_tail,
-    own,
+    token_logprobs,
     entropy,
     log_normalizers,
 ):
@@ -315,7 +315,7 @@ def reduce_rows(
             counts[r] = -1
             continue
         if following[r] >= 0:
-            own[r] = min(np.float64(row[following[r]]) - np.float64(peak) - math.log(total), 0.0)
+            token_logprobs[r] = min(np.float64(row[following[r]]) - np.float64(peak) - math.log(total), 0.0)
         if has_entropy:
             entropy[r] = entropy_of(maxima, sums[0], sums[1], weights, peak, total)
         for t in range(len(temperatures)):

@@ -10,11 +10,11 @@ import torch
 
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import TargetSpec
-from teacher_serving.reduction.torch_backend import Reduced, reduce_block
+from teacher_serving.reduction.torch_backend import ReducedBlock, reduce_block
 
 # Rows that one call of the compiled loops takes: their float32 copy, where one is needed, stays in the cache.
 ROWS_PER_CALL = 8
-MOST_ROWS = 512
+MAX_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,14 @@ class Rows:
     """targets: n rows. own: float32 [n], log-probability of the token that followed each row, NaN where not asked."""
 
     targets: SparseTargets
-    own: npt.NDArray[np.float32]
+    token_logprobs: npt.NDArray[np.float32]
 
 
-def join(rows: Sequence[Rows]) -> Rows:
+def concatenate_rows(rows: Sequence[Rows]) -> Rows:
     """All rows, in order."""
     if not rows:
         return Rows(empty_targets(0), np.zeros(0, np.float32))
-    return Rows(concatenate([part.targets for part in rows]), np.concatenate([part.own for part in rows]))
+    return Rows(concatenate([part.targets for part in rows]), np.concatenate([part.token_logprobs for part in rows]))
 
 
 def select_rows(values: torch.Tensor, rows: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -57,7 +57,7 @@ class Reducer:
         Enough rows for the matrix product to run at full speed where the memory allows it.
         """
         each = self._vocab_size * (bytes_per_logit + (24 if on_gpu else 0))
-        return max(1, min(4096 if on_gpu else MOST_ROWS, self._memory // each))
+        return max(1, min(4096 if on_gpu else MAX_ROWS, self._memory // each))
 
     def reduce_hidden(
         self,
@@ -77,7 +77,7 @@ class Reducer:
             if logits is not None:
                 block = slice(start, start + size)
                 done.append(self.reduce(logits, following[block], uniforms[block]))
-        return join(done)
+        return concatenate_rows(done)
 
     def reduce(self, logits: torch.Tensor, following: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]) -> Rows:
         """Rows of logits [n, at least vocab_size].
@@ -94,7 +94,7 @@ class Reducer:
                 torch.from_numpy(uniforms).to(logits.device),
                 self._targets,
             )
-            return self._rows({name: getattr(block, name).cpu().numpy() for name in Reduced.__slots__})
+            return self._rows({name: getattr(block, name).cpu().numpy() for name in ReducedBlock.__slots__})
         return self._rows(self._reduce_on_cpu(logits, following, uniforms))
 
     def _reduce_on_cpu(
@@ -110,7 +110,7 @@ class Reducer:
             "exact": np.zeros(n, np.int64),
             "counts": np.zeros(n, np.int64),
             "log_tail": np.zeros(n, np.float32),
-            "own": np.full(n, np.nan, np.float32),
+            "token_logprobs": np.full(n, np.nan, np.float32),
             "entropy": np.full(n, np.nan, np.float32),
             "log_normalizers": np.zeros((n, len(targets.temperatures)), np.float32),
         }
@@ -155,4 +155,4 @@ class Reducer:
             np.asarray(block["entropy"], np.float32) if self._targets.entropy else None,
             np.asarray(block["log_normalizers"], np.float32) if self._targets.temperatures else None,
         )
-        return Rows(targets, np.where(bad, np.nan, np.asarray(block["own"], np.float32)).astype(np.float32))
+        return Rows(targets, np.where(bad, np.nan, np.asarray(block["token_logprobs"], np.float32)).astype(np.float32))

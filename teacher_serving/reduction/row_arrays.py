@@ -28,7 +28,7 @@ def rows_from_topk(ids: npt.NDArray[np.int64], logprobs: npt.NDArray[np.float32]
     return SparseTargets(offsets, ids[held].astype(np.uint32), values, log_tail)
 
 
-def nucleus(rows: SparseTargets, mass: float) -> SparseTargets:
+def cut_to_nucleus(rows: SparseTargets, mass: float) -> SparseTargets:
     """The smallest head of each row that holds `mass`, or the whole row where it holds less.
 
     What is cut goes to the tail: 1 less what is kept.
@@ -47,7 +47,7 @@ def nucleus(rows: SparseTargets, mass: float) -> SparseTargets:
     return SparseTargets(offsets, rows.ids[kept], rows.logprobs[kept], np.where(cut, log_tail, rows.log_tail))
 
 
-def place_rows(rows: SparseTargets, places: npt.NDArray[np.int64], n: int) -> SparseTargets:
+def scatter_rows(rows: SparseTargets, places: npt.NDArray[np.int64], n: int) -> SparseTargets:
     """`rows` as rows places[0], places[1], ... (rising) of n rows; the others are empty."""
     counts = np.zeros(n, np.int64)
     counts[places] = rows.counts

@@ -10,7 +10,7 @@ from cache.rows.spec import TargetSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Reduced:
+class ReducedBlock:
     """Rows as rectangles. ids int64 and logprobs float32 [n, most]; the first counts[i] of a row are its entries.
 
     exact, counts: int64 [n]; counts is -1 for a row without a finite distribution. log_tail, own, entropy: float32 [n].
@@ -22,12 +22,14 @@ class Reduced:
     exact: torch.Tensor
     counts: torch.Tensor
     log_tail: torch.Tensor
-    own: torch.Tensor
+    token_logprobs: torch.Tensor
     entropy: torch.Tensor
     log_normalizers: torch.Tensor
 
 
-def reduce_block(logits: torch.Tensor, following: torch.Tensor, uniforms: torch.Tensor, targets: TargetSpec) -> Reduced:
+def reduce_block(
+    logits: torch.Tensor, following: torch.Tensor, uniforms: torch.Tensor, targets: TargetSpec
+) -> ReducedBlock:
     """Reduce float32 logits [n, vocabulary] on their device; see reduction.Reducer for the arguments."""
     n, vocabulary = logits.shape
     # Differences to the largest logit keep their digits wherever the logits lie.
@@ -65,7 +67,7 @@ def reduce_block(logits: torch.Tensor, following: torch.Tensor, uniforms: torch.
             ids, logprobs, counts = _systematic(weights, uniforms, targets.threshold, total, ids, logprobs, exact)
     log_tail = torch.log(rest / total[:, 0]).clamp(max=0).float()
     counts = torch.where(finite, counts, -1)
-    return Reduced(ids, logprobs, exact, counts, log_tail, own, entropy, log_normalizers)
+    return ReducedBlock(ids, logprobs, exact, counts, log_tail, own, entropy, log_normalizers)
 
 
 def _draws(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

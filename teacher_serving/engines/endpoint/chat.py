@@ -58,8 +58,9 @@ class ChatService:
         # Few services tell the token that ended a response: it is taken to be the tokenizer's.
         if finished and end is not None and decode(tokens[-1:], self._tokenizer):
             tokens = np.append(tokens, np.uint32(end))
-            rows = Rows(concatenate([rows.targets, empty_targets(1)]), np.append(rows.own, np.float32(np.nan)))
-        return Generated(tokens, rows.targets, rows.own, finished)
+            logprobs = np.append(rows.token_logprobs, np.float32(np.nan))
+            rows = Rows(concatenate([rows.targets, empty_targets(1)]), logprobs)
+        return Generated(tokens, rows.targets, rows.token_logprobs, finished)
 
     def _body(self, request: Request, sampling: SamplingSpec, most: int) -> dict[str, Any]:
         raise NotImplementedError

@@ -8,7 +8,7 @@ from typing import Any
 from cache.errors import InputError, LogitbankError
 from teacher_serving.engines.endpoint.rate_limit import RateLimit
 from teacher_serving.engines.endpoint.settings import EndpointSettings
-from teacher_serving.teacher import Spent
+from teacher_serving.teacher import Usage
 
 ADDRESSES = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 # The service has understood the request and will never answer it: malformed, unknown, too long, filtered.
@@ -35,7 +35,7 @@ class Service:
         self._library, self._client = _open_client(settings, self._key)
         self._limit = RateLimit(settings.requests_per_minute)
         self._lock = threading.Lock()
-        self.spent = Spent()
+        self.usage = Usage()
 
     @property
     def name(self) -> str:
@@ -61,11 +61,11 @@ class Service:
         """Add an answer to what is spent."""
         price = self._settings.price_input * prompt_tokens + self._settings.price_output * completion_tokens
         with self._lock:
-            self.spent = Spent(
-                self.spent.requests + 1,
-                self.spent.prompt_tokens + prompt_tokens,
-                self.spent.completion_tokens + completion_tokens,
-                self.spent.cost + price / 1e6,
+            self.usage = Usage(
+                self.usage.requests + 1,
+                self.usage.prompt_tokens + prompt_tokens,
+                self.usage.completion_tokens + completion_tokens,
+                self.usage.cost + price / 1e6,
             )
 
     def words(self, text: object) -> str:

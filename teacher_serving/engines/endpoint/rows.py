@@ -6,7 +6,7 @@ import numpy as np
 
 from cache.rows.sparse_targets import SparseTargets, empty_targets
 from cache.rows.spec import TargetSpec
-from teacher_serving.reduction.row_arrays import nucleus, rows_from_topk
+from teacher_serving.reduction.row_arrays import cut_to_nucleus, rows_from_topk
 from teacher_serving.teacher import Generated, Request, Scored
 
 Told = Iterable[tuple[int, float]]
@@ -28,7 +28,7 @@ def rows_from_told(positions: Sequence[Told], asked: int, targets: TargetSpec, v
         ids[row, : len(kept)] = list(kept)
         logprobs[row, : len(kept)] = list(kept.values())
     rows = rows_from_topk(ids, logprobs, vocab_size)
-    return nucleus(rows, targets.mass) if targets.mode == "nucleus" and len(rows.ids) else rows
+    return cut_to_nucleus(rows, targets.mass) if targets.mode == "nucleus" and len(rows.ids) else rows
 
 
 def refused_score(request: Request, reason: str) -> Scored:

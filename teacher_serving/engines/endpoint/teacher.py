@@ -13,7 +13,7 @@ from teacher_serving.engines.endpoint.rows import refused_response, refused_scor
 from teacher_serving.engines.endpoint.settings import EndpointSettings
 from teacher_serving.engines.endpoint.vllm_server import VllmCompletions
 from teacher_serving.engines.settings import TeacherSettings
-from teacher_serving.teacher import Generated, Request, Scored, Spent
+from teacher_serving.teacher import Generated, Request, Scored, Usage
 
 Answer = TypeVar("Answer")
 
@@ -45,9 +45,9 @@ class EndpointTeacher:
         self._api.check()
 
     @property
-    def spent(self) -> Spent:
+    def usage(self) -> Usage:
         """Since the start, the first trial included."""
-        return self._service.spent
+        return self._service.usage
 
     def score(self, requests: Sequence[Request]) -> list[Scored]:
         return self._each(requests, self._api.score, refused_score)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.rows.spec import SamplingSpec, StoreSpec
-from teacher_serving.asking.requests import placed
+from teacher_serving.asking.requests import build_scored
 from teacher_serving.engines.endpoint.client import MALFORMED, RefusedError, Service
 from teacher_serving.engines.endpoint.rows import rows_from_told
 from teacher_serving.reduction.draws import sampling_seed
@@ -56,7 +56,7 @@ class VllmCompletions:
             told = [choice["prompt_logprobs"][row + 1] for row in request.rows]
             own = [entry[str(request.tokens[row + 1])] for row, entry in zip(request.rows, told, strict=True)]
             positions = [[(int(id_), float(v["logprob"])) for id_, v in entry.items()] for entry in told]
-            return placed(request, self._rows(positions, [v["logprob"] for v in own]))
+            return build_scored(request, self._rows(positions, [v["logprob"] for v in own]))
         except MALFORMED:
             raise RefusedError("the service's answer has no log-probabilities of the prompt; is it vLLM?") from None
 
@@ -78,13 +78,14 @@ class VllmCompletions:
             told = choice["logprobs"]["top_logprobs"]
             positions = [[(int(name.split(":")[1]), float(v)) for name, v in entry.items()] for entry in told]
             rows = self._rows(positions, choice["logprobs"]["token_logprobs"])
-            if not len(tokens) == len(rows.own) == len(rows.targets):
+            if not len(tokens) == len(rows.token_logprobs) == len(rows.targets):
                 raise ValueError
         except MALFORMED:
             raise RefusedError("the service's answer has no token ids with log-probabilities; is it vLLM?") from None
         if len(tokens) and int(tokens.max()) >= self._spec.vocab_size:
             raise RefusedError(f"the service wrote token {tokens.max()}, which the tokenizer does not have")
-        return Generated(tokens.astype(np.uint32), rows.targets, rows.own, choice.get("finish_reason") == "stop")
+        finished = choice.get("finish_reason") == "stop"
+        return Generated(tokens.astype(np.uint32), rows.targets, rows.token_logprobs, finished)
 
     def _complete(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """The one choice of a completion."""

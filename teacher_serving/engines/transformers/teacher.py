@@ -13,11 +13,11 @@ from transformers import GenerationConfig
 
 from cache.errors import InputError
 from cache.rows.spec import SamplingSpec, StoreSpec
-from teacher_serving.asking.requests import continued, placed
+from teacher_serving.asking.requests import build_scored, continuation_request
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.transformers.settings import TransformersSettings
 from teacher_serving.reduction.draws import row_uniforms, sampling_seed
-from teacher_serving.reduction.reducer import Reducer, Rows, join, select_rows
+from teacher_serving.reduction.reducer import Reducer, Rows, concatenate_rows, select_rows
 from teacher_serving.teacher import Generated, Request, Scored
 
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -38,7 +38,7 @@ class TransformersTeacher:
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request]) -> list[Scored]:
-        return [placed(request, self._rows(request)) for request in requests]
+        return [build_scored(request, self._rows(request)) for request in requests]
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request], sampling: SamplingSpec) -> list[Generated]:
@@ -54,15 +54,15 @@ class TransformersTeacher:
             # An encoder-decoder gives what its decoder read, which starts with a token that nobody wrote.
             start = 1 if self._model.config.is_encoder_decoder else len(request.tokens)
             written = ids[0, start:].cpu().numpy().astype(np.uint32)
-            rows = self._rows(continued(request, written))
+            rows = self._rows(continuation_request(request, written))
             ended = len(written) > 0 and int(written[-1]) in self._ends
-            generated.append(Generated(written, rows.targets, rows.own, ended))
+            generated.append(Generated(written, rows.targets, rows.token_logprobs, ended))
         return generated
 
     def _rows(self, request: Request) -> Rows:
         wanted = request.rows
         if len(wanted) == 0:
-            return join([])
+            return concatenate_rows([])
         following = request.tokens[wanted + 1].astype(np.int64)
         uniforms = row_uniforms(self._targets, request.key, wanted)
         return self._reducer.reduce(self._logits(request), following, uniforms)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from cache.errors import InputError
 from cache.rows.spec import TargetSpec
 from teacher_serving.reduction.reducer import Rows
-from teacher_serving.reduction.row_arrays import nucleus, rows_from_topk, take_rows
+from teacher_serving.reduction.row_arrays import cut_to_nucleus, rows_from_topk, take_rows
 from teacher_serving.teacher import Request
 
 
@@ -25,7 +25,7 @@ def scored_rows(flat: Any, request: Request, targets: TargetSpec, vocab_size: in
     first = int(request.rows[0]) if len(request.rows) else len(request.tokens) - 1
     rows = _rows(flat, first + 1, len(request.tokens), targets, vocab_size)
     picked = request.rows - first
-    return Rows(take_rows(rows.targets, picked), rows.own[picked])
+    return Rows(take_rows(rows.targets, picked), rows.token_logprobs[picked])
 
 
 def written_rows(flat: Any, n: int, targets: TargetSpec, vocab_size: int) -> Rows:
@@ -36,7 +36,7 @@ def written_rows(flat: Any, n: int, targets: TargetSpec, vocab_size: int) -> Row
 def _rows(flat: Any, start: int, stop: int, targets: TargetSpec, vocab_size: int) -> Rows:
     own, ids, logprobs = _rectangle(flat, start, stop, targets.k)
     rows = rows_from_topk(ids, logprobs, vocab_size)
-    return Rows(nucleus(rows, targets.mass) if targets.mode == "nucleus" else rows, own)
+    return Rows(cut_to_nucleus(rows, targets.mass) if targets.mode == "nucleus" else rows, own)
 
 
 def _rectangle(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError, LogitbankError
 from cache.rows.spec import SamplingSpec, StoreSpec
-from teacher_serving.asking.requests import continued, placed
+from teacher_serving.asking.requests import build_scored, continuation_request
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm.process import hidden_unsafe_modules, process_environment
 from teacher_serving.engines.vllm.public_logprobs import only_largest, scored_rows, written_rows
@@ -131,10 +131,12 @@ class VllmTeacher:
         elif self._rescores:
             rows = self._rescore(requests, tokens)
         else:
-            wanted = [continued(request, written).rows for request, written in zip(requests, tokens, strict=True)]
+            wanted = [
+                continuation_request(request, written).rows for request, written in zip(requests, tokens, strict=True)
+            ]
             rows = self._distrust(requests, tokens, self._drain(wanted))
         return [
-            Generated(written, row.targets, row.own, ended)
+            Generated(written, row.targets, row.token_logprobs, ended)
             for written, row, ended in zip(tokens, rows, finished, strict=True)
         ]
 
@@ -179,7 +181,7 @@ class VllmTeacher:
         ]
         self._run(requests, params)
         rows = self._drain([request.rows for request in requests])
-        return [placed(request, row) for request, row in zip(requests, rows, strict=True)]
+        return [build_scored(request, row) for request, row in zip(requests, rows, strict=True)]
 
     def _drain(self, wanted: Sequence[npt.NDArray[np.int64]]) -> list[Rows]:
         """The wanted rows of each request, from whichever rank holds them."""
@@ -194,7 +196,7 @@ class VllmTeacher:
         self._has_generated = True
         few = range(min(4, len(requests)))
         again = self._rescore([requests[i] for i in few], [tokens[i] for i in few])
-        worst = max(float(np.abs(rows[i].own - again[i].own).max(initial=0)) for i in few)
+        worst = max(float(np.abs(rows[i].token_logprobs - again[i].token_logprobs).max(initial=0)) for i in few)
         if worst <= self._same:
             return rows
         self._rescores = True
@@ -202,7 +204,7 @@ class VllmTeacher:
 
     def _rescore(self, requests: Sequence[Request], tokens: Sequence[npt.NDArray[np.uint32]]) -> list[Rows]:
         """Rows of written tokens from scoring prompt and response together."""
-        whole = [continued(request, written) for request, written in zip(requests, tokens, strict=True)]
+        whole = [continuation_request(request, written) for request, written in zip(requests, tokens, strict=True)]
         return [
             Rows(take_rows(scored.targets, request.rows), scored.token_logprobs[request.rows + 1])
             for request, scored in zip(whole, self.score(whole), strict=True)
@@ -216,7 +218,7 @@ class VllmTeacher:
         )
         outputs = self._run(requests, [params] * len(requests))
         return [
-            placed(request, scored_rows(output.prompt_logprobs, request, self._targets, self._vocab_size))
+            build_scored(request, scored_rows(output.prompt_logprobs, request, self._targets, self._vocab_size))
             for request, output in zip(requests, outputs, strict=True)
         ]
 

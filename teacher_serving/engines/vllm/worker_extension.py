@@ -164,14 +164,14 @@ class _Installed:
 
     def drain(self) -> bytes:
         from teacher_serving.engines.vllm.worker_rows import pack_failure, pack_rows
-        from teacher_serving.reduction.reducer import join
+        from teacher_serving.reduction.reducer import concatenate_rows
 
         if self._failure:
             failure, self._failure = self._failure, ""
             return pack_failure(failure)
         if not self._blocks:
             return b""
-        rows = join(self._blocks)
+        rows = concatenate_rows(self._blocks)
         packed = pack_rows(rows, np.concatenate(self._requests), np.concatenate(self._positions))
         self._blocks, self._requests, self._positions = [], [], []
         return packed

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cache.errors import LogitbankError
 from cache.rows.sparse_targets import SparseTargets
-from teacher_serving.reduction.reducer import Rows, join
+from teacher_serving.reduction.reducer import Rows, concatenate_rows
 from teacher_serving.reduction.row_arrays import take_rows
 
 # Not how an archive starts.
@@ -18,7 +18,7 @@ FAILURE = b"failure: "
 
 def pack_rows(rows: Rows, requests: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> bytes:
     """Rows with the request and the position of each, int64 [n]."""
-    arrays: dict[str, Any] = {"requests": requests, "positions": positions, "own": rows.own}
+    arrays: dict[str, Any] = {"requests": requests, "positions": positions, "own": rows.token_logprobs}
     for name in rows.targets.__slots__:
         if (values := getattr(rows.targets, name)) is not None:
             arrays[name] = values
@@ -47,7 +47,7 @@ def rows_by_request(packed: Sequence[bytes], wanted: Sequence[npt.NDArray[np.int
     Raises LogitbankError where rows are missing.
     """
     parts = [unpack_rows(data) for data in packed if data]
-    rows = join([part[0] for part in parts])
+    rows = concatenate_rows([part[0] for part in parts])
     requests = np.concatenate([np.zeros(0, np.int64), *(part[1] for part in parts)])
     positions = np.concatenate([np.zeros(0, np.int64), *(part[2] for part in parts)])
     # By request and position; of rows made twice (a prompt was computed again), the later one.
@@ -64,5 +64,5 @@ def rows_by_request(packed: Sequence[bytes], wanted: Sequence[npt.NDArray[np.int
             raise LogitbankError(
                 f'vLLM\'s workers gave {len(mine)} of {len(places)} rows; set engine.reduction = "public"'
             )
-        result.append(Rows(take_rows(rows.targets, mine), rows.own[mine]))
+        result.append(Rows(take_rows(rows.targets, mine), rows.token_logprobs[mine]))
     return result

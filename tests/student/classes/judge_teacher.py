@@ -20,8 +20,8 @@ from cache.store.unit_writer import write_unit
 from student.classes.labels import ClassIds
 from student.classes.settings import ClassSettings
 from student.tokenizers.bpe import learn_tokenizer
-from teacher_serving.asking.answers import judge, parse_answer
-from teacher_serving.asking.plan import Wanted
+from teacher_serving.asking.answers import compare_label, parse_answer
+from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.asking.rationales import Response, response_record
 from teacher_serving.teacher import Generated
 from tests.cache.rows.rows import log_softmax, sparse, store_spec
@@ -75,7 +75,7 @@ def teacher_record(
     rows = sparse(rng, log_p, targets)
     said = Generated(written, rows, np.full(len(written), -1.0, np.float32), True)
     parsed = parse_answer(text, "Answer:")
-    response = Response(Wanted(tokenized), said, text, parsed, judge(parsed, example.label))
+    response = Response(PlannedExample(tokenized), said, text, parsed, compare_label(parsed, example.label))
     return response_record(response, TEACHER, "Answer:", False), log_p, written
 
 

@@ -11,8 +11,8 @@ from cache.examples.tokenizers import decode
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import SamplingSpec
-from teacher_serving.asking.requests import continued
-from teacher_serving.reduction.row_arrays import place_rows
+from teacher_serving.asking.requests import continuation_request
+from teacher_serving.reduction.row_arrays import scatter_rows
 from teacher_serving.teacher import Generated, Request, Scored
 from tests.records import random_targets
 
@@ -88,7 +88,7 @@ class Scripted:
                 rows[1] = empty_targets(1)
                 own[request.rows[1] + 1] = np.nan
             refusal = next((f"no {word}" for word in self.refused if f"say {word}" in text), "")
-            answers.append(Scored(place_rows(concatenate(rows), request.rows, n), own, refusal))
+            answers.append(Scored(scatter_rows(concatenate(rows), request.rows, n), own, refusal))
         return answers
 
     def _say(self, request: Request) -> Generated:
@@ -101,7 +101,7 @@ class Scripted:
             return Generated(np.zeros(0, np.uint32), empty_targets(0), np.zeros(0, np.float32), False, say.refusal)
         ids = self.tokenizer(say.text, add_special_tokens=False)["input_ids"]
         tokens = np.asarray(ids + [self.tokenizer.eos_token_id] * say.finished, np.uint32)
-        whole = continued(request, tokens)
+        whole = continuation_request(request, tokens)
         rows = [law(whole.tokens[: j + 1].tolist()) for j in whole.rows]
         own = np.linspace(-1, -2, len(tokens), dtype=np.float32)
         if say.lost is not None:

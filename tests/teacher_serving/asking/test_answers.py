@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teacher_serving.asking.answers import (
-    Decision,
-    Judgement,
-    Keep,
-    Parsed,
-    agrees,
-    decide,
-    judge,
-    normalise,
+    KeepPolicy,
+    LabelMatch,
+    ParsedAnswer,
+    Selection,
+    compare_label,
+    labels_match,
+    normalise_label,
     parse_answer,
+    select_samples,
 )
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -74,11 +74,11 @@ def test_rationale_and_label_are_separated(text: str, rationale: str, label: str
 
 
 def test_offsets_are_of_the_text() -> None:
-    assert parse_answer(' Because.\n**Answer:** "4".', "Answer:") == Parsed("Because.", "4", "parsed", 10, 23, 24)
+    assert parse_answer(' Because.\n**Answer:** "4".', "Answer:") == ParsedAnswer("Because.", "4", "parsed", 10, 23, 24)
 
 
 def test_the_missing_part_is_named() -> None:
-    assert parse_answer("I do not know. ", "Answer:") == Parsed("I do not know.", "", "no_label", 15, 15, 15)
+    assert parse_answer("I do not know. ", "Answer:") == ParsedAnswer("I do not know.", "", "no_label", 15, 15, 15)
     assert parse_answer("So\nAnswer: **.\n4", "Answer:").status == "no_label"
     assert parse_answer("So\nAnswer:\n4", "Answer:").rationale == "So"
     assert parse_answer(" **Answer:** 4", "Answer:").status == "no_rationale"
@@ -99,7 +99,7 @@ def test_a_stop_counts_only_at_the_start_of_a_line_after_some_text() -> None:
 
 
 def test_without_a_marker_all_is_the_label() -> None:
-    assert parse_answer("\n The patient is well. ", "") == Parsed("", "The patient is well.", "parsed", 0, 2, 22)
+    assert parse_answer("\n The patient is well. ", "") == ParsedAnswer("", "The patient is well.", "parsed", 0, 2, 22)
     assert parse_answer("well\nQ: more", "", "Q:").label == "well"
     assert parse_answer(" ", "").status == "no_label"
 
@@ -148,12 +148,12 @@ def test_what_was_written_is_found_again(rationale: str, label: str) -> None:
     ],
 )
 def test_normalise(label: str, normal: str) -> None:
-    assert normalise(label) == normal
+    assert normalise_label(label) == normal
 
 
 @given(LABELS)
 def test_normalise_is_idempotent(label: str) -> None:
-    assert normalise(normalise(label)) == normalise(label)
+    assert normalise_label(normalise_label(label)) == normalise_label(label)
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_normalise_is_idempotent(label: str) -> None:
     ],
 )
 def test_labels_with_the_same_meaning_agree(label: str, truth: str) -> None:
-    assert agrees(label, truth)
-    assert agrees(truth, label)
+    assert labels_match(label, truth)
+    assert labels_match(truth, label)
 
 
 @pytest.mark.parametrize(
@@ -212,26 +212,26 @@ def test_labels_with_the_same_meaning_agree(label: str, truth: str) -> None:
     ],
 )
 def test_labels_with_different_meanings_disagree(label: str, truth: str) -> None:
-    assert not agrees(label, truth)
-    assert not agrees(truth, label)
+    assert not labels_match(label, truth)
+    assert not labels_match(truth, label)
 
 
 @given(LABELS, LABELS)
 def test_agreement_is_reflexive_and_symmetric(label: str, truth: str) -> None:
-    assert agrees(label, label)
-    assert agrees(label, truth) == agrees(truth, label)
-    assert agrees(label, normalise(label))
+    assert labels_match(label, label)
+    assert labels_match(label, truth) == labels_match(truth, label)
+    assert labels_match(label, normalise_label(label))
 
 
 @given(st.fractions(), st.fractions())
 def test_numbers_agree_exactly_when_they_are_equal(a: Fraction, b: Fraction) -> None:
-    assert agrees(str(a), f"({b}).") == (a == b)
-    assert agrees(str(a), f"{a + b} - ({b})") == (b.denominator == 1 == (a + b).denominator)
+    assert labels_match(str(a), f"({b}).") == (a == b)
+    assert labels_match(str(a), f"{a + b} - ({b})") == (b.denominator == 1 == (a + b).denominator)
 
 
 @given(st.text("0123456789.()+-*/ ", max_size=250))
 def test_anything_that_looks_like_arithmetic_is_survived(label: str) -> None:
-    assert agrees(label, label)
+    assert labels_match(label, label)
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,8 @@ def test_anything_that_looks_like_arithmetic_is_survived(label: str) -> None:
         ("So.", "", "no_truth"),
     ],
 )
-def test_judge(text: str, truth: str, expected: Judgement) -> None:
-    assert judge(parse_answer(text, "Answer:"), truth) == expected
+def test_judge(text: str, truth: str, expected: LabelMatch) -> None:
+    assert compare_label(parse_answer(text, "Answer:"), truth) == expected
 
 
 @pytest.mark.parametrize(
@@ -263,8 +263,8 @@ def test_judge(text: str, truth: str, expected: Judgement) -> None:
         ([], "rationalize", (), False),
     ],
 )
-def test_decide(judgements: list[Judgement], keep: Keep, kept: tuple[int, ...], needs_hint: bool) -> None:
-    assert decide(judgements, keep) == Decision(kept, needs_hint)
+def test_decide(judgements: list[LabelMatch], keep: KeepPolicy, kept: tuple[int, ...], needs_hint: bool) -> None:
+    assert select_samples(judgements, keep) == Selection(kept, needs_hint)
 
 
 def read_shared(name: str) -> str:
@@ -285,7 +285,8 @@ def test_labels_of_released_palm_rationales_are_found(
     labels = [json.loads(line)["label"] for line in read_shared(f"svamp/{truths}.json").splitlines()]
     answers = [parse_answer(text, "The answer is", "Q:") for text in texts]
     assert [answer.status for answer in answers].count("parsed") == parsed
-    assert [judge(answer, label) for answer, label in zip(answers, labels, strict=True)].count("agrees") == agreeing
+    matches = [compare_label(answer, label) for answer, label in zip(answers, labels, strict=True)]
+    assert matches.count("agrees") == agreeing
     assert not [answer.rationale for answer in answers if "\nQ:" in answer.rationale]
 
 
@@ -296,5 +297,5 @@ def test_every_worked_answer_of_gsm8k_has_a_number() -> None:
         rationale, _, label = answer.rpartition("\n#### ")
         parsed = parse_answer(answer, "####")
         assert (parsed.rationale, parsed.label, parsed.status) == (rationale.strip(), label.strip(), "parsed")
-        assert agrees(parsed.label, f"${int(label.replace(',', '')):,}.00")
-        assert not agrees(parsed.label, str(int(label.replace(",", "")) + 1))
+        assert labels_match(parsed.label, f"${int(label.replace(',', '')):,}.00")
+        assert not labels_match(parsed.label, str(int(label.replace(",", "")) + 1))

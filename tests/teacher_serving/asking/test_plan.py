@@ -15,9 +15,9 @@ from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store, quarantine_example
 from cluster.capture.driver import missing_units
-from teacher_serving.asking.plan import SCORED, Limits, Plan, plan_capture, refuse_lines
+from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, plan_capture, reject_lines
 from teacher_serving.asking.prompter import make_prompter
-from teacher_serving.asking.requests import continued, scoring_request
+from teacher_serving.asking.requests import continuation_request, scoring_request
 from teacher_serving.asking.settings import GenerationSettings
 from tests.cache.examples.chats import AGENT, MARKED, PLAIN, chat_tokenizer, turn
 
@@ -45,18 +45,18 @@ def test_the_same_examples_give_the_same_plan(tokenizer: Any) -> None:
     examples = [example(str(i), f"say {word}") for i, word in enumerate(("one", "two", "three"))]
     first = plan(examples, tokenizer, generation=SAMPLES)
     again = plan([replace(item, metadata={"note": 1}) for item in examples], tokenizer, generation=SAMPLES)
-    assert list(first.wanted) == list(again.wanted) and len(first.wanted) == 3 * (1 + 3)
-    origins = [item.tokenized.origin for item in first.wanted.values()]
-    assert origins == [SCORED, "generated/0", "generated/1", "generated/2"] * 3
+    assert list(first.examples) == list(again.examples) and len(first.examples) == 3 * (1 + 3)
+    origins = [item.tokenized.origin for item in first.examples.values()]
+    assert origins == [SCORED_ORIGIN, "generated/0", "generated/1", "generated/2"] * 3
     # One more example asks for its own and changes nothing of the others.
     more = plan([*examples, example("new", "say nine")], tokenizer, generation=SAMPLES)
-    assert list(more.wanted)[:12] == list(first.wanted) and len(more.wanted) == 16
+    assert list(more.examples)[:12] == list(first.examples) and len(more.examples) == 16
 
 
 def test_a_repeated_example_is_requested_once(tokenizer: Any) -> None:
     twice = plan([example("a"), example("b"), example("a", "say red")], tokenizer, generation=SAMPLES)
-    assert len(twice.wanted) == 2 * (1 + 3)
-    assert [item.tokenized.example.id for item in twice.wanted.values()] == ["a"] * 8
+    assert len(twice.examples) == 2 * (1 + 3)
+    assert [item.tokenized.example.id for item in twice.examples.values()] == ["a"] * 8
 
 
 @pytest.mark.parametrize("score, generation, count", [(True, None, 1), (False, SAMPLES, 6), (True, SAMPLES, 7)])
@@ -64,29 +64,31 @@ def test_what_is_scored_and_what_is_written(
     tokenizer: Any, score: bool, generation: GenerationSettings | None, count: int
 ) -> None:
     given = [example("a"), example("b", "say two", response="")]
-    assert len(plan(given, tokenizer, score=score, generation=generation).wanted) == count
+    assert len(plan(given, tokenizer, score=score, generation=generation).examples) == count
     few = SAMPLES.model_copy(update={"examples": 1})
-    assert len(plan(given, tokenizer, score=False, generation=few).wanted) == 3
+    assert len(plan(given, tokenizer, score=False, generation=few).examples) == 3
 
 
 def test_what_is_too_long_is_refused_or_cut(tokenizer: Any) -> None:
     short = example("short")
     whole = render(LONG, tokenizer).tokens
     refusing = plan([short, LONG], tokenizer)
-    assert [item.tokenized.example.id for item in refusing.wanted.values()] == ["short"] and refusing.truncated == 0
-    assert list(refusing.refused.values()) == [("long", f"{len(whole)} tokens are more than teacher.max_tokens = 60")]
+    assert [item.tokenized.example.id for item in refusing.examples.values()] == ["short"] and refusing.truncated == 0
+    assert list(refusing.rejected.values()) == [("long", f"{len(whole)} tokens are more than teacher.max_tokens = 60")]
     room = Limits(len(whole), 325)
-    kept = list(plan([short, LONG], tokenizer, room).wanted)
+    kept = list(plan([short, LONG], tokenizer, room).examples)
     for policy, held in (("left", whole[-60:]), ("right", whole[:60])):
         cut = plan([short, LONG], tokenizer, replace(LIMITS, truncation=policy))
-        assert not cut.refused and cut.truncated == 1
-        one, other = cut.wanted.values()
+        assert not cut.rejected and cut.truncated == 1
+        one, other = cut.examples.values()
         assert one.key == kept[0] and other.key != kept[1]
         assert np.array_equal(other.tokenized.tokens, held)
         assert other.tokenized.example.metadata == {"truncated_tokens": len(whole) - 60}
         assert "truncated_tokens" not in one.tokenized.example.metadata
         assert len(scoring_request(other.tokenized, "assistant").rows) > 0
-    lefts, rights = (plan([LONG], tokenizer, replace(LIMITS, truncation=policy)).wanted for policy in ("left", "right"))
+    lefts, rights = (
+        plan([LONG], tokenizer, replace(LIMITS, truncation=policy)).examples for policy in ("left", "right")
+    )
     assert not lefts.keys() & rights.keys()
 
 
@@ -95,27 +97,27 @@ def test_a_prompt_leaves_room_for_what_is_written(tokenizer: Any) -> None:
     n = len(prompt)
     for limit, fits in ((n + 20, True), (n + 19, False)):
         asked = plan([LONG], tokenizer, Limits(limit, 325), score=False, generation=SAMPLES)
-        assert len(asked.wanted) == 3 * fits
+        assert len(asked.examples) == 3 * fits
         if not fits:
             told = f"{n} + 20 tokens are more than teacher.max_tokens = {limit}"
-            assert list(asked.refused.values()) == [("long", told)]
+            assert list(asked.rejected.values()) == [("long", told)]
     for policy, held in (("left", prompt[-40:]), ("right", prompt[:40])):
         cut = plan([LONG], tokenizer, replace(LIMITS, truncation=policy), score=False, generation=SAMPLES)
         assert cut.truncated == 3
-        for item in cut.wanted.values():
+        for item in cut.examples.values():
             assert np.array_equal(item.tokenized.tokens, held) and np.array_equal(item.request.tokens, held)
-            assert len(continued(item.request, np.zeros(20, np.uint32)).tokens) == LIMITS.max_tokens
+            assert len(continuation_request(item.request, np.zeros(20, np.uint32)).tokens) == LIMITS.max_tokens
 
 
 @pytest.mark.parametrize("policy", ["refuse", "left", "right"])
 def test_a_job_without_room_for_a_prompt_requests_nothing(tokenizer: Any, policy: str) -> None:
     asked = plan([example("a")], tokenizer, Limits(20, 325, policy), score=False, generation=SAMPLES)
-    assert not asked.wanted and "teacher.max_tokens = 20" in str(asked.refused)
+    assert not asked.examples and "teacher.max_tokens = 20" in str(asked.rejected)
 
 
 def test_an_example_with_nothing_but_prompt_left_is_refused(tokenizer: Any) -> None:
     cut = plan([LONG], tokenizer, Limits(30, 325, "right"))
-    assert not cut.wanted and "nothing but prompt" in next(iter(cut.refused.values()))[1]
+    assert not cut.examples and "nothing but prompt" in next(iter(cut.rejected.values()))[1]
 
 
 @pytest.mark.parametrize("context", ["bare", "same"])
@@ -128,7 +130,7 @@ def test_a_template_is_what_the_teacher_reads(tokenizer: Any, context: str) -> N
     given = example("a", label="two", metadata={"level": 1})
     asked = plan([given], tokenizer, limits, score=False, generation=settings, prompter=prompter)
     bare = render_prompt(given, tokenizer).tokens
-    for item in asked.wanted.values():
+    for item in asked.examples.values():
         read = item.request
         assert len(read.tokens) > len(bare) and "step by step" in tokenizer.decode(read.tokens.tolist())
         assert read.messages[-1]["content"].startswith("say one two\n") and "Answer:" in read.messages[-1]["content"]
@@ -136,8 +138,8 @@ def test_a_template_is_what_the_teacher_reads(tokenizer: Any, context: str) -> N
         assert item.tokenized.example.messages == given.messages and item.tokenized.example.metadata == {"level": 1}
         assert read.key == item.key
     # The same prompt of the record under another template is another spec, not another key; "same" is another key.
-    plainly = plan([given], tokenizer, limits, score=False, generation=SAMPLES).wanted.keys()
-    assert bool(asked.wanted.keys() & plainly) == (context == "bare")
+    plainly = plan([given], tokenizer, limits, score=False, generation=SAMPLES).examples.keys()
+    assert bool(asked.examples.keys() & plainly) == (context == "bare")
 
 
 def test_each_impossible_request_is_refused_alone(tokenizer: Any) -> None:
@@ -155,40 +157,40 @@ def test_each_impossible_request_is_refused_alone(tokenizer: Any) -> None:
         example("fine", "say red"),
     ]
     made = plan(given, strict, generation=SAMPLES)
-    assert {item.tokenized.example.id for item in made.wanted.values()} == {"good", "fine"}
-    reasons = dict(made.refused.values())
-    assert reasons.keys() == {"angry", "nothing", "surrogate"} and len(made.refused) == 3
+    assert {item.tokenized.example.id for item in made.examples.values()} == {"good", "fine"}
+    reasons = dict(made.rejected.values())
+    assert reasons.keys() == {"angry", "nothing", "surrogate"} and len(made.rejected) == 3
     assert "no shouting" in reasons["angry"] and reasons["nothing"] == "no tokens"
     assert "cannot encode" in reasons["surrogate"]
 
 
 def test_an_id_that_the_teacher_does_not_have_is_refused(tokenizer: Any) -> None:
     largest = int(render(example("a"), tokenizer).tokens.max())
-    assert len(plan([example("a")], tokenizer, Limits(60, largest + 1)).wanted) == 1
+    assert len(plan([example("a")], tokenizer, Limits(60, largest + 1)).examples) == 1
     refusing = plan([example("a")], tokenizer, Limits(60, largest))
-    assert not refusing.wanted
-    assert f"token {largest} is outside the teacher's vocabulary of {largest}" in str(refusing.refused)
+    assert not refusing.examples
+    assert f"token {largest} is outside the teacher's vocabulary of {largest}" in str(refusing.rejected)
 
 
 def test_bad_lines_are_set_aside_by_their_number(tokenizer: Any) -> None:
     made = plan([example("a")], tokenizer)
-    refuse_lines(made, [BadExample(2, "x", "no JSON"), BadExample(7, "x", "no JSON"), BadExample(9, "9", "no prompt")])
-    assert sorted(made.refused.values()) == [
+    reject_lines(made, [BadExample(2, "x", "no JSON"), BadExample(7, "x", "no JSON"), BadExample(9, "9", "no prompt")])
+    assert sorted(made.rejected.values()) == [
         ("9", "line 9: no prompt"),
         ("x", "line 2: no JSON"),
         ("x", "line 7: no JSON"),
     ]
-    assert not made.refused.keys() & made.wanted.keys() and all(len(key) == 32 for key in made.refused)
+    assert not made.rejected.keys() & made.examples.keys() and all(len(key) == 32 for key in made.rejected)
     again = plan([example("a")], tokenizer)
-    refuse_lines(again, [BadExample(7, "x", "no JSON")])
-    assert again.refused.keys() < made.refused.keys()
+    reject_lines(again, [BadExample(7, "x", "no JSON")])
+    assert again.rejected.keys() < made.rejected.keys()
 
 
 def test_examples_of_one_name_are_refused_one_by_one(tokenizer: Any) -> None:
     """The same id may come more than once."""
     other = replace(LONG, response="blue " * 40)
     made = plan([LONG, other], tokenizer)
-    assert len(made.refused) == 2
+    assert len(made.rejected) == 2
 
 
 @pytest.mark.parametrize("unit_size", [1, 2, 4, 100])
@@ -199,21 +201,21 @@ def test_responses_of_an_example_stay_together(tokenizer: Any, tmp_path: Path, s
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, spec)
     units = missing_units(made, storage, unit_size)
-    assert [item.key for unit in units for item in unit] == list(made.wanted)
+    assert [item.key for unit in units for item in unit] == list(made.examples)
     for number in "01234":
         holding = [
             i
             for i, unit in enumerate(units)
-            if any(item.tokenized.example.id == number and item.tokenized.origin != SCORED for item in unit)
+            if any(item.tokenized.example.id == number and item.tokenized.origin != SCORED_ORIGIN for item in unit)
         ]
         assert len(holding) == 1
     assert all(len(unit) <= unit_size + len(given) for unit in units)
     assert unit_size > 4 or len(units) > 1
     # What is told of elsewhere is not asked for again.
-    gone = list(made.wanted)[1]
+    gone = list(made.examples)[1]
     quarantine_example(storage, gone, "0", "not kept")
     assert [item.key for unit in missing_units(made, storage, unit_size) for item in unit] == [
-        key for key in made.wanted if key != gone
+        key for key in made.examples if key != gone
     ]
 
 
@@ -221,7 +223,7 @@ def test_responses_of_an_example_stay_together(tokenizer: Any, tmp_path: Path, s
 def test_of_a_chat_only_tokens_of_the_assistant_are_requested(template: str) -> None:
     tokenizer = chat_tokenizer(template)
     limits = Limits(400, 400)
-    (item,) = plan([AGENT], tokenizer, limits).wanted.values()
+    (item,) = plan([AGENT], tokenizer, limits).examples.values()
     tokenized = item.tokenized
     request = scoring_request(tokenized, "assistant")
     spoken = tokenized.segments != Segment.PROMPT
@@ -231,14 +233,14 @@ def test_of_a_chat_only_tokens_of_the_assistant_are_requested(template: str) -> 
     said = tokenizer.decode(tokenized.tokens[request.rows + 1].tolist())
     assert "it is 4" in said and "gern geschehen" in said and "must add" in said
     assert "be brief" not in said and "thanks" not in said
-    (item,) = plan([AGENT], tokenizer, limits, targets_of="all").wanted.values()
+    (item,) = plan([AGENT], tokenizer, limits, targets_of="all").examples.values()
     assert scoring_request(item.tokenized, "all").rows.tolist() == list(range(len(item.tokenized.tokens) - 1))
 
 
 def test_the_first_token_has_no_row(tokenizer: Any) -> None:
     """A chat that the assistant begins, or is cut to: its first token is the law of nothing."""
     cut = plan([LONG], tokenizer, Limits(10, 325, "left"))
-    (item,) = cut.wanted.values()
+    (item,) = cut.examples.values()
     assert (item.tokenized.segments != Segment.PROMPT).all()
     for asked in ("assistant", "all"):
         assert scoring_request(item.tokenized, asked).rows.tolist() == list(range(9))

@@ -14,8 +14,8 @@ from cache.examples.tokenizers import decode
 from cache.rows.record import Record
 from cache.rows.spec import PromptingSpec, SamplingSpec, StoreSpec, TargetSpec
 from student.tokenizers.bpe import learn_tokenizer
-from teacher_serving.asking.plan import Wanted
-from teacher_serving.asking.rationales import write_responses
+from teacher_serving.asking.plan import PlannedExample
+from teacher_serving.asking.rationales import generate_records
 from tests.teacher_serving.asking.scripted import VOCABULARY, K, Say, Scripted, laws, say, texts
 
 ASKED = Example("1", ({"role": "user", "content": "say red two. 42 **up**"},), response="So two.")
@@ -40,7 +40,7 @@ def respond(
     targets = TargetSpec(k=K)
     spec = StoreSpec("t", "w", "k", "c", VOCABULARY, 300, "float32", targets, sampling, prompting=prompting)
     teacher = Scripted(tokenizer, {"red": [response]})
-    records, refused = write_responses(teacher, [Wanted(tokenized)], tokenizer, spec, sampling, None)
+    records, refused = generate_records(teacher, [PlannedExample(tokenized)], tokenizer, spec, sampling, None)
     assert len(records) + len(refused) == 1
     for record in records.values():
         n = record.tokenized.prompt_length

@@ -53,7 +53,7 @@ class Job:
         return self.described.spec
 
     def ask(self, teacher: Any) -> Answers:
-        unit = list(self.plan.wanted.values())
+        unit = list(self.plan.examples.values())
         return ask_teacher(teacher, unit, self.described.tokenizer, self.spec, self.described.prompter)
 
     def scripted(self, **script: Any) -> Scripted:
@@ -68,7 +68,7 @@ def job(model: Path) -> Callable[..., Job]:
         described = describe(teacher, TRANSFORMERS, TargetSettings(k=K), generation)
         limits = Limits(LONGEST, described.spec.vocab_size)
         plan = plan_capture(examples, described.tokenizer, limits, score, "assistant", generation, described.prompter)
-        assert not plan.refused
+        assert not plan.rejected
         return Job(described, plan)
 
     return make
@@ -139,7 +139,7 @@ def test_a_hinted_response_carries_the_rows_of_the_prompt_without_the_hint(
     assert sum("right answer is: two" in text for text in teacher.asked) == 4
     tokenizer = asked.described.tokenizer
     for record in answers.records:
-        item = asked.plan.wanted[record.key]
+        item = asked.plan.examples[record.key]
         bare, read = render_prompt(item.tokenized.example, tokenizer).tokens, item.teacher_prompt
         assert (len(read) > len(bare)) == (template is not None)
         n = record.tokenized.prompt_length
@@ -256,7 +256,7 @@ def test_a_real_teacher_fills_a_store_with_rationales(
     assert len(store) == 6 and missing_units(asked.plan, storage, 8) == []
     oracle = make_oracle(model)
     for record in store:
-        item = asked.plan.wanted[record.key]
+        item = asked.plan.examples[record.key]
         n = record.tokenized.prompt_length
         written = record.tokenized.tokens[n:]
         prompt = item.teacher_prompt if context == "same" else item.tokenized.tokens

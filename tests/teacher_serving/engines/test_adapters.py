@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from cache.errors import InputError, LogitbankError
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
-from teacher_serving.asking.requests import continued
+from teacher_serving.asking.requests import continuation_request
 from teacher_serving.capture.teacher import describe
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm import VllmSettings
@@ -77,7 +77,7 @@ def test_an_adapter_is_as_good_as_merged_weights(kind: str, tiny_model: Path, ad
         assert worst_difference(scored, base(request.tokens)) > 100 * TOLERANCE
     prompts = given[:3]
     for prompt, written in zip(prompts, teacher.generate(prompts, SAMPLING), strict=True):
-        whole = continued(prompt, written.tokens)
+        whole = continuation_request(prompt, written.tokens)
         log_p = merged(whole.tokens)[whole.rows]
         own = log_p[torch.arange(len(written.tokens)), torch.from_numpy(written.tokens.astype(np.int64))].numpy()
         assert np.abs(written.token_logprobs - own).max() < TOLERANCE

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cache.rows.spec import SamplingSpec, TargetSpec
-from teacher_serving.asking.requests import continued
+from teacher_serving.asking.requests import continuation_request
 from teacher_serving.reduction.draws import row_uniforms
 from teacher_serving.reduction.reducer import Reducer
 from teacher_serving.teacher import Request, Teacher
@@ -124,7 +124,7 @@ def test_draws_entropy_and_normalisers_are_those_of_the_full_logits(
     assert np.array_equal(alone.ids, again.ids)
     written = teacher.generate(requests[:2], SAMPLING)
     for prompt, response in zip(requests, written, strict=False):
-        scored_again = teacher.score([continued(prompt, response.tokens)])[0].targets
+        scored_again = teacher.score([continuation_request(prompt, response.tokens)])[0].targets
         assert np.array_equal(scored_again.ids, response.rows.ids)
 
 
@@ -133,7 +133,7 @@ def test_generated_rows_equal_scored_rows(writer: Teacher) -> None:
     for prompt, written in zip(prompts, writer.generate(prompts, SAMPLING), strict=True):
         m = len(written.tokens)
         assert 1 <= m <= 12
-        whole = continued(prompt, written.tokens)
+        whole = continuation_request(prompt, written.tokens)
         scored = writer.score([whole])[0]
         again = scored.targets.rows(len(prompt.tokens) - 1, len(whole.tokens) - 1)
         assert np.abs(written.rows.logprobs - again.logprobs).max() < TOLERANCE
@@ -163,6 +163,6 @@ def test_greedy_responses_are_the_likeliest_tokens(writer: Teacher, oracle: Orac
     greedy = SamplingSpec(samples=1, temperature=0.0, top_p=1.0, max_tokens=6, seed=0, answer_marker="")
     prompt = make_requests()[3]
     written = writer.generate([prompt], greedy)[0]
-    whole = continued(prompt, written.tokens)
+    whole = continuation_request(prompt, written.tokens)
     best = oracle(whole.tokens)[whole.rows].argmax(-1)
     assert best.tolist() == written.tokens.tolist()

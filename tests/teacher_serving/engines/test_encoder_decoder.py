@@ -17,7 +17,7 @@ from cache.store.snapshots import take_snapshot
 from cache.store.verify import verify_store
 from student.tokenizers.bpe import save_tokenizer
 from teacher_serving.asking.plan import Limits, plan_capture
-from teacher_serving.asking.requests import continued
+from teacher_serving.asking.requests import continuation_request
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.capture.teacher import describe, start_teacher
 from teacher_serving.capture.unit import ask_teacher, store_answers
@@ -120,7 +120,7 @@ def test_written_rows_are_those_of_scoring_what_was_written(t5: Path) -> None:
         log_p = dense(t5, prompt.tokens, written.tokens)
         own = log_p[np.arange(m), written.tokens.astype(np.int64)].numpy()
         assert np.abs(written.token_logprobs - own).max() < TOLERANCE
-        scored = teacher.score([continued(prompt, written.tokens)])[0].targets
+        scored = teacher.score([continuation_request(prompt, written.tokens)])[0].targets
         again = scored.rows(len(prompt.tokens) - 1, len(prompt.tokens) + m - 1)
         assert np.array_equal(written.rows.ids, again.ids)
         assert np.abs(written.rows.logprobs - again.logprobs).max() < TOLERANCE
@@ -163,9 +163,9 @@ def test_a_capture_comes_back_from_its_store(t5: Path, tmp_path: Path) -> None:
     assert isinstance(teacher, TransformersTeacher)
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, described.spec)
-    unit = list(plan.wanted.values())
+    unit = list(plan.examples.values())
     answers = ask_teacher(teacher, unit, described.tokenizer, described.spec, described.prompter)
-    assert not answers.refused and [record.key for record in answers.records] == list(plan.wanted)
+    assert not answers.refused and [record.key for record in answers.records] == list(plan.examples)
     assert store_answers(storage, described.spec, answers).examples == 9
     take_snapshot(storage)
     assert verify_store(str(tmp_path / "store")).problems == []

@@ -95,13 +95,13 @@ def test_a_prompt_begins_with_one_token_of_beginning(template: str, tiny_model: 
     limits = Limits(100, described.spec.vocab_size)
     generation = GenerationSettings(max_new_tokens=4)
     plan = plan_capture([example, trace], described.tokenizer, limits, True, "assistant", generation, None)
-    assert len(plan.wanted) >= 3 and not plan.refused
-    for item in plan.wanted.values():
+    assert len(plan.examples) >= 3 and not plan.rejected
+    for item in plan.examples.values():
         tokens = item.tokenized.tokens.tolist()
         assert tokens.count(bos) == (template != "without")
         assert tokens.index(bos) == 0 if template != "without" else bos not in tokens
         assert item.request.tokens.tolist() == tokens
-    scored = next(item for item in plan.wanted.values() if item.tokenized.origin == "scored")
+    scored = next(item for item in plan.examples.values() if item.tokenized.origin == "scored")
     request = scoring_request(scored.tokenized, "assistant")
     # What the engine reads is exactly that: a token added by it would move every row.
     for kind in ("vllm", "transformers"):

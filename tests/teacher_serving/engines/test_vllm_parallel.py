@@ -8,7 +8,7 @@ import pytest
 
 from cache.errors import LogitbankError
 from cache.rows.spec import SamplingSpec, TargetSpec
-from teacher_serving.asking.requests import continued
+from teacher_serving.asking.requests import continuation_request
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm import VllmSettings
 from teacher_serving.engines.vllm import teacher as vllm_teacher
@@ -64,7 +64,7 @@ def test_two_ranks_agree_with_one(
             assert np.abs(scored.targets.entropy[request.rows] - truth).max(initial=0) < TOLERANCE
     prompts = given[1:4]
     for prompt, written in zip(prompts, teacher.generate(prompts, SAMPLING), strict=True):
-        whole = continued(prompt, written.tokens)
+        whole = continuation_request(prompt, written.tokens)
         log_p = oracle(whole.tokens)[whole.rows]
         own = log_p[np.arange(len(written.tokens)), written.tokens.astype(np.int64)].numpy()
         assert np.abs(written.token_logprobs - own).max() < TOLERANCE
@@ -106,7 +106,7 @@ def renamed(self: Any, hidden_states: Any, scheduled: Any) -> Any:
 def worse(self: Any, *arguments: Any) -> Any:
     """Rows that are not those of the logits."""
     rows = REDUCE(self, *arguments)
-    return type(rows)(rows.targets, rows.own - 0.01)
+    return type(rows)(rows.targets, rows.token_logprobs - 0.01)
 
 
 REDUCE = Reducer.reduce

@@ -6,7 +6,7 @@ import torch
 from cache.rows.spec import TargetSpec
 from teacher_serving.reduction.draws import row_uniforms
 from teacher_serving.reduction.reducer import Reducer, Rows
-from teacher_serving.reduction.torch_backend import Reduced, reduce_block
+from teacher_serving.reduction.torch_backend import ReducedBlock, reduce_block
 
 WAYS = ("loops", "torch")
 # The loops work in chunks of 64.
@@ -43,7 +43,7 @@ def reduced(
         return reducer.reduce(logits, following, numbers)
     given = logits[:, : vocabulary or width].float()
     block = reduce_block(given, torch.from_numpy(following), torch.from_numpy(numbers), targets)
-    return reducer._rows({name: getattr(block, name).numpy() for name in Reduced.__slots__})
+    return reducer._rows({name: getattr(block, name).numpy() for name in ReducedBlock.__slots__})
 
 
 def dense(logits: torch.Tensor) -> np.ndarray:

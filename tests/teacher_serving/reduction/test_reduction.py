@@ -52,8 +52,8 @@ def test_rows_are_those_of_dense_arithmetic(way: str, name: str, vocabulary: int
     rows = reduced(way, logits, targets, following)
     log_p = dense(logits)
     check_rows(rows, log_p, targets)
-    assert close(rows.own[:-1], log_p[np.arange(19), following[:-1]])
-    assert np.isnan(rows.own[-1])
+    assert close(rows.token_logprobs[:-1], log_p[np.arange(19), following[:-1]])
+    assert np.isnan(rows.token_logprobs[-1])
 
 
 @EACH_WAY
@@ -65,7 +65,7 @@ def test_scales_and_offsets_cost_no_accuracy(way: str, name: str, scale: str) ->
     following = logits.argmax(-1).numpy()
     rows = reduced(way, logits, TARGETS[name], following)
     check_rows(rows, dense(logits), TARGETS[name])
-    assert close(rows.own, dense(logits).max(axis=1))
+    assert close(rows.token_logprobs, dense(logits).max(axis=1))
 
 
 @EACH_WAY
@@ -100,7 +100,7 @@ def test_threads_change_nothing(name: str) -> None:
         ours, theirs = getattr(one.targets, field), getattr(three.targets, field)
         assert (ours is None) == (theirs is None)
         assert ours is None or np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
-    assert np.array_equal(one.own, three.own, equal_nan=True)
+    assert np.array_equal(one.token_logprobs, three.token_logprobs, equal_nan=True)
 
 
 def test_of_equal_logits_the_smaller_id_comes_first() -> None:
@@ -128,7 +128,7 @@ def test_ids_that_the_model_rules_out_never_appear(way: str, name: str, left: in
     check_rows(rows, dense(logits), TARGETS[name])
     assert (rows.targets.counts <= left).all()
     ruled_out = np.isneginf(logits[:, 0].numpy())
-    assert ruled_out.any() and np.isneginf(rows.own[ruled_out]).all()
+    assert ruled_out.any() and np.isneginf(rows.token_logprobs[ruled_out]).all()
 
 
 @EACH_WAY
@@ -149,9 +149,9 @@ def test_a_row_without_a_distribution_is_empty_and_its_neighbours_are_not(
     rows = reduced(way, torch.from_numpy(logits), TARGETS[name], np.full(8, 2))
     good = np.array([0, 2, 7])
     assert np.flatnonzero(rows.targets.counts).tolist() == good.tolist()
-    assert np.flatnonzero(~np.isnan(rows.own)).tolist() == good.tolist()
+    assert np.flatnonzero(~np.isnan(rows.token_logprobs)).tolist() == good.tolist()
     rows.targets.validate(vocabulary, "rows")
-    assert close(rows.own[good], truth[good, 2])
+    assert close(rows.token_logprobs[good], truth[good, 2])
     if rows.targets.entropy is not None:
         assert np.isfinite(rows.targets.entropy[good]).all()
 
@@ -204,7 +204,7 @@ def test_hidden_states_are_reduced_within_the_memory(mode: str) -> None:
         assert np.array_equal(rows.targets.ids, truth.targets.ids)
         assert np.array_equal(rows.targets.logprobs, truth.targets.logprobs)
         assert np.array_equal(rows.targets.log_tail, truth.targets.log_tail)
-        assert np.array_equal(rows.own, truth.own)
+        assert np.array_equal(rows.token_logprobs, truth.token_logprobs)
 
 
 def test_the_smallest_memory_still_takes_a_row() -> None:
@@ -216,4 +216,4 @@ def test_a_rank_without_logits_gives_no_rows() -> None:
     rows = Reducer(TargetSpec(k=4), 100).reduce_hidden(
         torch.zeros(9, 4), lambda hidden: None, np.zeros(9, np.int64), np.zeros((9, 0))
     )
-    assert len(rows.targets) == len(rows.own) == 0
+    assert len(rows.targets) == len(rows.token_logprobs) == 0

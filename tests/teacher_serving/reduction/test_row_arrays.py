@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.rows.sparse_targets import SparseTargets
-from teacher_serving.reduction.row_arrays import nucleus, place_rows, rows_from_topk, take_rows
+from teacher_serving.reduction.row_arrays import cut_to_nucleus, rows_from_topk, scatter_rows, take_rows
 
 
 def test_tail_is_what_the_entries_leave() -> None:
@@ -54,14 +54,14 @@ def same(one: SparseTargets, other: SparseTargets) -> bool:
 def test_rows_stand_where_they_belong() -> None:
     rows = some_rows(5)
     places = np.array([1, 2, 5, 6, 8])
-    placed = place_rows(rows, places, 10)
+    placed = scatter_rows(rows, places, 10)
     assert np.flatnonzero(placed.counts).tolist() == [2, 5, 8]
     assert same(take_rows(placed, places), rows)
     others = take_rows(placed, np.array([0, 3, 4, 7, 9]))
     assert not others.counts.any() and not others.log_tail.any() and others.exact is not None and not others.exact.any()
     assert others.entropy is not None and np.isnan(others.entropy).all()
     assert others.log_normalizers is not None and np.isnan(others.log_normalizers).all()
-    plain = place_rows(rows_from_topk(np.array([[1]]), np.zeros((1, 1), np.float32), 4), np.array([2]), 4)
+    plain = scatter_rows(rows_from_topk(np.array([[1]]), np.zeros((1, 1), np.float32), 4), np.array([2]), 4)
     assert plain.exact is None and plain.entropy is None and plain.counts.tolist() == [0, 0, 1, 0]
 
 
@@ -79,7 +79,7 @@ def test_a_nucleus_is_the_smallest_head_with_the_mass(weights: list[float], k: i
     p = np.sort(np.array(weights) / sum(weights))[::-1]
     k = min(k, len(p))
     rows = rows_from_topk(np.arange(k)[None], np.log(p[:k]).astype(np.float32)[None], len(p))
-    cut = nucleus(rows, mass)
+    cut = cut_to_nucleus(rows, mass)
     cut.validate(len(p), "row")
     n = int(cut.counts[0])
     assert cut.ids.tolist() == list(range(n)) and np.array_equal(cut.logprobs, rows.logprobs[:n])

@@ -17,7 +17,7 @@ from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import SamplingSpec, TargetSpec
 from cache.store.logit_store import LogitStore
 from cluster.commands.main import main
-from teacher_serving.asking.requests import continued
+from teacher_serving.asking.requests import continuation_request
 from teacher_serving.engines.endpoint.settings import EndpointSettings
 from teacher_serving.engines.endpoint.teacher import EndpointTeacher
 from teacher_serving.engines.settings import TeacherSettings
@@ -106,7 +106,7 @@ def test_generated_rows_equal_scored_rows(address: str, tiny_model: Path) -> Non
     for prompt, one in zip(prompts, written, strict=True):
         assert not one.refusal and 1 <= len(one.tokens) <= 12
         assert one.finished == (len(one.tokens) < 12 or one.tokens[-1] == 1)
-        whole = continued(prompt, one.tokens)
+        whole = continuation_request(prompt, one.tokens)
         scored: Scored = scorer.score([whole])[0]
         n = len(prompt.tokens)
         same_rows(one.rows, scored.targets.rows(n - 1, len(whole.tokens) - 1))
@@ -126,7 +126,7 @@ def test_log_probabilities_are_those_of_the_raw_logits(address: str, tiny_model:
     teacher = served(address, tiny_model, TargetSpec("topk", 4), sampling)
     scorer = make_teacher("transformers", tiny_model, TargetSpec("topk", 4))
     for prompt, one in zip(prompts, teacher.generate(prompts, sampling), strict=True):
-        scored = scorer.score([continued(prompt, one.tokens)])[0]
+        scored = scorer.score([continuation_request(prompt, one.tokens)])[0]
         assert np.abs(one.token_logprobs - scored.token_logprobs[len(prompt.tokens) :]).max() < TOLERANCE
 
 
@@ -134,7 +134,9 @@ def test_text_alone_comes_with_its_own_log_probabilities(address: str, tiny_mode
     prompt = make_requests((17,))[0]
     one = served(address, tiny_model, TargetSpec("topk", 0)).generate([prompt], SAMPLING)[0]
     assert len(one.rows) == len(one.tokens) and len(one.rows.ids) == 0 and (one.rows.log_tail == 0).all()
-    scored = make_teacher("transformers", tiny_model, TargetSpec("topk", 1)).score([continued(prompt, one.tokens)])[0]
+    scored = make_teacher("transformers", tiny_model, TargetSpec("topk", 1)).score(
+        [continuation_request(prompt, one.tokens)]
+    )[0]
     assert np.abs(one.token_logprobs - scored.token_logprobs[17:]).max() < TOLERANCE
 
 
@@ -185,7 +187,7 @@ def test_chat_rows_agree_with_the_model_for_the_tokens_that_map(address: str, ti
         if m == 0:
             continue  # a token that is no whole character: text alone
         told += 1
-        whole = continued(request, one.tokens)
+        whole = continuation_request(request, one.tokens)
         scored = Scored(one.rows, one.token_logprobs)
         log_p = oracle(whole.tokens)[len(request.tokens) - 1 :]
         assert worst_difference(scored, log_p) < TOLERANCE

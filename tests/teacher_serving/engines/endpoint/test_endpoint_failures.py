@@ -98,9 +98,9 @@ def test_one_example_that_is_refused_does_not_stop_the_others(tokenizer: Tokeniz
     }
     with failing_service(lambda call: replies.get(call.turn, completion("yes"))) as (address, _):
         teacher = make(address, tokenizer, price_input=1000.0, price_output=10000.0)
-        before = teacher.spent
+        before = teacher.usage
         answers = dict(zip([*replies, "good"], teacher.generate(ask(*replies, "good"), SAMPLING), strict=True))
-        spent = teacher.spent
+        spent = teacher.usage
     reasons = {name: answer.refusal for name, answer in answers.items()}
     assert reasons["bad"] == "the service refuses it (400): your key [key] may not ask that"
     assert len(reasons["long"]) < 400
