@@ -66,7 +66,7 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     """Capture what the store lacks, then take a snapshot. Running it again is resuming it."""
     work = prepare(settings)
     spec, plan, storage, units = work.description.spec, work.plan, work.storage, work.units
-    log = RunLog(settings, planned=len(plan.wanted) + len(plan.refused), truncated=plan.truncated)
+    log = RunLog(settings, planned=len(plan.examples) + len(plan.rejected), truncated=plan.truncated)
     if units:
         with ray_session(settings.address, settings.actors * settings.engine.cpu_threads):
             on_gpu = cluster_has_gpus() and settings.engine.gpus > 0
