@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cache.examples.rendering import render
     from cache.examples.tokenizers import load_tokenizer
     from cache.exchange.axolotl import export_axolotl, import_axolotl
+    from cache.exchange.conversion import TeacherDescription
     from cache.exchange.distillkit import export_distillkit, import_distillkit
     from cache.exchange.parquet import export_parquet, import_parquet
     from cache.rows.record import Record, Window
@@ -60,6 +61,7 @@ __all__ = [
     "StoreInfo",
     "StoreSpec",
     "TargetSpec",
+    "TeacherDescription",
     "TokenizedExample",
     "VerifyReport",
     "Window",
@@ -90,6 +92,7 @@ _MODULES = {
     "cache.examples.rendering": ("render",),
     "cache.examples.tokenizers": ("load_tokenizer",),
     "cache.exchange.axolotl": ("export_axolotl", "import_axolotl"),
+    "cache.exchange.conversion": ("TeacherDescription",),
     "cache.exchange.distillkit": ("export_distillkit", "import_distillkit"),
     "cache.exchange.parquet": ("export_parquet", "import_parquet"),
     "cache.rows.record": ("Record", "Window"),

@@ -1,8 +1,9 @@
 """A store as axolotl's pre-tokenised distillation data in JSON Lines, and back.
 
-One object a line: input_ids, attention_mask, labels [N], labels -100 where a token is no response; target_token_ids,
-target_logprobs, target_mask [N][K], row i the distribution of token i + 1, mask 0 where an entry does not count.
-Its loss takes the values as they are: already at its `kd_temperature`, and summing to 1 over the K entries.
+One object per line: input_ids, attention_mask, labels [N], with label -100 for tokens outside the response;
+target_token_ids, target_logprobs, target_mask [N][K], where row i is the distribution of token i + 1 and mask 0 marks
+entries to ignore. axolotl's loss uses the values unchanged: they must have its `kd_temperature` and sum to 1 over the K
+entries.
 """
 
 import json
@@ -15,18 +16,17 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.exchange.conversion import head_rows, new_output, require_exact_heads
+from cache.exchange.conversion import TeacherDescription, head_rows, new_output, require_exact_heads
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.record import Record, Window
-from cache.rows.spec import StoreSpec, TargetSpec
 from cache.store.fill import UNIT_EXAMPLES, fill_store, token_blocks
 from cache.store.logit_store import LogitStore
 
-# What axolotl itself pads rows with: id 0, this value, mask 0.
+# axolotl pads rows with id 0, this value and mask 0.
 PADDING = -1e9
 IGNORED = -100
-# Decimals of a value in the file: half a unit of the last is less than a float32 resolves at -16.
+# Decimals of a value in the file. Their error is below the resolution of a float32 at -16.
 DECIMALS = 6
 TOKEN_FIELDS = ("input_ids", "attention_mask", "labels")
 ROW_FIELDS = ("target_token_ids", "target_logprobs", "target_mask")
@@ -41,11 +41,11 @@ def export_axolotl(
 ) -> None:
     """Write all examples of a store to one file.
 
-    temperature: that of the values, `kd_temperature` of the training. renormalise: let each row sum to 1, which their
-    loss expects; what is lost is the tail, so a student learns the shape of the head and not how much it holds.
-    Without it rows are written as they are stored, for other readers. Texts and keys are not in this form.
+    temperature: that of the values, `kd_temperature` of the training. renormalise: scale each row to a sum of 1, as
+    axolotl's loss expects. This drops the tail: a student learns the shape of the head, but not its mass. Without it
+    rows are written as stored, for other readers. The form has no place for texts and keys.
     progress: called with (examples done, examples).
-    Raises InputError for threshold and sampled targets, and where `path` already holds something.
+    Raises InputError for threshold and sampled targets, and if `path` exists and is not empty.
     """
     require_exact_heads(store.spec, "axolotl's form")
     if not temperature > 0 or (temperature != 1 and not renormalise):
@@ -61,25 +61,21 @@ def export_axolotl(
 def import_axolotl(
     path: str | Path,
     target_uri: str,
-    teacher: str,
+    teacher: TeacherDescription,
     vocab_size: int,
     renormalised: bool = True,
-    weights: str = "unknown",
-    tokenizer: str = "unknown",
-    chat_template: str = "unknown",
-    dtype: str = "unknown",
     unit_examples: int = UNIT_EXAMPLES,
     profile: Profile = "compact",
     progress: Progress = no_progress,
 ) -> None:
     """Write the lines of a file, at temperature 1, to the store at `target_uri` as top-k targets; take a snapshot.
 
-    renormalised: rows sum to 1 and the tail is unknown, stored as none; otherwise it is what the values leave.
-    teacher, vocab_size, weights, tokenizer, chat_template, dtype: what the file does not say, for the spec.
-    Examples have no texts, and the number of their line as id. Rows whose mask is 0 become empty; padding at the end
-    is dropped. A rerun continues. progress: called with (examples done, examples).
-    Raises InputError naming file, line and field for anything that is not this form, also for targets that are not
-    those of the next token.
+    teacher, vocab_size: facts for the spec that the file does not contain. renormalised: rows sum to 1, and their
+    unknown tail is stored as 0; otherwise the tail is 1 minus the mass of the values.
+    Examples have no texts; their id is the number of the line. Rows with mask 0 become empty, and padding at the end is
+    dropped. A rerun continues. progress: called with (examples done, examples).
+    Raises InputError, with file, line and field, for anything that is not in this form, and for targets that do not
+    belong to the next token.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,26 +86,24 @@ def import_axolotl(
     if first is None:
         raise InputError(f"{path}: empty; it needs at least one line")
     k = max(first[2]["target_token_ids"].shape[1], 1)
-    spec = StoreSpec(
-        teacher, weights, tokenizer, chat_template, vocab_size, vocab_size, dtype, TargetSpec("topk", k), None
-    )
+    spec = teacher.topk_spec(vocab_size, k)
     records = (_record(*line, vocab_size, renormalised) for line in _lines(path))
     fill_store(target_uri, spec, records, total, profile, unit_examples, progress)
 
 
 def _line(window: Window, k: int, temperature: float, renormalise: bool) -> dict[str, Any]:
-    """The object of one example."""
+    """The JSON object of one example."""
     targets, n = window.targets, len(window)
-    place = targets.row_of_entry, targets.rank_of_entry
+    rows, ranks = targets.row_of_entry, targets.rank_of_entry
     values = targets.logprobs.astype(np.float64) / temperature
     if renormalise:
         top = np.repeat(values[targets.offsets[:-1][targets.counts > 0]], targets.counts[targets.counts > 0])
-        mass = np.bincount(place[0], weights=np.exp(values - top), minlength=n)
-        values = values - top - np.log(mass[place[0]])
+        mass = np.bincount(rows, weights=np.exp(values - top), minlength=n)
+        values = values - top - np.log(mass[rows])
     ids, logprobs, mask = np.zeros((n, k), np.int64), np.full((n, k), PADDING), np.zeros((n, k), np.int64)
-    ids[place], logprobs[place], mask[place] = targets.ids, np.round(values, DECIMALS), 1
+    ids[rows, ranks], logprobs[rows, ranks], mask[rows, ranks] = targets.ids, np.round(values, DECIMALS), 1
     labels = np.where(window.segments != Segment.PROMPT, window.tokens.astype(np.int64), IGNORED)
-    # A row counts where its token does, whatever the store holds beyond.
+    # Only rows before a labelled token are used, even if the store has targets for others.
     mask[: n - 1][labels[1:] == IGNORED] = 0
     mask[n - 1 :] = 0
     columns: list[npt.NDArray[Any]] = [window.tokens, np.ones(n, np.int64), labels, ids, logprobs, mask]
@@ -117,7 +111,7 @@ def _line(window: Window, k: int, temperature: float, renormalise: bool) -> dict
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, dict[str, npt.NDArray[Any]]]]:
-    """Number, place for messages, and arrays of each line that is not blank."""
+    """Number, name for messages, and arrays of each line that is not blank."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -158,15 +152,15 @@ def _record(number: int, what: str, arrays: dict[str, npt.NDArray[Any]], vocab_s
     tokens, labels = arrays["input_ids"][:n], arrays["labels"][:n]
     if ((tokens < 0) | (tokens >= vocab_size)).any():
         raise InputError(f"{what}: 'input_ids' has a token outside the vocabulary of {vocab_size}")
-    kept = arrays["target_mask"] != 0
-    follows = np.append(labels[1:] != IGNORED, np.zeros(len(kept) - n + 1, bool))
-    if (stray := np.flatnonzero(kept.any(axis=1) & ~follows)).size:
+    mask = arrays["target_mask"] != 0
+    follows = np.append(labels[1:] != IGNORED, np.zeros(len(mask) - n + 1, bool))
+    if (stray := np.flatnonzero(mask.any(axis=1) & ~follows)).size:
         raise InputError(
-            f"{what}: target row {stray[0]} counts, but no labelled token follows it; row i must be the distribution "
-            "of token i + 1"
+            f"{what}: target row {stray[0]} has entries, but no labelled token follows it; row i must be the "
+            "distribution of token i + 1"
         )
     ids, logprobs = arrays["target_token_ids"][:n], arrays["target_logprobs"][:n]
-    targets = head_rows(ids, logprobs, kept[:n], not renormalised, what)
+    targets = head_rows(ids, logprobs, mask[:n], not renormalised, what)
     targets.validate(vocab_size, what)
     segments = np.where(labels != IGNORED, Segment.RESPONSE, Segment.PROMPT).astype(np.uint8)
     tokenized = TokenizedExample(Example(str(number), ()), tokens.astype(np.uint32), segments)

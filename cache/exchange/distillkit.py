@@ -1,10 +1,10 @@
 """A store as arcee-ai/DistillKit's captured log-probabilities, and back: data_<i>.parquet and compression_config.yaml.
 
-One row an example: input_ids [N], and compressed_logprobs and bytepacked_indices [M], M = N or N - 1, the bytes of row
+One row per example: input_ids [N], and compressed_logprobs and bytepacked_indices [M], M = N or N - 1, the bytes of row
 i, which is the distribution of token i + 1 given tokens 0..i at temperature 1. Every row has exactly k entries.
-The indices are ids of ceil(log2 d) bits, highest bit first, zero bits at the end. The values fall; their bytes are
-exact_k little-endian floats, then coefficients of terms in t that approximate the rest, then residual bins, each a
-scale and packed integers. Written is the form in which all values are exact; read is all that a configuration can say.
+The indices are ids of ceil(log2 d) bits, highest bit first, zero bits at the end. The values are descending. Their
+bytes are exact_k little-endian floats, then coefficients of terms in t that approximate the others, then residual bins,
+each a scale and packed integers. Exports have exact values only; imports read every form of the configuration.
 """
 
 import re
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from cache.errors import InputError, IntegrityError, LogitbankError
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.exchange.conversion import head_rows, new_output, require_exact_heads
+from cache.exchange.conversion import TeacherDescription, head_rows, new_output, require_exact_heads
 from cache.exchange.distillkit_bytes import (
     CONFIG,
     FLOATS,
@@ -36,29 +36,17 @@ from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, empty_targets
-from cache.rows.spec import StoreSpec, TargetSpec
+from cache.rows.spec import StoreSpec
 from cache.store.fill import BLOCK_TOKENS, UNIT_EXAMPLES, fill_store, token_blocks
 from cache.store.logit_store import LogitStore
 
 README = "README.txt"
-
-
-# Value of entries that fill a row up to k: their loss makes NaN of -inf, and all three types hold this.
+# Value of entries that fill a row up to k. DistillKit's loss turns -inf into NaN, and all float types contain this.
 FLOOR = -1e4
-
-
 FILE_TOKENS = 1 << 22
-
-
 BATCH_EXAMPLES = 8
-
-
 COLUMNS = ("input_ids", "compressed_logprobs", "bytepacked_indices")
-
-
 LABELS, ATTENTION = "labels", "attention_mask"
-
-
 IGNORED = -100
 
 
@@ -70,15 +58,15 @@ def export_distillkit(
     pad_id: int = 0,
     progress: Progress = no_progress,
 ) -> int:
-    """Write the folder `path`; returns how many examples were left out because they are too long.
+    """Write the folder `path`. Returns the number of examples that were left out because they are too long.
 
-    dtype: of the values. sequence_length: pad every example to it with `pad_id`, as DistillKit's trainer wants
-    (`prepacked`); longer ones are left out. By default examples have the length that they have, for `pack_logits`.
-    Two columns more than DistillKit's own capture: attention_mask, and labels, which are >= 0 at the rows that hold a
-    target, because its loss uses row i where labels[i] >= 0. Rows without target have k entries too, which no one uses.
-    The tail is left to their `missing_probability_handling`; texts, keys and segments are not in this form.
-    Ids between the tokenizer's size and the vocabulary's stay: their trainer cuts the student's logits to the former.
-    Raises InputError for threshold and sampled targets, where `path` holds something, or no example is short enough.
+    dtype: type of the values. sequence_length: pad every example to this length with `pad_id`, as DistillKit's trainer
+    requires (`prepacked`), and leave out longer ones. By default examples keep their length, for `pack_logits`.
+    There are two columns more than in DistillKit's own capture: attention_mask, and labels, which are >= 0 for rows
+    with a target, because DistillKit's loss uses row i if labels[i] >= 0. Rows without target have k unused entries.
+    DistillKit handles the tail by `missing_probability_handling`. The form has no place for texts, keys and segments.
+    Ids beyond the tokenizer's size are written too: the trainer cuts the student's logits to that size.
+    Raises InputError for threshold and sampled targets, if `path` is not empty, or if no example is short enough.
     """
     spec = store.spec
     require_exact_heads(spec, "DistillKit's form")
@@ -86,32 +74,28 @@ def export_distillkit(
         raise InputError(f"dtype {dtype!r}: unknown; give one of {', '.join(FLOATS)}")
     k = min(spec.targets.k, spec.vocab_size)
     config = CompressionConfig(spec.vocab_size, k, k, (), dtype, delta_encoding=False)
-    chosen = np.arange(len(store)) if sequence_length is None else np.flatnonzero(store.tokens <= sequence_length)
-    if not len(chosen):
+    selected = np.arange(len(store)) if sequence_length is None else np.flatnonzero(store.tokens <= sequence_length)
+    if not len(selected):
         raise InputError(f"{store.storage}: no example has at most {sequence_length} tokens; give a greater length")
-    lengths = store.tokens[chosen].astype(np.int64)
+    lengths = store.tokens[selected].astype(np.int64)
     with new_output(Path(path)) as draft:
         draft.mkdir()
         (draft / CONFIG).write_text(config.to_yaml())
-        (draft / README).write_text(_readme(spec, config, len(chosen), sequence_length))
+        (draft / README).write_text(_readme(spec, config, len(selected), sequence_length))
         for number, file in enumerate(token_blocks(lengths, FILE_TOKENS)):
             with pq.ParquetWriter(draft / f"data_{number}.parquet", _schema(), compression="zstd") as writer:
                 for block in token_blocks(lengths[file.start : file.stop], BLOCK_TOKENS):
-                    examples = chosen[file.start + block.start : file.start + block.stop]
+                    examples = selected[file.start + block.start : file.start + block.stop]
                     table = _table(store, examples, config, sequence_length, pad_id)
                     writer.write_table(table, row_group_size=len(table))
-                    progress(file.start + block.stop, len(chosen))
-    return len(store) - len(chosen)
+                    progress(file.start + block.stop, len(selected))
+    return len(store) - len(selected)
 
 
 def import_distillkit(
     path: str | Path,
     target_uri: str,
-    teacher: str,
-    weights: str = "unknown",
-    tokenizer: str = "unknown",
-    chat_template: str = "unknown",
-    dtype: str = "unknown",
+    teacher: TeacherDescription,
     labels: Literal["rows", "tokens"] = "rows",
     unit_examples: int = UNIT_EXAMPLES,
     profile: Profile = "compact",
@@ -119,23 +103,21 @@ def import_distillkit(
 ) -> None:
     """Write the examples of a folder to the store at `target_uri`, as top-k targets, and take a snapshot.
 
-    teacher, weights, tokenizer, chat_template, dtype: what the folder does not say of the teacher, for the spec.
-    labels: what a column of that name marks where it is >= 0: "rows" that are trained on, as their loss reads it and
-    export_distillkit writes it, or "tokens" that are, as is usual elsewhere. Token i + 1 is a response where row i
-    counts, else prompt; without the column every row counts.
-    Examples have no texts, and their number in the folder as id. Entries too low to be stored are dropped, and the
-    tail is what the values leave. A rerun continues. progress: called with (examples done, examples).
-    Raises InputError for anything that is not this form, naming file and field.
+    teacher: facts for the spec that the folder does not contain.
+    labels: meaning of values >= 0 in a column of that name: "rows" to train on, as DistillKit's loss and
+    export_distillkit use it, or "tokens" to train on, as is usual elsewhere. Token i + 1 is a response if row i is
+    trained on, otherwise prompt. Without the column all rows are.
+    Examples have no texts; their id is their number in the folder. Entries that are too low to be stored are dropped,
+    and the tail is 1 minus the mass of the values. A rerun continues. progress: called with (examples done, examples).
+    Raises InputError, with file and field, for anything that is not in this form.
     """
     folder = Path(path)
     config = read_config(folder / CONFIG)
-    found = {int(m[1]): file for file in folder.iterdir() if (m := re.fullmatch(r"data_(\d+)\.parquet", file.name))}
-    if not found:
+    numbered = {int(m[1]): file for file in folder.iterdir() if (m := re.fullmatch(r"data_(\d+)\.parquet", file.name))}
+    if not numbered:
         raise InputError(f"{folder}: has no data_<i>.parquet; give the folder of a capture")
-    files = [found[number] for number in sorted(found)]
-    spec = StoreSpec(
-        teacher, weights, tokenizer, chat_template, config.d, config.d, dtype, TargetSpec("topk", config.k), None
-    )
+    files = [numbered[number] for number in sorted(numbered)]
+    spec = teacher.topk_spec(config.d, config.k)
     total = sum(_rows_of(file) for file in files)
     records = _records(files, config, labels)
     fill_store(target_uri, spec, records, total, profile, unit_examples, progress)
@@ -155,7 +137,7 @@ def _readme(spec: StoreSpec, config: CompressionConfig, examples: int, sequence_
         f"teacher: {{kind: dataset, logprob_compressor: {{{compressor}}}}}\n"
         f"dataset: {{prepacked: true}}, on data_*.parquet loaded as a dataset; {length}\n"
         "training_args: {remove_unused_columns: false}\n"
-        "labels >= 0 mark rows that hold a target; a cross_entropy loss would read them as tokens, one place early.\n"
+        "labels >= 0 mark rows with a target; a cross_entropy loss would read them as tokens, one position early.\n"
     )
 
 
@@ -166,34 +148,34 @@ def _table(
     columns: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _schema().names}
     for window in store.read([int(i) for i in examples]):
         n = len(window)
-        full = n if length is None else length
+        padded = n if length is None else length
         ids, logprobs = _dense(window.targets, config.k)
-        if full > n:
-            spare = _dense(empty_targets(1), config.k)
-            ids = np.concatenate([ids, np.repeat(spare[0], full - n, axis=0)])
-            logprobs = np.concatenate([logprobs, np.repeat(spare[1], full - n, axis=0)])
+        if padded > n:
+            filler = _dense(empty_targets(1), config.k)
+            ids = np.concatenate([ids, np.repeat(filler[0], padded - n, axis=0)])
+            logprobs = np.concatenate([logprobs, np.repeat(filler[1], padded - n, axis=0)])
         tokens = window.tokens.astype(np.int64)
-        marks = np.where(window.targets.counts > 0, tokens, IGNORED)
-        columns["input_ids"].append(_padded(tokens, full, pad_id).astype(np.uint64))
+        labels = np.where(window.targets.counts > 0, tokens, IGNORED)
+        columns["input_ids"].append(_padded(tokens, padded, pad_id).astype(np.uint64))
         columns["compressed_logprobs"].append(encode_values(logprobs, config.exact_dtype))
         columns["bytepacked_indices"].append(encode_ids(ids, config.index_bits))
-        columns[ATTENTION].append(_padded(np.ones(n, np.int64), full, 0))
-        columns[LABELS].append(_padded(marks, full, IGNORED))
+        columns[ATTENTION].append(_padded(np.ones(n, np.int64), padded, 0))
+        columns[LABELS].append(_padded(labels, padded, IGNORED))
     arrays = [list_column(columns[field.name]) for field in _schema()]
     return pa.Table.from_arrays(arrays, schema=_schema())
 
 
 def _dense(targets: SparseTargets, k: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32]]:
-    """ids and log-probabilities [n, k]. Short rows are filled with other ids at FLOOR, empty ones are uniform."""
+    """Ids and log-probabilities [n, k]. Short rows are filled with other ids at FLOOR; empty rows become uniform."""
     n, counts = len(targets), targets.counts
-    place = targets.row_of_entry, targets.rank_of_entry
+    rows, ranks = targets.row_of_entry, targets.rank_of_entry
     ids, logprobs = np.zeros((n, k), np.uint32), np.full((n, k), FLOOR, np.float32)
-    ids[place], logprobs[place] = targets.ids, np.minimum(targets.logprobs, 0)
+    ids[rows, ranks], logprobs[rows, ranks] = targets.ids, np.minimum(targets.logprobs, 0)
     logprobs[counts == 0] = -np.log(k)
-    # Of the ids 0..k - 1 a row with c entries leaves at least k - c free.
+    # A row with c entries uses at most c of the ids 0..k - 1, so at least k - c are free.
     used = np.zeros((n, k), bool)
     small = targets.ids < k
-    used[place[0][small], targets.ids[small]] = True
+    used[rows[small], targets.ids[small]] = True
     free = np.argsort(used, axis=1, kind="stable").astype(np.uint32)
     rank = np.arange(k) - counts[:, None]
     return np.where(rank < 0, ids, np.take_along_axis(free, np.maximum(rank, 0), axis=1)), logprobs
@@ -218,10 +200,10 @@ def _records(files: Sequence[Path], config: CompressionConfig, labels: str) -> I
                 names = file.schema_arrow.names
                 if missing := [name for name in COLUMNS if name not in names]:
                     raise InputError(
-                        f"{path}: has no column {missing[0]!r}; its legacy and uncompressed forms are not read"
+                        f"{path}: has no column {missing[0]!r}; legacy and uncompressed captures cannot be imported"
                     )
-                wanted = [name for name in _schema().names if name in names]
-                for batch in file.iter_batches(batch_size=BATCH_EXAMPLES, columns=wanted):
+                columns = [name for name in _schema().names if name in names]
+                for batch in file.iter_batches(batch_size=BATCH_EXAMPLES, columns=columns):
                     for row in _rows(batch, config, path):
                         yield _record(row, config, labels, str(number), f"{path}: example {number}")
                         number += 1
@@ -260,28 +242,28 @@ def _record(row: dict[str, npt.NDArray[Any]], config: CompressionConfig, labels:
     if rows not in (length, length - 1) or len(row["bytepacked_indices"]) != rows:
         raise InputError(
             f"{what}: {length} tokens, {rows} compressed_logprobs and {len(row['bytepacked_indices'])} "
-            "bytepacked_indices; there must be as many rows as tokens, or one less"
+            "bytepacked_indices; there must be as many rows as tokens, or one fewer"
         )
     if wrong := [c for c in (LABELS, ATTENTION) if c in row and len(row[c]) != length]:
         raise InputError(f"{what}: {length} tokens and {len(row[wrong[0]])} {wrong[0]}; there must be as many")
-    attended = row[ATTENTION] != 0 if ATTENTION in row else np.ones(length, bool)
-    n = int(attended.sum())
-    if not attended[:n].all():
+    is_token = row[ATTENTION] != 0 if ATTENTION in row else np.ones(length, bool)
+    n = int(is_token.sum())
+    if not is_token[:n].all():
         raise InputError(f"{what}: attention_mask has zeros before ones; only padding at the end can be read")
-    counts = np.ones(n, bool)
+    is_target = np.ones(n, bool)
     if LABELS in row:
-        marked = row[LABELS][:n] >= 0
-        counts = marked if labels == "rows" else np.append(marked[1:], False)
-    counts[min(rows, n - 1) :] = False  # no token follows the last
+        has_label = row[LABELS][:n] >= 0
+        is_target = has_label if labels == "rows" else np.append(has_label[1:], False)
+    is_target[min(rows, n - 1) :] = False  # no token follows the last
     segments = np.full(n, Segment.RESPONSE, np.uint8)
     if LABELS in row:
         segments[:] = Segment.PROMPT
-        segments[1:][counts[: n - 1]] = Segment.RESPONSE
+        segments[1:][is_target[: n - 1]] = Segment.RESPONSE
     ids, logprobs = np.zeros((n, config.k), np.int64), np.zeros((n, config.k))
-    used = np.flatnonzero(counts)
+    used = np.flatnonzero(is_target)
     ids[used] = decode_ids(row["bytepacked_indices"][used], config.index_bits, config.k)
     logprobs[used] = decode_values(row["compressed_logprobs"][used], config)
-    targets = head_rows(ids, logprobs, np.repeat(counts[:, None], config.k, axis=1), True, what)
+    targets = head_rows(ids, logprobs, np.repeat(is_target[:, None], config.k, axis=1), True, what)
     targets.validate(config.d, what)
     tokenized = TokenizedExample(Example(name, ()), tokens[:n].astype(np.uint32), segments)
     return Record(tokenized.key, tokenized, targets, np.full(n, np.nan, np.float32))

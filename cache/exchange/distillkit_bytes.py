@@ -1,27 +1,23 @@
-"""The bytes of arcee-ai/DistillKit's compressed log-probabilities, and the configuration that says what they are."""
+"""The bytes of arcee-ai/DistillKit's compressed log-probabilities, and the configuration that describes them."""
 
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from cache.errors import InputError
 
 CONFIG = "compression_config.yaml"
-
-
 FLOATS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "float64": "<f8"}
-
-
 Float = Literal["float16", "bfloat16", "float32", "float64"]
 
 
 @dataclass(frozen=True, slots=True)
 class ResidualBin:
-    """num_elements integers of element_bits bits, in units of a scale of their own."""
+    """num_elements integers of element_bits bits, times a scale that precedes them."""
 
     scale_dtype: Float
     element_bits: int
@@ -34,7 +30,7 @@ class ResidualBin:
 
 @dataclass(frozen=True, slots=True)
 class CompressionConfig:
-    """What compression_config.yaml says; names and defaults are DistillKit's."""
+    """Content of compression_config.yaml. Names and defaults are those of DistillKit."""
 
     d: int
     k: int
@@ -70,7 +66,7 @@ class CompressionConfig:
 
 
 def read_config(path: Path) -> CompressionConfig:
-    """The configuration in a YAML file as DistillKit writes it. Raises InputError naming the field at fault."""
+    """Read a configuration that DistillKit wrote. Raises InputError, with the name of the field, if it is invalid."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the folder of a DistillKit capture")
     values = _parse_yaml(path)
@@ -81,17 +77,17 @@ def read_config(path: Path) -> CompressionConfig:
         if not isinstance(values.get(name), int) or values[name] < (name != "exact_k"):
             raise InputError(f"{path}: {name} is {values.get(name)!r}; it must be a number")
     try:
-        bins = tuple(ResidualBin(**each) for each in values.get("residual_bins") or ())
+        bins = tuple(ResidualBin(**entry) for entry in values.get("residual_bins") or ())
+        terms = tuple(values.get("polynomial_terms") or ())
     except TypeError as error:
-        raise InputError(f"{path}: residual_bins: {error}") from error
-    terms = tuple(values.get("polynomial_terms") or ())
+        raise InputError(f"{path}: residual_bins or polynomial_terms: {error}") from error
     config = CompressionConfig(**{**values, "residual_bins": bins, "polynomial_terms": terms})
     for name in (config.exact_dtype, config.term_dtype, *(each.scale_dtype for each in bins)):
-        if name not in FLOATS:
+        if not isinstance(name, str) or name not in FLOATS:
             raise InputError(f"{path}: dtype {name!r} is not one of {', '.join(FLOATS)}")
     if wrong := [term for term in terms if not isinstance(term, int) and term not in ("sqrt", "exp")]:
         raise InputError(f"{path}: polynomial_terms: {wrong[0]!r} is not a power, sqrt or exp")
-    if any(not isinstance(n, int) or not 0 < n <= most for b in bins for n, most in _bin_limits(b, config)):
+    if any(not isinstance(n, int) or not 0 < n <= limit for b in bins for n, limit in _bin_limits(b, config)):
         raise InputError(f"{path}: residual_bins: element_bits must be 1 to 32, num_elements 1 to k - exact_k")
     rest = config.k - config.exact_k
     if not (terms or bins if rest > 0 else rest == 0) or sum(each.num_elements for each in bins) > rest:
@@ -184,33 +180,16 @@ def _bin_limits(each: ResidualBin, config: CompressionConfig) -> tuple[tuple[Any
 
 
 def _parse_yaml(path: Path) -> dict[str, Any]:
-    """The subset of YAML that the file is written in: names, scalars, and lists of scalars or of flat mappings."""
-    values: dict[str, Any] = {}
-    last = ""
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        text = line.split(" #")[0].strip()
-        if not text or text.startswith("#") or text == "---":
-            continue
-        item = text.startswith("- ")
-        name, colon, value = text.removeprefix("- ").partition(":")
-        nested = values.get(last)
-        if item and isinstance(nested, list):
-            nested.append({name: _scalar(value)} if colon else _scalar(name))
-        elif line[0] == " " and colon and isinstance(nested, list) and nested and isinstance(nested[-1], dict):
-            nested[-1][name] = _scalar(value)
-        elif line[0] != " " and colon and not item:
-            last = name
-            values[name] = _scalar(value) if value.strip() else []
-        else:
-            raise InputError(f"{path}, line {number}: {line.strip()!r} is not of a form that DistillKit writes")
+    """The top-level mapping of a YAML file. Raises InputError if the file has another form."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or error
+        raise InputError(f"{path}{line}: is not of a form that DistillKit writes: {reason}") from error
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise InputError(
+            f"{path}: {values!r:.80} is not of a form that DistillKit writes; it must have names and values"
+        )
     return values
-
-
-def _scalar(text: str) -> Any:
-    text = text.strip()
-    if text.startswith("[") and text.endswith("]"):
-        return [_scalar(each) for each in text[1:-1].split(",") if each.strip()]
-    words = {"null": None, "~": None, "true": True, "false": False}
-    if text in words:
-        return words[text]
-    return int(text) if re.fullmatch(r"-?\d+", text) else text.strip("'\"")

@@ -4,7 +4,7 @@ A part is a Zarr v3 group. Every array is one shard, and so one file. `examples/
 its tokens, and `chunks/*_start` leads from chunks of tokens to their entries. cache/README.md describes the format.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -117,7 +117,6 @@ def part_arrays(counts: PartCounts, targets: TargetSpec, codebook: Codebook, pro
     text: Codec = "raw" if profile == "fast" else "zstd"
     starts = counts.token_chunks + 1
     code = "uint16" if codebook.max_codes < np.iinfo(np.uint16).max else "uint32"
-    chunk = TOKEN_CHUNK
 
     def vector(length: int, dtype: str, chunk: int, codec: Codec = numbers) -> ArraySpec:
         return ArraySpec((length,), dtype, max(1, min(chunk, length)), codec)
@@ -130,14 +129,14 @@ def part_arrays(counts: PartCounts, targets: TargetSpec, codebook: Codebook, pro
         TOKEN_STARTS: vector(counts.examples + 1, "int64", counts.examples + 1, increasing),
         DESCRIPTION_STARTS: vector(counts.examples + 1, "int64", counts.examples + 1, increasing),
         DESCRIPTIONS: vector(counts.description_bytes, "uint8", DESCRIPTION_CHUNK, text),
-        TOKEN_IDS: vector(counts.tokens, "uint32", chunk),
-        SEGMENTS: vector(counts.tokens, "uint16", chunk),
-        TAIL: vector(counts.tokens, "int16", chunk),
-        SURPRISAL: vector(counts.tokens, "uint16", chunk),
+        TOKEN_IDS: vector(counts.tokens, "uint32", TOKEN_CHUNK),
+        SEGMENTS: vector(counts.tokens, "uint16", TOKEN_CHUNK),
+        TAIL: vector(counts.tokens, "int16", TOKEN_CHUNK),
+        SURPRISAL: vector(counts.tokens, "uint16", TOKEN_CHUNK),
     }
     if targets.has_exact:
         arrays |= {
-            EXACT: vector(counts.tokens, "uint32", chunk),
+            EXACT: vector(counts.tokens, "uint32", TOKEN_CHUNK),
             FIRST_STARTS: vector(starts, "int64", starts, increasing),
             REST_STARTS: vector(starts, "int64", starts, increasing),
             PAIR_STARTS: vector(starts, "int64", starts, increasing),
@@ -149,17 +148,19 @@ def part_arrays(counts: PartCounts, targets: TargetSpec, codebook: Codebook, pro
         }
     if targets.has_sampled:
         arrays |= {
-            SAMPLED: vector(counts.tokens, "uint32", chunk),
+            SAMPLED: vector(counts.tokens, "uint32", TOKEN_CHUNK),
             SAMPLED_STARTS: vector(starts, "int64", starts, increasing),
             SAMPLED_CODES: entries(counts.sampled, code),
         }
     if targets.mode == "sampled":
         arrays[SAMPLED_DRAWS] = entries(counts.sampled, "uint32")
     if targets.entropy:
-        arrays[ENTROPY] = vector(counts.tokens, "float32", chunk)
+        arrays[ENTROPY] = vector(counts.tokens, "float32", TOKEN_CHUNK)
     if targets.temperatures:
-        shape = (counts.tokens, len(targets.temperatures))
-        arrays[LOG_NORMALIZERS] = ArraySpec(shape, "float32", max(1, min(chunk, counts.tokens)), numbers)
+        per_token = arrays[TAIL]
+        arrays[LOG_NORMALIZERS] = replace(
+            per_token, shape=(*per_token.shape, len(targets.temperatures)), dtype="float32"
+        )
     chunks = sum(array.chunks for array in arrays.values())
     return {**arrays, CHECKSUMS: ArraySpec((chunks,), "uint32", chunks, "raw")}
 

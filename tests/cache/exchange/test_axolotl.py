@@ -10,6 +10,7 @@ import pytest
 
 from cache.errors import InputError
 from cache.exchange.axolotl import export_axolotl, import_axolotl
+from cache.exchange.conversion import TeacherDescription
 from cache.store.logit_store import LogitStore
 from tests.cache.store.sample_stores import NUCLEUS, PROMPT, TOPK, VOCAB, assert_same_targets, by_tokens, make_store
 
@@ -44,7 +45,14 @@ def test_axolotl_rows_sum_to_1_and_count_where_the_next_token_is_labelled(tmp_pa
 def test_axolotl_round_trip_keeps_ids_and_values(tmp_path: Path, renormalised: bool) -> None:
     source = make_store(tmp_path / "source")
     export_axolotl(source, tmp_path / "out.jsonl", renormalise=renormalised)
-    import_axolotl(tmp_path / "out.jsonl", str(tmp_path / "target"), "teacher", VOCAB, renormalised, unit_examples=5)
+    import_axolotl(
+        tmp_path / "out.jsonl",
+        str(tmp_path / "target"),
+        TeacherDescription("teacher"),
+        VOCAB,
+        renormalised,
+        unit_examples=5,
+    )
     target = LogitStore.open(str(tmp_path / "target"))
     assert target.spec.targets == TOPK and len(target) == len(source)
     found = by_tokens(target)
@@ -70,12 +78,14 @@ def test_what_is_not_axolotl_data_is_refused_by_line_and_field(tmp_path: Path) -
     def refused(why: str, vocab_size: int = VOCAB, **changes: Any) -> None:
         (tmp_path / "changed.jsonl").write_text(json.dumps({**good[0], **changes}) + "\n")
         with pytest.raises(InputError, match=f"changed.jsonl.*{why}"):
-            import_axolotl(tmp_path / "changed.jsonl", str(tmp_path / "target"), "teacher", vocab_size)
+            import_axolotl(
+                tmp_path / "changed.jsonl", str(tmp_path / "target"), TeacherDescription("teacher"), vocab_size
+            )
         assert not (tmp_path / "target").exists()
 
     mask, ids, values = (good[0][f"target_{name}"] for name in ("mask", "token_ids", "logprobs"))
     refused("line 1: target row .* no labelled token follows", target_mask=[mask[-1], *mask[:-1]])
-    refused("line 1: target row 2 counts", target_mask=[*mask[1:], mask[0]])
+    refused("line 1: target row 2 has entries", target_mask=[*mask[1:], mask[0]])
     refused(r"'labels' has the shape \[10\]; it must be \[11\]", labels=good[0]["labels"][1:])
     refused("'target_mask' has the shape", target_mask=mask[1:])
     refused("'target_logprobs' must be numbers, and rows of one length", target_logprobs=[values[0][1:], *values[1:]])
@@ -88,11 +98,13 @@ def test_what_is_not_axolotl_data_is_refused_by_line_and_field(tmp_path: Path) -
     refused("'input_ids' must be a list", input_ids=[])
     (tmp_path / "cut.jsonl").write_text((tmp_path / "out.jsonl").read_text()[:-40])
     with pytest.raises(InputError, match=r"cut.jsonl, line 4: truncated, or not JSON"):
-        import_axolotl(tmp_path / "cut.jsonl", str(tmp_path / "cut"), "teacher", VOCAB, unit_examples=4)
+        import_axolotl(
+            tmp_path / "cut.jsonl", str(tmp_path / "cut"), TeacherDescription("teacher"), VOCAB, unit_examples=4
+        )
     assert not (tmp_path / "cut").exists()
     (tmp_path / "other.jsonl").write_text('{"input_ids": [1]}\n')
     with pytest.raises(InputError, match="has no 'attention_mask'"):
-        import_axolotl(tmp_path / "other.jsonl", str(tmp_path / "cut"), "teacher", VOCAB)
+        import_axolotl(tmp_path / "other.jsonl", str(tmp_path / "cut"), TeacherDescription("teacher"), VOCAB)
     with pytest.raises(InputError, match=r"temperature 2.0"):
         export_axolotl(LogitStore.open(str(tmp_path / "source")), tmp_path / "raw", 2.0, renormalise=False)
 
@@ -108,7 +120,9 @@ def test_axolotl_padding_and_rows_without_mask_are_empty(tmp_path: Path) -> None
         line[name] += [[0] * 8]
     line["target_mask"][PROMPT] = [0] * 8
     (tmp_path / "padded.jsonl").write_text(json.dumps(line) + "\n\n")
-    import_axolotl(tmp_path / "padded.jsonl", str(tmp_path / "target"), "teacher", VOCAB, renormalised=False)
+    import_axolotl(
+        tmp_path / "padded.jsonl", str(tmp_path / "target"), TeacherDescription("teacher"), VOCAB, renormalised=False
+    )
     record = LogitStore.open(str(tmp_path / "target"))[0]
     assert len(record.tokenized.tokens) == n and record.tokenized.example.id == "1"
     assert record.targets.counts.tolist() == [0] * (PROMPT - 1) + [8, 0] + [8] * (n - PROMPT - 2) + [0]

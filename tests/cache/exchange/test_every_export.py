@@ -32,6 +32,6 @@ def test_an_export_is_atomic(tmp_path: Path, export: Callable[..., Any]) -> None
 def test_forms_without_draws_refuse_stores_that_have_them(tmp_path: Path, targets: TargetSpec) -> None:
     source = make_store(tmp_path / "source", targets, units=1)
     for export in (export_distillkit, export_axolotl):
-        with pytest.raises(InputError, match=rf"{targets.mode} targets have entries that stand for draws"):
+        with pytest.raises(InputError, match=rf"{targets.mode} targets have sampled entries"):
             export(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
