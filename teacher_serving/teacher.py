@@ -87,3 +87,11 @@ class Metered(Protocol):
 
     @property
     def usage(self) -> Usage: ...
+
+
+@runtime_checkable
+class CountsAnswers(Protocol):
+    """A teacher that counts the requests that it has answered since its start, also while a call is running."""
+
+    @property
+    def answered(self) -> int: ...

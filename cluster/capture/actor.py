@@ -1,4 +1,4 @@
-"""The Ray actor that owns a teacher engine, captures units and writes their parts itself."""
+"""The Ray actor that owns a teacher engine. It captures units and writes their parts itself."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,51 +17,66 @@ from teacher_serving.capture.teacher import start_teacher
 from teacher_serving.capture.unit import Answers, UnitSummary, ask_teacher, store_answers
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.registry import ENGINES
+from teacher_serving.teacher import CountsAnswers
 
 # One unit is with the teacher while another is written.
-UNITS_IN_HAND = 2
+UNITS_PER_WORKER = 2
 
 
 class CaptureWorker:
-    """A teacher and a store. Lives in a process of its own; returns summaries only.
+    """A teacher and a store in a process of its own. Returns summaries only.
 
-    The teacher has one thread and the store another: encoding and writing a unit take place while the next is asked.
+    The teacher has one thread and the store another: a unit is encoded and written while the next one is asked.
     """
 
     def __init__(self, settings: CaptureSettings, description: TeacherDescription, on_gpu: bool) -> None:
         self._asking, self._writing = ThreadPoolExecutor(1, "teacher"), ThreadPoolExecutor(1, "store")
         self._description = description
         self._failure: LogitbankError | None = None
+        self._unwritten = 0
+        # Size of the unit that the teacher has, and the teacher's count of answers when it got it.
+        self._current_size = self._current_start = 0
         try:
+            self._tokenizer = description.tokenizer
             self._teacher = self._asking.submit(
                 start_teacher, description, settings.teacher, settings.engine, on_gpu
             ).result()
         except LogitbankError as error:
-            # Told when it is asked for: Ray wraps errors of a constructor in a page of its own text.
+            # Raised by `ready`: Ray puts a page of its own text around errors of a constructor.
             self._failure = error
         self._storage = open_storage(settings.store)
-        self._codebook: Codebook | None = None  # there is none before the first unit is written
+        self._codebook: Codebook | None = None  # the first unit that is written creates it
 
     async def ready(self) -> bool:
-        """True once the engine is up. Raises what keeps it from starting."""
+        """True when the engine has started. Raises the error that keeps it from starting."""
         if self._failure is not None:
             raise self._failure
         return True
 
     async def capture(self, unit: Sequence[PlannedExample]) -> UnitSummary:
+        """Ask the teacher about a unit, then write and commit its part."""
         await self.ready()
         loop = asyncio.get_running_loop()
-        description = self._description
-        answers = await loop.run_in_executor(
-            self._asking,
-            ask_teacher,
-            self._teacher,
-            unit,
-            description.tokenizer,
-            description.spec,
-            description.prompter,
-        )
-        return await loop.run_in_executor(self._writing, self._store, answers)
+        answers = await loop.run_in_executor(self._asking, self._ask, unit)
+        summary = await loop.run_in_executor(self._writing, self._store, answers)
+        self._unwritten -= len(unit)
+        return summary
+
+    async def examples_in_progress(self) -> int:
+        """Examples that the teacher has answered and that are not committed yet."""
+        answered = min(self._current_size, self._answered() - self._current_start)
+        return self._unwritten + answered
+
+    def _ask(self, unit: Sequence[PlannedExample]) -> Answers:
+        self._current_start, self._current_size = self._answered(), len(unit)
+        teacher = self._description
+        answers = ask_teacher(self._teacher, unit, self._tokenizer, teacher.spec, teacher.prompter)
+        self._current_size = 0
+        self._unwritten += len(unit)
+        return answers
+
+    def _answered(self) -> int:
+        return self._teacher.answered if isinstance(self._teacher, CountsAnswers) else 0
 
     def _store(self, answers: Answers) -> UnitSummary:
         spec = self._description.spec
@@ -70,13 +85,13 @@ class CaptureWorker:
 
 
 def start_worker(settings: CaptureSettings, description: TeacherDescription, on_gpu: bool) -> Any:
-    """A handle to a new actor. Ray restarts it when its process or node dies."""
+    """Start an actor and return its handle. Ray restarts it when its process or node dies."""
     engine = settings.engine
     resources: dict[str, Any] = {"num_gpus": engine.gpus} if on_gpu else {"num_cpus": engine.cpu_threads}
     actor = ray.remote(CaptureWorker).options(
         **resources,
         max_restarts=-1,
-        max_concurrency=UNITS_IN_HAND,
+        max_concurrency=UNITS_PER_WORKER + 1,  # one more call for the progress
         runtime_env={"env_vars": {**ENGINES[engine.kind].environment(engine, on_gpu), "HF_HUB_OFFLINE": "1"}},
     )
     return actor.remote(settings, description, on_gpu)

@@ -1,89 +1,138 @@
-"""Give units of work to actors until all are done, whatever dies meanwhile."""
+"""Distribute units to actors until all are done, although actors and nodes may die meanwhile."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from cache.errors import LogitbankError, StoreError
 
-# Deaths of workers that held one unit, and of workers beyond restart, before the job gives up.
-MOST_DEATHS = 3
-# A dead actor refuses calls at once until its restart ends, which takes as long as its engine takes to start.
-ASK_AGAIN_S = 2.0
+# The job gives up if one unit loses its worker this often, or if this many workers die and cannot be restarted.
+MAX_DEATHS = 3
+# A dead actor refuses every call until it has restarted, which takes as long as its engine takes to start.
+RETRY_SECONDS = 2.0
+POLL_SECONDS = 1.0
 
 
-def dispatch(
-    start_worker: Callable[[], Any],
-    workers: Sequence[Any],
-    units: Sequence[Any],
-    done: Callable[[int, Any], None],
-    in_hand: int = 1,
-) -> None:
-    """Call worker.capture(unit) for every unit; `done(number, result)` after each.
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A running call of a worker. unit: number of the unit; None for a call that waits for a restart."""
 
-    in_hand: units that a worker is given at a time, so that it can write one while it asks about the next.
-    Units whose worker died go back to the front of the queue. Errors that a worker raises end the job.
+    worker: Any
+    unit: int | None
+
+
+class Dispatcher:
+    """Calls worker.capture(unit) once for every unit, with up to `units_per_worker` calls to each worker at a time.
+
+    start_worker: starts a replacement for a worker that cannot be restarted.
     """
-    waiting = deque(range(len(units)))
-    deaths = [0] * len(units)
-    losses = 0
-    idle = deque(list(workers) * in_hand)
-    running: dict[Any, tuple[Any, int | None]] = {}
-    resting: list[tuple[float, Any]] = []
-    successors: dict[Any, Any] = {}  # of workers that died for good, however many calls tell of it
-    while waiting or any(number is not None for _, number in running.values()):
+
+    def __init__(
+        self, start_worker: Callable[[], Any], workers: Sequence[Any], units: Sequence[Any], units_per_worker: int = 1
+    ) -> None:
+        self._start_worker = start_worker
+        self._units = units
+        self._queue = deque(range(len(units)))
+        self._idle = deque(list(workers) * units_per_worker)
+        self._workers = list(workers)
+        self._calls: dict[Any, Call] = {}
+        self._restarting: list[tuple[float, Any]] = []
+        self._deaths_by_unit = [0] * len(units)
+        self._lost_workers = 0
+        # Several calls can report the death of one worker: it is replaced once.
+        self._replacements: dict[Any, Any] = {}
+
+    def run(self, on_done: Callable[[int, Any], None], on_poll: Callable[[], None] = lambda: None) -> None:
+        """Run to the end. A unit whose worker dies is given to another worker first.
+
+        on_done: called with (number of the unit, result) after each unit. on_poll: called about once a second.
+        Raises the error of a worker, and StoreError if workers keep dying.
+        """
+        while self._queue or any(call.unit is not None for call in self._calls.values()):
+            self._submit()
+            if not self._calls:
+                time.sleep(0.2)
+                continue
+            for reference in ray.wait(list(self._calls), num_returns=1, timeout=POLL_SECONDS)[0]:
+                self._collect(reference, on_done)
+            on_poll()
+
+    def current_workers(self) -> list[Any]:
+        """All workers, with replacements in place of those that were lost."""
+        return [self._replacements.get(worker, worker) for worker in self._workers]
+
+    def _submit(self) -> None:
+        """Give units to idle workers, and ask restarting workers whether they are ready."""
         now = time.monotonic()
-        for _, worker in [item for item in resting if item[0] <= now]:
-            running[worker.ready.remote()] = (worker, None)
-        resting = [item for item in resting if item[0] > now]
-        while idle and waiting:
-            worker, number = idle.popleft(), waiting.popleft()
-            worker = successors.get(worker, worker)
-            running[worker.capture.remote(units[number])] = (worker, number)
-        if not running:
-            time.sleep(0.2)
-            continue
-        for call in ray.wait(list(running), num_returns=1, timeout=1.0)[0]:
-            worker, held = running.pop(call)
-            try:
-                result = ray.get(call)
-            except RayTaskError as error:
-                raise plain(error) from error
-            except RayActorError as error:
-                if held is not None:
-                    deaths[held] += 1
-                    if deaths[held] >= MOST_DEATHS:
-                        raise StoreError(
-                            f"unit {held + 1} of {len(units)} lost its worker {MOST_DEATHS} times: {error}"
-                        ) from error
-                    waiting.appendleft(held)
-                if isinstance(error, ActorDiedError):
-                    if worker not in successors:
-                        losses += 1
-                        if losses >= MOST_DEATHS:
-                            raise StoreError(f"{losses} workers died beyond restart: {error}") from error
-                        successors[worker] = start_worker()
-                    worker = successors[worker]
-                resting.append((time.monotonic() + ASK_AGAIN_S, worker))
-            else:
-                idle.append(worker)
-                if held is not None:
-                    done(held, result)
+        for _, worker in [item for item in self._restarting if item[0] <= now]:
+            self._calls[worker.ready.remote()] = Call(worker, None)
+        self._restarting = [item for item in self._restarting if item[0] > now]
+        while self._idle and self._queue:
+            worker, unit = self._idle.popleft(), self._queue.popleft()
+            worker = self._replacements.get(worker, worker)
+            self._calls[worker.capture.remote(self._units[unit])] = Call(worker, unit)
+
+    def _collect(self, reference: Any, on_done: Callable[[int, Any], None]) -> None:
+        """Take the result of a finished call."""
+        call = self._calls.pop(reference)
+        try:
+            result = ray.get(reference)
+        except RayTaskError as error:
+            raise unwrap(error) from error
+        except RayActorError as error:
+            self._recover(call, error)
+        else:
+            self._idle.append(call.worker)
+            if call.unit is not None:
+                on_done(call.unit, result)
+
+    def _recover(self, call: Call, error: RayActorError) -> None:
+        """Put the unit of a dead worker back into the queue, and wait for the worker's restart or replace it."""
+        if call.unit is not None:
+            self._deaths_by_unit[call.unit] += 1
+            if self._deaths_by_unit[call.unit] >= MAX_DEATHS:
+                raise StoreError(
+                    f"unit {call.unit + 1} of {len(self._units)} lost its worker {MAX_DEATHS} times: {error}"
+                ) from error
+            self._queue.appendleft(call.unit)
+        worker = call.worker
+        if isinstance(error, ActorDiedError):
+            if worker not in self._replacements:
+                self._lost_workers += 1
+                if self._lost_workers >= MAX_DEATHS:
+                    raise StoreError(f"{self._lost_workers} workers died beyond restart: {error}") from error
+                self._replacements[worker] = self._start_worker()
+            worker = self._replacements[worker]
+        self._restarting.append((time.monotonic() + RETRY_SECONDS, worker))
 
 
 def wait_ready(workers: Sequence[Any]) -> None:
-    """Return when every worker is up; raises what went wrong where one cannot start."""
+    """Return when every worker is ready. Raises the error of a worker that cannot start."""
     try:
         ray.get([worker.ready.remote() for worker in workers])
     except (RayActorError, RayTaskError) as error:
-        raise plain(error) from error
+        raise unwrap(error) from error
 
 
-def plain(error: Exception) -> Exception:
-    """The project's own error inside Ray's, where there is one: it says what to do."""
+def examples_in_progress(workers: Iterable[Any]) -> int:
+    """Count the examples that workers have answered but not yet committed. A worker that does not answer counts 0."""
+    references = [worker.examples_in_progress.remote() for worker in workers]
+    ready, _ = ray.wait(references, num_returns=len(references), timeout=0.5)
+    total = 0
+    for reference in ready:
+        try:
+            total += ray.get(reference)
+        except RayError:  # the worker is dead or restarting
+            continue
+    return total
+
+
+def unwrap(error: Exception) -> Exception:
+    """The project's own error inside Ray's, if there is one: its message says what to do."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, LogitbankError) else error

@@ -21,8 +21,8 @@ from cache.store.commits import (
     read_spec,
 )
 from cache.store.snapshots import take_snapshot
-from cluster.capture.actor import UNITS_IN_HAND, start_worker
-from cluster.capture.dispatch import dispatch, wait_ready
+from cluster.capture.actor import UNITS_PER_WORKER, start_worker
+from cluster.capture.dispatch import Dispatcher, examples_in_progress, wait_ready
 from cluster.capture.run_log import RunLog
 from cluster.capture.settings import CaptureSettings
 from cluster.job.progress_bars import bar
@@ -171,15 +171,23 @@ def _of_one_example(one: PlannedExample, other: PlannedExample) -> bool:
 
 
 def _capture_units(
-    start: Callable[[], Any], workers: Sequence[Any], units: list[list[PlannedExample]], log: RunLog, wanted: int
+    start: Callable[[], Any], workers: Sequence[Any], units: list[list[PlannedExample]], log: RunLog, total: int
 ) -> None:
-    total = sum(map(len, units))
+    """Capture the units with a progress bar over all `total` examples of the job."""
+    committed = total - sum(map(len, units))
     log.begin()
-    with bar("capture", wanted, "examples", initial=wanted - total) as shown:
+    dispatcher = Dispatcher(start, workers, units, UNITS_PER_WORKER)
+    with bar("capture", total, "examples", initial=committed) as progress:
 
-        def done(number: int, summary: UnitSummary) -> None:
+        def on_done(number: int, summary: UnitSummary) -> None:
+            nonlocal committed
+            committed += len(units[number])
             log.add(summary)
-            shown.set_postfix_str(f"{log.rows / log.seconds:,.0f} tokens/s", refresh=False)
-            shown.update(len(units[number]))
+            progress.set_postfix_str(f"{log.rows / log.seconds:,.0f} tokens/s", refresh=False)
+            progress.update(max(0, committed - progress.n))
 
-        dispatch(start, workers, units, done, UNITS_IN_HAND)
+        def on_poll() -> None:
+            answered = committed + examples_in_progress(dispatcher.current_workers())
+            progress.update(max(0, min(answered, total) - progress.n))
+
+        dispatcher.run(on_done, on_poll)

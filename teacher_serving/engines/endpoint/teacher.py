@@ -1,8 +1,9 @@
 """A teacher behind an API: many requests at a time, the price of each counted, and one refused without the others."""
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Protocol, TypeVar
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol, TypeVar
 
 from cache.examples.tokenizers import Tokenizer
 from cache.rows.spec import SamplingSpec, StoreSpec
@@ -42,6 +43,8 @@ class EndpointTeacher:
         self._service = Service(endpoint)
         self._api = _open_api(self._service, endpoint, teacher.model, spec, tokenizer)
         self._pool = ThreadPoolExecutor(endpoint.concurrency, "endpoint")
+        self._lock = threading.Lock()
+        self.answered = 0
         self._api.check()
 
     @property
@@ -74,6 +77,8 @@ class EndpointTeacher:
                 return refuse(request, str(error))
 
         futures = [self._pool.submit(one, request) for request in requests]
+        for future in futures:
+            future.add_done_callback(self._count)
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
             for future in futures:
@@ -83,6 +88,10 @@ class EndpointTeacher:
         finally:
             for future in futures:
                 future.cancel()
+
+    def _count(self, future: Future[Any]) -> None:
+        with self._lock:
+            self.answered += 1
 
 
 def _open_api(service: Service, endpoint: EndpointSettings, model: str, spec: StoreSpec, tokenizer: Tokenizer) -> Api:

@@ -30,6 +30,7 @@ class TransformersTeacher:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = load_model(folder, teacher).to(self._device).eval()
         self._targets = spec.targets
+        self.answered = 0
         self._reducer = Reducer(spec.targets, spec.vocab_size, engine.cpu_threads, engine.logits_mib)
         own = self._model.generation_config
         self._ends = set(own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id])
@@ -38,7 +39,11 @@ class TransformersTeacher:
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request]) -> list[Scored]:
-        return [build_scored(request, self._rows(request)) for request in requests]
+        scored = []
+        for request in requests:
+            scored.append(build_scored(request, self._rows(request)))
+            self.answered += 1
+        return scored
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request], sampling: SamplingSpec) -> list[Generated]:
@@ -56,6 +61,7 @@ class TransformersTeacher:
             written = ids[0, start:].cpu().numpy().astype(np.uint32)
             rows = self._rows(continuation_request(request, written))
             ended = len(written) > 0 and int(written[-1]) in self._ends
+            self.answered += 1
             generated.append(Generated(written, rows.targets, rows.token_logprobs, ended))
         return generated
 

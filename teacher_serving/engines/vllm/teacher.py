@@ -16,6 +16,7 @@ from cache.errors import InputError, LogitbankError
 from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.asking.requests import build_scored, continuation_request
 from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.vllm.answer_counter import AnswerCounter
 from teacher_serving.engines.vllm.process import hidden_unsafe_modules, process_environment
 from teacher_serving.engines.vllm.public_logprobs import only_largest, scored_rows, written_rows
 from teacher_serving.engines.vllm.settings import VllmSettings
@@ -47,6 +48,7 @@ class VllmTeacher:
         from vllm import LLM
 
         self._targets, self._vocab_size = spec.targets, spec.vocab_size
+        self.answered = 0
         self._same = SAME if spec.dtype == "float32" else SAME_IN_HALF
         longest = teacher.max_tokens + 1  # scoring still generates the one token that vLLM insists on
         options: dict[str, Any] = {
@@ -224,7 +226,14 @@ class VllmTeacher:
 
     def _run(self, requests: Sequence[Request], params: list[Any]) -> list[Any]:
         prompts: list[Mapping[str, Any]] = [{"prompt_token_ids": request.tokens.tolist()} for request in requests]
-        return list(self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._lora))
+        return list(self._llm.generate(prompts, params, use_tqdm=self._counting_bar, lora_request=self._lora))
+
+    def _counting_bar(self, *arguments: Any, **options: Any) -> AnswerCounter:
+        """What vLLM takes for a progress bar: it counts the requests that are answered."""
+        return AnswerCounter(self._count_answers, *arguments, **options)
+
+    def _count_answers(self, count: int) -> None:
+        self.answered += count
 
 
 def lora_options(adapter: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from cache.errors import InputError, StoreError
-from cluster.capture.dispatch import dispatch, wait_ready
+from cluster.capture.dispatch import Dispatcher, wait_ready
 from cluster.job.ray_session import ray_session
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def run(start: Any, units: list[str], in_hand: int = 1) -> dict[int, str]:
     workers = [start(), start()]
     wait_ready(workers)
     done: dict[int, str] = {}
-    dispatch(start, workers, units, done.__setitem__, in_hand)
+    Dispatcher(start, workers, units, in_hand).run(done.__setitem__)
     for worker in workers:
         ray.kill(worker)
     return done
