@@ -15,16 +15,16 @@ from teacher_serving.reduction.settings import TargetSettings
 class CaptureSettings(Settings):
     """A job that fills a store (`logitbank capture`)."""
 
-    examples: Path
-    store: StoreUri
+    examples: Path = Field(description="JSON Lines file of examples")
+    store: StoreUri = Field(description="store to fill; created if absent")
     limit: int | None = Field(None, ge=1, description="only the first so many examples")
     score: bool = Field(True, description="capture the responses that the examples give")
-    teacher: TeacherSettings
+    teacher: TeacherSettings = Field(description="the model")
     engine: Annotated[EngineSettings, OneOf(ENGINES, key="kind", default="vllm")] = Field(
         default_factory=lambda: ENGINES["vllm"].settings.model_validate({}), description="how the teacher runs"
     )
-    targets: TargetSettings = TargetSettings()
-    generation: GenerationSettings | None = None
+    targets: TargetSettings = Field(TargetSettings(), description="what is stored of each distribution")
+    generation: GenerationSettings | None = Field(None, description="responses by the teacher; none if not given")
     unit_size: int = Field(256, ge=1, description="examples captured and committed together")
     actors: int = Field(1, ge=1, description="engines that work at the same time")
     address: str | None = Field(None, description="Ray head to join; an embedded Ray if not given")

@@ -14,8 +14,8 @@ from student.tasks import TASKS, Task
 class ExamplesSettings(Settings):
     """A job that builds the examples of a task (`logitbank examples`): one JSON Lines file a split."""
 
-    output: Path
-    task: Annotated[Task, OneOf(TASKS)]
+    output: Path = Field(description="folder to write")
+    task: Annotated[Task, OneOf(TASKS)] = Field(description="the domain whose examples are built")
 
 
 class EvaluateSettings(Settings):
@@ -25,15 +25,15 @@ class EvaluateSettings(Settings):
     these classes. Without either, language models are compared with the stored targets only.
     """
 
-    output: Path
-    store: StoreUri
-    snapshot: int | None = Field(None, ge=1)
+    output: Path = Field(description="folder to write")
+    store: StoreUri = Field(description="store of held-out examples")
+    snapshot: int | None = Field(None, ge=1, description="pinned snapshot; the newest if not given")
     task: Annotated[Task, OneOf(TASKS)] | None = None
     classes: ClassSettings | None = None
     models: dict[str, ModelPath] = Field(
         min_length=1, description="model folder or hub name, by the name in the report"
     )
-    generation: AnswerSettings = AnswerSettings()
+    generation: AnswerSettings = Field(AnswerSettings(), description="how language models answer prompts; needs a task")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -12,11 +12,11 @@ from student.tasks import TASKS, Task
 class ReportSettings(Settings):
     """A job that collects the results of other jobs (`logitbank report`). task: draws the answers, if it can."""
 
-    output: Path
-    title: str
-    task: Annotated[Task, OneOf(TASKS)] | None = None
-    examples: Path | None = None
-    store: StoreUri
-    heldout_store: StoreUri
+    output: Path = Field(description="folder to write")
+    title: str = Field(description="of the page")
+    task: Annotated[Task, OneOf(TASKS)] | None = Field(None, description="draws the answers")
+    examples: Path | None = Field(None, description="output of the examples job; optional")
+    store: StoreUri = Field(description="the store of the students")
+    heldout_store: StoreUri = Field(description="the store of the evaluation")
     trainings: dict[str, Path] = Field(min_length=1, description="outputs of training jobs by name, in order")
-    evaluation: Path
+    evaluation: Path = Field(description="output of the evaluation job")

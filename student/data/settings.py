@@ -11,9 +11,9 @@ from cache.settings import Settings, StoreUri
 class WeightedStore(Settings):
     """A store with its share: of the examples of a mixture, or of the average of several teachers."""
 
-    store: StoreUri
+    store: StoreUri = Field(description="folder or address")
     snapshot: int | None = Field(None, ge=1, description="pinned snapshot; the newest if not given")
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, description="share, relative to the other stores")
 
 
 class DataSettings(Settings):
@@ -28,7 +28,9 @@ class DataSettings(Settings):
     teachers: tuple[WeightedStore, ...] = ()
     examples: Path | None = None
     snapshot: int | None = Field(None, ge=1, description="pinned snapshot of 'store'; the newest if not given")
-    origins: tuple[Literal["scored", "generated"], ...] = ("scored", "generated")
+    origins: tuple[Literal["scored", "generated"], ...] = Field(
+        ("scored", "generated"), description="which examples: given responses, responses by the teacher, or both"
+    )
     max_tokens: int = Field(2048, ge=2, description="longer examples are left out, and counted")
     align: Literal["same", "cross_tokenizer"] = Field(
         "same", description="cross_tokenizer: map the targets onto the tokens of a student with a tokenizer of its own"

@@ -14,10 +14,10 @@ ObjectiveName = Annotated[str, NameOf(OBJECTIVES)]
 class SegmentWeights(Settings):
     """Weight of a token by its segment. Only stores captured with targets.of = "all" have targets for prompts."""
 
-    prompt: float = Field(0.0, ge=0)
-    rationale: float = Field(1.0, ge=0)
-    label: float = Field(1.0, ge=0)
-    response: float = Field(1.0, ge=0)
+    prompt: float = Field(0.0, ge=0, description="tokens of the prompt")
+    rationale: float = Field(1.0, ge=0, description="tokens of the rationale")
+    label: float = Field(1.0, ge=0, description="tokens of the label")
+    response: float = Field(1.0, ge=0, description="other tokens of the response")
 
     @model_validator(mode="after")
     def _has_a_weight(self) -> Self:
@@ -43,8 +43,8 @@ class TermSettings(Settings):
     segments: by default those of the whole loss. Each term is a mean over its own tokens.
     """
 
-    objective: ObjectiveName
-    weight: float = Field(1.0, gt=0)
+    objective: ObjectiveName = Field(description="what this term minimises")
+    weight: float = Field(1.0, gt=0, description="of this term")
     temperature: float = Field(1.0, gt=0)
     beta: float | None = Field(None, gt=0, lt=1)
     tail: Literal["bucket", "renormalise"] = "bucket"
@@ -80,10 +80,10 @@ class LossSettings(Settings):
     """
 
     objective: ObjectiveName = "forward_kl"
-    temperature: float = Field(1.0, gt=0)
-    beta: float | None = Field(None, gt=0, lt=1)
-    tail: Literal["bucket", "renormalise"] = "bucket"
-    hard_label_weight: float = Field(0.0, ge=0, lt=1)
+    temperature: float = Field(1.0, gt=0, description="1, or one of targets.temperatures at capture")
+    beta: float | None = Field(None, gt=0, lt=1, description="parameter of jsd and of the skewed divergences")
+    tail: Literal["bucket", "renormalise"] = Field("bucket", description="how the mass outside the stored ids counts")
+    hard_label_weight: float = Field(0.0, ge=0, lt=1, description="share of hard-label cross-entropy")
     terms: tuple[TermSettings, ...] = ()
     segments: SegmentWeights = SegmentWeights()
     average: Literal["tokens", "examples"] = "tokens"

@@ -10,8 +10,8 @@ from cache.settings import ModelPath, Settings
 class LoraSettings(Settings):
     """Low-rank adapters (PEFT) in place of full fine-tuning; they are merged when the student is saved."""
 
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
+    rank: int = Field(16, ge=1, description="of the adapters")
+    alpha: int = Field(32, ge=1, description="scale of the adapters")
     target_modules: str | tuple[str, ...] = Field("all-linear", description="names of modules, or all-linear")
 
 
@@ -21,9 +21,9 @@ class ModelSettings(Settings):
     A configuration of model_type "logitbank_compact" is a small classifier, and needs [classes].
     """
 
-    pretrained: ModelPath | None = None
-    config: dict[str, Any] | None = None
-    lora: LoraSettings | None = None
+    pretrained: ModelPath | None = Field(None, description="folder or hub name of the weights")
+    config: dict[str, Any] | None = Field(None, description="Transformers configuration, for random weights")
+    lora: LoraSettings | None = Field(None, description="low-rank adapters; none if not given")
     gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass")
 
     @model_validator(mode="after")

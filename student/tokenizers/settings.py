@@ -8,5 +8,5 @@ from cache.settings import ModelPath, Settings
 class TokenizerSettings(Settings):
     """The tokenizer: taken from a path (by default the store's teacher), or learned from the examples."""
 
-    path: ModelPath | None = None
+    path: ModelPath | None = Field(None, description="folder or hub name; the teacher's if not given")
     vocab_size: int | None = Field(None, ge=300, description="learn a byte-level BPE of this size")

@@ -20,12 +20,12 @@ DEFAULT_MICRO_BATCH = 32
 class OptimizerSettings(Settings):
     """AdamW with linear warm-up and a decay to final_lr_share of the peak rate at the last step."""
 
-    lr: float = Field(gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = Field(20, ge=0)
-    final_lr_share: float = Field(0.1, ge=0, le=1)
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.01, ge=0)
+    lr: float = Field(gt=0, description="peak learning rate")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="decay after the warm-up")
+    warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")
+    final_lr_share: float = Field(0.1, ge=0, le=1, description="share of the peak rate at the last step")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     clip: float = Field(1.0, gt=0, description="maximum norm of the gradient")
 
 
@@ -36,17 +36,17 @@ class RunSettings(Settings):
     epochs may be raised, also after its end. The learning rate then follows the schedule of the new length.
     """
 
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, description="optimizer steps; give these or epochs")
     epochs: float | None = Field(None, gt=0, description="passes over the training examples")
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, description="examples of a step, over all ranks and micro-batches")
     micro_batch_size: int | None = Field(
         None, ge=1, description=f"examples of one rank at a time; by default at most {DEFAULT_MICRO_BATCH}"
     )
     ranks: int | None = Field(None, ge=1, description="processes; by default one for each GPU, or 1 without a GPU")
-    zero_stage: Literal[0, 1, 2, 3] = 2
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="of DeepSpeed")
     offload: Literal["none", "optimizer", "all"] = Field("none", description="to the CPU; all: parameters too, stage 3")
-    precision: Literal["fp32", "bf16"] = "fp32"
-    seed: int = Field(0, ge=0)
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of weights and activations")
+    seed: int = Field(0, ge=0, description="of initial weights and order")
     checkpoint_every: int = Field(100, ge=1, description="steps")
     max_failures: int = Field(3, ge=0, description="restarts after a lost worker")
 
@@ -112,9 +112,9 @@ class HeldoutSettings(Settings):
     patience: the run stops early after so many evaluations without an improvement; None: it never stops early.
     """
 
-    store: StoreUri | None = None
-    snapshot: int | None = Field(None, ge=1)
-    examples: Path | None = None
+    store: StoreUri | None = Field(None, description="store of held-out examples")
+    snapshot: int | None = Field(None, ge=1, description="pinned snapshot; the newest if not given")
+    examples: Path | None = Field(None, description="JSON Lines file instead, for hard labels")
     every: int = Field(100, ge=1, description="steps")
     limit: int = Field(512, ge=1, description="number of examples, from the first on")
     patience: int | None = Field(None, ge=1)
@@ -140,16 +140,16 @@ class TrackingSettings(Settings):
 class TrainSettings(Settings):
     """A training job (`logitbank train`)."""
 
-    output: Path
-    data: DataSettings
-    tokenizer: TokenizerSettings = TokenizerSettings()
-    model: ModelSettings
-    loss: LossSettings = LossSettings()
-    optimizer: OptimizerSettings
-    run: RunSettings
-    heldout: HeldoutSettings | None = None
+    output: Path = Field(description="folder of the run")
+    data: DataSettings = Field(description="where examples come from")
+    tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="the student's tokenizer")
+    model: ModelSettings = Field(description="the student")
+    loss: LossSettings = Field(LossSettings(), description="what is minimised")
+    optimizer: OptimizerSettings = Field(description="AdamW and its schedule")
+    run: RunSettings = Field(description="size and speed")
+    heldout: HeldoutSettings | None = Field(None, description="evaluation during training; none if not given")
     classes: ClassSettings | None = Field(None, description="the student is a classifier with these classes")
-    tracking: TrackingSettings = TrackingSettings()
+    tracking: TrackingSettings = Field(TrackingSettings(), description="where metrics go")
 
     def with_steps(self, examples: int) -> Self:
         """The same job with a number of steps, for a number of training examples."""

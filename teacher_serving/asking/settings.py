@@ -19,10 +19,10 @@ class GenerationSettings(Settings):
 
     samples: int = Field(1, ge=1, description="responses for each prompt")
     examples: int | None = Field(None, ge=1, description="only for the first so many examples; all if not given")
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(256, ge=1)
-    seed: int = Field(0, ge=0)
+    temperature: float = Field(1.0, ge=0, description="of sampling; 0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus of sampling")
+    max_new_tokens: int = Field(256, ge=1, description="tokens of a response at most")
+    seed: int = Field(0, ge=0, description="seed of sampling, with the key of each example")
     answer_marker: str = Field("", description='text between the rationale and the label, such as "Answer:"')
     stop: str = Field("", description='text at the start of a line from which a response is cut, such as "Q:"')
     template: TemplateName | None = Field(

@@ -11,7 +11,7 @@ from cache.settings import Settings
 class TargetSettings(Settings):
     """What is kept of each distribution (cache/spec.py, TargetSpec, says what each field means)."""
 
-    mode: TargetMode = "topk"
+    mode: TargetMode = Field("topk", description="which entries of a distribution are stored")
     k: int | None = Field(None, ge=1, description="entries of topk, and at most of nucleus; 64 if not given")
     mass: float = Field(0.0, ge=0, lt=1, description="probability that a nucleus holds")
     threshold: float = Field(0.0, ge=0, le=0.5, description="probability from which an entry of threshold is exact")

@@ -26,3 +26,8 @@ def test_every_key_has_a_type_that_a_reader_knows() -> None:
 def test_every_command_has_an_example() -> None:
     text = commands.page()
     assert text.count("## `logitbank ") == text.count("\nlogitbank ")
+
+
+def test_every_key_has_a_description() -> None:
+    rows = [line for line in job_files.page().splitlines() if line.startswith("| `")]
+    assert [row for row in rows if row.endswith("|  |")] == []

@@ -30,11 +30,11 @@ ANSWER_MARKER = "Answer:"
 class DrugEditing(Task):
     """Edit molecules by instruction (`[task] name = "drug_editing"`)."""
 
-    name: Literal["drug_editing"] = "drug_editing"
+    name: Literal["drug_editing"] = Field("drug_editing", description="selects this task")
     molecules: Path = Field(
         default_factory=nci_molecules, description="SMILES file; by default the NCI set that RDKit ships"
     )
-    max_heavy_atoms: int = Field(40, ge=1)
+    max_heavy_atoms: int = Field(40, ge=1, description="larger molecules are left out")
     similarity: float = Field(0.45, ge=0, le=1, description="minimum Tanimoto similarity of a pair")
     heldout_share: float = Field(0.06, gt=0, lt=1, description="share of molecules that no training pair contains")
 

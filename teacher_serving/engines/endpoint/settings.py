@@ -70,7 +70,7 @@ class EndpointSettings(Settings):
 class EndpointEngineSettings(EngineSettings):
     """How a service is used as a teacher. The table [engine.endpoint] describes the service."""
 
-    kind: Literal["endpoint"] = "endpoint"
+    kind: Literal["endpoint"] = Field("endpoint", description="selects this engine")
     endpoint: EndpointSettings = Field(description="the service")
 
     @property

@@ -10,7 +10,7 @@ from teacher_serving.engines.settings import EngineSettings
 class VllmSettings(EngineSettings):
     """How vLLM runs a teacher."""
 
-    kind: Literal["vllm"] = "vllm"
+    kind: Literal["vllm"] = Field("vllm", description="selects this engine")
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer")
     pipeline_parallel: int = Field(1, ge=1, description="groups of GPUs that share the layers")
     batched_tokens: int = Field(
