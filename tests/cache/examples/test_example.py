@@ -1,4 +1,4 @@
-"""Examples go into stores and come back; stores from before a field existed hold what they held."""
+"""Examples are stored and read unchanged; documents written before a field existed are still read."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A file of examples is read whole, or refused with the number of the line, or read but for the lines handed over."""
+"""A file of examples is read completely, refused with the line number, or read without the lines that are reported."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ids and bytes of a vocabulary: tokens that services name are found, or not at all; what ids add to a text."""
+"""Ids and bytes of a vocabulary: the id of a token that a service names, and the bytes that an id adds to a text."""
 
 from collections.abc import Callable
 from pathlib import Path

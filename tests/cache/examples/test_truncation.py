@@ -1,4 +1,4 @@
-"""What is too long is refused or cut, and never to a prompt."""
+"""Examples that are too long are refused or truncated, and never truncated to a prompt."""
 
 import numpy as np
 import pytest

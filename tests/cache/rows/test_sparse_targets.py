@@ -1,4 +1,4 @@
-"""Rows that cannot be part of a distribution never get in."""
+"""Rows that cannot be part of a distribution are refused."""
 
 from dataclasses import replace
 

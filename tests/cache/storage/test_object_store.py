@@ -1,4 +1,4 @@
-"""A folder and a bucket keep the same promises, and a store in a bucket is a store."""
+"""A folder and a bucket give the same guarantees, and a store in a bucket works like one in a folder."""
 
 import multiprocessing
 import pickle

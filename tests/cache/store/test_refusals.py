@@ -1,4 +1,4 @@
-"""What a store refuses rather than keeps wrong, and what a stray or foreign file does to it: nothing silent."""
+"""Content that a store cannot represent is refused; stray and foreign files are reported."""
 
 import contextlib
 from dataclasses import replace

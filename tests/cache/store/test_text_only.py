@@ -1,4 +1,4 @@
-"""A teacher that gave text alone fills a store like any other: rows have no entries, and tokens may have values."""
+"""A store of a teacher that returned text alone: rows have no entries, and tokens may have log-probabilities."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Work survives the death of actors; a unit that kills every worker is named."""
+"""Units of dead actors are captured again; a unit that kills every worker is named."""
 
 import os
 from collections.abc import Iterator

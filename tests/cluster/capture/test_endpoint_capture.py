@@ -1,4 +1,4 @@
-"""A capture from a service ends in a store, or in one line; its key is nowhere afterwards."""
+"""A capture from a service gives a store or a message of one line, and never writes the key."""
 
 import asyncio
 import json

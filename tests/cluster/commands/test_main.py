@@ -1,4 +1,4 @@
-"""Wrong input ends in one line, exit code 2, and nothing on the disk."""
+"""Wrong input gives a message of one line and exit code 2, and writes nothing."""
 
 import json
 from collections.abc import Callable

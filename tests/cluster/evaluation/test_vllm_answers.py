@@ -1,4 +1,4 @@
-"""A student's answers by vLLM are those by Transformers."""
+"""A student gives the same answers with vLLM and with Transformers."""
 
 from pathlib import Path
 

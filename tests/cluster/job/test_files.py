@@ -1,4 +1,4 @@
-"""A job file is right, or the message says which key is wrong and what would be right."""
+"""A job file is valid, or the message names the wrong key and the valid values."""
 
 from pathlib import Path
 

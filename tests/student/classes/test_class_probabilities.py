@@ -1,4 +1,4 @@
-"""Class probabilities of a row are those of the whole distribution; what is not stored is bounded."""
+"""Class probabilities of a row equal those of the full distribution; the error of absent ids is bounded."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""An average of teachers is that of their distributions: bounds where they are cut, unbiased where they are drawn."""
+"""Averages of teachers are averages of their distributions: bounded for truncated rows, unbiased for sampled rows."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rows, labels, weights and padding of a batch stand where they belong, packed or not, for either kind of model."""
+"""Rows, labels, weights and padding of a batch are at the right positions, packed or not, for both kinds of model."""
 
 import itertools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Packed examples lie apart, and a model gives each what it gives it alone; one that does not is found out."""
+"""Packed examples do not influence each other; a model for which they do is detected."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Held-out metrics are those of whole logits, one token at a time."""
+"""Held-out metrics equal those of dense logits, computed one token at a time."""
 
 from collections.abc import Callable
 from dataclasses import replace

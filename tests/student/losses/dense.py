@@ -1,4 +1,4 @@
-"""What the sparse losses must equal: whole laws in float64, divergences written in probabilities, and autograd."""
+"""References for the sparse losses: full distributions in float64, divergences of probabilities, and autograd."""
 
 from collections.abc import Sequence
 

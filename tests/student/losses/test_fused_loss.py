@@ -1,4 +1,4 @@
-"""Losses straight from hidden states: those of dense logits, in blocks of any size, without the whole matrix."""
+"""Losses from hidden states equal those of dense logits, in blocks of any size, without the full logits matrix."""
 
 from collections.abc import Callable
 from typing import Any

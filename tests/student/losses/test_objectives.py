@@ -1,4 +1,4 @@
-"""What a store cannot teach without bias is refused before anything starts, with the reason and the way out."""
+"""Objectives that a store would give a biased estimate of are refused at the start, with the reason and the fix."""
 
 import re
 from collections.abc import Callable

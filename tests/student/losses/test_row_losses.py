@@ -1,4 +1,4 @@
-"""The gates of the losses, against dense float64."""
+"""Losses and gradients of rows against dense float64."""
 
 import itertools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Compact classifiers: padding is invisible, what is saved is what is loaded, and their sizes are those promised."""
+"""Compact classifiers ignore padding, load as they were saved, and have the documented sizes."""
 
 from pathlib import Path
 from typing import Any

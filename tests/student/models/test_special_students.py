@@ -1,4 +1,4 @@
-"""Whole runs of students that are no plain one: of averaged teachers, with another tokenizer, and classifiers."""
+"""Complete runs of special students: of averaged teachers, with another tokenizer, and classifiers."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Examples are true, the split is by molecule, and the judge is strict."""
+"""Examples are correct, the split is by molecule, and the judge is strict."""
 
 from pathlib import Path
 

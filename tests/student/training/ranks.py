@@ -1,4 +1,4 @@
-"""Real DeepSpeed ranks, started once for many tiny jobs: a launch costs as much as dozens of them."""
+"""DeepSpeed ranks that are started once for many tiny jobs, because a start costs as much as dozens of jobs."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is saved is the student that was trained: in Hugging Face form, adapters merged, whole or not at all."""
+"""The saved student is the trained one: in Hugging Face form, adapters merged, written atomically."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Under the Trainer of Transformers a step is that of our own loop, however it is cut into micro-batches and ranks."""
+"""A step of the Trainer of Transformers equals one of our own loop, for any split into micro-batches and ranks."""
 
 import os
 import runpy

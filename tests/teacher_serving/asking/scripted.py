@@ -1,4 +1,4 @@
-"""A teacher that says what a test tells it to, with rows that are a function of the tokens before them."""
+"""A teacher that returns scripted responses, with rows that are a function of the tokens before them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

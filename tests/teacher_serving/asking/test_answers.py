@@ -1,4 +1,4 @@
-"""Labels are found where teachers put them, and agree where they say the same."""
+"""Labels are found in the responses of teachers, and labels with the same meaning agree."""
 
 import json
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Templates make the messages that they say they make, and what cannot be rendered is named."""
+"""Templates give the documented messages; an example that cannot be rendered is named."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tokens of a response are told apart where its text is: rationale, label, the rest, and what is cut off."""
+"""The tokens of a response are assigned to segments by its text: rationale, label, the rest, and what is cut off."""
 
 from typing import Any
 

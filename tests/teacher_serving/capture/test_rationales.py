@@ -1,4 +1,4 @@
-"""What a teacher writes is kept with its own rows, or set aside with the reason, or asked for again with a hint."""
+"""Responses are stored with their own rows, refused with the reason, or requested again with a hint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

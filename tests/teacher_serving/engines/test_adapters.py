@@ -1,4 +1,4 @@
-"""A LoRA adapter changes what every engine says, by as much as merged weights do, and the identity of the teacher."""
+"""A LoRA adapter has the effect of merged weights in every engine, and changes the identity of the teacher."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Every engine says what Transformers in float32 says, about the same tokens, in the same rows."""
+"""Every engine gives the rows of Transformers in float32, for the same tokens, at the same positions."""
 
 from pathlib import Path
 

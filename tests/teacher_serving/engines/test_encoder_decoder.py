@@ -1,4 +1,4 @@
-"""A model with an encoder: the prompt is read by one half and the response is the law of the other, row by row."""
+"""A model with an encoder reads the prompt with the encoder; its rows are distributions of the decoder."""
 
 from pathlib import Path
 

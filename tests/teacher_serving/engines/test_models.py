@@ -1,4 +1,4 @@
-"""Engines agree on models of several families: heads that are tied, capped, scaled, padded or made of integers."""
+"""Engines agree on models of several families: heads that are tied, capped, scaled, padded or quantised."""
 
 from pathlib import Path
 

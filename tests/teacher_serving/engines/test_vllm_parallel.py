@@ -1,4 +1,4 @@
-"""vLLM over two ranks, in half precision, and where its workers do not hand over what the rows are made of."""
+"""vLLM over two ranks, in half precision, and where the reduction in its workers is not available."""
 
 from pathlib import Path
 from typing import Any

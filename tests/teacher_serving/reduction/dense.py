@@ -1,4 +1,4 @@
-"""Both reductions by name, random logits, and what float64 says of them."""
+"""Both reductions by name, random logits, and their float64 references."""
 
 import numpy as np
 import torch

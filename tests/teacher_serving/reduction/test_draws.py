@@ -1,4 +1,4 @@
-"""Draws stand for the whole distribution, and belong to a place: neither the batch nor the engine moves them."""
+"""Draws estimate the full distribution, and depend on key and position only, not on batch or engine."""
 
 import math
 from itertools import pairwise

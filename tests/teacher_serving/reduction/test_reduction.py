@@ -1,4 +1,4 @@
-"""Both reductions say of any logits what dense float64 says, and nothing of those that make no distribution."""
+"""Both reductions agree with dense float64 for any logits, and refuse logits that are no distribution."""
 
 import math
 

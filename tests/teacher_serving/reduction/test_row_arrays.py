@@ -1,4 +1,4 @@
-"""Engine rectangles become rows with the right tail, in the right place."""
+"""Rectangular arrays of an engine become rows with the right tail at the right position."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A served model says what Transformers in float32 says: by token ids, by bytes, and through a whole capture."""
+"""A served model agrees with Transformers in float32: by token ids, by bytes, and in a complete capture."""
 
 import json
 import os

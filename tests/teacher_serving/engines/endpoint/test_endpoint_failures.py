@@ -1,4 +1,4 @@
-"""Services fail in many ways: some end the job, some refuse one example, and none shows the key."""
+"""Failures of services: some end the job, some refuse one example, and no message contains the key."""
 
 import logging
 import time

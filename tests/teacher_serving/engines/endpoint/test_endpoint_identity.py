@@ -1,4 +1,4 @@
-"""What a capture from a service will hold is known before it is asked, and what cannot be is refused."""
+"""The content of a capture from a service is known before the first request; impossible settings are refused."""
 
 from pathlib import Path
 from typing import Any
