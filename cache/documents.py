@@ -1,4 +1,4 @@
-"""Small JSON files that notice any changed byte: canonical text plus a checksum of itself."""
+"""Small JSON documents that detect every changed byte: canonical text with a checksum of itself."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from typing import Any
 
 from cache.errors import IntegrityError
 
-CHECKSUM = "sha256"
+CHECKSUM_KEY = "sha256"
 
 
 def canonical_json(value: object) -> str:
-    """The one spelling of `value`: sorted keys, no spaces, ASCII, no NaN."""
+    """Canonical JSON text of `value`: sorted keys, no spaces, ASCII, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -22,29 +22,29 @@ def digest(value: object) -> str:
 
 
 def encode_document(body: Mapping[str, Any]) -> bytes:
-    """Bytes of a document that carries the checksum of its own body."""
-    return (canonical_json({**body, CHECKSUM: digest(body)}) + "\n").encode()
+    """Encode a document together with the checksum of its body."""
+    return (canonical_json({**body, CHECKSUM_KEY: digest(body)}) + "\n").encode()
 
 
 def decode_document(data: bytes, name: str) -> dict[str, Any]:
-    """Body of a sealed document. Raises IntegrityError naming `name` if one byte differs from what was sealed."""
+    """Body of a document of encode_document. Raises IntegrityError, starting with `name`, if any byte differs."""
     try:
         text = data.decode("ascii")
         body = json.loads(text)
-        sealed = body.pop(CHECKSUM)
-        # The text without its checksum is the text that was hashed: no need to spell the body again.
-        pair = f'"{CHECKSUM}":"{sealed}"'
-        unsealed = text.replace(f",{pair}", "", 1) if f",{pair}" in text else text.replace(f"{pair},", "", 1)
-        intact = unsealed.endswith("}\n") and hashlib.sha256(unsealed[:-1].encode()).hexdigest() == sealed
+        checksum = body.pop(CHECKSUM_KEY)
+        # The text without the checksum is the text that was hashed, so the body need not be encoded again.
+        pair = f'"{CHECKSUM_KEY}":"{checksum}"'
+        hashed = text.replace(f",{pair}", "", 1) if f",{pair}" in text else text.replace(f"{pair},", "", 1)
+        is_intact = hashed.endswith("}\n") and hashlib.sha256(hashed[:-1].encode()).hexdigest() == checksum
     except (ValueError, KeyError, AttributeError, TypeError):
-        intact = False
-    if not intact:
+        is_intact = False
+    if not is_intact:
         raise IntegrityError(f"{name}: altered or truncated: its content does not match its checksum")
     return dict(body)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file that appears whole or not at all."""
+    """Write a JSON file atomically: readers see the complete file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_text(json.dumps(value, indent=1, default=str))

@@ -1,20 +1,20 @@
-"""What can go wrong, as types. Every message names the value, the place and the fix."""
+"""Errors for users. Every message contains the value, the location and the fix."""
 
 
 class LogitbankError(Exception):
-    """Base of all errors that end a command in one line and exit code 2."""
+    """Base of all errors that end a command with one line and exit code 2."""
 
 
 class InputError(LogitbankError):
-    """An examples file, a configuration or an argument is not usable as given."""
+    """An examples file, a configuration or an argument is invalid."""
 
 
 class StoreError(LogitbankError):
-    """A store cannot be used: absent, of another format, or asked for something it does not hold."""
+    """A store cannot be used: it is absent, has another format, or does not contain what was requested."""
 
 
 class SpecMismatchError(StoreError):
-    """Two captures that should be the same content are not."""
+    """A store has another spec than requested."""
 
 
 class IntegrityError(StoreError):

@@ -1,4 +1,4 @@
-"""How long work reports its progress: a function that is called with (done, total)."""
+"""Progress callbacks: functions that long work calls with (done, total)."""
 
 from collections.abc import Callable
 
@@ -6,4 +6,4 @@ Progress = Callable[[int, int], None]
 
 
 def no_progress(done: int, total: int) -> None:
-    """Report nothing."""
+    """Ignore progress."""

@@ -1,4 +1,4 @@
-"""The base of all job settings."""
+"""The base class of all job settings, and the types that they share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cache.registry import Registry
 
 
 class Settings(BaseModel):
-    """Frozen; unknown keys refused; defaults checked like given values."""
+    """Frozen settings. Unknown keys are errors, and defaults are validated like values of a job file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -67,7 +67,7 @@ class OneOf:
 
     The value is a table; its `key` names an implementation of the registry, whose `settings` class reads the table.
     default: the name that is used if the table does not have the key.
-    Errors keep the place of the key that is wrong. The choices are fixed when the class with the field is built.
+    Errors contain the path of the invalid key. The choices are fixed when the class with the field is built.
     """
 
     registry: Registry[Any]

@@ -1,4 +1,4 @@
-"""What the assistant said in a chat, found in the text that a chat template makes of it. Knows no tokenizer."""
+"""Find the turns of the assistant in the text that a chat template makes of a chat. Knows no tokenizer."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,20 +8,20 @@ from cache.errors import InputError
 from cache.examples.example import Example
 
 MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
-# Text of some messages, and whether the assistant is prompted to speak next.
+# Makes the text of some messages; the flag adds the prompt for a turn of the assistant.
 TextOf = Callable[[Sequence[dict[str, Any]], bool], str]
 
 
 def marks_turns(template: str) -> bool:
-    """Whether a chat template says itself what the assistant says, by {% generation %}."""
+    """Whether a chat template marks the turns of the assistant by {% generation %}."""
     return MARK.search(template) is not None
 
 
 def split_turns(example: Example, text_of: TextOf) -> list[tuple[str, bool]]:
-    """The text of a whole chat in pieces, none of them empty, each with whether the assistant said it.
+    """Split the text of a chat into pieces that are not empty, each with whether it is the assistant's.
 
-    A turn of the assistant is what follows the text that prompts for it; white space at its end belongs to what comes
-    next. Raises InputError where the template does not write a turn the same way when others follow.
+    A turn of the assistant is the text after the prompt for it. White space at its end belongs to the next piece.
+    Raises InputError if the template changes a turn when other turns follow.
     """
     full = text_of(example.messages, False)
     pieces: list[tuple[str, bool]] = []
@@ -31,8 +31,8 @@ def split_turns(example: Example, text_of: TextOf) -> list[tuple[str, bool]]:
             continue
         if i == 0:
             raise InputError(
-                f"example {example.id}: turn 1 is the assistant's and nothing prompts for it; begin with another turn, "
-                "or use a chat template with {% generation %} around what the assistant says"
+                f"example {example.id}: turn 1 is the assistant's and no turn prompts for it; begin with another turn, "
+                "or use a chat template with {% generation %} around the text of the assistant"
             )
         before = text_of(example.messages[:i], True)
         after = full if i + 1 == len(example.messages) else text_of(example.messages[: i + 1], False)
@@ -41,8 +41,8 @@ def split_turns(example: Example, text_of: TextOf) -> list[tuple[str, bool]]:
             raise InputError(
                 f"example {example.id}: the chat template rewrites earlier turns: the whole chat does not begin with "
                 f"the text that prompts for turn {i + 1} and the turn itself; use a chat template with "
-                "{% generation %} around what the assistant says"
+                "{% generation %} around the text of the assistant"
             )
         pieces += [(full[done:start], False), (full[start:end], True)]
         done = end
-    return [(text, said) for text, said in [*pieces, (full[done:], False)] if text]
+    return [(text, by_assistant) for text, by_assistant in [*pieces, (full[done:], False)] if text]

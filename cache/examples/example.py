@@ -20,14 +20,14 @@ class Segment(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training item as its author wrote it.
+    """One training item, as in the examples file.
 
-    messages: chat turns that make the prompt; the assistant speaks next. A turn has "role" and "content", and may have
+    messages: chat turns that form the prompt; the assistant's turn is next. A turn has "role" and "content", may have
     "reasoning_content", "tool_calls" (content may then be None or absent), "name" and "tool_call_id".
-    rationale, response: what the assistant says, concatenated as they are.
-    metadata: anything a task needs to judge an answer.
-    label: the true answer, where one is known. No model sees it.
-    tools: schemas of the tools that the chat template tells the model of.
+    rationale, response: text of the assistant, concatenated without a separator.
+    metadata: facts that a task needs to evaluate an answer.
+    label: the true answer, if it is known. It is never part of a prompt or a response.
+    tools: schemas of the tools for the chat template.
     """
 
     id: str
@@ -40,18 +40,18 @@ class Example:
 
     @property
     def is_trace(self) -> bool:
-        """Whether it is a whole chat that ends with the assistant, to be scored as it is."""
-        spoken = bool(self.rationale + self.response)
-        return bool(self.messages) and not spoken and self.messages[-1].get("role") == "assistant"
+        """Whether it is a complete chat that ends with the assistant, to be scored unchanged."""
+        has_response = bool(self.rationale + self.response)
+        return bool(self.messages) and not has_response and self.messages[-1].get("role") == "assistant"
 
     def to_document(self) -> dict[str, Any]:
-        """Fields for JSON. Those that came later are left out where empty: older stores hold the same bytes."""
+        """Fields for JSON. `label` and `tools` came later and are left out if empty: older stores have no such keys."""
         fields = asdict(self)
         return {name: value for name, value in fields.items() if value or name not in ("label", "tools")}
 
     @classmethod
     def from_document(cls, fields: dict[str, Any]) -> "Example":
-        """What to_document gave, after JSON. Raises TypeError for fields that an example does not have."""
+        """The example that to_document described. Raises TypeError for unknown fields."""
         turns = {"messages": tuple(fields["messages"]), "tools": tuple(fields.get("tools", ()))}
         return cls(**{**fields, **turns})
 
@@ -60,8 +60,8 @@ class Example:
 class TokenizedExample:
     """Token ids and their segments, both of shape [n].
 
-    origin: "scored" where the text is given, "generated/<i>" for the i-th response that the teacher writes itself
-    (tokens then end with the prompt until it has written).
+    origin: "scored" if the response is in the examples file, "generated/<i>" for the i-th response that the teacher
+    generates (before the generation the tokens are those of the prompt).
     """
 
     example: Example
@@ -80,5 +80,5 @@ class TokenizedExample:
     @property
     def prompt_length(self) -> int:
         """Number of leading prompt tokens."""
-        spoken = np.flatnonzero(self.segments != Segment.PROMPT)
-        return int(spoken[0]) if len(spoken) else len(self.tokens)
+        others = np.flatnonzero(self.segments != Segment.PROMPT)
+        return int(others[0]) if len(others) else len(self.tokens)

@@ -1,5 +1,7 @@
-"""Examples as JSON Lines: one object a line with `messages` or `prompt`, and optional `rationale`, `response`, `label`,
-`tools`, `metadata`, `id`."""
+"""Examples as JSON Lines: one object per line with `messages` or `prompt`.
+
+Optional keys: `rationale`, `response`, `label`, `tools`, `metadata`, `id`.
+"""
 
 import json
 from collections.abc import Callable, Iterable
@@ -16,7 +18,7 @@ TURN_FORM = "turns of the form {'role': text, 'content': text}"
 
 @dataclass(frozen=True, slots=True)
 class BadExample:
-    """A line that is not an example. id: as written, else the number of the line; reason: why, without the place."""
+    """A line that is not an example. id: as in the line, or its number; reason: without the location."""
 
     line: int
     id: str
@@ -24,10 +26,10 @@ class BadExample:
 
 
 def read_examples(path: str | Path, on_bad: Callable[[BadExample], None] | None = None) -> list[Example]:
-    """All examples of a file, in its order; the same id may come more than once.
+    """All examples of a file, in its order. Several examples may have the same id.
 
-    on_bad: is handed each line that is not an example, and reading goes on. Raises InputError naming the first of them
-    without it, or where nothing else is left.
+    on_bad: called with each line that is not an example; reading continues. Without it, and if there is no example at
+    all, the first such line raises InputError.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,7 +54,7 @@ def read_examples(path: str | Path, on_bad: Callable[[BadExample], None] | None 
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    """Write a file that read_examples reads; it appears whole or not at all."""
+    """Write a file for read_examples, atomically: readers see the complete file or none."""
     draft = path.with_name(path.name + ".tmp")
     with draft.open("w", encoding="utf-8") as file:
         for example in examples:
@@ -66,7 +68,7 @@ def _parse_line(line: bytes, number: int) -> Example | BadExample:
         value = json.loads(line)
         if isinstance(value, dict) and isinstance(value.get("id"), str | int):
             name = str(value["id"]).encode(errors="replace").decode()
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be encoded
         return _parse(value, number)
     except (ValueError, RecursionError) as error:
         return BadExample(number, name, str(error))
@@ -74,7 +76,7 @@ def _parse_line(line: bytes, number: int) -> Example | BadExample:
 
 def _parse(value: Any, number: int) -> Example:
     if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, found {type(value).__name__}")
+        raise ValueError(f"expected a JSON object, not {type(value).__name__}")
     if unknown := sorted(set(value) - KEYS):
         raise ValueError(f"unknown key {unknown[0]!r}; known keys: {', '.join(sorted(KEYS))}")
     if ("messages" in value) == ("prompt" in value):
@@ -101,20 +103,20 @@ def _parse(value: Any, number: int) -> Example:
 
 
 def _turn(turn: Any, number: int) -> dict[str, Any]:
-    """The turn as the chat template is to see it: all of its keys as written, but for those that hold nothing."""
+    """The turn for the chat template: all keys as in the file, but for empty ones."""
     if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
         raise ValueError(f"turn {number}: the prompt must be text, or {TURN_FORM}")
-    # Tables write null or [] where a row lacks a key, and templates ask whether it is there. A content of null is said.
-    kept = {key: value for key, value in turn.items() if key == "content" or value not in (None, [])}
-    if not _are_objects(kept.get("tool_calls", [])):
+    # Tables contain null or [] for absent keys, but templates test for presence. A content of null has a meaning.
+    fields = {key: value for key, value in turn.items() if key == "content" or value not in (None, [])}
+    if not _are_objects(fields.get("tool_calls", [])):
         raise ValueError(f"turn {number}: 'tool_calls' must be a list of objects")
-    if not isinstance(kept.get("content"), str) and (kept.get("content") is not None or "tool_calls" not in kept):
-        raise ValueError(f"turn {number}: 'content' must be text; only a turn with 'tool_calls' may go without")
+    if not isinstance(fields.get("content"), str) and (fields.get("content") is not None or "tool_calls" not in fields):
+        raise ValueError(f"turn {number}: 'content' must be text; only a turn with 'tool_calls' may omit it")
     for key in ("name", "tool_call_id", "reasoning_content"):
-        if not isinstance(kept.get(key, ""), str):
+        if not isinstance(fields.get(key, ""), str):
             raise ValueError(f"turn {number}: {key!r} must be text")
-    return kept
+    return fields
 
 
 def _are_objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)

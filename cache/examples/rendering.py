@@ -1,6 +1,6 @@
-"""Examples to token ids and segments, through a tokenizer that the caller brings. Imports no tokenizer library.
+"""Render examples as token ids and segments, with a tokenizer that the caller has loaded.
 
-The prompt is rendered and encoded on its own, so that the ids a model is trained on are the ids it is prompted with.
+The prompt is rendered and encoded separately, so that training and generation use the same ids for it.
 """
 
 from collections.abc import Sequence
@@ -16,34 +16,34 @@ from cache.examples.example import Example, Segment, TokenizedExample
 from cache.examples.tokenizers import Tokenizer
 
 TargetsOf = Literal["assistant", "all"]
-# What a turn may hold that a text without turns has no place for.
+# Keys of a turn that only a chat template can express.
 NEEDS_TEMPLATE = ("tool_calls", "reasoning_content")
 
 
 def render_prompt(example: Example, tokenizer: Tokenizer) -> TokenizedExample:
-    """The prompt alone, ending where the assistant starts to speak. Of a trace, all but its last turn.
+    """Render the prompt alone, up to the start of the assistant's turn. The prompt of a trace is all but its last turn.
 
-    Raises InputError naming the example where the template or the tokenizer cannot express it.
+    Raises InputError, with the id of the example, if the template or the tokenizer cannot express it.
     """
-    asked = replace(example, messages=example.messages[:-1]) if example.is_trace else example
+    prompt = replace(example, messages=example.messages[:-1]) if example.is_trace else example
     if tokenizer.chat_template is None:
-        # A base model has no turns: the contents are its text, with the special tokens that its tokenizer adds.
-        contents = _contents(asked)
+        # A base model has no turns: the prompt is the contents, with the special tokens that its tokenizer adds.
+        contents = _contents(prompt)
         text = "\n".join([*contents, ""] if example.is_trace else contents)
-        tokens, _ = _encode(asked, tokenizer, text)
+        tokens, _ = _encode(prompt, tokenizer, text)
     else:
-        text = _apply_template(asked, tokenizer, asked.messages, tokenize=False, add_generation_prompt=True)
-        tokens, _ = _encode(asked, tokenizer, text, add_special_tokens=False)
-    return TokenizedExample(asked, tokens, np.full(len(tokens), Segment.PROMPT, dtype=np.uint8))
+        text = _apply_template(prompt, tokenizer, prompt.messages, tokenize=False, add_generation_prompt=True)
+        tokens, _ = _encode(prompt, tokenizer, text, add_special_tokens=False)
+    return TokenizedExample(prompt, tokens, np.full(len(tokens), Segment.PROMPT, dtype=np.uint8))
 
 
 def render(example: Example, tokenizer: Tokenizer, targets_of: TargetsOf = "assistant") -> TokenizedExample:
-    """Prompt, rationale, response and the end-of-sequence token. A token belongs to the segment it starts in.
+    """Render prompt, rationale, response and the end-of-sequence token. A token belongs to the segment it starts in.
 
-    A trace is what the chat template makes of it, every turn of the assistant a response, and ends as the template
-    ends it. Without a template only its last turn is the response.
-    targets_of: whose tokens will be asked about; with "all" a trace in which the assistant says nothing will do.
-    Raises InputError naming the example where the template or the tokenizer cannot express it.
+    A trace is rendered by the chat template alone, including its end. Every turn of the assistant is a response;
+    without a template only the last turn is.
+    targets_of: whose tokens get targets. With "all" a trace may have no token of the assistant.
+    Raises InputError, with the id of the example, if the template or the tokenizer cannot express it.
     """
     if example.is_trace and tokenizer.chat_template is not None:
         tokenized = _render_trace(example, tokenizer)
@@ -52,7 +52,7 @@ def render(example: Example, tokenizer: Tokenizer, targets_of: TargetsOf = "assi
     if example.is_trace and targets_of == "assistant" and tokenized.prompt_length == len(tokenized.tokens):
         raise InputError(
             f"example {example.id}: no token of its chat is the assistant's; give a last turn with content, or a chat "
-            "template whose {% generation %} is around what the assistant says"
+            "template whose {% generation %} is around the text of the assistant"
         )
     return tokenized
 
@@ -62,35 +62,35 @@ def _render_response(example: Example, tokenizer: Tokenizer) -> TokenizedExample
     text = _contents(example)[-1] if example.is_trace else example.rationale + example.response
     ids, encoded = _encode(example, tokenizer, text, add_special_tokens=False, return_offsets_mapping=True)
     starts = np.asarray([start for start, _ in encoded["offset_mapping"]], dtype=np.int64)
-    spoken = np.where(starts < len(example.rationale), Segment.RATIONALE, Segment.RESPONSE).astype(np.uint8)
+    segments = np.where(starts < len(example.rationale), Segment.RATIONALE, Segment.RESPONSE).astype(np.uint8)
     if tokenizer.eos_token_id is not None:
         ids = np.append(ids, np.uint32(tokenizer.eos_token_id))
-        spoken = np.append(spoken, np.uint8(Segment.RESPONSE))
-    return TokenizedExample(example, np.concatenate([prompt.tokens, ids]), np.concatenate([prompt.segments, spoken]))
+        segments = np.append(segments, np.uint8(Segment.RESPONSE))
+    return TokenizedExample(example, np.concatenate([prompt.tokens, ids]), np.concatenate([prompt.segments, segments]))
 
 
 def _render_trace(example: Example, tokenizer: Tokenizer) -> TokenizedExample:
-    """A chat through its template: encoded whole where the template marks turns, else piece by piece."""
+    """Render a chat by its template. It is encoded as a whole if the template marks turns, otherwise piece by piece."""
     text = _apply_template(example, tokenizer, example.messages, tokenize=False)
     if marks_turns(tokenizer.get_chat_template(tools=example.tools or None)):
         tokens, encoded = _encode(example, tokenizer, text, add_special_tokens=False, return_offsets_mapping=True)
         options = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
-        said = list(_apply_template(example, tokenizer, example.messages, **options)["assistant_masks"])
-        places = encoded["offset_mapping"]
-        for i in range(1, len(said)):
-            # The mask ends with the first token of its last character, which may have several.
-            said[i] = said[i] or (said[i - 1] and places[i] == places[i - 1])
+        is_assistant = list(_apply_template(example, tokenizer, example.messages, **options)["assistant_masks"])
+        spans = encoded["offset_mapping"]
+        for i in range(1, len(is_assistant)):
+            # A character may have several tokens, but the mask of Transformers ends with the first of them.
+            is_assistant[i] = is_assistant[i] or (is_assistant[i - 1] and spans[i] == spans[i - 1])
     else:
 
         def text_of(messages: Sequence[dict[str, Any]], prompted: bool) -> str:
             options = {"tokenize": False, "add_generation_prompt": prompted}
             return str(_apply_template(example, tokenizer, messages, **options))
 
-        tokens, said = np.zeros(0, np.uint32), []
+        tokens, is_assistant = np.zeros(0, np.uint32), []
         for piece, by_assistant in split_turns(example, text_of):
             ids, _ = _encode(example, tokenizer, piece, add_special_tokens=False)
-            tokens, said = np.concatenate([tokens, ids]), said + [by_assistant] * len(ids)
-    segments = np.where(np.asarray(said, np.bool_), Segment.RESPONSE, Segment.PROMPT).astype(np.uint8)
+            tokens, is_assistant = np.concatenate([tokens, ids]), is_assistant + [by_assistant] * len(ids)
+    segments = np.where(np.asarray(is_assistant, np.bool_), Segment.RESPONSE, Segment.PROMPT).astype(np.uint8)
     return TokenizedExample(example, tokens, segments)
 
 
@@ -99,14 +99,14 @@ def _apply_template(example: Example, tokenizer: Tokenizer, messages: Sequence[d
         options["tools"] = list(example.tools)
     try:
         return tokenizer.apply_chat_template(list(messages), **options)
-    except Exception as error:  # templates raise whatever they like
-        raise InputError(f"example {example.id}: the chat template refuses its messages: {error}") from error
+    except Exception as error:  # templates raise exceptions of many types
+        raise InputError(f"example {example.id}: the chat template cannot render its messages: {error}") from error
 
 
 def _contents(example: Example) -> list[str]:
-    """The text of each turn, for a tokenizer without a template."""
-    held = {name for turn in example.messages for name in NEEDS_TEMPLATE if turn.get(name)}
-    if lost := sorted(held | ({"tools"} if example.tools else set())):
+    """The text of each turn, for a tokenizer without a template. Raises InputError if that would lose something."""
+    special = {name for turn in example.messages for name in NEEDS_TEMPLATE if turn.get(name)}
+    if lost := sorted(special | ({"tools"} if example.tools else set())):
         raise InputError(
             f"example {example.id}: has {lost[0]!r}, which is lost without a chat template; use a tokenizer with one"
         )
@@ -114,15 +114,15 @@ def _contents(example: Example) -> list[str]:
 
 
 def _encode(example: Example, tokenizer: Tokenizer, text: str, **options: Any) -> tuple[npt.NDArray[np.uint32], Any]:
-    """Ids uint32 [n] of a text, and all that the tokenizer gave. Raises InputError where it has no ids for it."""
+    """Ids uint32 [n] of a text, and all output of the tokenizer. Raises InputError if it has no ids for the text."""
     try:
-        text.encode()  # half a surrogate pair is no text; tokenizers say so each in its own way
+        text.encode()  # a lone surrogate cannot be encoded; tokenizers raise different exceptions for it
         encoded = tokenizer(text, **options)
     except Exception as error:  # tokenizers raise bare exceptions
         raise InputError(f"example {example.id}: the tokenizer cannot encode its text: {error}") from error
     ids = encoded["input_ids"]
-    meaning = set(ids) - {tokenizer.bos_token_id, tokenizer.eos_token_id}
-    if None in ids or (text.strip() and meaning == {tokenizer.unk_token_id}):
+    content_ids = set(ids) - {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    if None in ids or (text.strip() and content_ids == {tokenizer.unk_token_id}):
         raise InputError(
             f"example {example.id}: the tokenizer has no tokens for {text[:40]!r}; leave it out, or use another teacher"
         )

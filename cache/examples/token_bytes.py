@@ -1,4 +1,4 @@
-"""What the ids of a fast tokenizer stand for, in bytes, and the other way round. Imports no tokenizer library."""
+"""The bytes of each id of a fast tokenizer, and the id of each byte string. Imports no tokenizer library."""
 
 import json
 import re
@@ -9,35 +9,35 @@ from cache.errors import InputError
 
 SPACE_MARK = "▁"
 BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
-# What decoders put for bytes that are no whole character: it tells nothing of them.
+# Decoders write this for incomplete characters, whose bytes are then unknown.
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 
 
 def ids_by_bytes(tokenizer: Any, fix: str = "use one of bytes or of sentence pieces") -> dict[bytes, int]:
-    """The id of each byte string that exactly one token of a fast tokenizer stands for, as services name tokens.
+    """Id of each byte string that belongs to exactly one token of a fast tokenizer. Services name tokens by bytes.
 
-    Special tokens are found by their text. Raises InputError, with `fix` as the way out, for a tokenizer whose tokens
-    stand for no bytes of their own, such as one of word pieces.
+    Special tokens are listed by their text. Raises InputError, with `fix` as the remedy, for a tokenizer whose tokens
+    have no bytes of their own, such as one of word pieces.
     """
-    found: dict[bytes, int] = {}
+    regular: dict[bytes, int] = {}
     fallback: dict[bytes, int] = {}
     ambiguous: set[bytes] = set()
     for id_, data, is_fallback in _tokens(tokenizer, fix):
         if is_fallback:
             fallback[data] = id_
         elif REPLACEMENT not in data:
-            if data in found:
+            if data in regular:
                 ambiguous.add(data)
-            found[data] = id_
-    # Tokens of one byte are for what no other token has, and a model has never seen them used otherwise.
-    return {data: id_ for data, id_ in (fallback | found).items() if data not in ambiguous}
+            regular[data] = id_
+    # Single-byte tokens encode only what no regular token can, so a regular token has precedence.
+    return {data: id_ for data, id_ in (fallback | regular).items() if data not in ambiguous}
 
 
 def bytes_of_ids(tokenizer: Any, size: int, fix: str = "use one of bytes or of sentence pieces") -> list[bytes | None]:
-    """The text that each id below `size` adds, in bytes; None for special tokens, and ids that are no token.
+    """The bytes of text that each id below `size` adds; None for special tokens and for ids without a token.
 
-    `size` may be the width of a model's logits, which is often more than the tokenizer has. Raises as ids_by_bytes
-    does.
+    `size` may be the width of a model's logits, which often exceeds the tokenizer. Raises InputError like
+    ids_by_bytes.
     """
     texts: list[bytes | None] = [None] * size
     special = {id_ for id_, token in tokenizer.backend_tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -59,7 +59,7 @@ def byte_level_alphabet() -> dict[str, int]:
 
 
 def _tokens(tokenizer: Any, fix: str) -> Iterator[tuple[int, bytes, bool]]:
-    """Id and bytes of every token that has some, and whether it is one byte that stands in for missing pieces."""
+    """Id and bytes of every token that has bytes, and whether it is a single-byte fallback."""
     backend = tokenizer.backend_tokenizer
     kinds = set(_decoder_kinds(json.loads(backend.to_str())["decoder"]))
     added = set(backend.get_added_tokens_decoder())
@@ -69,7 +69,7 @@ def _tokens(tokenizer: Any, fix: str) -> Iterator[tuple[int, bytes, bool]]:
         alphabet = None
     else:
         kind = ", ".join(sorted(kinds)) or "no decoder"
-        raise InputError(f"tokenizer {tokenizer.name_or_path!r}: its tokens stand for no bytes ({kind}); {fix}")
+        raise InputError(f"tokenizer {tokenizer.name_or_path!r}: its tokens have no bytes of their own ({kind}); {fix}")
     for token, id_ in tokenizer.get_vocab().items():
         if alphabet is None and id_ not in added and (byte := BYTE_TOKEN.fullmatch(token)):
             yield id_, bytes.fromhex(byte[1]), True
@@ -78,7 +78,7 @@ def _tokens(tokenizer: Any, fix: str) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def _token_bytes(token: str, alphabet: Mapping[str, int] | None) -> bytes | None:
-    """Bytes of a vocabulary's token, None where it has none. alphabet: of a byte-level one, else None."""
+    """Bytes of a token, or None. alphabet: the byte of each character of a byte-level vocabulary, otherwise None."""
     if alphabet is not None:
         return bytes(alphabet[c] for c in token) if all(c in alphabet for c in token) else None
     return token.replace(SPACE_MARK, " ").encode()

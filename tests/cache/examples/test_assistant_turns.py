@@ -112,7 +112,7 @@ def test_a_turn_that_does_not_follow_its_prompt_is_refused(template: str) -> Non
 
 def test_a_chat_that_the_assistant_opens_needs_marks() -> None:
     example = Example("1", (turn("assistant", "it is"), turn("user", "thanks"), turn("assistant", "4")))
-    with pytest.raises(InputError, match="example 1: turn 1 is the assistant's and nothing prompts for it"):
+    with pytest.raises(InputError, match="example 1: turn 1 is the assistant's and no turn prompts for it"):
         render(example, PLAIN_TOKENIZER)
     assert [text for segment, text in runs(render(example, MARKED_TOKENIZER), MARKED_TOKENIZER) if segment] == [
         "it is<|im_end|>",
@@ -193,7 +193,7 @@ def test_a_template_of_several_is_judged_by_the_one_in_use() -> None:
     with pytest.raises(InputError, match="rewrites earlier turns"):
         render(replace(AGENT, tools=()), tokenizer)
     tokenizer.chat_template = {"other": PLAIN}
-    with pytest.raises(InputError, match="example agent: the chat template refuses its messages"):
+    with pytest.raises(InputError, match="example agent: the chat template cannot render its messages"):
         render(AGENT, tokenizer)
 
 

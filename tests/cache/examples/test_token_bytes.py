@@ -77,9 +77,9 @@ def test_what_decoders_put_for_broken_characters_is_no_token(tiny_model: Path) -
     ids=["word pieces", "words"],
 )
 def test_tokens_that_stand_for_no_bytes_are_refused(make: Callable[[], PreTrainedTokenizerFast]) -> None:
-    with pytest.raises(InputError, match=r"stand for no bytes.*; use one of bytes"):
+    with pytest.raises(InputError, match=r"have no bytes of their own.*; use one of bytes"):
         ids_by_bytes(make())
-    with pytest.raises(InputError, match=r"stand for no bytes.*; ask for none"):
+    with pytest.raises(InputError, match=r"have no bytes of their own.*; ask for none"):
         bytes_of_ids(make(), 4, fix="ask for none")
 
 

@@ -47,7 +47,7 @@ def test_one_end_is_cut(policy: Truncation, tokens: list[int], segments: list[Se
     ],
 )
 def test_nothing_but_prompt_is_no_example(segments: list[Segment], policy: Truncation, most: int) -> None:
-    with pytest.raises(InputError, match=f"of {len(segments)} tokens the (first|last) {most} hold nothing but prompt"):
+    with pytest.raises(InputError, match=f"of {len(segments)} tokens the (first|last) {most} are nothing but prompt"):
         truncate(tokenized(*segments), most, policy)
 
 
