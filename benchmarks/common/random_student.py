@@ -27,7 +27,7 @@ from student.losses.batch import Batch
 from student.losses.normalisation import sum_coefficients, sum_row_weights
 from student.losses.settings import LossSettings
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import Layout
+from student.models.layout import PADDED
 from student.models.loss_model import LossModel
 
 TEMPERATURE = 2.0
@@ -148,7 +148,7 @@ class Course:
     def over(cls, store: LogitStore, loss: LossSettings, size: int) -> "Course":
         data = DataSettings(store=str(store.storage), max_tokens=1 << 20)
         source = StoreSource(store, data, loss)
-        return cls(LanguageBatches(source, WeightedObjectives.of(loss, source.form), Layout()), size)
+        return cls(LanguageBatches(source, WeightedObjectives.of(loss, source.form), PADDED), size)
 
     def steps(self, count: int) -> Iterator[Batch]:
         """Batches of the first `count` steps."""

@@ -11,10 +11,10 @@ from cache.examples.sampling_order import examples_at
 from student.classes.source import ClassSource
 from student.classes.texts import pad_texts
 from student.data.batches import example_weight
-from student.data.collate import PADDING
 from student.losses.batch import Batch
 from student.losses.target_forms import TargetForm
 from student.losses.weighted_objectives import WeightedObjectives
+from student.models.layout import PADDING
 
 CLASS_TARGETS = TargetForm("complete")
 

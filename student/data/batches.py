@@ -15,6 +15,12 @@ from student.losses.weighted_objectives import WeightedObjectives
 from student.models.layout import Layout
 
 
+def require_learnable_prompts(objectives: WeightedObjectives, layout: Layout) -> None:
+    """Raise InputError if a term has a weight for prompts and the model does not predict their tokens."""
+    if objectives.weighs_prompts and not layout.learns_prompts:
+        raise InputError("loss.segments.prompt: an encoder-decoder reads prompts and cannot learn them; leave it out")
+
+
 class Batches(Protocol):
     """Examples that can be made into micro-batches. sizes: int64 [examples], by which like ones are put together."""
 
@@ -33,8 +39,7 @@ class LanguageBatches:
     ) -> None:
         self.source, self.objectives, self._layout, self._weight = source, objectives, layout, example_weight
         self.sizes = source.tokens
-        if layout.kind == "encoder_decoder" and objectives.weighs_prompts:
-            raise InputError("loss.segments.prompt: an encoder-decoder reads prompts, and cannot learn to write them")
+        require_learnable_prompts(objectives, layout)
 
     def batch(self, examples: Sequence[int]) -> Batch:
         weights = None

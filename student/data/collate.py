@@ -6,22 +6,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cache.examples.example import Segment
 from cache.rows.record import Window
 from cache.rows.sparse_targets import SparseTargets
-from student.data.packing import pack, positions
 from student.losses.batch import Batch
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import CAUSAL, Layout
-
-# What a row of padding has for a token: any id will do, since nothing real sees it.
-PADDING = 0
+from student.models.layout import PADDED, Layout
 
 
 def collate(
     windows: Sequence[Window],
     objectives: WeightedObjectives,
-    layout: Layout = CAUSAL,
+    layout: Layout = PADDED,
     example_weights: npt.NDArray[np.float32] | None = None,
 ) -> Batch:
     """Put examples side by side. example_weights: float32 [examples]."""
@@ -29,8 +24,7 @@ def collate(
     if example_weights is not None:
         weights = [rows * weight for rows, weight in zip(weights, example_weights, strict=True)]
     picked = [np.flatnonzero(rows.any(axis=0)) for rows in weights]
-    place = _encoder_decoder if layout.kind == "encoder_decoder" else _packed if layout.pack_to else _padded
-    inputs, rows = place(windows, picked, layout)
+    inputs, rows = layout.place(windows, picked)
     ids, log_p, log_tail, entropy = _targets(windows, picked, objectives)
     labels = [window.tokens[kept + 1].astype(np.int64) for window, kept in zip(windows, picked, strict=True)]
     return Batch(
@@ -53,52 +47,6 @@ def example_rows_weights(window: Window, objectives: WeightedObjectives) -> npt.
     if objectives.average_examples:
         weights = weights / np.maximum((weights > 0).sum(axis=1, keepdims=True), 1)
     return weights.astype(np.float32)
-
-
-Placed = tuple[dict[str, npt.NDArray[np.int64]], list[npt.NDArray[np.int64]]]
-
-
-def _padded(windows: Sequence[Window], picked: Sequence[npt.NDArray[np.int64]], layout: Layout) -> Placed:
-    """One example a row, padded on the right: under a causal mask no real token sees the padding."""
-    length = max(map(len, windows))
-    input_ids = _side_by_side([window.tokens for window in windows], length)
-    return {"input_ids": input_ids}, [b * length + kept for b, kept in enumerate(picked)]
-
-
-def _packed(windows: Sequence[Window], picked: Sequence[npt.NDArray[np.int64]], layout: Layout) -> Placed:
-    """Several examples a row. Positions that start again tell a model's attention to keep them apart."""
-    assert layout.pack_to is not None
-    packing = pack(np.array([len(window) for window in windows]), layout.pack_to)
-    input_ids = np.full((packing.rows, layout.pack_to), PADDING, np.int64)
-    starts = packing.row * layout.pack_to + packing.offset
-    for start, window in zip(starts, windows, strict=True):
-        input_ids.reshape(-1)[start : start + len(window)] = window.tokens
-    inputs = {"input_ids": input_ids, "position_ids": positions(packing, layout.pack_to)}
-    return inputs, [start + kept for start, kept in zip(starts, picked, strict=True)]
-
-
-def _encoder_decoder(windows: Sequence[Window], picked: Sequence[npt.NDArray[np.int64]], layout: Layout) -> Placed:
-    """Prompts for the encoder; for the decoder what follows them, one step later."""
-    prompts = [_prompt_length(window) for window in windows]
-    input_ids = _side_by_side([w.tokens[:n] for w, n in zip(windows, prompts, strict=True)], max(prompts))
-    mask = (np.arange(max(prompts)) < np.array(prompts)[:, None]).astype(np.int64)
-    length = max(len(window) - n for window, n in zip(windows, prompts, strict=True))
-    start = np.array([layout.decoder_start], np.uint32)
-    read = [np.concatenate([start, window.tokens[n:-1]]) for window, n in zip(windows, prompts, strict=True)]
-    inputs = {"input_ids": input_ids, "attention_mask": mask, "decoder_input_ids": _side_by_side(read, length)}
-    return inputs, [b * length + kept + 1 - n for b, (kept, n) in enumerate(zip(picked, prompts, strict=True))]
-
-
-def _prompt_length(window: Window) -> int:
-    spoken = np.flatnonzero(window.segments != Segment.PROMPT)
-    return int(spoken[0]) if len(spoken) else len(window)
-
-
-def _side_by_side(tokens: Sequence[npt.NDArray[np.uint32]], length: int) -> npt.NDArray[np.int64]:
-    rows = np.full((len(tokens), length), PADDING, np.int64)
-    for row, own in zip(rows, tokens, strict=True):
-        row[: len(own)] = own
-    return rows
 
 
 def _targets(

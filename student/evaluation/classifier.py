@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-import student.models.compact  # noqa: F401  registers its classes with Transformers
 from cache.errors import InputError, SpecMismatchError
 from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
@@ -16,8 +15,9 @@ from cache.store.logit_store import LogitStore
 from student.classes.settings import ClassSettings
 from student.classes.source import ClassSource
 from student.classes.texts import pad_texts
-from student.data.collate import PADDING
 from student.evaluation.class_metrics import class_metrics
+from student.models.layout import PADDING
+from student.models.registry import read_config
 
 # Texts in a batch, and texts that are timed one by one.
 BATCH, MAX_TIMED = 256, 64
@@ -31,7 +31,8 @@ def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, pr
     Raises InputError if the model is not a classifier, SpecMismatchError if it has other classes.
     """
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+        config = read_config(path)  # registers the classifiers of this project
+        model = AutoModelForSequenceClassification.from_pretrained(path, config=config).eval()
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"model {path!r}: cannot be loaded as a classifier: {error}") from error
     names = tuple(model.config.id2label[i] for i in range(model.config.num_labels))

@@ -12,6 +12,7 @@ from cache.progress import Progress
 from cache.rows.record import Record
 from cache.store.logit_store import LogitStore
 from student.evaluation.settings import AnswerSettings
+from student.models.registry import kind_of
 
 
 @torch.inference_mode()
@@ -25,7 +26,7 @@ def generate_answers(
     """Continue each prompt greedily. Returns texts without special tokens, in the order of `prompts`."""
     texts: list[str] = []
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    is_encoder_decoder = model.config.is_encoder_decoder
+    kind = kind_of(model.config)
     for first in range(0, len(prompts), settings.batch_size):
         chunk = prompts[first : first + settings.batch_size]
         tokens = [record.tokenized.tokens[: record.tokenized.prompt_length].astype(np.int64) for record in chunk]
@@ -34,7 +35,7 @@ def generate_answers(
         mask = torch.zeros(len(chunk), longest, dtype=torch.int64)
         for row, prompt in enumerate(tokens):
             # Padding on the left: all prompts end where the answers start. An encoder is padded on the right.
-            start = 0 if is_encoder_decoder else longest - len(prompt)
+            start = longest - len(prompt) if kind.pads_prompts_left else 0
             ids[row, start : start + len(prompt)] = torch.from_numpy(prompt)
             mask[row, start : start + len(prompt)] = 1
         output = model.generate(
@@ -45,8 +46,7 @@ def generate_answers(
             pad_token_id=pad,
             eos_token_id=tokenizer.eos_token_id,
         )
-        # The output of a decoder begins with its start token; other models repeat the prompt.
-        begin = 1 if is_encoder_decoder else longest
+        begin = kind.answer_start(longest)
         texts += [decode(row[begin:].cpu().numpy().astype(np.uint32), tokenizer) for row in output]
         progress(len(texts), len(prompts))
     return texts

@@ -17,8 +17,7 @@ from student.losses.loss_terms import make_loss_terms
 from student.losses.row_losses import LossTerm, loss_and_gradient
 from student.losses.settings import LossSettings
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import layout_of
-from student.models.model_parts import head_of, hidden_states, logits_width, transform_of
+from student.models.model_parts import head_of, hidden_states, layout_of, logits_width, transform_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,16 @@
-"""Build a student: pretrained or from a configuration, with adapters where asked, without dropout."""
+"""Build a student: pretrained or from a configuration, optionally with adapters, always without dropout."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from cache.errors import InputError
-from student.models.compact import MODEL_TYPE
 from student.models.model_parts import logits_width, require_known_head
+from student.models.registry import STUDENT_KINDS, kind_of, make_config, read_config
 from student.models.settings import LoraSettings, ModelSettings
 
 
@@ -30,10 +22,10 @@ def build_model(
     classes: Sequence[str] = (),
     test_head: bool = True,
 ) -> PreTrainedModel:
-    """The student, in float32, with at least `vocab_size` logits or with those of `classes`.
+    """Build the student in float32, with at least `vocab_size` logits or with one for each of `classes`.
 
-    Without dropout: its draws would differ after a restart. Raises InputError where the model cannot have so many
-    logits, or makes them in an unknown way. test_head: False leaves out that last test, a forward pass.
+    Without dropout: its random draws would differ after a restart. test_head: whether a forward pass tests how the
+    model computes its logits. Raises InputError if the model cannot have so many logits, or fails this test.
     """
     if settings.pretrained is not None:
         model = _pretrained(settings.pretrained, vocab_size, tokenizer)
@@ -42,7 +34,7 @@ def build_model(
         model = _from_config(dict(settings.config or {}), vocab_size, tokenizer, seed, classes)
         name = model.config.model_type
     model.eval()
-    if test_head and not classes:  # the head of a classifier is this project's own
+    if test_head and not kind_of(model.config).needs_classes:  # a classifier has no sequence of token ids to test
         require_known_head(model, name)
     if settings.lora is not None:
         torch.manual_seed(seed)
@@ -53,16 +45,22 @@ def build_model(
 
 
 def load_student(path: str, vocab_size: int) -> PreTrainedModel:
-    """A model ready to evaluate, in float32. Raises InputError where it has fewer logits than `vocab_size`."""
+    """Load a model to evaluate, in float32. Raises InputError if it has fewer logits than `vocab_size`."""
     model = _load(path)
     if logits_width(model) < vocab_size:
-        raise InputError(f"model {path!r} has {logits_width(model)} logits, the store {vocab_size}: another vocabulary")
+        raise InputError(
+            f"model {path!r} has {logits_width(model)} logits, but the store's vocabulary {vocab_size} ids; "
+            "give a student that was trained from this store"
+        )
     require_known_head(model.eval(), path)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def add_adapters(model: PreTrainedModel, settings: LoraSettings, name: str) -> PreTrainedModel:
-    """The model with low-rank adapters in place and everything else frozen; it stays the model that it was."""
+    """Add low-rank adapters to the model, in place, and freeze all other parameters. Returns the same model.
+
+    Raises InputError if a target module does not exist, or its adapter cannot be merged in the end.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = settings.target_modules
@@ -81,17 +79,17 @@ def add_adapters(model: PreTrainedModel, settings: LoraSettings, name: str) -> P
 
 
 def _unmergeable(model: PreTrainedModel, module: nn.Module) -> str:
-    """Why the adapter of a module could not be added to its weight in the end; empty where it can, or is none."""
+    """Why the adapter of a module cannot be merged into its weight; empty if it can, or if there is no adapter."""
     from peft.tuners.lora import LoraLayer
 
     if not isinstance(module, LoraLayer):
         return ""
     base = module.get_base_layer()
     if not isinstance(base, nn.Linear | Conv1D):
-        return f"is a {type(base).__name__}, whose adapters are not merged; choose linear layers"
+        return f"is a {type(base).__name__}, whose adapters cannot be merged; choose linear layers"
     embedding = model.get_input_embeddings()
     if module is model.get_output_embeddings() and base.weight is getattr(embedding, "weight", None):
-        return "is tied to the embeddings, which an adapter of one of both would untie; leave it out"
+        return "shares its weight with the embeddings, and an adapter would change only one of them; leave it out"
     return ""
 
 
@@ -112,9 +110,9 @@ def _pretrained(path: str, vocab_size: int, tokenizer: PreTrainedTokenizerBase) 
 
 def _load(path: str) -> PreTrainedModel:
     try:
-        config = AutoConfig.from_pretrained(path)
-        _without_dropout(config)
-        model: PreTrainedModel = kind_of(config).from_pretrained(path, config=config, dtype=torch.float32)
+        config = read_config(path)
+        _remove_dropout(config)
+        model: PreTrainedModel = kind_of(config).auto_class().from_pretrained(path, config=config, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"model {path!r}: cannot be loaded: {error}") from error
     return model
@@ -128,36 +126,33 @@ def _from_config(
     classes: Sequence[str],
 ) -> PreTrainedModel:
     model_type = fields.pop("model_type")
-    if bool(classes) != (model_type == MODEL_TYPE):
-        raise InputError(f"model.config.model_type = {model_type!r}: {MODEL_TYPE!r} and [classes] belong together")
     if classes:
         fields["id2label"] = dict(enumerate(classes))
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     try:
-        config = AutoConfig.for_model(model_type, **{"vocab_size": vocab_size, **ids, **fields})
-        if config.is_encoder_decoder and config.decoder_start_token_id is None:
-            config.decoder_start_token_id = config.pad_token_id
-        _without_dropout(config)
+        config = make_config(model_type, **{"vocab_size": vocab_size, **ids, **fields})
+        kind = kind_of(config)
+        if bool(classes) != kind.needs_classes:
+            classifiers = ", ".join(each.name for each in STUDENT_KINDS if each.needs_classes)
+            raise InputError(
+                f"model.config.model_type = {model_type!r} is of the kind {kind.name}; a student of the kind "
+                f"{classifiers} needs [classes], and no other student has them"
+            )
+        kind.complete_config(config)
+        _remove_dropout(config)
         torch.manual_seed(seed)
-        model: PreTrainedModel = kind_of(config).from_config(config, dtype=torch.float32)
+        model: PreTrainedModel = kind.auto_class().from_config(config, dtype=torch.float32)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"model.config: {model_type!r} cannot be built from it: {error}") from error
     return model
 
 
-def kind_of(config: PreTrainedConfig) -> Any:
-    """The auto class that builds and loads such a model."""
-    if config.model_type == MODEL_TYPE:
-        return AutoModelForSequenceClassification
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-
-
-def _without_dropout(config: PreTrainedConfig) -> None:
-    """Every probability of dropping something, by the names that Transformers gives them."""
-    own = config.get_text_config()
-    for name, value in vars(own).items():
+def _remove_dropout(config: PreTrainedConfig) -> None:
+    """Set every dropout probability to 0, by the names that Transformers uses."""
+    text_config = config.get_text_config()
+    for name, value in vars(text_config).items():
         if ("drop" in name or name.endswith("pdrop")) and isinstance(value, float):
-            setattr(own, name, 0.0)
+            setattr(text_config, name, 0.0)
 
 
 def _checkpoint_activations(model: PreTrainedModel, name: str) -> None:
@@ -165,5 +160,5 @@ def _checkpoint_activations(model: PreTrainedModel, name: str) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     except ValueError as error:
         raise InputError(f"model.gradient_checkpointing: {name!r} does not support it ({error})") from error
-    # It only works in training mode, which changes nothing else in a model without dropout.
+    # It works only in training mode, which has no other effect on a model without dropout.
     model.train()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from student.models.build import kind_of
+from student.models.registry import kind_of
 from student.tokenizers.bpe import save_tokenizer
 
 
@@ -22,7 +22,7 @@ def save_student(
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     with torch.device("meta"):
-        plain = kind_of(model.config).from_config(model.config, dtype=torch.float32)
+        plain = kind_of(model.config).auto_class().from_config(model.config, dtype=torch.float32)
     saved = plain.state_dict()
     # Such as the corrections that balance the load of some mixtures of experts; bf16 training has rounded them.
     buffers = {

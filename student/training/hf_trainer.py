@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 from cache.errors import InputError, SpecMismatchError, StoreError
 from cache.rows.record import Window
 from cache.store.logit_store import LogitStore
+from student.data.batches import require_learnable_prompts
 from student.data.collate import collate
 from student.data.sources import require_prompt_targets
 from student.losses.batch import Batch
@@ -37,7 +38,7 @@ from student.losses.normalisation import sum_coefficients
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm, require_supported
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import Layout
+from student.models.layout import PADDED, Layout
 from student.models.loss_model import LossModel
 from student.models.model_parts import require_known_head
 
@@ -100,14 +101,13 @@ def objectives_for(store: LogitStore, loss: LossSettings, *others: LogitStore) -
 class DistillationCollator:
     """Turns windows into the arguments of a model, int64 [B, L], with `labels` of type Labels.
 
-    layout: from student.models.layout.layout_of(model, pack_to); by default padded and causal. For packed rows, first
-        call student.models.packing_probe.refuse_unpackable(model).
+    layout: from student.models.model_parts.layout_of(model, pack_to); by default padded and causal. For packed rows,
+        first call student.models.packing_probe.refuse_unpackable(model).
     """
 
     def __init__(self, objectives: WeightedObjectives, layout: Layout | None = None) -> None:
-        layout = layout or Layout()
-        if layout.kind == "encoder_decoder" and objectives.weighs_prompts:
-            raise InputError("loss.segments.prompt: an encoder-decoder reads prompts, and cannot learn to write them")
+        layout = layout or PADDED
+        require_learnable_prompts(objectives, layout)
         _require_same_rows(torch.from_numpy(objectives.segment_weights))
         self.objectives, self.layout = objectives, layout
 

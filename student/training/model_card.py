@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 from transformers import PreTrainedConfig
 
-from student.models.compact import MODEL_TYPE
+from student.models.registry import kind_of
 from student.training.settings import TrainSettings
 
 TEXT_GENERATION = """\
@@ -30,7 +30,7 @@ output = model.generate(**inputs, max_new_tokens=128)
 print(tokenizer.decode(output[0], skip_special_tokens=True))"""
 
 TEXT_CLASSIFICATION = """\
-import student.models.compact  # of logitbank; registers the architecture with Transformers
+import student.models.kinds.compact_classifier  # of logitbank; registers the architecture with Transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
@@ -48,7 +48,7 @@ USAGE = {
 
 def model_card(settings: TrainSettings, result: dict[str, Any], config: PreTrainedConfig) -> str:
     """README.md of a student. result: fields of student.training.train.TrainResult. config: that of the model."""
-    purpose = _pipeline_tag(config)
+    purpose = kind_of(config).pipeline_tag
     parts = [
         f"---\n{_metadata(settings, result, purpose).to_yaml()}\n---",
         f"# {settings.output.name}",
@@ -66,12 +66,6 @@ def public_name(name: str) -> str:
     if "://" in name or not Path(name).is_absolute():
         return name
     return "/".join(Path(name).parts[-2:])
-
-
-def _pipeline_tag(config: PreTrainedConfig) -> str:
-    if config.model_type == MODEL_TYPE:
-        return "text-classification"
-    return "text2text-generation" if config.is_encoder_decoder else "text-generation"
 
 
 def _metadata(settings: TrainSettings, result: dict[str, Any], pipeline_tag: str) -> ModelCardData:

@@ -14,7 +14,8 @@ from student.data.sources import Examples
 from student.losses.target_forms import TargetForm, require_supported
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.build import build_model
-from student.models.layout import Layout, layout_of
+from student.models.layout import Layout
+from student.models.model_parts import layout_of
 from student.models.packing_probe import refuse_unpackable
 from student.tokenizers.cross_tokenizer_store import AlignedSizes
 from student.training.planning.examples import open_classes, open_examples
@@ -81,7 +82,7 @@ class InputBuilder:
             test_head=self._plan is None,
         )
         layout = layout_of(model, settings.data.pack_to)
-        if layout.pack_to and self._plan is None:
+        if settings.data.pack_to and self._plan is None:
             refuse_unpackable(model)
         batches = self._language_batches("train", source, layout)
         sources: dict[Split, Examples | ClassSource] = {"train": source}

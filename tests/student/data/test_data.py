@@ -22,7 +22,9 @@ from student.losses.normalisation import objective_weights, sum_coefficients, su
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import Layout
+from student.models.kinds.causal import PackedLayout
+from student.models.kinds.encoder_decoder import EncoderDecoderLayout
+from student.models.layout import PADDED
 from student.models.loss_model import LossModel
 from student.training.micro_batches import micro_batches_of_step
 from student.training.settings import RunSettings
@@ -220,7 +222,7 @@ MIX = [
 def test_the_loss_is_that_of_the_models_own_logits(fields: dict[str, Any]) -> None:
     """Prompts read by an encoder, or at the start of the row. Would catch a decoder's input that is not shifted."""
     model, objectives, read = model_of(fields), objectives_of(terms=MIX), windows()
-    layout = Layout("encoder_decoder") if model.config.is_encoder_decoder else Layout()
+    layout = EncoderDecoderLayout() if model.config.is_encoder_decoder else PADDED
     found, _ = loss_and_gradient(model, objectives, [collate(read, objectives, layout)])
     sums, counts = torch.zeros(2, len(MIX), dtype=torch.float64)
     for window, (prompt, _) in zip(read, SIZES, strict=True):
@@ -241,7 +243,7 @@ def test_the_loss_is_that_of_the_models_own_logits(fields: dict[str, Any]) -> No
 def test_any_split_into_micro_batches_is_the_same_sum(fields: dict[str, Any]) -> None:
     """Would catch padding that is seen, an encoder without a mask, and a mean of means."""
     model, objectives, read = model_of(fields), objectives_of(terms=MIX), windows()
-    layout = Layout("encoder_decoder") if model.config.is_encoder_decoder else Layout()
+    layout = EncoderDecoderLayout() if model.config.is_encoder_decoder else PADDED
     loss, gradient = loss_and_gradient(model, objectives, [collate(read, objectives, layout)])
     for split in ([1, 1, 1, 1], [3, 1], [1, 3]):
         bounds = np.cumsum([0, *split])
@@ -257,7 +259,7 @@ def test_packing_changes_nothing(pack_to: int) -> None:
     """Several examples a row. Would catch rows that are looked up where the example would lie alone, and leaks."""
     model, objectives, read = model_of(LLAMA), objectives_of(terms=MIX), windows()
     loss, gradient = loss_and_gradient(model, objectives, [collate(read, objectives)])
-    packed = collate(read, objectives, Layout("causal", pack_to))
+    packed = collate(read, objectives, PackedLayout(pack_to))
     assert packed.inputs["input_ids"].shape[1] == pack_to
     again, same = loss_and_gradient(model, objectives, [packed])
     assert again == pytest.approx(loss, rel=1e-6)
@@ -289,7 +291,7 @@ class Source:
 def test_every_example_of_a_step_is_in_one_micro_batch(ranks: int, micro: int) -> None:
     """Would catch one that two ranks share, and steps whose examples depend on the ranks."""
     run = RunSettings(steps=9, batch_size=12, micro_batch_size=micro, ranks=ranks)
-    batches: Any = LanguageBatches(Source([5, 3, 9, 9, 1, 7, 2] * 3), objectives_of(), Layout())  # type: ignore[arg-type]
+    batches: Any = LanguageBatches(Source([5, 3, 9, 9, 1, 7, 2] * 3), objectives_of(), PADDED)  # type: ignore[arg-type]
     for step in range(3):
         groups = [micro_batches_of_step(step, batches, run, rank, ranks) for rank in range(ranks)]
         assert all(len(mine) == run.accumulation_of(ranks) and {len(g) for g in mine} == {micro} for mine in groups)
@@ -300,5 +302,5 @@ def test_every_example_of_a_step_is_in_one_micro_batch(ranks: int, micro: int) -
 def test_an_encoder_decoder_cannot_learn_prompts() -> None:
     objectives = objectives_of(objective="hard_label", segments={"prompt": 1.0})
     with pytest.raises(InputError, match=r"loss\.segments\.prompt: an encoder-decoder reads prompts"):
-        LanguageBatches(Source([3]), objectives, Layout("encoder_decoder"))  # type: ignore[arg-type]
+        LanguageBatches(Source([3]), objectives, EncoderDecoderLayout())  # type: ignore[arg-type]
     assert Segment.PROMPT == 0

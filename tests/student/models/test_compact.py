@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
 from student.classes.texts import pad_texts
-from student.models.compact import CompactClassifier, CompactConfig
+from student.models.kinds.compact_classifier import CompactClassifier, CompactConfig
 
 KINDS = ("embedding_bag", "cnn", "transformer")
 PAD = 2

@@ -19,10 +19,11 @@ from student.losses.loss_terms import make_loss_terms
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.build import add_adapters, build_model, kind_of, load_student
-from student.models.layout import layout_of
+from student.models.build import add_adapters, build_model, load_student
+from student.models.kinds.encoder_decoder import EncoderDecoderLayout
 from student.models.loss_model import LossModel
-from student.models.model_parts import is_one_matrix, logits_width, require_known_head
+from student.models.model_parts import is_one_matrix, layout_of, logits_width, require_known_head
+from student.models.registry import kind_of
 from student.models.settings import LoraSettings, ModelSettings
 from student.training.export import merge_adapters
 from tests.student.training.ranks import TOPK, make_record
@@ -60,7 +61,7 @@ def save(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[..., st
         config = FAMILIES[name]()
         for field, value in changes.items():
             setattr(config, field, value)
-        model = kind_of(config).from_config(config, dtype=torch.float32)
+        model = kind_of(config).auto_class().from_config(config, dtype=torch.float32)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)
@@ -155,7 +156,7 @@ def test_unknown_logits_are_refused() -> None:
     torch.manual_seed(0)
     config = LlamaConfig(**SIZES)
     require_known_head(LlamaForCausalLM(config).eval(), "plain")
-    with pytest.raises(InputError, match=r"model 'odd' of type 'llama' makes its logits in a way that is not known"):
+    with pytest.raises(InputError, match=r"model 'odd' of type 'llama' computes its logits in an unknown way"):
         require_known_head(Doubled(config).eval(), "odd")
     broken = LlamaForCausalLM(config).eval()
     nn.init.constant_(broken.model.norm.weight, torch.nan)
@@ -229,7 +230,7 @@ def test_adapters_that_cannot_be_merged_are_refused(
 ) -> None:
     """Would catch a run whose end fails, or whose saved student lacks what it learned."""
     tied = save("tied embeddings")
-    with pytest.raises(InputError, match=r"model\.lora\.target_modules = .*is tied to the embeddings"):
+    with pytest.raises(InputError, match=r"model\.lora\.target_modules = .*shares its weight with the embeddings"):
         build(tied, tokenizer, lora={"target_modules": ["lm_head"]})
     with pytest.raises(InputError, match=r"model\.lora\.target_modules = .*embed_tokens"):
         build(tied, tokenizer, lora={"target_modules": ["q_proj", "embed_tokens"]})
@@ -269,7 +270,7 @@ def test_vocabularies_of_one_family_may_be_padded_differently(
         InputError, match=f"has {len(tokenizer) - 1} logits, the targets need 350; a student must share"
     ):
         build(narrow, tokenizer, 350)
-    with pytest.raises(InputError, match="logits, the store 350: another vocabulary"):
+    with pytest.raises(InputError, match="logits, but the store's vocabulary 350 ids"):
         load_student(path, 350)
     with pytest.raises(InputError, match="cannot be loaded"):
         build("/nowhere", tokenizer)
@@ -278,8 +279,8 @@ def test_vocabularies_of_one_family_may_be_padded_differently(
 def test_an_encoder_decoder_cannot_be_packed(tokenizer: PreTrainedTokenizerBase) -> None:
     settings = ModelSettings.model_validate({"config": {"model_type": "t5", **T5}})
     model = build_model(settings, VOCAB, tokenizer, 0)
-    assert layout_of(model, None).decoder_start == 2
-    with pytest.raises(InputError, match=r"data\.pack_to: 't5' is an encoder-decoder"):
+    assert layout_of(model, None) == EncoderDecoderLayout(2)
+    with pytest.raises(InputError, match=r"data\.pack_to: 't5' is of the kind encoder_decoder, which cannot be packed"):
         layout_of(model, 64)
 
 

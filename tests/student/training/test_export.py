@@ -10,7 +10,8 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, DeepseekV3Config, PreTrainedTokenizerBase
 
-from student.models.build import add_adapters, kind_of, load_student
+from student.models.build import add_adapters, load_student
+from student.models.registry import kind_of
 from student.models.settings import LoraSettings
 from student.training.export import save_student
 from tests.student.models.test_models import FAMILIES, VOCAB
@@ -47,7 +48,7 @@ def tokenizer(tiny_model: Path) -> PreTrainedTokenizerBase:
 def random_model(name: str, targets: tuple[str, ...] | str = ()) -> Any:
     torch.manual_seed(0)
     config = KINDS[name]()
-    model = kind_of(config).from_config(config, dtype=torch.float32).eval()
+    model = kind_of(config).auto_class().from_config(config, dtype=torch.float32).eval()
     if targets:
         add_adapters(model, LoraSettings(rank=3, alpha=5, target_modules=targets), name)
     with torch.no_grad():

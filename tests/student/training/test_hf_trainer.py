@@ -40,6 +40,7 @@ from student.data.torch_dataset import StoreDataset
 from student.losses.normalisation import sum_coefficients, sum_row_weights
 from student.losses.settings import LossSettings
 from student.losses.weighted_objectives import WeightedObjectives
+from student.models.kinds.causal import PackedLayout
 from student.models.layout import Layout
 from student.models.loss_model import LossModel
 from student.training.hf_trainer import DistillationCollator, DistillationLoss, fused_student, objectives_for
@@ -186,7 +187,7 @@ def test_accumulation_changes_nothing(store: str, tmp_path: Path, loss: LossSett
 def test_packing_changes_nothing(store: str, tmp_path: Path, fused: bool) -> None:
     dataset = StoreDataset(store)
     wanted = direct(student(), dataset, objectives_for(dataset.store, MIX))
-    packed = {"layout": Layout(pack_to=24), "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    packed = {"layout": PackedLayout(24), "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
     assert_same(step(dataset, MIX, str(tmp_path), fused, **packed), wanted)
 
 

@@ -23,7 +23,7 @@ from student.data.batches import LanguageBatches
 from student.losses.normalisation import objective_weights, sum_row_weights
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.build import load_student
-from student.models.layout import Layout
+from student.models.layout import PADDED
 from student.models.loss_model import LossModel
 from student.training.planning.examples import open_examples
 from student.training.planning.stores import OpenStores
@@ -304,7 +304,7 @@ def heldout_loss(folder: Path, settings: TrainSettings, store: Path) -> float:
     held = HeldoutSettings(store=str(store)).as_data(settings.data)
     source = open_examples(held, settings, Vocabulary(AutoTokenizer.from_pretrained(folder), VOCAB), OpenStores())
     objectives = WeightedObjectives.of(settings.loss, source.form)
-    batch = LanguageBatches(source, objectives, Layout()).batch(range(9))
+    batch = LanguageBatches(source, objectives, PADDED).batch(range(9))
     with torch.no_grad():
         parts = LossModel(student, objectives)(batch, torch.ones(3)).parts
     return float((parts.double() / sum_row_weights([batch]) * objective_weights(objectives)).sum())

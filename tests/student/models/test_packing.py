@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from cache.errors import InputError
-from student.data.packing import Packing, pack, positions
+from student.models.packing import Packing, pack, positions
 from student.models.packing_probe import refuse_unpackable
 
 SMALL = {

@@ -1,0 +1,54 @@
+"""Causal language models: prompt and response in one row. Any model that no other kind handles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from cache.rows.record import Window
+from student.models.layout import PADDED, PADDING, LaidOut, Layout
+from student.models.packing import pack, positions
+from student.models.student_kind import StudentKind
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayout:
+    """Several examples a row of `row_length` tokens. Positions that start again keep them apart in the attention."""
+
+    row_length: int
+    learns_prompts: bool = True
+
+    def place(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> LaidOut:
+        packing = pack(np.array([len(window) for window in windows]), self.row_length)
+        input_ids = np.full((packing.rows, self.row_length), PADDING, np.int64)
+        starts = packing.row * self.row_length + packing.offset
+        for start, window in zip(starts, windows, strict=True):
+            input_ids.reshape(-1)[start : start + len(window)] = window.tokens
+        inputs = {"input_ids": input_ids, "position_ids": positions(packing, self.row_length)}
+        return LaidOut(inputs, [start + own for start, own in zip(starts, rows, strict=True)])
+
+
+class Causal(StudentKind):
+    """Any causal language model of Transformers."""
+
+    name = "causal"
+
+    def handles(self, config: PreTrainedConfig) -> bool:
+        return not config.is_encoder_decoder
+
+    def auto_class(self) -> Any:
+        return AutoModelForCausalLM
+
+    def hidden_states(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        states: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
+        return states.flatten(0, 1)
+
+    def layout(self, config: PreTrainedConfig, pack_to: int | None) -> Layout:
+        return PADDED if pack_to is None else PackedLayout(pack_to)
+
+
+STUDENT_KIND = Causal()

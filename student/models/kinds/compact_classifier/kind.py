@@ -1,0 +1,36 @@
+"""The compact classifier as a kind of student."""
+
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig
+
+from student.models.kinds.compact_classifier.model import MODEL_TYPE
+from student.models.layout import Layout
+from student.models.student_kind import StudentKind
+
+
+class CompactClassifierKind(StudentKind):
+    """A small classifier: one row of logits a text. student.classes makes its batches."""
+
+    name = "compact_classifier"
+    pipeline_tag = "text-classification"
+    can_be_packed = False
+    needs_classes = True
+    learns_prompts = False
+
+    def handles(self, config: PreTrainedConfig) -> bool:
+        return bool(config.model_type == MODEL_TYPE)
+
+    def auto_class(self) -> Any:
+        return AutoModelForSequenceClassification
+
+    def hidden_states(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        states: Tensor = model.pooled(**inputs)
+        return states
+
+    def layout(self, config: PreTrainedConfig, pack_to: int | None) -> Layout:
+        raise NotImplementedError("a classifier reads texts, not windows; use student.classes.batches.ClassBatches")
+
+
+STUDENT_KIND = CompactClassifierKind()

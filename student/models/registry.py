@@ -1,0 +1,31 @@
+"""The registry of kinds of student, and configurations of models of any kind."""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from cache.registry import Registry
+from student.models.student_kind import StudentKind
+
+STUDENT_KINDS: Registry[StudentKind] = Registry("kind of student", "student.models.kinds", "STUDENT_KIND")
+
+
+def kind_of(config: PreTrainedConfig) -> StudentKind:
+    """The kind of the models with this configuration.
+
+    If several kinds handle it, the one that was registered last: the special ones stand after "causal", and plugins
+    after all kinds of this project.
+    """
+    return [kind for kind in STUDENT_KINDS if kind.handles(config)][-1]
+
+
+def read_config(path: str) -> PreTrainedConfig:
+    """The configuration of a saved model. Loads all kinds first, since some register classes with Transformers."""
+    STUDENT_KINDS.names()
+    return AutoConfig.from_pretrained(path)
+
+
+def make_config(model_type: str, **fields: Any) -> PreTrainedConfig:
+    """A new configuration of this model type. Raises ValueError, TypeError or KeyError if there is none."""
+    STUDENT_KINDS.names()
+    return AutoConfig.for_model(model_type, **fields)
