@@ -52,7 +52,7 @@ class Registry(Generic[T]):
         return iter(self._load().values())
 
     def names(self) -> tuple[str, ...]:
-        """All names, in the order in which they were found."""
+        """All names: those of the folder in alphabetical order, then those of plugins."""
         return tuple(self._load())
 
     def check_name(self, name: str) -> str:

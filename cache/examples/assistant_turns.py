@@ -25,7 +25,7 @@ def split_turns(example: Example, text_of: TextOf) -> list[tuple[str, bool]]:
     """
     full = text_of(example.messages, False)
     pieces: list[tuple[str, bool]] = []
-    done = 0
+    position = 0
     for i, turn in enumerate(example.messages):
         if turn.get("role") != "assistant":
             continue
@@ -37,12 +37,12 @@ def split_turns(example: Example, text_of: TextOf) -> list[tuple[str, bool]]:
         before = text_of(example.messages[:i], True)
         after = full if i + 1 == len(example.messages) else text_of(example.messages[: i + 1], False)
         start, end = len(before), max(len(before), len(after.rstrip()))
-        if not (after.startswith(before) and full.startswith(after[:end]) and start >= done):
+        if not (after.startswith(before) and full.startswith(after[:end]) and start >= position):
             raise InputError(
                 f"example {example.id}: the chat template rewrites earlier turns: the whole chat does not begin with "
                 f"the text that prompts for turn {i + 1} and the turn itself; use a chat template with "
                 "{% generation %} around the text of the assistant"
             )
-        pieces += [(full[done:start], False), (full[start:end], True)]
-        done = end
-    return [(text, by_assistant) for text, by_assistant in [*pieces, (full[done:], False)] if text]
+        pieces += [(full[position:start], False), (full[start:end], True)]
+        position = end
+    return [(text, by_assistant) for text, by_assistant in [*pieces, (full[position:], False)] if text]

@@ -1,7 +1,8 @@
-"""Which example comes when: a pure function, so a run resumes from one integer and any world size agrees.
+"""The order of examples: a pure function of the seed, so a run resumes from one integer and all ranks agree.
 
-The stream of examples is epoch after epoch, each a permutation of the same n. A permutation sorts the examples by a
-hash of (seed, epoch, index), which no library version changes. A mixture draws from such a stream of each source.
+The stream of examples is one epoch after another, each a permutation of the same n examples. A permutation sorts the
+examples by a hash of (seed, epoch, index), so it does not depend on the version of a library. A mixture takes examples
+from such a stream of each source.
 """
 
 import math
@@ -13,9 +14,9 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 
-# Positions over which the shares of a mixture are exact. Part of the order, as the hash is.
+# Number of positions over which the shares of a mixture are exact. Changing it changes the order.
 BLOCK = 1024
-# Stands for a source's number in the hash that orders the sources within a block; no source has it.
+# Used in place of a source's number in the hash that orders the sources within a block. No source has this number.
 BLOCK_ORDER = 1 << 63
 
 
@@ -35,7 +36,7 @@ def permutation(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 
 def examples_at(start: int, count: int, n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Examples start..start + count of the endless stream over n examples, int64 [count]."""
+    """Examples at positions start..start + count of the endless stream over n examples, int64 [count]."""
     return _stream(np.arange(start, start + count), n, seed)
 
 
@@ -44,17 +45,19 @@ def mixture_at(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Sources and examples at positions start..start + count of the endless mixture, int64 [count] each.
 
-    sizes: examples of each source. weights: their shares in any ratio, rounded to 1 in BLOCK positions (`block_counts`)
-    and exact over every block of them. The i-th position of a source holds the i-th example of its own stream; that of
-    a single source is `examples_at`. Raises InputError where `block_counts` does, and where a source has no examples.
+    sizes: number of examples of each source. weights: relative shares, rounded to 1 in BLOCK positions (`block_counts`)
+    and exact over every block. The i-th position of a source has the i-th example of the source's own stream; with a
+    single source this is `examples_at`. Raises InputError if `block_counts` does, or if a source has no examples.
     """
     if not len(sizes) or len(sizes) != len(weights):
-        raise InputError(f"a mixture needs sources and a weight for each, found {len(sizes)} and {len(weights)}")
+        raise InputError(
+            f"a mixture needs sources and a weight for each; there are {len(sizes)} sources and {len(weights)} weights"
+        )
     for source, size in enumerate(sizes):
         if size < 1:
             raise InputError(f"source {source} of the mixture has {size} examples; leave it out")
     counts = block_counts(weights)
-    # Of each place of an unshuffled block: its source, and its rank among the places of that source.
+    # For each position of an unshuffled block: its source, and its rank among the positions of that source.
     source_of = np.repeat(np.arange(len(counts)), counts)
     rank_of = np.arange(BLOCK) - np.repeat(np.cumsum(counts) - counts, counts)
     blocks = range(start // BLOCK, -(-(start + count) // BLOCK))
@@ -65,22 +68,22 @@ def mixture_at(
         sources[i] = source_of[permutation(BLOCK, order_seed, block)]
         picks[i, np.argsort(sources[i], kind="stable")] = rank_of + block * counts[source_of]
     first = start - blocks.start * BLOCK
-    chosen, picked = sources.ravel()[first : first + count], picks.ravel()[first : first + count]
+    selected_sources, selected_picks = sources.ravel()[first : first + count], picks.ravel()[first : first + count]
     examples = np.empty(count, np.int64)
-    for source in np.unique(chosen):
-        here = chosen == source
-        examples[here] = _stream(picked[here], sizes[source], _seed_of(seed, int(source)))
-    return chosen, examples
+    for source in np.unique(selected_sources):
+        here = selected_sources == source
+        examples[here] = _stream(selected_picks[here], sizes[source], _seed_of(seed, int(source)))
+    return selected_sources, examples
 
 
 def block_counts(weights: Sequence[float]) -> npt.NDArray[np.int64]:
-    """Positions of each source in every block, int64 [sources], summing to BLOCK: shares by largest remainder.
+    """Number of positions of each source in every block, int64 [sources], with the sum BLOCK, by largest remainder.
 
-    Ties go to the earlier source. Raises InputError unless all weights are positive, and where a source gets none.
+    Ties go to the earlier source. Raises InputError if a weight is not positive, or if a source gets no position.
     """
     for source, weight in enumerate(weights):
         if not 0 < weight < math.inf:
-            raise InputError(f"weights of a mixture must be positive numbers, found {weight} for source {source}")
+            raise InputError(f"weights of a mixture must be positive numbers; source {source} has {weight}")
     total = math.fsum(weights)
     quotas = np.array([weight / total * BLOCK for weight in weights])
     counts: npt.NDArray[np.int64] = np.floor(quotas).astype(np.int64)
@@ -88,27 +91,27 @@ def block_counts(weights: Sequence[float]) -> npt.NDArray[np.int64]:
     for source, weight in enumerate(weights):
         if not counts[source]:
             raise InputError(
-                f"source {source} has a share of {weight / total:.1e} and would never come: shares are rounded to 1 in "
+                f"source {source} has a share of {weight / total:.1e} and would never be used: shares are rounded to 1 in "
                 f"{BLOCK}; raise its weight or leave it out"
             )
     return counts
 
 
 def _stream(picks: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Elements at the picks, which rise, of the endless stream over n examples, int64 [picks]."""
+    """Examples at the ascending positions `picks` of the endless stream over n examples, int64 [picks]."""
     epochs = picks // n
-    picked = np.empty(len(picks), np.int64)
+    examples = np.empty(len(picks), np.int64)
     edges = [0, *(np.flatnonzero(np.diff(epochs)) + 1).tolist(), len(picks)]
     for first, last in pairwise(edges):
         if first < last:
-            picked[first:last] = permutation(n, seed, int(epochs[first]))[picks[first:last] % n]
-    return picked
+            examples[first:last] = permutation(n, seed, int(epochs[first]))[picks[first:last] % n]
+    return examples
 
 
 def _seed_of(seed: int, number: int) -> int:
-    """Seed of a source's stream: the mixture's own for source 0, so that a mixture of one is no mixture."""
+    """Seed of a source's stream. Source 0 has the mixture's seed, so a mixture of one source equals that source."""
     if number == 0:
         return seed
-    # Not the plain number: with it this would be the root of an epoch of source 0.
+    # The complement of the number: the number itself would give the hash of an epoch of source 0.
     mixed = splitmix64(splitmix64(np.array([seed], np.uint64)) ^ ~np.uint64(number))
     return int(mixed[0])

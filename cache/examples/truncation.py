@@ -25,8 +25,8 @@ def truncate(tokenized: TokenizedExample, max_tokens: int, policy: Truncation) -
     if (tokenized.segments != Segment.PROMPT).any() and not (segments[1:] != Segment.PROMPT).any():
         end = "last" if policy == "left" else "first"
         raise InputError(
-            f"of {n} tokens the {end} {max_tokens} are nothing but prompt; raise teacher.max_tokens or cut at the other "
-            "end"
+            f"of {n} tokens the {end} {max_tokens} are nothing but prompt; raise teacher.max_tokens or cut at the "
+            "other end"
         )
     metadata = {**tokenized.example.metadata, "truncated_tokens": n - max_tokens}
     example = replace(tokenized.example, metadata=metadata)

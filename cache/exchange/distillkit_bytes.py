@@ -145,11 +145,13 @@ def decode_values(data: npt.NDArray[np.uint8], config: CompressionConfig) -> npt
 
 
 def _terms(config: CompressionConfig, count: int) -> npt.NDArray[np.float64]:
-    """Value of each term at each place, [count, terms]."""
-    places = np.linspace(0, 1, count) if config.normalize_t else np.arange(count, dtype=np.float64)
-    places = _rounded(places, config.term_dtype)
+    """Value of each term at each position, [count, terms]."""
+    positions = np.linspace(0, 1, count) if config.normalize_t else np.arange(count, dtype=np.float64)
+    positions = _rounded(positions, config.term_dtype)
     special = {"sqrt": np.sqrt, "exp": np.exp}
-    return np.stack([special[t](places) if isinstance(t, str) else places**t for t in config.polynomial_terms], axis=1)
+    return np.stack(
+        [special[t](positions) if isinstance(t, str) else positions**t for t in config.polynomial_terms], axis=1
+    )
 
 
 def _to_float(values: npt.NDArray[Any], dtype: Float) -> npt.NDArray[Any]:

@@ -1,11 +1,11 @@
-"""A store as one Parquet file, one row an example, and back. It is read by anything that reads Parquet.
+"""A store as one Parquet file with one row per example, and back. Any reader of Parquet can read it.
 
 Columns: key, id, origin, messages (JSON), rationale, response, metadata (JSON), label, tools (JSON); tokens
-list<uint32> [n], segments list<uint8> [n], token_logprobs list<float> [n], in nats, NaN where not asked; offsets
+list<uint32> [n], segments list<uint8> [n], token_logprobs list<float> [n], in nats, NaN if not requested; offsets
 list<int64> [n + 1], ids list<uint32> [entries], logprobs list<float> [entries], log_tail list<float> [n], as
-cache/targets.py defines them; and where the spec has them exact list<uint32> [n], entropy list<float> [n],
-log_normalizers list<list<float>> [n][temperatures]. The file's metadata holds the store's spec under "logitbank".
-Files without label and tools are older ones, read as if both were empty.
+cache/rows/sparse_targets.py defines them; and if the spec has them exact list<uint32> [n], entropy list<float> [n],
+log_normalizers list<list<float>> [n][temperatures]. The file's metadata contains the store's spec as "logitbank".
+Older files have no label and tools; both are then empty.
 """
 
 import json
@@ -34,7 +34,7 @@ from cache.store.transcode import on_grid
 METADATA = b"logitbank"
 LATER_TEXTS = {"label": "", "tools": "[]"}
 TEXTS = ("key", "id", "origin", "messages", "rationale", "response", "metadata", *LATER_TEXTS)
-# Rows that are decoded together, at most.
+# Examples that are decoded together, at most.
 BATCH_EXAMPLES = 16
 
 
@@ -57,7 +57,7 @@ def export_parquet(store: LogitStore, path: str | Path, progress: Progress = no_
     """Write all examples of a store to one zstd-compressed file, in row groups of at most BLOCK_TOKENS tokens (or one
     example). Quarantine is left out. progress: called with (examples done, examples).
 
-    Raises InputError where `path` already holds something. The file appears whole or not at all.
+    Raises InputError if `path` exists and is not empty. The file is created atomically.
     """
     schema = parquet_schema(store.spec)
     with (
@@ -78,10 +78,10 @@ def import_parquet(
 ) -> None:
     """Write the examples of an exported file to the store at `target_uri`, and take a snapshot.
 
-    Values that come from a store are stored as the same levels again; others are rounded. A rerun continues.
+    Values that were read from a store get the same levels again; other values are rounded. A rerun continues.
     progress: called with (examples done, examples).
-    Raises InputError for a file of another form, IntegrityError for one that is truncated or altered, StoreError where
-    the target is another store.
+    Raises InputError for a file of another form, IntegrityError for a truncated or altered file, StoreError if the
+    target has another spec.
     """
     path = Path(path)
     if not path.is_file():
@@ -98,7 +98,7 @@ def import_parquet(
 
 
 def list_column(arrays: Sequence[npt.NDArray[Any]]) -> Any:
-    """A column of lists, of lists of lists where the arrays have two axes."""
+    """A column of lists, or of lists of lists if the arrays have two axes."""
     values = np.concatenate(arrays)
     inner = pa.array(values.ravel())
     if values.ndim == 2:
@@ -154,9 +154,9 @@ def _spec(file: Any, path: Path) -> StoreSpec:
 
 
 def _records(file: Any, spec: StoreSpec, path: Path) -> Iterator[Record]:
-    given = set(file.schema_arrow.names)
-    schema = pa.schema([f for f in parquet_schema(spec) if f.name in given or f.name not in LATER_TEXTS])
-    if missing := [name for name in schema.names if name not in given]:
+    present = set(file.schema_arrow.names)
+    schema = pa.schema([f for f in parquet_schema(spec) if f.name in present or f.name not in LATER_TEXTS])
+    if missing := [name for name in schema.names if name not in present]:
         raise InputError(f"{path}: has no column {missing[0]!r}; its spec needs {', '.join(schema.names)}")
     for batch in file.iter_batches(batch_size=BATCH_EXAMPLES, columns=schema.names):
         table = pa.Table.from_batches([batch]).select(schema.names).cast(schema).combine_chunks()

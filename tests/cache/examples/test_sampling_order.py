@@ -113,9 +113,9 @@ def test_order_of_a_mixture_is_frozen() -> None:
         ([3, 3], [-1, 2], "positive numbers, found -1 for source 0"),
         ([3, 3], [1, float("nan")], "found nan for source 1"),
         ([3, 3], [1, float("inf")], "found inf for source 1"),
-        ([3, 3], [1, 1e-6], "source 1 has a share of 1.0e-06 and would never come"),
+        ([3, 3], [1, 1e-6], "source 1 has a share of 1.0e-06 and would never be used"),
         ([3, 0], [1, 1], "source 1 of the mixture has 0 examples"),
-        ([3, 3], [1], "a weight for each, found 2 and 1"),
+        ([3, 3], [1], "there are 2 sources and 1 weights"),
         ([], [], "needs sources"),
     ],
 )
