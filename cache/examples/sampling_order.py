@@ -91,8 +91,8 @@ def block_counts(weights: Sequence[float]) -> npt.NDArray[np.int64]:
     for source, weight in enumerate(weights):
         if not counts[source]:
             raise InputError(
-                f"source {source} has a share of {weight / total:.1e} and would never be used: shares are rounded to 1 in "
-                f"{BLOCK}; raise its weight or leave it out"
+                f"source {source} has a share of {weight / total:.1e} and would never be used: shares are rounded to 1 "
+                f"in {BLOCK}; raise its weight or leave it out"
             )
     return counts
 

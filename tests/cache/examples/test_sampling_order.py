@@ -109,10 +109,10 @@ def test_order_of_a_mixture_is_frozen() -> None:
 @pytest.mark.parametrize(
     "sizes, weights, message",
     [
-        ([3, 3], [1, 0], "positive numbers, found 0 for source 1"),
-        ([3, 3], [-1, 2], "positive numbers, found -1 for source 0"),
-        ([3, 3], [1, float("nan")], "found nan for source 1"),
-        ([3, 3], [1, float("inf")], "found inf for source 1"),
+        ([3, 3], [1, 0], "positive numbers; source 1 has 0"),
+        ([3, 3], [-1, 2], "positive numbers; source 0 has -1"),
+        ([3, 3], [1, float("nan")], "source 1 has nan"),
+        ([3, 3], [1, float("inf")], "source 1 has inf"),
         ([3, 3], [1, 1e-6], "source 1 has a share of 1.0e-06 and would never be used"),
         ([3, 0], [1, 1], "source 1 of the mixture has 0 examples"),
         ([3, 3], [1], "there are 2 sources and 1 weights"),
