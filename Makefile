@@ -6,7 +6,7 @@ SPHINX = $(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build
 SOURCES = $(PACKAGES) logitbank.py benchmarks docs tests environment
 export LOGITBANK_DEVICE TEACHER
 
-.PHONY: help setup demo test test-fast check docs format lock clean-demo
+.PHONY: help setup demo test test-fast check docs bench format lock clean-demo
 
 help:
 	@echo "make demo    teacher -> store -> students on real molecules; report in runs/demo/"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    the test suite;  make test-fast  what needs no engine, rank, cluster or server"
 	@echo "make check   formatting, lint, types, floors and documentation;  make format  fixes what can be fixed"
 	@echo "make docs    the documentation, in docs/_build/index.html"
+	@echo "make bench   every benchmark at a small size"
 	@echo "make lock    resolve environment/*.lock anew;  make clean-demo  removes runs/demo"
 
 setup:
@@ -44,6 +45,9 @@ docs: setup
 	@$(RUN) -m docs.generate
 	@$(SPHINX)
 	@echo "docs: docs/_build/index.html"
+
+bench: setup
+	@$(RUN) -m benchmarks --quick
 
 format: setup
 	@$(RUN) -m ruff format $(SOURCES)

@@ -1,11 +1,11 @@
 """What does it cost to keep the teacher's distributions, beside the forward pass that makes them?
 
-The limits, from below: prefill alone; prefill and the LM head's matrix product; those and `torch.topk` of the logits,
-called the floor: what plain torch needs to know the k largest, before it normalises anything. The peers: vLLM's public
-log-probabilities: as dicts with the allocator that every process has (stock), and with ours, as dicts and flat (tuned).
-All of them and ours ask one engine about the same prompts in one process, turn by
-turn; rates are medians over --repeats. Then: what encoding and writing add when they overlap with the next unit, and
-generation with rows against generation without.
+The limits, from below: prefill alone; prefill and the LM head's matrix product; these and `torch.topk` of the logits,
+called the floor. The floor is what plain PyTorch needs to find the k largest, before it normalises anything.
+The peers are vLLM's public log-probabilities: as dicts with the default allocator (stock), and with the allocator
+settings of a capture, as dicts and flat (tuned). All stages send the same prompts to one engine in one process and
+take turns. Rates are medians over --repeats. Then: what encoding and writing add when they overlap with the next unit,
+and generation with rows beside generation without.
 
     python -m benchmarks.capture --k 64 --vocab 32000
     python -m benchmarks.capture --model PATH --mode threshold --threshold 0.05
@@ -102,15 +102,7 @@ def measure(options: argparse.Namespace, model: str, engine: VllmSettings, folde
     teacher = VllmTeacher(model, settings, engine, spec, on_gpu=False)
     if teacher.why_public:
         print(f"note: ours runs through the public interface: {teacher.why_public}")
-    rng = np.random.default_rng(0)
-    requests = [
-        Request(
-            f"{i + 1:032x}",
-            rng.integers(0, vocab, options.length).astype(np.uint32),
-            np.arange(options.length - 1),
-        )
-        for i in range(options.sequences)
-    ]
+    requests = random_requests(vocab, options.sequences, options.length)
     rows = sum(len(request.rows) for request in requests)
     stages = forward_stages(teacher, requests, options.k)
     seconds = interleaved(stages, options.repeats)
@@ -126,21 +118,21 @@ def measure(options: argparse.Namespace, model: str, engine: VllmSettings, folde
         "tokens_per_s": rates["ours"]["median"],
         "rates": rates,
     }
-    for name, other in (
-        ("ratio_to_floor", "floor"),
-        ("ratio_to_prefill_gemm", "prefill_gemm"),
-        ("ratio_to_prefill", "prefill"),
-        ("ratio_to_stock_dict", "stock_dict"),
-        ("ratio_to_tuned_dict", "tuned_dict"),
-        ("ratio_to_tuned_flat", "tuned_flat"),
-    ):
+    for other in ("floor", "prefill_gemm", "prefill", "stock_dict", "tuned_dict", "tuned_flat"):
         # Turn by turn, so that what slows the machine for a while slows both.
         turns = [theirs / ours for theirs, ours in zip(seconds[other], seconds["ours"], strict=True)]
-        results[name] = float(np.median(turns))
+        results[f"ratio_to_{other}"] = float(np.median(turns))
     results |= measure_writing(teacher, requests, spec, folder, options.repeats)
     if options.generate:
         results |= measure_generation(teacher, vocab, sampling, options.generate, options.repeats)
     return results
+
+
+def random_requests(vocab: int, count: int, length: int) -> list[Request]:
+    """Requests for every row of `count` random sequences."""
+    rng = np.random.default_rng(0)
+    rows = np.arange(length - 1)
+    return [Request(f"{i + 1:032x}", rng.integers(0, vocab, length).astype(np.uint32), rows) for i in range(count)]
 
 
 def interleaved(stages: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -156,7 +148,7 @@ def interleaved(stages: dict[str, Callable[[], Any]], repeats: int) -> dict[str,
 
 
 def forward_stages(teacher: Any, requests: list[Request], k: int) -> dict[str, Callable[[], Any]]:
-    """One call a limit, peer, and ours: each takes the same prompts through the same engine."""
+    """A call for each limit, each peer and ours. Each sends the same prompts through the same engine."""
     from vllm import SamplingParams
 
     llm = teacher._llm
@@ -192,7 +184,7 @@ def forward_stages(teacher: Any, requests: list[Request], k: int) -> dict[str, C
 
 
 def set_allocator(tuned: bool) -> None:
-    """glibc's allocator as a capture sets it, or as it is after it has met a few large blocks."""
+    """Set glibc's allocator as a capture does, or to its state after a few large blocks."""
     values = [int(text) for text in ALLOCATOR.values()] if tuned else [32 << 20, 64 << 20, 128 << 10]
     for option, value in zip((M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD), values, strict=True):
         ctypes.CDLL(None).mallopt(option, min(value, (1 << 31) - 1))
@@ -216,7 +208,7 @@ def visit(runner: Any, hidden: Any, scheduled: dict[str, int], use: Callable[[An
 def measure_writing(
     teacher: Any, requests: list[Request], spec: StoreSpec, folder: Path, repeats: int
 ) -> dict[str, Any]:
-    """Units asked about one after the other, with and without a second thread that encodes and writes them."""
+    """Score units one after the other, with and without a second thread that encodes and writes them."""
     from concurrent.futures import ThreadPoolExecutor
 
     from cache.examples.example import Example, Segment, TokenizedExample
@@ -264,7 +256,7 @@ def measure_writing(
 
 
 def measure_generation(teacher: Any, vocab: int, sampling: SamplingSpec, count: int, repeats: int) -> dict[str, Any]:
-    """Tokens a second that the engine writes with rows and without, the same tokens."""
+    """Tokens a second that the engine generates with rows and without. The tokens are the same."""
     from vllm import SamplingParams
 
     from teacher_serving.reduction.draws import sampling_seed

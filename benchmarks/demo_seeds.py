@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     job = load_job(JOBS / "evaluate.toml", [], EvaluateSettings, ROOT)
     store = LogitStore.open(str(job.store))
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in OBJECTIVES}
+    result: dict[str, list[dict[str, Any]]] = {name: [] for name in OBJECTIVES}
     for seed in range(options.seeds):
         for name, objective in OBJECTIVES.items():
             label = f"{name}-{seed}"
@@ -44,7 +44,7 @@ def main() -> None:
             run_training(training, None)
             model = str(training.output / "model")
             metrics = evaluate_language_model(model, store, job.task, job.generation, partial(_progress, label))
-            found[name].append({metric: metrics[metric] for metric in METRICS})
+            result[name].append({metric: metrics[metric] for metric in METRICS})
     print(f"\n{'':<18}" + "".join(f"{name + ' median (min to max)':>34}" for name in OBJECTIVES) + f"{'kd better':>12}")
     results: dict[str, Any] = {
         "seeds": options.seeds,
@@ -52,7 +52,7 @@ def main() -> None:
         "fingerprint": store.spec.fingerprint,
     }
     for metric in METRICS:
-        columns = {name: [metrics[metric] for metrics in runs] for name, runs in found.items()}
+        columns = {name: [metrics[metric] for metrics in runs] for name, runs in result.items()}
         lower = metric in ("heldout_loss", "kl_to_teacher")
         wins = sum((kd < ce) == lower and kd != ce for kd, ce in zip(columns["kd"], columns["ce"], strict=True))
         cells = [spread(values) for values in columns.values()]

@@ -1,11 +1,11 @@
-"""What one capture saves: n students from it against n students with their teacher in the loop.
+"""What one capture saves: n students from it beside n students with the teacher in the loop.
 
 Online distillation here is a Transformers teacher's forward pass and the full KL at every step, with the same student
 and optimizer. Offline is one capture (start of the engine, scoring, writing) and then students that read the store.
 speedup_n = n online runs / (capture + n offline runs); break_even is the n at which both take the same time. Each
 student sees every example once: with more epochs the teacher in the loop is paid again, and a capture is not.
-throughput_ratio_to_ce: tokens/s of a student on the store against hard-label training on texts alone. Kinds of training
-take turns, a slice of the run at a time.
+throughput_ratio_to_ce: tokens/s of a student from the store over those of hard-label training on texts alone. Kinds of
+training take turns, a slice of the run at a time.
 
     python -m benchmarks.reuse --save
 """
@@ -33,10 +33,10 @@ STUDENTS = (1, 4, 8)
 
 def main() -> None:
     options = parse(sys.argv[1:])
-    wanted = process_environment(options.threads, on_gpu=False) | {
+    environment = process_environment(options.threads, on_gpu=False) | {
         name: value for name, value in RANK_ON_CPU.items() if name.startswith("MALLOC")
     }
-    if missing := wanted.items() - os.environ.items():  # glibc reads its settings once, when a process starts
+    if missing := environment.items() - os.environ.items():  # glibc reads its settings once, when a process starts
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.reuse", *sys.argv[1:]], os.environ | dict(missing))
     with tempfile.TemporaryDirectory() as folder:
         results = measure(options, Path(folder))
@@ -133,7 +133,7 @@ def capture(folder: Path, sequences: Any, options: argparse.Namespace) -> dict[s
         unit = sequences[first : first + 64]
         requests = [Request(f"{first + i:032x}", row, np.arange(len(row) - 1)) for i, row in enumerate(unit)]
         answers = engine.score(requests)
-        asked = time.perf_counter()
+        scored = time.perf_counter()
         records = []
         for i, (row, answer) in enumerate(zip(unit, answers, strict=True)):
             segments = np.full(len(row), Segment.RESPONSE, np.uint8)
@@ -142,8 +142,8 @@ def capture(folder: Path, sequences: Any, options: argparse.Namespace) -> dict[s
             tokenized = TokenizedExample(example, row, segments)
             records.append(Record(tokenized.key, tokenized, answer.targets, answer.token_logprobs))
         write_unit(storage, spec, records)
-        scoring += asked - begun
-        writing += time.perf_counter() - asked
+        scoring += scored - begun
+        writing += time.perf_counter() - scored
     take_snapshot(storage)
     return {"start": ready - started, "scoring": scoring, "writing": writing}
 
@@ -186,23 +186,28 @@ def training(
         "hard_label": of_texts(hard_label_step),
         "online": of_texts(lambda model, optimizer, tokens: online_step(model, optimizer, tokens, teacher)),
     }
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+    size = sum(parameter.numel() for parameter in fresh()[0].parameters())
+    return take_turns(runs, steps, options.slices), size
+
+
+def take_turns(runs: dict[str, Iterator[None]], steps: int, slices: int) -> dict[str, list[float]]:
+    """Seconds of each slice of each run. Runs take turns, and the first step of each is not timed."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         next(run)
-    edges = np.linspace(1, steps, options.slices + 1).astype(int)
+    edges = np.linspace(1, steps, slices + 1).astype(int)
     for start, stop in pairwise(edges):
         for name, run in runs.items():
             begun = time.perf_counter()
             for _ in range(start, stop):
                 next(run)
-            taken[name].append(time.perf_counter() - begun)
-    # The first step was not timed: as if it had taken what the others do.
-    scaled = {name: [seconds * steps / (steps - 1) for seconds in slices] for name, slices in taken.items()}
-    return scaled, sum(parameter.numel() for parameter in random_student(options.vocab, options.hidden).parameters())
+            seconds[name].append(time.perf_counter() - begun)
+    # As if the first step had taken as long as the others.
+    return {name: [each * steps / (steps - 1) for each in values] for name, values in seconds.items()}
 
 
 def hard_label_step(model: Any, optimizer: Any, tokens: Any) -> None:
-    """With the same fused head."""
+    """A step of hard labels with the same fused head."""
     import torch
 
     from student.losses.fused_loss import LogitTransform, fused_loss

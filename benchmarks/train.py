@@ -3,8 +3,8 @@
 The limit is hard-label training with the same fused head, on texts alone (no targets are read or decoded). A step is
 forward pass, loss, backward pass and AdamW; its batch comes from a store on disk through the product's loader.
 Peers: hard labels and the same KL from whole logits by autograd, and Liger's fused linear cross-entropy (CUDA alone).
-Losses take turns step by step, so that what slows the machine for a while slows all; memory is the greatest resident
-set of a process of its own, less what it had before the model was built.
+Losses take turns step by step, so that a slow phase of the machine affects all of them. Memory is the peak resident
+set of a separate process, without what it had before the model was built.
 
     python -m benchmarks.train --vocab 32000
     python -m benchmarks.train --vocab 151936 --save
@@ -131,7 +131,7 @@ def dense_step(model: Any, optimizer: Any, objectives: Any) -> Callable[[Any], N
 
 
 def liger_step(model: Any, optimizer: Any) -> Callable[[Any], None] | None:
-    """Liger's fused linear cross-entropy; it is written in Triton, for a GPU."""
+    """A step with Liger's fused linear cross-entropy, which is written in Triton. None without Liger or a GPU."""
     import torch
 
     try:
@@ -214,23 +214,23 @@ def memory_of(options: argparse.Namespace) -> dict[str, float]:
 
     torch.set_num_threads(options.threads)
     stores = {path.name: LogitStore.open(str(path)) for path in options.stores.iterdir()}
-    before = greatest_resident()
+    before = peak_resident()
     model = random_student(options.vocab, options.hidden)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     steps = steps_of(options.memory_of, model, optimizer, stores, options)
     for _ in steps:
         pass
-    return {"peak_mib": greatest_resident() - before}
+    return {"peak_mib": peak_resident() - before}
 
 
-def greatest_resident() -> float:
-    """Peak of this process in MiB: not getrusage's, which counts what the parent had when it forked."""
+def peak_resident() -> float:
+    """Peak of this process in MiB. getrusage would include what the parent had when it forked."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 def summarise(results: dict[str, Any]) -> None:
-    """The figures that have bars: those of the main loss, forward KL."""
+    """Add the figures that have a target value: those of forward KL."""
     losses = results["losses"]
     for each in losses.values():
         each["peak_ratio_to_ce"] = each["peak_mib"] / losses["hard_label"]["peak_mib"]

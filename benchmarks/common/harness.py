@@ -1,4 +1,4 @@
-"""What all benchmarks share: medians with their spread, and results that say where they come from."""
+"""Medians with their range, and results with command, date and hardware."""
 
 import json
 import statistics
@@ -15,14 +15,14 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest."""
+    """Median, smallest and largest value."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def finish(name: str, results: dict[str, Any], save: bool, file: str | None = None) -> None:
-    """Print the results as one JSON line, the last of the output; with `save` keep them in benchmarks/results/.
+    """Print the results as one JSON line, the last of the output. With `save`, write them to benchmarks/results/ too.
 
-    file: name of the result there, where one benchmark leaves several.
+    name: of the module in benchmarks/. file: name of the result file, if it differs.
     """
     if save:
         origin = {

@@ -1,11 +1,11 @@
 """How faithful is each kind of sparse target to distillation from the whole vocabulary, and for how many bytes?
 
-A target that is biased (top-k, renormalised or with its tail as one bucket) has an error that no amount of data takes
-away; an unbiased one (sampled, threshold) has variance, which a gradient over more tokens averages out. Bytes buy less
-of either. The limit is the teacher in the loop: its whole law for every token.
+A biased target (top-k, renormalised or with its tail as one bucket) has an error that no amount of data removes. An
+unbiased one (sampled, threshold) has variance, which a gradient over more tokens averages out. More bytes reduce both.
+The limit is the teacher in the loop: its whole distribution for every token.
 
-Systematic draws fall at even distances from one random number (`targets.systematic`): as unbiased as independent ones,
-as small, and with the variance of rounding alone.
+Systematic draws are at even distances from one random number (`targets.systematic`): unbiased as independent draws,
+of the same size, and with the variance of rounding alone.
 
  1. Gradients: angle in degrees and ratio of norms to the dense float64 gradient of full distillation, at the LM head
     and over all parameters of a student early in training. Targets are written to a store and read back, losses are the
@@ -13,12 +13,12 @@ as small, and with the variance of rounding alone.
     independent draws, over those of 50 independent draws.
  2. Students, one for each target and seed (its first weights and the order of the data): loss on held-out text, KL to
     the teacher, calibration error; in one pass over the data, and (--epochs) in several over as much less of it, so
-    that frozen draws are seen again.
+    that stored draws are seen again.
 
 The teacher is a small Llama trained on the sources of Python's standard library, in a few minutes and once. Its logits
-are divided by a temperature that gives it the entropy of a sharp law, of a flat one, or none ("own"). Only "own" is
-calibrated: a sharp or flat teacher is a bad model of real text, so there KL says what is learned, and loss against hard
-labels says nothing. Students are small and see little: differences are told with their seeds' range.
+are divided by a temperature that gives it the entropy of a sharp or of a flat distribution, or by none ("own"). Only
+"own" is calibrated: a sharp or flat teacher is a poor model of real text. There the KL says what is learned, and the
+loss beside hard labels says nothing. Students are small and see little data, so differences have a range over seeds.
 
     python -m benchmarks.fidelity --sharpness sharp
     python -m benchmarks.fidelity --teacher runs/library/teacher/model --examples runs/library/train.jsonl
@@ -50,7 +50,7 @@ from cache.rows.spec import TargetSpec
 ENTROPIES: dict[str, float | None] = {"sharp": 1.3, "flat": 4.6, "own": None}
 MAIN = "hard_label,full,topk_12_renormalised,topk_50_renormalised,topk_50_tail,sampled_50,threshold_0.05,systematic_20"
 LONG = f"{MAIN},topk_12_tail,sampled_12,threshold_0.1,systematic_50"
-# Of the second study: the draws, frozen, and what they are held against.
+# Of the second study: stored draws, and what they are compared with.
 EPOCH_MODES = "hard_label,full,sampled_50,threshold_0.05,systematic_20"
 # Sequences of one gradient, and gradients: about 2,000 tokens, 16 times. Means over 4 and 16 of them are the others,
 # and that over 4 is the one that is quoted.
@@ -123,20 +123,20 @@ def run(options: argparse.Namespace, students: Sequence[Target]) -> dict[str, An
     hard: dict[tuple[int, int], Any] = {}
     for kind in kinds:
         started = time.process_time()
-        wanted = ENTROPIES[kind]
-        teacher = plain if wanted is None else plain.at_entropy(wanted, heldout)
+        entropy = ENTROPIES[kind]
+        teacher = plain if entropy is None else plain.at_entropy(entropy, heldout)
         own = judge_teacher(teacher, heldout)
         print(
             f"\n{kind} teacher: logits divided by {teacher.temperature:.3f}; on held-out text entropy "
             f"{own['entropy']:.2f} nats, loss {own['loss']:.3f}, calibration error {own['ece']:.3f}",
             flush=True,
         )
-        found = {"temperature": teacher.temperature, "teacher": own}
+        result = {"temperature": teacher.temperature, "teacher": own}
         early[FULL.name] = early_student(FULL, teacher, warming, options.steps)
-        found |= study(options, teacher, sequences, heldout, early, students, hard)
-        results[kind] = {**found, "cpu_seconds": time.process_time() - started}
+        result |= study(options, teacher, sequences, heldout, early, students, hard)
+        results[kind] = {**result, "cpu_seconds": time.process_time() - started}
         for family in FAMILIES:
-            results[f"{family}_bytes_ratio_{kind}"] = found[f"{family}_bytes_ratio"]
+            results[f"{family}_bytes_ratio_{kind}"] = result[f"{family}_bytes_ratio"]
     return results
 
 
@@ -161,38 +161,38 @@ def study(
         stored = write_stores(Path(folder), teacher, sequences, specs)
     windows: Windows = {spec: each.windows for spec, each in stored.items()}
     windows[None] = bare_windows(sequences.tokens)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "stores": {target.name: stored[target.spec].figures for target in TARGETS if target.spec},
         "gradients": {target.name: gradient_study(teacher, sequences, early[target.name], windows) for target in EARLY},
     }
-    found["byte_ratios"] = {
-        name: {family: bytes_ratios(found["stores"], each, family) for family in FAMILIES}
-        for name, each in found["gradients"].items()
+    result["byte_ratios"] = {
+        name: {family: bytes_ratios(result["stores"], each, family) for family in FAMILIES}
+        for name, each in result["gradients"].items()
     }
     for family in FAMILIES:
-        found[f"{family}_bytes_ratio"] = found["byte_ratios"][EARLY[-1].name][family][f"angle_head_{QUOTED}x"]
-    for name in found["gradients"]:
-        show_gradients(found, name)
+        result[f"{family}_bytes_ratio"] = result["byte_ratios"][EARLY[-1].name][family][f"angle_head_{QUOTED}x"]
+    for name in result["gradients"]:
+        show_gradients(result, name)
     again = [target for target in students if target in named_targets(EPOCH_MODES)]
     for name, epochs, chosen in (("students", 1, students), ("students_epochs", options.epochs, again)):
         if epochs and options.seeds:
-            found[name] = student_study(options, epochs, teacher, sequences, heldout, chosen, windows, hard)
-            show_students(found[name], epochs, options.steps * BATCH)
-    return found
+            result[name] = student_study(options, epochs, teacher, sequences, heldout, chosen, windows, hard)
+            show_students(result[name], epochs, options.steps * BATCH)
+    return result
 
 
 def gradient_study(teacher: Teacher, sequences: Sequences, early: Any, windows: Windows) -> dict[str, Any]:
     """Gradients of each target against the full ones, by the number of tokens."""
     count, rows = GROUP * GROUPS, sequences.tokens.shape[1] - 1
     full = full_gradients(early, teacher, sequences.first(count), GROUP)
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for target in TARGETS:
         ours = stored_gradients(early, target.objectives, windows[target.spec][:count], GROUP)
-        found[target.name] = {
+        result[target.name] = {
             f"{n}x": {"tokens": n * GROUP * rows, "gradients": GROUPS // n, **ours.joined(n).against(full.joined(n))}
             for n in JOINED
         }
-    return found
+    return result
 
 
 def bytes_ratios(stores: dict[str, Any], gradients: dict[str, Any], family: str) -> dict[str, float]:
@@ -205,8 +205,8 @@ def bytes_ratios(stores: dict[str, Any], gradients: dict[str, Any], family: str)
                 for name, each in gradients.items()
                 if name.startswith(family)
             ]
-            found = bytes_at(draws[where]["median"], curve)
-            ratios[f"{where}_{number}"] = found / stores[REFERENCE]["bytes_per_token"]
+            result = bytes_at(draws[where]["median"], curve)
+            ratios[f"{where}_{number}"] = result / stores[REFERENCE]["bytes_per_token"]
     return ratios
 
 

@@ -1,4 +1,4 @@
-"""Gradients of the product's losses on stored targets, beside those of distillation from the teacher's whole law."""
+"""Gradients of the product's losses on stored targets, beside those of the teacher's whole distribution."""
 
 import copy
 import math
@@ -38,12 +38,12 @@ class Gradients:
 
     def against(self, full: "Gradients") -> dict[str, dict[str, float]]:
         """Angles in degrees and ratios of norms, median and range over groups."""
-        found: dict[str, dict[str, float]] = {}
+        result: dict[str, dict[str, float]] = {}
         for name in ("head", "all"):
             ours, theirs = getattr(self, name), getattr(full, name)
-            found[f"angle_{name}"] = spread([angle(a, b) for a, b in zip(ours, theirs, strict=True)])
-            found[f"norm_{name}"] = spread((ours.norm(dim=1) / theirs.norm(dim=1)).tolist())
-        return found
+            result[f"angle_{name}"] = spread([angle(a, b) for a, b in zip(ours, theirs, strict=True)])
+            result[f"norm_{name}"] = spread((ours.norm(dim=1) / theirs.norm(dim=1)).tolist())
+        return result
 
 
 def angle(a: Tensor, b: Tensor) -> float:
@@ -64,7 +64,7 @@ def stored_gradients(student: Any, objectives: WeightedObjectives, windows: Sequ
 
 
 def full_gradients(student: Any, teacher: Teacher, sequences: Sequences, group: int) -> Gradients:
-    """Cross-entropy to the teacher's whole law, densely, in float64, by autograd: nothing of the product is in it."""
+    """Cross-entropy to the teacher's whole distribution: dense, float64, autograd, without code of the product."""
     precise = copy.deepcopy(student).double()
 
     def backward(start: int) -> None:
@@ -82,10 +82,10 @@ def gradients(model: nn.Module, backward: Callable[[int], None], starts: range) 
     for start in starts:
         model.zero_grad()
         backward(start)
-        found = [p.grad.double().flatten() for p in model.parameters() if p.grad is not None]
+        result = [p.grad.double().flatten() for p in model.parameters() if p.grad is not None]
         weight: Any = head_of(model).weight
         head.append(weight.grad.double().flatten())
-        everything.append(torch.cat(found))
+        everything.append(torch.cat(result))
     model.zero_grad()
     return Gradients(torch.stack(head), torch.stack(everything))
 

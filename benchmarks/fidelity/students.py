@@ -1,4 +1,4 @@
-"""Students of one size trained on each kind of target, and held against real text and the teacher's whole law."""
+"""Train students of one size on each kind of target, and compare them with real text and with the whole teacher."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -51,11 +51,11 @@ def trained_student(
     optimizer = Optimizer(student, OPTIMIZER, steps)
     order = endless_order(len(windows), steps * BATCH, seed)
     for step in range(steps):
-        picked = order[step * BATCH : (step + 1) * BATCH]
-        batch = collate([windows[i] for i in picked], objectives)
+        selected = order[step * BATCH : (step + 1) * BATCH]
+        batch = collate([windows[i] for i in selected], objectives)
         if target == FULL:
             assert hidden is not None
-            p = teacher.logits(hidden[picked]).softmax(-1)
+            p = teacher.logits(hidden[selected]).softmax(-1)
             logits = student(**batch.inputs, use_cache=False).logits[:, :-1]
             optimizer.step(nn.functional.cross_entropy(logits.flatten(0, 1), p))
         else:
@@ -65,7 +65,7 @@ def trained_student(
 
 @torch.no_grad()
 def judge(student: Any, teacher: Teacher, heldout: Sequences) -> Judged:
-    """A student against the whole law of the teacher."""
+    """Compare a student with the whole distribution of the teacher."""
     sums, bins, rows = np.zeros(2), CalibrationBins(), 0
     for start in range(0, len(heldout), BATCH):
         block = slice(start, start + BATCH)
@@ -103,10 +103,10 @@ def add_confidences(bins: CalibrationBins, log_q: Tensor, labels: Tensor) -> Non
 
 def summary(judged: Sequence[Judged], full: Sequence[Judged]) -> dict[str, Any]:
     """Median and range over seeds of each measure, and of its difference to full distillation with the same seed."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name in ("loss", "kl", "ece"):
         own = [getattr(each, name) for each in judged]
-        found[name] = spread(own)
+        result[name] = spread(own)
         if full:
-            found[f"{name}_less_full"] = spread([a - getattr(b, name) for a, b in zip(own, full, strict=True)])
-    return {**found, "seeds": [asdict(each) for each in judged]}
+            result[f"{name}_less_full"] = spread([a - getattr(b, name) for a, b in zip(own, full, strict=True)])
+    return {**result, "seeds": [asdict(each) for each in judged]}

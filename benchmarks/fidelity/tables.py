@@ -24,9 +24,9 @@ ORDER = (
 MEASURES = {"loss": "held-out loss", "kl": "KL to teacher", "ece": "calibration error"}
 
 
-def show_gradients(found: dict[str, Any], early: str) -> None:
+def show_gradients(result: dict[str, Any], early: str) -> None:
     """Sizes, angles and norms of each target, for a student that has learned from `early` so far."""
-    gradients, stores = found["gradients"][early], found["stores"]
+    gradients, stores = result["gradients"][early], result["stores"]
     numbers = gradients["hard_label"]
     print(f"gradients against full distillation, of a student trained on {early}: degrees, median (range)")
     titles = [f"head, {each['tokens']:,} tokens" for each in numbers.values()]
@@ -39,28 +39,28 @@ def show_gradients(found: dict[str, Any], early: str) -> None:
         middle = list(each.values())[1]
         head, everything = middle["norm_head"]["median"], middle["norm_all"]["median"]
         print(f"{name:<22}{size}{cells}{head:>8.3f}{middle['angle_all']['median']:>10.2f}{everything:>8.3f}")
-    for family, each in found["byte_ratios"][early].items():
+    for family, each in result["byte_ratios"][early].items():
         ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in each.items())
         print(f"bytes of {family} targets at the angle of 50 independent draws, over theirs: {ratios}")
     print(flush=True)
 
 
-def show_students(found: dict[str, Any], epochs: int, sequences: int) -> None:
+def show_students(result: dict[str, Any], epochs: int, sequences: int) -> None:
     """Measures of students, and which order they are in."""
-    seeds = len(next(iter(found.values()))["seeds"])
+    seeds = len(next(iter(result.values()))["seeds"])
     print(f"\nstudents, {epochs} x {sequences // epochs:,} sequences, median (range) over {seeds} seeds")
     print(f"{'':<22}" + "".join(f"{MEASURES[name]:>26}" for name in MEASURES) + f"{'KL less full, by seed':>28}")
-    for name, each in found.items():
+    for name, each in result.items():
         cells = "".join(f"{ranged(each[measure], '.4f'):>26}" for measure in MEASURES)
         more = f"{ranged(each['kl_less_full'], '+.4f'):>28}" if "kl_less_full" in each else ""
         print(f"{name:<22}{cells}{more}")
     for first, second in ORDER:
-        if first in found and second in found:
-            losses, kls = (order(found[first]["seeds"], found[second]["seeds"], m) for m in ("loss", "kl"))
+        if first in result and second in result:
+            losses, kls = (order(result[first]["seeds"], result[second]["seeds"], m) for m in ("loss", "kl"))
             print(f"{first} worse than {second}? held-out loss: {losses}; KL: {kls}")
-    if FULL.name in found:
-        full = found[FULL.name]
-        for name, each in found.items():
+    if FULL.name in result:
+        full = result[FULL.name]
+        for name, each in result.items():
             if name.startswith(("threshold", "systematic")):
                 inside = {m: "yes" if within(each[m], full[m]) else "NO" for m in ("loss", "kl")}
                 print(f"{name} within the seeds of full: held-out loss {inside['loss']}, KL {inside['kl']}")

@@ -37,7 +37,7 @@ BLOCK = 8
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a student learns from. spec: of the store, None where none is needed: real tokens, or the whole law."""
+    """What a student learns from. spec: of the store, None for real tokens and for the whole distribution."""
 
     name: str
     spec: TargetSpec | None
@@ -87,10 +87,10 @@ TARGETS = (
 def named_targets(names: str) -> tuple[Target, ...]:
     """Of a list with commas. Raises InputError for an unknown one."""
     known = {target.name: target for target in (FULL, *TARGETS)}
-    wanted = [name for name in names.split(",") if name]
-    if unknown := sorted(set(wanted) - set(known)):
+    selected = [name for name in names.split(",") if name]
+    if unknown := sorted(set(selected) - set(known)):
         raise InputError(f"--modes: unknown mode {unknown[0]!r}; choose from {', '.join(known)}")
-    return tuple(known[name] for name in wanted)
+    return tuple(known[name] for name in selected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +148,12 @@ def write_stores(
     size = -(-len(sequences) // UNITS)
     for start in range(0, len(sequences), size):
         unit = slice(start, start + size)
-        found: dict[TargetSpec, list[Record]] = {spec: [] for spec in specs}
+        result: dict[TargetSpec, list[Record]] = {spec: [] for spec in specs}
         for records in reduced(teacher, Sequences(sequences.tokens[unit], sequences.hidden[unit]), specs):
             for spec in specs:
-                found[spec] += records[spec]
+                result[spec] += records[spec]
         for spec, writer in writers.items():
-            writer.write(found[spec])
+            writer.write(result[spec])
     return {spec: writer.read() for spec, writer in writers.items()}
 
 

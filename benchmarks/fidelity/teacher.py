@@ -58,11 +58,11 @@ class Teacher:
     @torch.no_grad()
     def read(self, tokens: Tensor) -> Sequences:
         """Run the body once; logits are made from what it leaves whenever they are needed."""
-        found = [
+        result = [
             hidden_states(self.model, {"input_ids": block}).view(*block.shape, -1)[:, :-1].float()
             for block in tokens.split(BLOCK)
         ]
-        return Sequences(tokens, torch.cat(found))
+        return Sequences(tokens, torch.cat(result))
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -70,13 +70,13 @@ class Teacher:
         states = hidden.flatten(0, -2).to(head_dtype(self.model))
         return transform_of(self.model).apply_(head_of(self.model)(states).float()).div_(self.temperature)
 
-    def at_entropy(self, wanted: float, sequences: Sequences) -> "Teacher":
-        """The teacher at the temperature where its mean entropy over the sequences is `wanted` nats."""
+    def at_entropy(self, entropy: float, sequences: Sequences) -> "Teacher":
+        """The teacher at the temperature where its mean entropy over the sequences is `entropy` nats."""
         plain = torch.cat([replace(self, temperature=1.0).logits(block) for block in sequences.hidden.split(BLOCK)])
         low, high = math.log(0.02), math.log(20.0)
         for _ in range(20):
             middle = (low + high) / 2
-            low, high = (middle, high) if mean_entropy(plain, math.exp(middle)) < wanted else (low, middle)
+            low, high = (middle, high) if mean_entropy(plain, math.exp(middle)) < entropy else (low, middle)
         return replace(self, temperature=math.exp((low + high) / 2))
 
 
@@ -102,7 +102,7 @@ def load_teacher(folder: Path, examples: Path, length: int) -> tuple[Teacher, Te
 
 
 def library_teacher(folder: Path, length: int) -> tuple[Teacher, Tensor, Tensor]:
-    """The teacher of this benchmark, trained where `folder` has none, with the library's training and held-out text."""
+    """The teacher of this benchmark, trained if `folder` has none, with training and held-out text of the library."""
     examples = list(library_examples())
     if not (folder / "config.json").is_file():
         train_teacher(folder, examples, length)
@@ -173,10 +173,10 @@ def small_llama(vocab: int, width: int, layers: int, heads: int, tied: bool) -> 
     )
 
 
-def endless_order(count: int, wanted: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The first `wanted` of pass after pass over `count` sequences, each pass in an order of its own."""
+def endless_order(count: int, length: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The first `length` positions of repeated passes over `count` sequences. Each pass has another order."""
     rng = np.random.default_rng(seed)
-    return np.concatenate([rng.permutation(count) for _ in range(-(-wanted // count))])[:wanted]
+    return np.concatenate([rng.permutation(count) for _ in range(-(-length // count))])[:length]
 
 
 class Optimizer:

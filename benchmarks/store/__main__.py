@@ -1,4 +1,4 @@
-"""How small is a store, how fast is it written and read, and what do others take for the same rows?
+"""How small is a store, how fast is it written and read, and how do other formats do on the same rows?
 
 The limit of reading is a raw memory map of the same rows (ids and half-precision log-probabilities), copied out; the
 limit of size is the zero-order entropy of ids plus the entropy of a gap given its rank. Documents are read one by one
@@ -157,8 +157,8 @@ def measure_store(
     take_snapshot(storage)
     store = LogitStore.open(str(folder), expect=spec)
     info = store.info()
-    place = {store.key(i): i for i in range(len(store))}
-    order = np.array([place[record.key] for record in records])  # of documents, in the store
+    positions = {store.key(i): i for i in range(len(store))}
+    order = np.array([positions[record.key] for record in records])  # of documents, in the store
     random_rates, windowed_rates = read_rates(
         lambda documents: store.windows([(int(order[d]), 0, None) for d in documents]), rows, options.repeats
     )
@@ -174,7 +174,7 @@ def measure_store(
 
 
 def stored_codebook(storage: LocalStorage, spec: StoreSpec, options: argparse.Namespace) -> Codebook | None:
-    """The codebook that a writer of many units holds; None before the first."""
+    """The codebook that a writer of many units uses; None before the first unit."""
     return read_codebook(storage, spec.vocab_size) if options.profile == "compact" else None
 
 

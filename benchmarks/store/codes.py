@@ -1,8 +1,8 @@
 """Which codebook makes the ids of a teacher's rows smallest? Bytes a token on rows that none of them was learned from.
 
-plain: ids as they are. frequency: ranks by how often an id is an entry. prior: place in the list that the teacher
-predicts after the row's token alone. token, first: place in a list learned from other rows, by the row's token or by
-its first entry. The first has no tokens to know, and no engine to ask.
+plain: ids as they are. frequency: ranks by how often an id is an entry. prior: rank in what the teacher predicts after
+the row's token alone. token, first: rank in a list learned from other rows, selected by the row's token or by its first
+entry. "first" needs neither tokens nor an engine.
 
     python -m benchmarks.store.codes rows.npz
 """
@@ -51,7 +51,7 @@ def main() -> None:
         results[path.stem] = {"vocab": rows.vocab, "rows": len(after), "id_entropy_bytes_per_token": entropy, **sizes}
         cells = "".join(f"{sizes[name]:>11.1f}" if name in sizes else f"{'':>11}" for name in names)
         print(f"{path.stem:<12}{rows.vocab:>8,}{entropy:>9.1f}{cells}")
-    finish("store_codes", {"k": options.k, "teachers": results}, options.save)
+    finish("store.codes", {"k": options.k, "teachers": results}, options.save, "store_codes")
 
 
 if __name__ == "__main__":

@@ -65,8 +65,8 @@ def read_rates(dataset: Any, k: int, lengths: Any, options: argparse.Namespace) 
         windows = [rng.permutation(range(s, min(s + window, documents))).tolist() for s in starts]
         windows = windows[: max(1, int(len(windows) * share))]
         started = time.process_time()
-        for wanted in windows:
-            _ = [read_document(dataset, document, k) for document in wanted]
+        for window in windows:
+            _ = [read_document(dataset, document, k) for document in window]
         windowed_rates.append(float(sum(lengths[w].sum() for w in windows) / (time.process_time() - started)))
     return random_rates[1:], windowed_rates[1:]  # the first round warms up
 

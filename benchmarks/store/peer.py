@@ -25,7 +25,7 @@ class Peer(Protocol):
         ...
 
     def accuracy(self) -> tuple[float | None, float | None]:
-        """Mean KL(given || stored) and greatest error in nats, None where nothing is lost or it was not measured."""
+        """Mean KL(given || stored) and largest error in nats; None if nothing is lost or it was not measured."""
         ...
 
 

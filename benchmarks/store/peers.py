@@ -38,11 +38,11 @@ class Memmap:
         self._logprobs = np.memmap(folder / "logprobs", np.float16, "r", shape=self._shape)
 
     def read(self, documents: list[int]) -> Any:
-        found = []
+        result = []
         for d in documents:
             rows = slice(int(self._offsets[d]), int(self._offsets[d + 1]))
-            found.append((np.array(self._ids[rows]), np.array(self._logprobs[rows])))
-        return found
+            result.append((np.array(self._ids[rows]), np.array(self._logprobs[rows])))
+        return result
 
     def accuracy(self) -> tuple[float | None, float | None]:
         return None, None
@@ -79,7 +79,7 @@ class Parquet:
         self._file = parquet.ParquetFile(path, memory_map=True)
 
     def read(self, documents: list[int]) -> Any:
-        found: list[Any] = [None] * len(documents)
+        result: list[Any] = [None] * len(documents)
         by_group: dict[int, list[int]] = {}
         for position, d in enumerate(documents):
             by_group.setdefault(d // GROUP_DOCUMENTS, []).append(position)
@@ -91,8 +91,8 @@ class Parquet:
             for position in positions:
                 row = documents[position] % GROUP_DOCUMENTS
                 here = slice(int(starts[row]), int(starts[row + 1]))
-                found[position] = ids[here].reshape(-1, self._k), logprobs[here].reshape(-1, self._k)
-        return found
+                result[position] = ids[here].reshape(-1, self._k), logprobs[here].reshape(-1, self._k)
+        return result
 
     def accuracy(self) -> tuple[float | None, float | None]:
         return None, None
@@ -134,9 +134,9 @@ class Mds:
         except OSError as error:
             raise ImportError(f"--mds-python {options.mds_python}: {error.strerror}") from error
         if done.returncode:
-            said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            kind = ImportError if said.startswith("ModuleNotFoundError") else RuntimeError
-            raise kind(f"{options.mds_python}: {said}")
+            message = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            kind = ImportError if message.startswith("ModuleNotFoundError") else RuntimeError
+            raise kind(f"{options.mds_python}: {message}")
         measured = json.loads(done.stdout.splitlines()[-1])
         self.size = int(measured["bytes"])
         self.write_seconds = float(measured["write_seconds"])
@@ -192,22 +192,22 @@ class DistillKit:
         return {"exact_k": 16, "polynomial_terms": [0, 1, 2, 3, 4, "sqrt"], "normalize_t": True}
 
     def read(self, documents: list[int]) -> Any:
-        found = []
+        result = []
         for d in documents:
             ids, logprobs = self._codec.decompress_to_sparse(self._packed[d])
-            found.append((ids.numpy(), logprobs.float().numpy()))  # numpy has no bfloat16
-        return found
+            result.append((ids.numpy(), logprobs.float().numpy()))  # numpy has no bfloat16
+        return result
 
     def accuracy(self) -> tuple[float | None, float | None]:
-        total = greatest = 0.0
+        total = max_error = 0.0
         for d, (start, stop) in enumerate(zip(self._rows.offsets[:-1], self._rows.offsets[1:], strict=True)):
             [(ids, logprobs)] = self.read([d])
             given = by_id(self._rows.ids[start:stop], self._rows.logprobs[start:stop])
             stored = by_id(ids, logprobs)
-            greatest = max(greatest, float(np.abs(stored - given).max(initial=0)))
+            max_error = max(max_error, float(np.abs(stored - given).max(initial=0)))
             p, q = normalised(given), normalised(stored)
             total += float((np.exp(p) * (p - q)).sum())
-        return total / len(self._rows.ids), greatest
+        return total / len(self._rows.ids), max_error
 
     def close(self) -> None:
         self._torch.set_num_threads(self._threads)

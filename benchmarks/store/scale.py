@@ -59,9 +59,8 @@ def main() -> None:
             f"{point['index_bytes'] / 1e6:>10.1f}{point['window_us']:>11.0f}",
             flush=True,
         )
-    finish(
-        "store_scale", {"by_tokens": growth, "by_units": curve, "open_s": curve[-1]["open_s"]["median"]}, options.save
-    )
+    results = {"by_tokens": growth, "by_units": curve, "open_s": curve[-1]["open_s"]["median"]}
+    finish("store.scale", results, options.save, "store_scale")
 
 
 def measure_tokens(folder: Path, tokens: int, repeats: int) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def measure_tokens(folder: Path, tokens: int, repeats: int) -> dict[str, Any]:
 
 
 def measure(folder: Path, units: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One real unit, and as many commits like it as asked for."""
+    """One real unit, and `units` - 1 commits like it."""
     storage = LocalStorage(folder)
     spec = StoreSpec("benchmark", "none", "none", "none", 2048, 2048, "float32", TargetSpec("topk", 8), None)
     create_store(storage, spec)

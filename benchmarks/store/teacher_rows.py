@@ -36,7 +36,7 @@ def main() -> None:
 
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
     tokenizer = load_tokenizer(options.model)
-    found: dict[str, list[npt.NDArray[Any]]] = {"ids": [], "logprobs": [], "tokens": [], "token_logprobs": []}
+    rows: dict[str, list[npt.NDArray[Any]]] = {"ids": [], "logprobs": [], "tokens": [], "token_logprobs": []}
     offsets = [0]
     with torch.inference_mode():
         for sequence, first in documents(options.examples, tokenizer):
@@ -46,10 +46,10 @@ def main() -> None:
                 continue
             values, ids = log_p.topk(min(options.k, log_p.shape[1]))
             own = log_p.gather(1, tokens[first + 1 :, None])[:, 0]
-            found["ids"].append(ids.numpy().astype(np.uint32))
-            found["logprobs"].append(values.numpy())
-            found["tokens"].append(tokens[first:-1].numpy().astype(np.uint32))
-            found["token_logprobs"].append(own.numpy())
+            rows["ids"].append(ids.numpy().astype(np.uint32))
+            rows["logprobs"].append(values.numpy())
+            rows["tokens"].append(tokens[first:-1].numpy().astype(np.uint32))
+            rows["token_logprobs"].append(own.numpy())
             offsets.append(offsets[-1] + len(ids))
             if offsets[-1] >= options.tokens:
                 break
@@ -58,7 +58,7 @@ def main() -> None:
             model(torch.arange(start, min(start + 256, vocab))[:, None]).logits[:, 0].topk(min(PRIOR, vocab)).indices
             for start in range(0, vocab, 256)
         ]
-    columns = {name: np.concatenate(values) for name, values in found.items()}
+    columns = {name: np.concatenate(values) for name, values in rows.items()}
     table = torch.cat(prior).numpy().astype(np.uint32)
     np.savez(options.output, doc_offsets=np.array(offsets), prior=table, **columns)
     print(f"{offsets[-1]:,} rows, vocabulary {vocab:,}, mean log p {columns['token_logprobs'].mean():.3f}")

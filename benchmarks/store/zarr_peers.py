@@ -76,7 +76,7 @@ class ZarrPeer:
         raise NotImplementedError
 
     def _fetch(self, arrays: dict[str, Any], spans: dict[str, slice]) -> dict[str, npt.NDArray[Any]]:
-        """The elements asked for of each array."""
+        """The requested elements of each array."""
         raise NotImplementedError
 
     def read(self, documents: list[int]) -> Any:
@@ -137,7 +137,7 @@ class ZarrPython(ZarrPeer):
     """The store's own files through zarr-python's public interface, document by document."""
 
     share = 0.05
-    # The store wrote them, and its size is told with it.
+    # The store wrote these files; its own entry has their size.
     write_seconds = None
     size = None
 
