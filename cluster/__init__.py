@@ -1,1 +1,55 @@
-"""Jobs: the command line, Ray, and what comes out. The top floor; the only one that imports ray."""
+"""Jobs: the command line, Ray, and what comes out. The top floor; the only one that imports Ray.
+
+Rooms, from the lowest to the highest; an import goes only downward:
+
+    job/          what all jobs share: job files, output folders, progress bars, joining Ray
+    capture/      fill a store: plan, engines in Ray actors, capture log
+    training/     train a student: snapshots, ranks under Ray Train
+    evaluation/   build the examples of a task; evaluate models
+    report/       results of several jobs as tables and one HTML page; how far a job is
+    commands/     the `logitbank` command
+    jobs/demo/    job files of the demo
+
+The names below are the public face; each is imported at first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cluster.capture.driver import run_capture
+    from cluster.capture.settings import CaptureSettings
+    from cluster.evaluation.driver import run_evaluation
+    from cluster.evaluation.settings import EvaluateSettings
+    from cluster.job.files import load_job
+    from cluster.report.report import run_report
+    from cluster.report.settings import ReportSettings
+    from cluster.training.driver import run_training
+
+_MODULES = {
+    "CaptureSettings": "cluster.capture.settings",
+    "EvaluateSettings": "cluster.evaluation.settings",
+    "ReportSettings": "cluster.report.settings",
+    "load_job": "cluster.job.files",
+    "run_capture": "cluster.capture.driver",
+    "run_evaluation": "cluster.evaluation.driver",
+    "run_report": "cluster.report.report",
+    "run_training": "cluster.training.driver",
+}
+
+__all__ = [
+    "CaptureSettings",
+    "EvaluateSettings",
+    "ReportSettings",
+    "load_job",
+    "run_capture",
+    "run_evaluation",
+    "run_report",
+    "run_training",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'cluster' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
