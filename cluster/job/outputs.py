@@ -1,4 +1,4 @@
-"""What a command leaves beside its output: the resolved job, and how long it took. Written whole or not at all."""
+"""Files that a command writes beside its output: the resolved job. Each is written completely or not at all."""
 
 import json
 import os
@@ -15,7 +15,7 @@ JOB = "job.json"
 
 
 def read_json(path: Path) -> Any:
-    """Content of a JSON file. Raises InputError where it is absent or broken."""
+    """Content of a JSON file. Raises InputError if it is missing or not valid JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -25,21 +25,21 @@ def read_json(path: Path) -> Any:
 
 
 def claim(output: Path, job: Settings, holds_work: bool, changeable: frozenset[str] = frozenset()) -> None:
-    """Make `output` the folder of this job. Refuses, naming the keys, where it `holds_work` of another job.
+    """Make `output` the folder of this job. Raises InputError, naming the keys, if it `holds_work` of another job.
 
     A job that failed before it did anything may be corrected and run again. changeable: keys, such as "run.ranks", that
     may differ at any time.
     """
     path = output / JOB
-    wanted = job.model_dump(mode="json")
+    requested = job.model_dump(mode="json")
     if holds_work and path.exists():
-        changed = [told for key, told in _differences(read_json(path), wanted) if key not in changeable]
+        changed = [message for key, message in _differences(read_json(path), requested) if key not in changeable]
         if changed:
             raise InputError(
-                f"{output} holds the work of a job with other settings ({'; '.join(changed)}); "
+                f"{output} contains the work of a job with other settings ({'; '.join(changed)}); "
                 "give another output, or remove the folder"
             )
-    write_json(path, wanted)
+    write_json(path, requested)
 
 
 def hardware() -> str:
@@ -57,11 +57,11 @@ def hardware() -> str:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Keys that differ, each with its old and new value in words."""
-    found = []
+    differences = []
     for key in sorted(set(old) | set(new)):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{key}.")
+            differences += _differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            found.append((f"{prefix}{key}", f"{prefix}{key}: was {before!r}, now {after!r}"))
-    return found
+            differences.append((f"{prefix}{key}", f"{prefix}{key}: was {before!r}, now {after!r}"))
+    return differences
