@@ -3,7 +3,7 @@
 import inspect
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -102,9 +102,13 @@ def _type(field: FieldInfo) -> str:
         return f"table; `{choice.key}` is one of {', '.join(f'`{name}`' for name in choice.registry.names())}"
     if names := [item.registry.names() for item in field.metadata if isinstance(item, NameOf)]:
         return " or ".join(f'`"{name}"`' for name in names[0])
-    if paths := [item.resolve for item in field.metadata if isinstance(item, PathText)]:
-        return {resolve_uri: "folder or address", resolve_model: "folder or hub name"}.get(paths[0], "path")
-    return _type_name(field.annotation)
+    return _path_type(field.metadata) or _type_name(field.annotation)
+
+
+def _path_type(metadata: Iterable[Any]) -> str:
+    resolve = next((item.resolve for item in metadata if isinstance(item, PathText)), None)
+    kinds = {None: "", resolve_uri: "folder or address", resolve_model: "folder or hub name"}
+    return kinds.get(resolve, "path")
 
 
 NAMES = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path", Any: "any value"}
@@ -127,7 +131,7 @@ def _type_name(annotation: Any) -> str:
     if origin is dict:
         return f"table of: {_type_name(arguments[1])}"
     if origin is Annotated:
-        return _type_name(arguments[0])
+        return _path_type(arguments) or _type_name(arguments[0])
     return getattr(annotation, "__name__", str(annotation))
 
 
