@@ -13,6 +13,7 @@ from student.classes.texts import pad_texts
 from student.data.batches import example_weight
 from student.losses.batch import Batch
 from student.losses.target_forms import TargetForm
+from student.losses.temperature import complete_at_temperature
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.layout import PADDING
 
@@ -47,7 +48,7 @@ class ClassBatches:
         rows = (
             []
             if log_p is None
-            else [_at_temperature(log_p, temperature) for temperature in self.objectives.temperatures]
+            else [complete_at_temperature(log_p, temperature) for temperature in self.objectives.temperatures]
         )
         return Batch(
             {"input_ids": input_ids, "attention_mask": mask},
@@ -63,9 +64,3 @@ class ClassBatches:
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
         """Examples at positions start..start + count of the endless stream, int64 [count]."""
         return examples_at(start, count, len(self.source), seed)
-
-
-def _at_temperature(log_p: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float32]:
-    """A complete distribution at another temperature, float32 [B, C]. All classes are known, and so the normaliser."""
-    scaled = log_p / temperature
-    return np.asarray(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True), np.float32)

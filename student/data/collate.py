@@ -1,6 +1,7 @@
-"""Windows of examples to the tensors of a micro-batch: which rows count, what they weigh, padding and packing."""
+"""Windows of examples to the tensors of a micro-batch: which rows have a loss, their weights, and their targets."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,24 @@ import torch
 from cache.rows.record import Window
 from cache.rows.sparse_targets import SparseTargets
 from student.losses.batch import Batch
+from student.losses.temperature import sparse_at_temperature
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.layout import PADDED, Layout
+
+Rows = npt.NDArray[np.int64]
+
+
+class DenseTargets(NamedTuple):
+    """Targets of R rows, padded to the same number of entries.
+
+    ids: int64 [R, K]. log_p, log_tail: for each temperature, float32 [R, K] (-inf where padded) and [R].
+    entropy: float32 [R], NaN where it is unknown.
+    """
+
+    ids: npt.NDArray[np.int64]
+    log_p: list[npt.NDArray[np.float32]]
+    log_tail: list[npt.NDArray[np.float32]]
+    entropy: npt.NDArray[np.float32]
 
 
 def collate(
@@ -19,94 +36,89 @@ def collate(
     layout: Layout = PADDED,
     example_weights: npt.NDArray[np.float32] | None = None,
 ) -> Batch:
-    """Put examples side by side. example_weights: float32 [examples]."""
-    weights = [example_rows_weights(window, objectives) for window in windows]
+    """Make a micro-batch of examples. example_weights: float32 [examples], by which their row weights are multiplied.
+
+    Only rows with a weight above 0 in some term are in the batch.
+    """
+    weights = [row_weights(window, objectives) for window in windows]
     if example_weights is not None:
         weights = [rows * weight for rows, weight in zip(weights, example_weights, strict=True)]
-    picked = [np.flatnonzero(rows.any(axis=0)) for rows in weights]
-    inputs, rows = layout.place(windows, picked)
-    ids, log_p, log_tail, entropy = _targets(windows, picked, objectives)
-    labels = [window.tokens[kept + 1].astype(np.int64) for window, kept in zip(windows, picked, strict=True)]
+    selected = [np.flatnonzero(rows.any(axis=0)) for rows in weights]
+    inputs, rows = layout.place(windows, selected)
+    targets = _dense_targets(windows, selected, objectives)
+    labels = [window.tokens[own + 1].astype(np.int64) for window, own in zip(windows, selected, strict=True)]
     return Batch(
         {name: torch.from_numpy(array) for name, array in inputs.items()},
         torch.from_numpy(np.concatenate(rows)),
         torch.from_numpy(np.concatenate(labels)),
-        torch.from_numpy(ids),
-        tuple(map(torch.from_numpy, log_p)),
-        tuple(map(torch.from_numpy, log_tail)),
-        torch.from_numpy(entropy),
-        torch.from_numpy(np.concatenate([w[:, kept] for w, kept in zip(weights, picked, strict=True)], axis=1)),
+        torch.from_numpy(targets.ids),
+        tuple(map(torch.from_numpy, targets.log_p)),
+        tuple(map(torch.from_numpy, targets.log_tail)),
+        torch.from_numpy(targets.entropy),
+        torch.from_numpy(np.concatenate([w[:, own] for w, own in zip(weights, selected, strict=True)], axis=1)),
     )
 
 
-def example_rows_weights(window: Window, objectives: WeightedObjectives) -> npt.NDArray[np.float32]:
-    """Weight of each row for each term, float32 [terms, tokens - 1]. Row j belongs to token j + 1."""
+def row_weights(window: Window, objectives: WeightedObjectives) -> npt.NDArray[np.float32]:
+    """Weight of each row for each term, float32 [terms, tokens - 1]. Row j predicts token j + 1."""
     weights = objectives.segment_weights[:, window.segments[1:]]
-    teaches = window.targets.counts[:-1] > 0
-    weights[np.ix_(np.array(objectives.needs_teacher), ~teaches)] = 0
+    has_target = window.targets.counts[:-1] > 0
+    weights[np.ix_(np.array(objectives.needs_teacher), ~has_target)] = 0
     if objectives.average_examples:
         weights = weights / np.maximum((weights > 0).sum(axis=1, keepdims=True), 1)
     return weights.astype(np.float32)
 
 
-def _targets(
-    windows: Sequence[Window], picked: Sequence[npt.NDArray[np.int64]], objectives: WeightedObjectives
-) -> tuple[
-    npt.NDArray[np.int64], list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]], npt.NDArray[np.float32]
-]:
-    """Ids, log-probabilities and log tails at every temperature, and entropies, of the picked rows."""
-    count = sum(map(len, picked))
-    temperatures, form = objectives.temperatures, objectives.form
-    if not temperatures:
-        return np.zeros((count, 0), np.int64), [], [], np.full(count, np.nan, np.float32)
-    kept = list(zip(windows, picked, strict=True))
-    width = max((int(window.targets.counts[rows].max(initial=0)) for window, rows in kept), default=0)
-    dense = [_dense(window.targets, rows, width) for window, rows in kept]
-    ids, log_p = (np.concatenate(parts) for parts in zip(*dense, strict=True))
-    log_tail = np.concatenate([window.targets.log_tail[rows] for window, rows in kept])
+def _dense_targets(windows: Sequence[Window], selected: Sequence[Rows], objectives: WeightedObjectives) -> DenseTargets:
+    """Targets of the selected rows of each window, at every temperature of the objectives."""
+    count = sum(map(len, selected))
+    if not objectives.temperatures:
+        return DenseTargets(np.zeros((count, 0), np.int64), [], [], np.full(count, np.nan, np.float32))
+    parts = [(window.targets, rows) for window, rows in zip(windows, selected, strict=True)]
+    width = max((int(targets.counts[rows].max(initial=0)) for targets, rows in parts), default=0)
+    dense = [_dense_entries(targets, rows, width) for targets, rows in parts]
+    ids, log_p = (np.concatenate(arrays) for arrays in zip(*dense, strict=True))
+    log_tail = np.concatenate([targets.log_tail[rows] for targets, rows in parts])
     entropy = [
-        np.full(len(rows), np.nan, np.float32) if window.targets.entropy is None else window.targets.entropy[rows]
-        for window, rows in kept
+        np.full(len(rows), np.nan, np.float32) if targets.entropy is None else targets.entropy[rows]
+        for targets, rows in parts
     ]
-    at = []
-    for temperature in temperatures:
-        if temperature == 1:
-            at.append((log_p, log_tail))
-            continue
-        column = form.temperatures.index(temperature)
-        # Rows without entries, which hard labels may count, have none: NaN, which a weight of 0 would not take away.
-        normalizers = [
-            np.zeros(len(rows), np.float32)
-            if w.targets.log_normalizers is None
-            else np.nan_to_num(w.targets.log_normalizers[rows, column])
-            for w, rows in kept
-        ]
-        at.append(at_temperature(log_p, np.concatenate(normalizers), temperature))
-    return ids, [rows for rows, _ in at], [tail for _, tail in at], np.concatenate(entropy)
+    by_temperature = [
+        (log_p, log_tail)
+        if temperature == 1
+        else sparse_at_temperature(
+            log_p, _log_normalizers(parts, objectives.form.temperatures.index(temperature)), temperature
+        )
+        for temperature in objectives.temperatures
+    ]
+    return DenseTargets(
+        ids, [rows for rows, _ in by_temperature], [tails for _, tails in by_temperature], np.concatenate(entropy)
+    )
 
 
-def at_temperature(
-    log_p: npt.NDArray[np.float32], normalizer: npt.NDArray[np.float32], temperature: float
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Rows at another temperature: log p / T less log Z_T, [R, K], and the log of the mass that this leaves out, [R].
+def _log_normalizers(parts: Sequence[tuple[SparseTargets, Rows]], column: int) -> npt.NDArray[np.float32]:
+    """A column of the stored log-normalisers of the rows, float32 [R].
 
-    log_p: float32 [R, K], -inf where padded. normalizer: float32 [R], log Z_T = log sum_V exp(log p / T). The stored
-    values are rounded, so the entries may hold a little more than 1; the tail is then empty.
+    Rows without entries, which hard labels may use, have NaN. It becomes 0, because NaN times a weight of 0 is NaN.
     """
-    rows = (log_p / np.float32(temperature) - normalizer[:, None]).astype(np.float32)
-    with np.errstate(divide="ignore"):
-        log_tail = np.log(np.clip(1 - np.exp(rows, dtype=np.float64).sum(axis=1), 0, 1))
-    return rows, log_tail.astype(np.float32)
+    return np.concatenate(
+        [
+            np.zeros(len(rows), np.float32)
+            if targets.log_normalizers is None
+            else np.nan_to_num(targets.log_normalizers[rows, column])
+            for targets, rows in parts
+        ]
+    )
 
 
-def _dense(
-    targets: SparseTargets, rows: npt.NDArray[np.int64], width: int
+def _dense_entries(
+    targets: SparseTargets, rows: Rows, width: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Entries of the rows as [rows, width] arrays."""
+    """Ids and log-probabilities of the rows as [rows, width] arrays."""
     ids = np.zeros((len(rows), width), np.int64)
     log_p = np.full((len(rows), width), -np.inf, np.float32)
-    place = targets.offsets[rows, None] + np.arange(width)
-    held = np.arange(width) < targets.counts[rows, None]
-    ids[held] = targets.ids[place[held]]
-    log_p[held] = targets.logprobs[place[held]]
+    indices = targets.offsets[rows, None] + np.arange(width)
+    is_entry = np.arange(width) < targets.counts[rows, None]
+    ids[is_entry] = targets.ids[indices[is_entry]]
+    log_p[is_entry] = targets.logprobs[indices[is_entry]]
     return ids, log_p

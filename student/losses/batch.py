@@ -9,13 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A micro-batch: what a model reads, and its R rows that carry a loss.
+    """A micro-batch: the inputs of a model, and its R rows with a loss.
 
-    inputs: arguments of the model, int64 [B, L]. rows: int64 [R], positions in the flattened [B * L] of what it gives.
-    labels: int64 [R], the token (or class) that really comes; -1 where none is known.
-    ids: int64 [R, K]. log_p, log_tail: float32 [R, K] (-inf where padded) and [R], for each temperature of
-        the objectives.
-    entropy: float32 [R] of the teacher's law, NaN where it is not known. weights: float32 [terms, R].
+    inputs: arguments of the model, int64 [B, L]. rows: int64 [R], positions in its flattened output, [B * L].
+    labels: int64 [R], the token (or class) that follows in the example; -1 where unknown.
+    ids: int64 [R, K]. log_p, log_tail: for each temperature of the objectives, float32 [R, K] (-inf where padded) and
+        [R].
+    entropy: float32 [R], of the teacher's distribution, NaN where unknown. weights: float32 [terms, R].
     """
 
     inputs: dict[str, Tensor]
@@ -28,12 +28,13 @@ class Batch:
     weights: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(**{field.name: _moved(getattr(self, field.name), device) for field in fields(self)})
+        """The same batch on another device."""
+        return Batch(**{field.name: _to_device(getattr(self, field.name), device) for field in fields(self)})
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
-        return {name: _moved(item, device) for name, item in value.items()}
-    return tuple(_moved(item, device) for item in value)
+        return {name: _to_device(item, device) for name, item in value.items()}
+    return tuple(_to_device(item, device) for item in value)

@@ -1,4 +1,4 @@
-"""A student whose forward pass ends in a loss."""
+"""LossModel: a student whose forward pass ends in a loss."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from student.models.model_parts import (
 class LossSums(NamedTuple):
     """The objective of a micro-batch (with gradient), and each term's part of it, [terms], in nats.
 
-    A tuple, because ZeRO-3 looks for the tensors in what a module returns.
+    A tuple, because ZeRO-3 searches the output of a module for tensors.
     """
 
     objective: Tensor
@@ -31,9 +31,10 @@ class LossSums(NamedTuple):
 
 
 class LossModel(nn.Module):
-    """The head runs only on rows that carry a loss, and as a call of the head's own module: ZeRO-3 gathers its weight.
+    """A student whose forward pass returns LossSums. Its head computes only rows with a loss.
 
-    A head that is one matrix takes the fused loss; one with adapters is checkpointed.
+    The head's own module is called, so that ZeRO-3 gathers its weight. A head of one matrix uses the fused loss, a head
+    with adapters the checkpointed one.
     """
 
     def __init__(self, model: Any, objectives: WeightedObjectives) -> None:
@@ -44,13 +45,13 @@ class LossModel(nn.Module):
         self._width = logits_width(model)
 
     def forward(self, batch: Batch, coefficients: Tensor) -> LossSums:
-        """coefficients: float32 [terms], what each term's rows are multiplied by."""
+        """The loss of a micro-batch. coefficients: float32 [terms], factors of the row weights of each term."""
         hidden = hidden_states(self.model, batch.inputs).index_select(0, batch.rows)
         terms = make_loss_terms(batch, self.objectives, coefficients)
         head = head_of(self.model)
         rows = block_rows(self._width, hidden.device)
         if not is_one_matrix(head):
-            blocks = _greatest(-(-len(hidden) // rows), hidden.device)
+            blocks = _max_over_ranks(-(-len(hidden) // rows), hidden.device)
             return LossSums(*checkpointed_loss(head, hidden, self._transform, terms, rows, max(blocks, 1)))
 
         def forward(states: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,8 +61,8 @@ class LossModel(nn.Module):
             return LossSums(*head(hidden))
 
 
-def _greatest(count: int, device: torch.device) -> int:
-    """The greatest of the ranks' numbers; they come here together."""
+def _max_over_ranks(count: int, device: torch.device) -> int:
+    """The largest count of all ranks. Every rank must call it."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return count
     counts = torch.tensor(count, device=device)

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from cache.examples.example import Segment
 from cache.rows.record import Window
 from cache.rows.sparse_targets import SparseTargets
-from student.tokenizers.teacher_spans import Entries, TeacherSpan, edges, spell
+from student.tokenizers.teacher_span import Entries, TeacherSpan, edges, spell
 from student.tokenizers.vocabulary_map import NONE, VocabularyMap
 
 # Entries that hold no more than this are no law.

@@ -16,7 +16,7 @@ from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import concatenate, empty_targets
 from cache.rows.spec import TargetSpec
 from student.data.batches import LanguageBatches, example_weight
-from student.data.collate import collate, example_rows_weights
+from student.data.collate import collate, row_weights
 from student.losses.batch import Batch
 from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights
 from student.losses.settings import LossSettings
@@ -157,7 +157,7 @@ def test_each_term_weighs_segments_in_its_own_way() -> None:
     (window,) = windows([(3, 5)])
     assert window.segments.tolist() == [0, 0, 0, 1, 2, 3, 3, 3]
     expected = [[0, 0, 0.5, 2, 1, 1, 1], [0.25, 0.25, 0, 0, 3, 3, 3]]
-    assert example_rows_weights(window, objectives).tolist() == expected
+    assert row_weights(window, objectives).tolist() == expected
     assert collate([window], objectives).rows.tolist() == [0, 1, 2, 3, 4, 5, 6]
     only = objectives_of(segments={**whole, "label": 0.0})
     batch = collate([window], only)

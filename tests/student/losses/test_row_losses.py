@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cache.rows.spec import TargetSpec
-from student.data.collate import at_temperature
 from student.losses.batch import Batch
 from student.losses.loss_terms import make_loss_terms
 from student.losses.normalisation import sum_coefficients, sum_row_weights
 from student.losses.row_losses import LossTerm
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm
+from student.losses.temperature import sparse_at_temperature
 from student.losses.weighted_objectives import WeightedObjectives
 from tests.student.losses.dense import (
     OBJECTIVES,
@@ -152,7 +152,7 @@ def test_a_temperature_of_the_grid_matches_autograd_on_dense_logits(
     """T^2 D(p^T, q^T) from log-probabilities at 1 and log-normalisers. Would catch a normaliser of the ids alone."""
     ids, values, _ = top_k(log_p, k)
     normalizer = (log_p / temperature).logsumexp(-1).float().numpy()
-    held, tail = at_temperature(values.float().numpy(), normalizer, temperature)
+    held, tail = sparse_at_temperature(values.float().numpy(), normalizer, temperature)
     form = TargetForm("exact", (temperature,))
     objectives = objectives_of(form, objective=objective, temperature=temperature)
     batch = batch_of(log_p, ids, [held], [tail])

@@ -109,7 +109,7 @@ def test_positions_start_again_with_each_example_and_with_padding() -> None:
 
 @pytest.mark.parametrize("length", [11, 0])
 def test_an_example_that_fits_no_row_is_named(length: int) -> None:
-    with pytest.raises(InputError, match=f"example 2 has {length} tokens; a row takes 1 to 10"):
+    with pytest.raises(InputError, match=f"example 2 has {length} tokens, but a row takes 1 to 10"):
         pack([10, 1, length, 4], 10)
 
 
@@ -140,7 +140,7 @@ def test_rows_may_be_longer_than_a_model_has_positions(model_type: str) -> None:
 def test_a_model_that_heeds_no_positions_is_refused(model_type: str) -> None:
     model = build(model_type, **UNPACKABLE[model_type])
     assert difference(model, 20) > 1e-3
-    with pytest.raises(InputError, match=rf"{model_type}.*does not keep packed examples apart.*turn packing off"):
+    with pytest.raises(InputError, match=rf"{model_type}.*does not keep packed examples apart.*leave out data"):
         refuse_unpackable(model)
 
 
