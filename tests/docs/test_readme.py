@@ -42,3 +42,15 @@ def test_the_tree_names_every_room() -> None:
     ]
     missing = [room for room in rooms if f"{room}/" not in README]
     assert missing == []
+
+
+def test_every_file_that_a_page_names_exists() -> None:
+    packages = "cache|teacher_serving|student|cluster|tests|benchmarks|environment"
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/decisions.md", "docs/extend.md")]
+    missing = [
+        f"{page.name}: {path}"
+        for page in pages
+        for path in re.findall(rf"`((?:{packages})/[\w/.]+)`", page.read_text())
+        if not (ROOT / path).exists()
+    ]
+    assert missing == []
