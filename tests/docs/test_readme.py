@@ -51,6 +51,6 @@ def test_every_file_that_a_page_names_exists() -> None:
         f"{page.name}: {path}"
         for page in pages
         for path in re.findall(rf"`((?:{packages})/[\w/.]+)`", page.read_text())
-        if not (ROOT / path).exists()
+        if not (ROOT / path).exists() and "NAME" not in path
     ]
     assert missing == []
