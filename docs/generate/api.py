@@ -11,7 +11,7 @@ HEAD = """\
 `import logitbank` offers public names without the top-level names `cache`, `teacher_serving`, `student` and `cluster`,
 which other projects use as well. Names are imported at first use, so that none of these imports is slow.
 """
-PACKAGES = ("logitbank", "cache", "teacher_serving", "student")
+PACKAGES = ("logitbank", "cache", "teacher_serving", "student", "cluster")
 
 
 def page() -> str:
