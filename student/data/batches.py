@@ -1,4 +1,4 @@
-"""The batches of a step: which examples, in which micro-batch, on which rank."""
+"""Examples that can be made into micro-batches."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -22,17 +22,28 @@ def require_learnable_prompts(objectives: WeightedObjectives, layout: Layout) ->
 
 
 class Batches(Protocol):
-    """Examples that can be made into micro-batches. sizes: int64 [examples], by which like ones are put together."""
+    """Examples that can be made into micro-batches.
+
+    sizes: int64 [examples]. Examples of similar size are put into the same micro-batch.
+    """
 
     sizes: npt.NDArray[np.int64]
     objectives: WeightedObjectives
 
-    def batch(self, examples: Sequence[int]) -> Batch: ...
-    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]: ...
+    def batch(self, examples: Sequence[int]) -> Batch:
+        """The micro-batch of these examples."""
+        ...
+
+    def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+        """Examples at positions start..start + count of the endless stream, int64 [count]."""
+        ...
 
 
 class LanguageBatches:
-    """Windows of a language model's examples."""
+    """The examples of a language model. example_weight: key of the metadata with the weight of each example.
+
+    Raises InputError if a term has a weight for prompts that the model cannot learn.
+    """
 
     def __init__(
         self, source: Examples, objectives: WeightedObjectives, layout: Layout, example_weight: str | None = None
@@ -52,7 +63,7 @@ class LanguageBatches:
 
 
 def example_weight(example: Example, key: str) -> float:
-    """The weight that an example's metadata gives it. Raises InputError where there is none."""
+    """The weight of an example, from this key of its metadata. Raises InputError if it has none."""
     value = example.metadata.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise InputError(

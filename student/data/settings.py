@@ -9,7 +9,7 @@ from cache.settings import Settings, StoreUri
 
 
 class WeightedStore(Settings):
-    """A store with its share: of the examples of a mixture, or of the average of several teachers."""
+    """A store with its weight in a mixture of examples, or in an average of several teachers."""
 
     store: StoreUri = Field(description="folder or address")
     snapshot: int | None = Field(None, ge=1, description="pinned snapshot; the newest if not given")
@@ -17,10 +17,10 @@ class WeightedStore(Settings):
 
 
 class DataSettings(Settings):
-    """Where examples come from: exactly one of the first four.
+    """Where examples come from: exactly one of the first four keys.
 
-    store: what a teacher left. mixture: several stores, drawn from by weight. teachers: several stores of the same
-    scored examples, whose distributions are averaged by weight. examples: a JSON Lines file (hard labels only).
+    store: a store that a capture wrote. mixture: several stores, drawn from by weight. teachers: several stores of the
+    same scored examples, whose distributions are averaged by weight. examples: a JSON Lines file (hard labels only).
     """
 
     store: StoreUri | None = None
@@ -42,21 +42,21 @@ class DataSettings(Settings):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         sources = {"store": self.store, "mixture": self.mixture, "teachers": self.teachers, "examples": self.examples}
-        given = [name for name, value in sources.items() if value]
-        if len(given) != 1:
+        present = [name for name, value in sources.items() if value]
+        if len(present) != 1:
             raise ValueError(
-                f"give exactly one of 'store', 'mixture', 'teachers' and 'examples', not {given or 'none'}"
+                f"give exactly one of 'store', 'mixture', 'teachers' and 'examples', not {present or 'none'}"
             )
         if len(self.teachers) == 1:
             raise ValueError("'teachers' averages several stores; give one as 'store'")
         if self.snapshot is not None and self.store is None:
-            raise ValueError("'snapshot' belongs to 'store'; the stores of a list have their own")
+            raise ValueError("'snapshot' is that of 'store'; give each store of a list its own")
         if self.align == "cross_tokenizer" and self.store is None:
             raise ValueError("align = \"cross_tokenizer\" reads one 'store'")
         return self
 
     @property
     def stores(self) -> tuple[WeightedStore, ...]:
-        """Every store that is read, in order."""
-        one = () if self.store is None else (WeightedStore(store=self.store, snapshot=self.snapshot),)
-        return one or self.mixture or self.teachers
+        """All stores, in order."""
+        single = () if self.store is None else (WeightedStore(store=self.store, snapshot=self.snapshot),)
+        return single or self.mixture or self.teachers

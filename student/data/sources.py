@@ -1,4 +1,4 @@
-"""Where the examples of a run come from: stores, or a file of examples. Sizes are known without reading any."""
+"""Sources of the examples of a run: stores, or a file of examples. Their sizes are known without reading them."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -23,7 +23,8 @@ from student.losses.target_forms import TargetForm
 class Examples(Protocol):
     """Examples whose sizes are known without reading them.
 
-    tokens: int64 [examples]. left_out: examples that do not fit, or teach nothing. form: what their targets are.
+    tokens: int64 [examples], tokens of each example. left_out: number of examples that are too long or have no row with
+    a loss. form: the form of their targets.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -32,11 +33,11 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
     def read(self, examples: Sequence[int]) -> list[Window]:
-        """All tokens of each of the examples."""
+        """The windows of the examples, with all their tokens, in the requested order."""
         ...
 
     def texts(self, i: int) -> Example:
-        """An example as its author wrote it."""
+        """The text form of an example."""
         ...
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -45,7 +46,7 @@ class Examples(Protocol):
 
 
 class Store(Protocol):
-    """What is read of a store, of several averaged ones, or of one in another tokenizer's tokens."""
+    """A store, several averaged stores, or a store in the tokens of another tokenizer."""
 
     spec: StoreSpec
 
@@ -62,14 +63,14 @@ class Store(Protocol):
 
 
 class StoreSource:
-    """The examples of a store's snapshot that a run asks for."""
+    """The examples of a store's snapshot that a run uses: of the requested origins, not too long, with a loss."""
 
     def __init__(self, store: Store, data: DataSettings, loss: LossSettings) -> None:
         require_prompt_targets(store, loss)
-        wanted = np.flatnonzero(store.has_origin(data.origins))
-        fits = (store.tokens[wanted] <= data.max_tokens) & (rows_that_count(store, loss)[wanted] > 0)
-        self._indices = wanted[fits]
-        self.left_out = len(wanted) - len(self._indices)
+        candidates = np.flatnonzero(store.has_origin(data.origins))
+        fits = (store.tokens[candidates] <= data.max_tokens) & (max_loss_rows(store, loss)[candidates] > 0)
+        self._indices = candidates[fits]
+        self.left_out = len(candidates) - len(self._indices)
         self.store = store
         self.form = TargetForm.of(store.spec.targets)
         if not len(self._indices):
@@ -94,7 +95,7 @@ class StoreSource:
 
 
 class FileSource:
-    """Examples with their responses as written; no teacher, so hard labels only."""
+    """Examples of a file, with their responses. There is no teacher, so only hard labels can be learned."""
 
     def __init__(
         self, examples: Sequence[Example], tokenizer: Tokenizer, data: DataSettings, loss: LossSettings
@@ -129,13 +130,13 @@ class FileSource:
 
 
 class MixtureSource:
-    """Several sources side by side, drawn from by weight. Examples are numbered through."""
+    """Several sources, drawn from by weight. The examples of each source follow those of the one before."""
 
     def __init__(self, sources: Sequence[StoreSource], weights: Sequence[float]) -> None:
         forms = {source.form for source in sources}
         if len(forms) > 1:
             listed = "; ".join(f"{source.store.storage}: {source.store.spec.targets}" for source in sources)
-            raise StoreError(f"a mixture learns one kind of targets, and these differ: {listed}")
+            raise StoreError(f"a mixture needs targets of one kind, and these differ: {listed}")
         self.sources = tuple(sources)
         self._weights = tuple(weights)
         self._starts = np.cumsum([0, *map(len, sources)])
@@ -147,13 +148,14 @@ class MixtureSource:
         return int(self._starts[-1])
 
     def read(self, examples: Sequence[int]) -> list[Window]:
-        asked = np.asarray(examples, np.int64)
-        windows: list[Window | None] = [None] * len(asked)
+        requested = np.asarray(examples, np.int64)
+        windows: list[Window | None] = [None] * len(requested)
         for number, source in enumerate(self.sources):
-            here = np.flatnonzero((asked >= self._starts[number]) & (asked < self._starts[number + 1]))
-            if len(here):
-                for place, window in zip(here, source.read((asked[here] - self._starts[number]).tolist()), strict=True):
-                    windows[place] = window
+            own = np.flatnonzero((requested >= self._starts[number]) & (requested < self._starts[number + 1]))
+            if len(own):
+                read = source.read((requested[own] - self._starts[number]).tolist())
+                for position, window in zip(own, read, strict=True):
+                    windows[position] = window
         return windows  # type: ignore[return-value]
 
     def texts(self, i: int) -> Example:
@@ -165,16 +167,16 @@ class MixtureSource:
         return self._starts[sources] + examples
 
 
-def rows_that_count(store: Store, loss: LossSettings) -> npt.NDArray[np.int64]:
-    """At least the rows of each example that may carry a loss, int64 [examples]; 0 only where none does."""
+def max_loss_rows(store: Store, loss: LossSettings) -> npt.NDArray[np.int64]:
+    """Upper bound of the number of rows with a loss of each example, int64 [examples]; 0 only if it has none."""
     learns_prompts = any(loss.segments_of(term).prompt > 0 for term in loss.all_terms)
     if not loss.needs_teacher and learns_prompts:
         return store.tokens.astype(np.int64) - 1
-    return store.rows.astype(np.int64) if store.spec.targets.max_entries else _spoken_rows(store)
+    return store.rows.astype(np.int64) if store.spec.targets.max_entries else _assistant_tokens(store)
 
 
 def require_prompt_targets(store: Store, loss: LossSettings) -> None:
-    """Raise StoreError where distributions of prompts shall be learned that no teacher was asked for."""
+    """Raise StoreError if a term needs the teacher's distributions for prompts and the store has none."""
     for term in loss.all_terms:
         weight = loss.segments_of(term).prompt
         if OBJECTIVES[term.objective].needs_teacher and weight > 0 and store.spec.asked != "all":
@@ -184,8 +186,11 @@ def require_prompt_targets(store: Store, loss: LossSettings) -> None:
             )
 
 
-def _spoken_rows(store: Store) -> npt.NDArray[np.int64]:
-    """Rows before the assistant's tokens, int64 [examples], of a store of texts alone: its index counts none."""
+def _assistant_tokens(store: Store) -> npt.NDArray[np.int64]:
+    """Number of tokens of the assistant in each example, int64 [examples].
+
+    Read from the examples: the index of a store of texts alone counts no rows.
+    """
     counts = [
         int(np.count_nonzero(window.segments[1:] != Segment.PROMPT))
         for start in range(0, len(store), 256)

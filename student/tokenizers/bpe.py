@@ -18,9 +18,9 @@ ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 
 
 def learn_tokenizer(examples: Iterable[Example], vocab_size: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE of at most `vocab_size` ids over all text of the examples. The same input gives the same ids."""
+    """Learn a byte-level BPE of at most `vocab_size` ids from all text of the examples. The result is deterministic."""
     tokenizer = Tokenizer(models.BPE())
-    # Words at white space, digits alone: merges may cross the punctuation that formulas and SMILES are full of.
+    # Split at white space and single digits only: formulas and SMILES need merges across punctuation.
     words = pre_tokenizers.Split(Regex(r" ?[^\s\d]+|\d|\s"), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -42,4 +42,5 @@ def learn_tokenizer(examples: Iterable[Example], vocab_size: int) -> PreTrainedT
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save a tokenizer in Hugging Face form."""
     tokenizer.save_pretrained(str(folder))

@@ -305,7 +305,7 @@ def test_stores_with_nothing_to_average_are_refused(tmp_path: Path) -> None:
     spec = store_spec(TARGETS["topk"])
     a = fill(tmp_path / "a", spec, [scored(rng, "0", spec.targets), written(rng, spec.targets)])
     b = fill(tmp_path / "b", spec, [scored(rng, "1", spec.targets), written(rng, spec.targets)])
-    with pytest.raises(StoreError, match="no scored example is in all of them"):
+    with pytest.raises(StoreError, match="no scored example is in all of these stores"):
         AveragedStores([a, b], [1, 1])
     text = TargetSpec("topk", 0)
     without = replace(scored(rng, "0", spec.targets), targets=empty_targets(0))
@@ -321,5 +321,5 @@ def test_one_key_with_two_texts_is_noticed(tmp_path: Path) -> None:
     record, other = random_record(rng, "0", 3, 4, spec.targets), random_record(rng, "0", 3, 4, spec.targets)
     a = fill(tmp_path / "a", spec, [record])
     b = fill(tmp_path / "b", spec, [replace(other, key=record.key)])
-    with pytest.raises(StoreError, match=f"example {record.key} has other tokens"):
+    with pytest.raises(StoreError, match=f"example {record.key} has different tokens"):
         AveragedStores([a, b], [1, 1]).read([0])
