@@ -156,13 +156,13 @@ LIMITS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_lengt
 
 
 def _range(metadata: list[Any]) -> str:
-    found = (
+    limits = (
         text.format(getattr(item, name))
         for item in metadata
         for name, text in LIMITS.items()
         if getattr(item, name, None) is not None and (name, getattr(item, name)) != ("min_length", 1)
     )
-    return ", ".join(found)
+    return ", ".join(limits)
 
 
 def _choice(field: FieldInfo) -> OneOf | None:
