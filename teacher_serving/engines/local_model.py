@@ -107,7 +107,7 @@ def _require_context(teacher: TeacherSettings, config: Any) -> None:
     if context and teacher.max_tokens >= context:
         raise InputError(
             f"teacher.max_tokens = {teacher.max_tokens} must be below the {context} positions of {teacher.model!r}: "
-            "scoring generates one more token"
+            "the engine generates one more token"
         )
 
 

@@ -1,48 +1,49 @@
-"""Anthropic's messages: turns in, text out."""
+"""Anthropic's messages API: chat turns in, text out."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from cache.rows.spec import SamplingSpec
-from teacher_serving.engines.endpoint.chat import ChatService
+from teacher_serving.engines.endpoint.chat import ChatAnswer, ChatService
 from teacher_serving.engines.endpoint.client import RefusedError
 from teacher_serving.teacher import Request
 
 
 class AnthropicMessages(ChatService):
-    """Anthropic's messages: text alone."""
+    """Anthropic's messages API. It returns text without log-probabilities."""
 
     path = "/v1/messages"
 
-    def _body(self, request: Request, sampling: SamplingSpec, most: int) -> dict[str, Any]:
+    def _build_body(self, request: Request, sampling: SamplingSpec, max_tokens: int) -> dict[str, Any]:
         if request.tools:
-            raise RefusedError("its tools are not in the form of this service")
+            raise RefusedError("tools of an example cannot be sent to this service: it uses another schema")
         turns = [dict(turn) for turn in request.messages]
         system = [str(turn["content"]) for turn in turns if turn.get("role") == "system"]
         others = [turn for turn in turns if turn.get("role") != "system"]
         if turns[: len(system)] != [turn for turn in turns if turn.get("role") == "system"]:
-            raise RefusedError("a system turn after other turns has no place in this service")
-        if odd := [turn for turn in others if turn.get("role") not in ("user", "assistant") or turn.get("tool_calls")]:
-            raise RefusedError(f"a turn of role {odd[0].get('role')!r} with tools has no place in this service")
+            raise RefusedError("this service accepts a system turn only before all other turns")
+        for turn in others:
+            if turn.get("role") not in ("user", "assistant") or turn.get("tool_calls"):
+                raise RefusedError(f"this service does not accept a turn of role {turn.get('role')!r} with tools")
         body: dict[str, Any] = {
-            "max_tokens": most,
+            "max_tokens": max_tokens,
             "messages": [{"role": turn["role"], "content": turn.get("content") or ""} for turn in others],
         }
         if system:
             body["system"] = "\n\n".join(system)
-        # Some models take one of the two at most, and some neither: what is the default is left out.
+        # Some models accept only one of the two, some neither. The default value is not sent.
         if sampling.temperature != 1.0:
             body["temperature"] = sampling.temperature
         if sampling.top_p != 1.0:
             body["top_p"] = sampling.top_p
         return body
 
-    def _usage(self, usage: Mapping[str, Any]) -> tuple[int, int]:
+    def _parse_usage(self, usage: Mapping[str, Any]) -> tuple[int, int]:
         return int(usage["input_tokens"]), int(usage["output_tokens"])
 
-    def _parse(self, answer: Mapping[str, Any]) -> tuple[str, bool, Any]:
+    def _parse(self, answer: Mapping[str, Any]) -> ChatAnswer:
         reason = answer["stop_reason"]
         if reason in ("refusal", "tool_use", "pause_turn"):
-            raise RefusedError(f"the service gives no answer: {reason}")
+            raise RefusedError(f"the service did not answer: {reason}")
         text = "".join(block["text"] for block in answer["content"] if block["type"] == "text")
-        return text, reason in ("end_turn", "stop_sequence"), None
+        return ChatAnswer(text, reason in ("end_turn", "stop_sequence"), None)

@@ -1,4 +1,4 @@
-"""Describe a teacher that a service runs: what the API can provide, and what the user says of its weights."""
+"""Describe a capture from a service: what its API provides, and what the settings say of the model."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from teacher_serving.engines.endpoint.settings import MAX_CHAT_LOGPROBS, Endpoin
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.reduction.settings import TargetSettings
 
-HIGHEST_TEMPERATURE = {"openai": 2.0, "anthropic": 1.0}
+MAX_TEMPERATURE = {"openai": 2.0, "anthropic": 1.0}
 
 
 def describe_endpoint(
@@ -24,14 +24,14 @@ def describe_endpoint(
     generation: GenerationSettings | None,
     score: bool,
 ) -> TeacherDescription:
-    """Describe a capture from a service. No request is sent yet. Raises InputError for what it cannot provide."""
-    target_spec = endpoint_targets(targets, endpoint)
+    """Describe a capture from a service. Sends no request. Raises InputError for what the service cannot provide."""
+    target_spec = make_target_spec(targets, endpoint)
     sampling = generation.sampling if generation else None
     _require_scoring(endpoint, targets, generation, score)
-    _require_possible(teacher, endpoint, sampling)
+    _require_valid_settings(teacher, endpoint, sampling)
     tokenizer = _open_tokenizer(teacher)
     if endpoint.api == "openai" and endpoint.top_logprobs:
-        ids_by_bytes(tokenizer, fix="set engine.endpoint.top_logprobs = 0")  # raises where that cannot be
+        ids_by_bytes(tokenizer, fix="set engine.endpoint.top_logprobs = 0")  # raises InputError if it cannot be done
     prompter = make_prompter(generation, teacher.max_tokens) if generation else None
     spec = StoreSpec(
         teacher=teacher.model,
@@ -44,15 +44,15 @@ def describe_endpoint(
         targets=target_spec,
         sampling=sampling,
         truncation=teacher.truncation,
-        service=service_text(endpoint, sampling),
+        service=describe_service(endpoint, sampling),
         asked=targets.of,
         prompting=prompting_spec(generation, prompter) if generation and prompter else None,
     )
     return TeacherDescription(spec, None, str(teacher.tokenizer), teacher.trust_remote_code, prompter)
 
 
-def service_text(endpoint: EndpointSettings, sampling: SamplingSpec | None) -> str:
-    """What a service gives and what it does not. Part of the fingerprint: no address is in it."""
+def describe_service(endpoint: EndpointSettings, sampling: SamplingSpec | None) -> str:
+    """Describe what a service provides. The text is part of the fingerprint, so it contains no address."""
     if endpoint.api == "vllm":
         return "vllm completions: log-probabilities by token id; scoring; seeded draws"
     if endpoint.api == "anthropic":
@@ -61,63 +61,73 @@ def service_text(endpoint: EndpointSettings, sampling: SamplingSpec | None) -> s
         return "openai chat completions: text only; no scoring; no seed"
     text = f"openai chat completions: at most {MAX_CHAT_LOGPROBS} log-probabilities, by bytes; no scoring; no seed"
     if sampling and (sampling.temperature, sampling.top_p) != (1.0, 1.0):
-        # Services do not say whether theirs are those of the raw logits.
+        # It is unknown whether a service's log-probabilities are those of the raw logits.
         text += f"; log-probabilities as told at temperature {sampling.temperature}, top-p {sampling.top_p}"
     return text
 
 
-def endpoint_targets(targets: TargetSettings, endpoint: EndpointSettings) -> TargetSpec:
-    """Targets that a service can give; k is its top_logprobs if none is given."""
-    asked = endpoint.top_logprobs
+def make_target_spec(targets: TargetSettings, endpoint: EndpointSettings) -> TargetSpec:
+    """Make the spec of targets that a service can provide. Without targets.k, k is its top_logprobs.
+
+    Raises InputError for targets that it cannot provide.
+    """
+    top_logprobs = endpoint.top_logprobs
     if targets.mode not in ("topk", "nucleus"):
-        reason = "a service tells the likeliest tokens alone, and these need the whole distribution"
-        raise InputError(f'targets.mode = "{targets.mode}": {reason}; use "topk" or "nucleus"')
+        raise InputError(
+            f'targets.mode = "{targets.mode}" needs the whole distribution, but a service returns only its most likely '
+            'tokens; use "topk" or "nucleus"'
+        )
     for name in ("entropy", "temperatures"):
         if getattr(targets, name):
-            raise InputError(f"targets.{name}: a service does not tell the whole distribution; leave it out")
-    if asked == 0 and (targets.k is not None or targets.mode != "topk"):
-        raise InputError("engine.endpoint.top_logprobs = 0 is text only, which has no targets; leave out k and mode")
-    if targets.k is not None and targets.k > asked:
-        raise InputError(f"targets.k = {targets.k} is more than engine.endpoint.top_logprobs = {asked}; lower it")
+            raise InputError(f"targets.{name}: a service does not return the whole distribution; leave it out")
+    if top_logprobs == 0 and (targets.k is not None or targets.mode != "topk"):
+        raise InputError("engine.endpoint.top_logprobs = 0 captures text only; leave out targets.k and targets.mode")
+    if targets.k is not None and targets.k > top_logprobs:
+        raise InputError(
+            f"targets.k = {targets.k} is more than engine.endpoint.top_logprobs = {top_logprobs}; lower it"
+        )
     values = targets.model_dump(exclude={"of", "k"})
-    return TargetSpec(k=asked if targets.k is None else targets.k, **values)
+    return TargetSpec(k=top_logprobs if targets.k is None else targets.k, **values)
 
 
 def _require_scoring(
     endpoint: EndpointSettings, targets: TargetSettings, generation: GenerationSettings | None, score: bool
 ) -> None:
-    """Raise InputError where the job asks a service for scores that it does not give."""
+    """Raise InputError if the job needs scores that the service does not provide."""
     api = f'engine.endpoint.api = "{endpoint.api}"'
     if endpoint.api == "vllm":
         if score and endpoint.top_logprobs == 0:
-            raise InputError("engine.endpoint.top_logprobs = 0 keeps nothing of a scored response; raise it")
+            raise InputError("engine.endpoint.top_logprobs = 0 stores nothing of a scored response; raise it")
         return
     if score:
         raise InputError(f"{api}: this service cannot score given responses; set score = false")
     if targets.of == "all":
         raise InputError(f'targets.of = "all": {api} cannot score a prompt; leave it out')
     if generation and generation.keep == "rationalize":
-        raise InputError(f'generation.keep = "rationalize" scores responses, which {api} cannot; use another keep')
+        raise InputError(f'generation.keep = "rationalize" scores responses, which {api} cannot do; use another value')
 
 
-def _require_possible(teacher: TeacherSettings, endpoint: EndpointSettings, sampling: SamplingSpec | None) -> None:
-    """Raise InputError for settings that a service knows nothing of."""
+def _require_valid_settings(
+    teacher: TeacherSettings, endpoint: EndpointSettings, sampling: SamplingSpec | None
+) -> None:
+    """Raise InputError for settings of the teacher that have no effect on a service."""
     for name in ("lora_path", "quantization"):
         if getattr(teacher, name):
             raise InputError(f"teacher.{name}: the service decides how its model is served; leave it out")
     if teacher.dtype != "auto":
-        raise InputError(f'teacher.dtype = "{teacher.dtype}": a service\'s is unknown; leave it out')
+        raise InputError(f'teacher.dtype = "{teacher.dtype}": the dtype of a service is unknown; leave it out')
     if endpoint.api == "vllm":
         return
     if teacher.truncation != "refuse":
         raise InputError(
-            f'teacher.truncation = "{teacher.truncation}": the service reads whole turns, which are not cut; leave it '
-            "out"
+            f'teacher.truncation = "{teacher.truncation}": the service reads whole turns, which cannot be '
+            "truncated; leave it out"
         )
-    highest = HIGHEST_TEMPERATURE[endpoint.api]
-    if sampling and sampling.temperature > highest:
+    max_temperature = MAX_TEMPERATURE[endpoint.api]
+    if sampling and sampling.temperature > max_temperature:
         raise InputError(
-            f"generation.temperature = {sampling.temperature}: {endpoint.api} takes at most {highest}; lower it"
+            f"generation.temperature = {sampling.temperature}: {endpoint.api} accepts at most {max_temperature}; "
+            "lower it"
         )
 
 

@@ -1,4 +1,4 @@
-"""The endpoint engine as the registry sees it."""
+"""The endpoint engine as the registry sees it: its settings, and how to describe and start a teacher on it."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from teacher_serving.teacher import Teacher
 
 
 class EndpointEngine:
-    """Teachers that a service runs."""
+    """Teachers behind the API of a service."""
 
     name = "endpoint"
     settings = EndpointEngineSettings

@@ -1,4 +1,4 @@
-"""How often a service may be asked."""
+"""RateLimit: limits how many requests are sent to a service in a minute."""
 
 import threading
 import time
@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 
 class RateLimit:
-    """A bucket that one token drips into 60 / per_minute seconds after another. Threads may share it.
+    """A token bucket that gains one token every 60 / per_minute seconds. Threads may share it.
 
-    per_minute: None where there is no limit. burst: tokens that it holds at most, and at the start. clock, sleep: those
-    of the time module.
+    per_minute: None for no limit. burst: capacity of the bucket, which starts full. clock, sleep: replaceable in tests.
     """
 
     def __init__(
@@ -26,14 +25,14 @@ class RateLimit:
         self._tokens, self._filled_at = float(burst), clock()
 
     def wait(self) -> None:
-        """Take a token, and return when it is there. Callers are served in the order that they came."""
+        """Take a token, and wait until it is available. Callers are served in order of arrival."""
         if not self._per_second:
             return
         with self._lock:
             now = self._clock()
             self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._per_second)
             self._filled_at = now
-            # Below 0: tokens that are promised to those who wait.
+            # A negative number counts the tokens that waiting callers have reserved.
             self._tokens -= 1
             delay = -self._tokens / self._per_second
         if delay > 0:

@@ -1,4 +1,4 @@
-"""What services tell of a position, to rows: lists of ids with their log-probabilities in, sparse targets out."""
+"""Sparse rows from the log-probabilities that a service returns, and the answers to refused requests."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,32 +9,37 @@ from cache.rows.spec import TargetSpec
 from teacher_serving.reduction.row_arrays import cut_to_nucleus, rows_from_topk
 from teacher_serving.teacher import Generated, Request, Scored
 
-Told = Iterable[tuple[int, float]]
+TopLogprobs = Iterable[tuple[int, float]]
 
 
-def rows_from_told(positions: Sequence[Told], asked: int, targets: TargetSpec, vocab_size: int) -> SparseTargets:
-    """One row a position, of the k largest of the (id, log-probability) pairs that were told of it, in any order.
+def rows_from_top_logprobs(
+    positions: Sequence[TopLogprobs], requested: int, targets: TargetSpec, vocab_size: int
+) -> SparseTargets:
+    """Make one row a position from its k largest (id, log-probability) pairs, which may be in any order.
 
-    asked: pairs that were asked for; one more is of the token that came, and may have others before it that are not
-    told. What is told of ids from vocab_size on, or of an id again, is left to the tail.
+    requested: number of pairs in the request. A service may return one more, of the sampled token; only the `requested`
+    largest are used, because tokens between them and the sampled one may be missing. Ids from vocab_size on, and
+    repeated ids, are left to the tail.
     """
     ids = np.zeros((len(positions), targets.k), np.int64)
     logprobs = np.full(ids.shape, -np.inf, np.float32)
-    for row, told in enumerate(positions):
-        kept: dict[int, float] = {}
-        for id_, logprob in sorted(told, key=lambda pair: -pair[1])[:asked]:
-            if id_ < vocab_size and len(kept) < targets.k:
-                kept.setdefault(id_, logprob)
-        ids[row, : len(kept)] = list(kept)
-        logprobs[row, : len(kept)] = list(kept.values())
+    for row, pairs in enumerate(positions):
+        entries: dict[int, float] = {}
+        for id_, logprob in sorted(pairs, key=lambda pair: -pair[1])[:requested]:
+            if id_ < vocab_size and len(entries) < targets.k:
+                entries.setdefault(id_, logprob)
+        ids[row, : len(entries)] = list(entries)
+        logprobs[row, : len(entries)] = list(entries.values())
     rows = rows_from_topk(ids, logprobs, vocab_size)
     return cut_to_nucleus(rows, targets.mass) if targets.mode == "nucleus" and len(rows.ids) else rows
 
 
 def refused_score(request: Request, reason: str) -> Scored:
+    """The result of scoring a request that the service refused."""
     n = len(request.tokens)
     return Scored(empty_targets(n), np.full(n, np.nan, np.float32), reason)
 
 
 def refused_response(reason: str) -> Generated:
+    """The result of a request for a response that the service refused."""
     return Generated(np.zeros(0, np.uint32), empty_targets(0), np.zeros(0, np.float32), False, reason)

@@ -9,49 +9,52 @@ from pydantic import Field, model_validator
 from cache.settings import Settings
 from teacher_serving.engines.settings import EngineSettings
 
-# The limit of the services themselves.
+# Limit of OpenAI's API.
 MAX_CHAT_LOGPROBS = 20
 
 
 class EndpointSettings(Settings):
     """A service that runs the model.
 
-    Its API key is read from an environment variable and never written to a file. Actors inherit the variable from the
-    Ray that runs them: on a cluster it must be set where Ray is started on each node. An embedded Ray inherits it from
-    the command.
+    Its API key is read from an environment variable and never written to a file. Actors inherit the variable from their
+    Ray process: on a cluster, set it where Ray is started on each node. An embedded Ray inherits it from the command.
     """
 
     api: Literal["vllm", "openai", "anthropic"] = Field(
         description='"vllm": completions by token id, scores too; "openai": chat completions; "anthropic": messages'
     )
     base_url: str | None = Field(
-        None, description="address of the service, without the path of a call (OpenAI's and vLLM's end in /v1)"
+        None, description="base address of the service, without the path of a call (OpenAI's and vLLM's end in /v1)"
     )
     api_key_env: str | None = Field(
         None,
-        description="name of the environment variable with the key (OPENAI_API_KEY or ANTHROPIC_API_KEY for these "
-        "services themselves; no key is sent to another base_url unless its variable is named)",
+        description="name of the environment variable with the API key; without base_url the default is OPENAI_API_KEY "
+        "or ANTHROPIC_API_KEY, with base_url no key is sent by default",
     )
-    top_logprobs: int = Field(ge=0, description="log-probabilities asked for a token; 0 for text only")
-    revision: str = Field("", description="what you know of the version that is served; part of the fingerprint")
-    concurrency: int = Field(8, ge=1, description="requests under way at a time")
+    top_logprobs: int = Field(ge=0, description="log-probabilities requested for each token; 0 for text only")
+    revision: str = Field("", description="version of the served model, if you know it; part of the fingerprint")
+    concurrency: int = Field(8, ge=1, description="requests sent at the same time")
     requests_per_minute: float | None = Field(
-        None, gt=0, description="begun at most, without further tries of one; no limit if not given"
+        None, gt=0, description="maximum number of requests a minute, without retries; no limit if not given"
     )
-    max_retries: int = Field(6, ge=0, description="further tries, with growing pauses or those that the service names")
-    timeout_s: float = Field(600.0, gt=0, description="longest wait for one answer")
-    price_input: float = Field(0.0, ge=0, description="of a million tokens read, in any currency")
-    price_output: float = Field(0.0, ge=0, description="of a million tokens written")
+    max_retries: int = Field(
+        6, ge=0, description="maximum retries of a request, after the pause that the service requests or one that grows"
+    )
+    timeout_s: float = Field(600.0, gt=0, description="longest wait for one answer, in seconds")
+    price_input: float = Field(0.0, ge=0, description="price of a million prompt tokens, in any currency")
+    price_output: float = Field(0.0, ge=0, description="price of a million response tokens")
 
     @model_validator(mode="after")
-    def _service_can_give_it(self) -> Self:
+    def _check_service(self) -> Self:
         if self.api == "vllm" and self.base_url is None:
             raise ValueError('api = "vllm" needs the server\'s base_url, such as "http://host:8000/v1"')
         if self.api == "openai" and self.top_logprobs > MAX_CHAT_LOGPROBS:
-            raise ValueError(f"chat completions give at most {MAX_CHAT_LOGPROBS} log-probabilities; lower top_logprobs")
+            raise ValueError(
+                f"chat completions return at most {MAX_CHAT_LOGPROBS} log-probabilities; lower top_logprobs"
+            )
         if self.api == "anthropic" and self.top_logprobs:
-            raise ValueError("the messages API gives no log-probabilities; set top_logprobs = 0")
-        # Neither message repeats the value: it may hold a key.
+            raise ValueError("the messages API returns no log-probabilities; set top_logprobs = 0")
+        # The messages do not contain the value, because it may contain a key.
         address = urlsplit(self.base_url or "http://service")
         if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc or address.query:
             raise ValueError("base_url must be http(s)://host..., without user, password or query")
@@ -61,7 +64,7 @@ class EndpointSettings(Settings):
 
     @property
     def key_variable(self) -> str | None:
-        """Environment variable that holds the key; None where none is sent."""
+        """Environment variable that contains the API key; None if no key is sent."""
         if self.api_key_env is not None or self.base_url is not None:
             return self.api_key_env
         return {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}.get(self.api)

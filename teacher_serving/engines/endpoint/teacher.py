@@ -1,4 +1,4 @@
-"""A teacher behind an API: many requests at a time, the price of each counted, and one refused without the others."""
+"""EndpointTeacher: a teacher behind an API. It sends several requests at a time and counts their cost."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeVar
 from cache.examples.tokenizers import Tokenizer
 from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.engines.endpoint.anthropic import AnthropicMessages
-from teacher_serving.engines.endpoint.chat import OpenaiChat
 from teacher_serving.engines.endpoint.client import RefusedError, Service
+from teacher_serving.engines.endpoint.openai import OpenaiChat
 from teacher_serving.engines.endpoint.rows import refused_response, refused_score
 from teacher_serving.engines.endpoint.settings import EndpointSettings
 from teacher_serving.engines.endpoint.vllm_server import VllmCompletions
@@ -20,10 +20,13 @@ Answer = TypeVar("Answer")
 
 
 class Api(Protocol):
-    """One request at a time, from many threads. Raises RefusedError for one that has no answer."""
+    """One API of a service. Processes one request at a time; called from several threads.
+
+    score and generate raise RefusedError if the service refuses the request.
+    """
 
     def check(self) -> None:
-        """Raise InputError where the service does not give what the spec says."""
+        """Send a trial request. Raises InputError if the service cannot provide what the spec describes."""
         ...
 
     def score(self, request: Request) -> Scored: ...
@@ -31,10 +34,10 @@ class Api(Protocol):
 
 
 class EndpointTeacher:
-    """Asks a service, which is tried before the first request.
+    """Sends requests to a service. The constructor sends a trial request and raises InputError if it is refused.
 
-    LogitbankError ends a call where the key, the address or the service is at fault; what was answered is lost then, so
-    that small units lose less.
+    answered: requests that were answered or refused since the start. score and generate raise LogitbankError if the
+    key, the address or the service fails. The answers of that call are lost, so small units lose less.
     """
 
     def __init__(
@@ -49,47 +52,49 @@ class EndpointTeacher:
 
     @property
     def usage(self) -> Usage:
-        """Since the start, the first trial included."""
+        """Usage since the start, including the trial request."""
         return self._service.usage
 
     def score(self, requests: Sequence[Request]) -> list[Scored]:
-        return self._each(requests, self._api.score, refused_score)
+        """See Teacher.score."""
+        return self._run_all(requests, self._api.score, refused_score)
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSpec) -> list[Generated]:
-        return self._each(
+        """See Teacher.generate."""
+        return self._run_all(
             requests,
             lambda request: self._api.generate(request, sampling),
             lambda request, reason: refused_response(reason),
         )
 
-    def _each(
+    def _run_all(
         self,
         requests: Sequence[Request],
-        ask: Callable[[Request], Answer],
+        send: Callable[[Request], Answer],
         refuse: Callable[[Request, str], Answer],
     ) -> list[Answer]:
-        """Answers in the order of the requests. The first error ends all of them."""
+        """Send all requests and return their answers in the same order. The first error cancels the others."""
 
-        def one(request: Request) -> Answer:
+        def answer_or_refuse(request: Request) -> Answer:
             try:
-                return ask(request)
+                return send(request)
             except RefusedError as error:
                 return refuse(request, str(error))
 
-        futures = [self._pool.submit(one, request) for request in requests]
+        futures = [self._pool.submit(answer_or_refuse, request) for request in requests]
         for future in futures:
-            future.add_done_callback(self._count)
+            future.add_done_callback(self._count_answer)
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
             for future in futures:
                 if future.done():
-                    future.result()  # raises what went wrong, before those that wait for it to end
+                    future.result()  # raises an error at once, before the unfinished requests end
             return [future.result() for future in futures]
         finally:
             for future in futures:
                 future.cancel()
 
-    def _count(self, future: Future[Any]) -> None:
+    def _count_answer(self, future: Future[Any]) -> None:
         with self._lock:
             self.answered += 1
 

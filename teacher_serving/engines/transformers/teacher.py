@@ -1,6 +1,6 @@
-"""A teacher on Transformers: every causal and encoder-decoder model, one sequence at a time, plain and slow.
+"""TransformersTeacher: runs every causal and encoder-decoder model, one sequence at a time. Simple and slow.
 
-It is also the oracle that other engines are held against.
+The tests compare the other engines with it.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,10 @@ SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start
 
 
 class TransformersTeacher:
-    """Scores and generates with AutoModelForCausalLM, or AutoModelForSeq2SeqLM where the model has an encoder."""
+    """Scores and generates with AutoModelForCausalLM, or AutoModelForSeq2SeqLM if the model has an encoder.
+
+    answered: requests that were answered since the start.
+    """
 
     def __init__(self, folder: str, teacher: TeacherSettings, engine: TransformersSettings, spec: StoreSpec) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -32,76 +35,84 @@ class TransformersTeacher:
         self._targets = spec.targets
         self.answered = 0
         self._reducer = Reducer(spec.targets, spec.vocab_size, engine.cpu_threads, engine.logits_mib)
-        own = self._model.generation_config
-        self._ends = set(own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id])
-        # Of the model's own settings only its special tokens: beams and penalties would draw from another law.
-        self._model.generation_config = GenerationConfig(**{name: getattr(own, name) for name in SPECIAL_TOKENS})
+        config = self._model.generation_config
+        self._eos_ids = set(config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id])
+        # Use only the special tokens of the model's generation settings. Beams and penalties change the distribution.
+        self._model.generation_config = GenerationConfig(**{name: getattr(config, name) for name in SPECIAL_TOKENS})
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request]) -> list[Scored]:
+        """See Teacher.score."""
         scored = []
         for request in requests:
-            scored.append(build_scored(request, self._rows(request)))
+            scored.append(build_scored(request, self._make_rows(request)))
             self.answered += 1
         return scored
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request], sampling: SamplingSpec) -> list[Generated]:
+        """See Teacher.generate."""
         generated = []
         for request in requests:
             torch.manual_seed(sampling_seed(request.key, sampling.seed))
-            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+            sampled = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
             ids = self._model.generate(
-                self._ids(request.tokens),
+                self._to_tensor(request.tokens),
                 max_new_tokens=sampling.max_tokens,
-                **(drawn if sampling.temperature > 0 else {"do_sample": False}),
+                **(sampled if sampling.temperature > 0 else {"do_sample": False}),
             )
-            # An encoder-decoder gives what its decoder read, which starts with a token that nobody wrote.
+            # The output of an encoder-decoder model is its decoder's input, which begins with a start token.
             start = 1 if self._model.config.is_encoder_decoder else len(request.tokens)
-            written = ids[0, start:].cpu().numpy().astype(np.uint32)
-            rows = self._rows(continuation_request(request, written))
-            ended = len(written) > 0 and int(written[-1]) in self._ends
+            tokens = ids[0, start:].cpu().numpy().astype(np.uint32)
+            rows = self._make_rows(continuation_request(request, tokens))
+            finished = len(tokens) > 0 and int(tokens[-1]) in self._eos_ids
             self.answered += 1
-            generated.append(Generated(written, rows.targets, rows.token_logprobs, ended))
+            generated.append(Generated(tokens, rows.targets, rows.token_logprobs, finished))
         return generated
 
-    def _rows(self, request: Request) -> Rows:
-        wanted = request.rows
-        if len(wanted) == 0:
+    def _make_rows(self, request: Request) -> Rows:
+        if len(request.rows) == 0:
             return concatenate_rows([])
-        following = request.tokens[wanted + 1].astype(np.int64)
-        uniforms = row_uniforms(self._targets, request.key, wanted)
-        return self._reducer.reduce(self._logits(request), following, uniforms)
+        next_tokens = request.tokens[request.rows + 1].astype(np.int64)
+        uniforms = row_uniforms(self._targets, request.key, request.rows)
+        return self._reducer.reduce(self._compute_logits(request), next_tokens, uniforms)
 
-    def _logits(self, request: Request) -> torch.Tensor:
-        """Logits [wanted rows, vocabulary] in the model's dtype."""
+    def _compute_logits(self, request: Request) -> torch.Tensor:
+        """Compute the logits [requested rows, vocabulary] in the model's dtype."""
         first = int(request.rows[0])
         if not self._model.config.is_encoder_decoder:
-            output = self._model(self._ids(request.tokens), use_cache=False)
+            output = self._model(self._to_tensor(request.tokens), use_cache=False)
             return torch.as_tensor(select_rows(output.logits[0], request.rows))
         start = np.array([self._model.config.decoder_start_token_id], np.uint32)
         decoder_ids = np.concatenate([start, request.tokens[first + 1 : -1]])
         output = self._model(
-            input_ids=self._ids(request.tokens[: first + 1]), decoder_input_ids=self._ids(decoder_ids), use_cache=False
+            input_ids=self._to_tensor(request.tokens[: first + 1]),
+            decoder_input_ids=self._to_tensor(decoder_ids),
+            use_cache=False,
         )
         return torch.as_tensor(select_rows(output.logits[0], request.rows - first))
 
-    def _ids(self, tokens: npt.NDArray[np.uint32]) -> torch.Tensor:
+    def _to_tensor(self, tokens: npt.NDArray[np.uint32]) -> torch.Tensor:
         return torch.from_numpy(tokens.astype(np.int64))[None].to(self._device)
 
 
 def load_model(folder: str, teacher: TeacherSettings) -> Any:
-    """The model in its dtype, with its adapter merged where the settings name one."""
+    """Load the model in its dtype, and merge the LoRA adapter if there is one.
+
+    Raises InputError if teacher.quantization is set.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     if teacher.quantization:
-        raise InputError('teacher.quantization is vLLM\'s; with engine.kind = "transformers" give quantised files')
+        raise InputError(
+            'teacher.quantization is for engine.kind = "vllm"; leave it out, and give a model with quantised weights'
+        )
     options: dict[str, Any] = {"trust_remote_code": teacher.trust_remote_code}
     config = AutoConfig.from_pretrained(folder, **options)
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if getattr(config.get_text_config(), "attn_logit_softcapping", None):
-        options["attn_implementation"] = "eager"  # the others leave the cap out without a word
-    model = kind.from_pretrained(folder, dtype=teacher.dtype, **options)
+        options["attn_implementation"] = "eager"  # other implementations silently ignore the cap
+    model = model_class.from_pretrained(folder, dtype=teacher.dtype, **options)
     if teacher.lora_path:
         from peft import PeftModel
 

@@ -72,7 +72,7 @@ def test_a_key_that_stops_being_taken_ends_the_job_and_is_nowhere(
         told = capsys.readouterr()
         assert main([*root, *job, "--dry-run"]) == 0
     line = told.err.strip().splitlines()[-1]
-    assert line == f"logitbank: service {address}: refuses the key (401); check environment variable {VARIABLE}"
+    assert line == f"logitbank: service {address}: rejected the API key (401); check environment variable {VARIABLE}"
     assert "6 examples wanted (0 truncated), 0 refused, 2 missing in 1 units" in capsys.readouterr().out
     assert any("worker" in path.name for path in files(ray_folder))
     assert KEY not in told.out + told.err
@@ -102,7 +102,7 @@ def test_a_worker_reports_why_it_cannot_start(workplace: Path) -> None:
         described = describe(job.teacher, job.engine, job.targets, job.generation, job.score)
         worker = CaptureWorker(job, described, on_gpu=False)
     for call in (worker.ready, partial(worker.capture, [])):
-        with pytest.raises(InputError, match=r"the service refuses it \(404\): no model m"):
+        with pytest.raises(InputError, match=r"the service refused the request \(404\): no model m"):
             asyncio.run(call())
 
 

@@ -124,7 +124,7 @@ def test_written_rows_are_those_of_scoring_what_was_written(t5: Path) -> None:
         again = scored.rows(len(prompt.tokens) - 1, len(prompt.tokens) + m - 1)
         assert np.array_equal(written.rows.ids, again.ids)
         assert np.abs(written.rows.logprobs - again.logprobs).max() < TOLERANCE
-        assert written.finished == (int(written.tokens[-1]) in teacher._ends)
+        assert written.finished == (int(written.tokens[-1]) in teacher._eos_ids)
 
 
 def test_the_models_own_ways_to_generate_are_not_used(t5: Path) -> None:

@@ -159,7 +159,7 @@ def test_padding_of_the_model_is_left_to_the_tail(address: str, tiny_model: Path
     "options, error, message",
     [
         ({"top_logprobs": MOST + 1}, InputError, f"start it with --max-logprobs {MOST + 1}, or lower"),
-        ({"api_key_env": None}, LogitbankError, "refuses the key .401.; name its variable"),
+        ({"api_key_env": None}, LogitbankError, "rejected the API key .401.; set engine.endpoint.api_key_env"),
         ({"base_url": "http://127.0.0.1:9/v1", "max_retries": 0}, LogitbankError, "no answer after 1 tries.*refused"),
     ],
 )
@@ -181,7 +181,7 @@ def test_chat_rows_agree_with_the_model_for_the_tokens_that_map(address: str, ti
     told = 0
     for request, one in zip(requests, teacher.generate(requests, sampling), strict=True):
         if one.refusal:
-            assert one.refusal == "the service wrote no text"
+            assert one.refusal == "the service returned no text"
             continue
         m = int((one.rows.counts > 0).sum())
         if m == 0:

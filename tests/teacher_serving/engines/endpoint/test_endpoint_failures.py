@@ -102,12 +102,12 @@ def test_one_example_that_is_refused_does_not_stop_the_others(tokenizer: Tokeniz
         answers = dict(zip([*replies, "good"], teacher.generate(ask(*replies, "good"), SAMPLING), strict=True))
         spent = teacher.usage
     reasons = {name: answer.refusal for name, answer in answers.items()}
-    assert reasons["bad"] == "the service refuses it (400): your key [key] may not ask that"
+    assert reasons["bad"] == "the service refused the request (400): your key [key] may not ask that"
     assert len(reasons["long"]) < 400
-    assert reasons["filtered"] == "the service declines: content filter"
-    assert reasons["declined"] == "the service declines: I would rather not"
-    assert "calls a tool" in reasons["tool"] and reasons["silent"] == "the service wrote no text"
-    assert "not in the form of its API" in reasons["choiceless"]
+    assert reasons["filtered"] == "the service declined: content filter"
+    assert reasons["declined"] == "the service declined: I would rather not"
+    assert "called a tool" in reasons["tool"] and reasons["silent"] == "the service returned no text"
+    assert "not have the form of its API" in reasons["choiceless"]
     assert not reasons["good"] and not reasons["cut"]
     assert answers["good"].finished and not answers["cut"].finished
     assert answers["cut"].tokens[-1] != tokenizer.eos_token_id
@@ -120,14 +120,17 @@ def test_one_example_that_is_refused_does_not_stop_the_others(tokenizer: Tokeniz
 @pytest.mark.parametrize(
     "reply, message",
     [
-        (failure(401, f"Incorrect key {KEY}"), rf"refuses the key \(401\); check environment variable {VARIABLE}$"),
-        (failure(403, f"{KEY} may not use it"), r"fails \(403\): \[key\] may not use it; run the job again"),
-        (failure(402, "no money left"), r"fails \(402\): no money left; run the job again"),
-        (failure(429, "slow down", retry_after_ms="1"), r"limits requests still after 3 tries \(429\): slow down; run"),
-        (failure(503, f"{KEY} failed", retry_after_ms="1"), r"fails \(503\): \[key\] failed; run the job again"),
-        (Reply(200, f"<html>hello {KEY}</html>"), r"no JSON object; is engine\.endpoint\.base_url right\?"),
-        (Reply(200, "{half", {"content-type": "application/json"}), r"no JSON object"),
-        (Reply(200, [1, 2]), r"no JSON object"),
+        (
+            failure(401, f"Incorrect key {KEY}"),
+            rf"rejected the API key \(401\); check environment variable {VARIABLE}$",
+        ),
+        (failure(403, f"{KEY} may not use it"), r"failed \(403\): \[key\] may not use it; run the job again"),
+        (failure(402, "no money left"), r"failed \(402\): no money left; run the job again"),
+        (failure(429, "slow down", retry_after_ms="1"), r"still limits requests after 3 tries \(429\): slow down; run"),
+        (failure(503, f"{KEY} failed", retry_after_ms="1"), r"failed \(503\): \[key\] failed; run the job again"),
+        (Reply(200, f"<html>hello {KEY}</html>"), r"is not a JSON object; check engine\.endpoint\.base_url"),
+        (Reply(200, "{half", {"content-type": "application/json"}), r"not a JSON object"),
+        (Reply(200, [1, 2]), r"not a JSON object"),
     ],
     ids=["401", "403", "402", "429", "503", "html", "half", "list"],
 )
@@ -145,7 +148,7 @@ def test_an_error_among_many_requests_ends_them_all(tokenizer: Tokenizer) -> Non
     replies = {"Say yes.": completion("yes"), "7": failure(401, KEY)}
     with failing_service(lambda call: replies.get(call.turn, completion("yes"))) as (address, calls):
         teacher = make(address, tokenizer, concurrency=2)
-        with pytest.raises(LogitbankError, match="refuses the key"):
+        with pytest.raises(LogitbankError, match="rejected the API key"):
             teacher.generate(ask(*map(str, range(200))), SAMPLING)
         assert len(calls) < 100
 
@@ -153,12 +156,12 @@ def test_an_error_among_many_requests_ends_them_all(tokenizer: Tokenizer) -> Non
 def test_a_service_that_refuses_even_the_first_words_is_not_used(tokenizer: Tokenizer) -> None:
     with (
         failing_service(lambda call: failure(404, "no model m")) as (address, _),
-        pytest.raises(InputError, match=r"the service refuses it \(404\): no model m"),
+        pytest.raises(InputError, match=r"the service refused the request \(404\): no model m"),
     ):
         make(address, tokenizer)
     with (
         failing_service(lambda call: completion("yes")) as (address, _),
-        pytest.raises(InputError, match=r"gives no log-probabilities; set engine\.endpoint\.top_logprobs = 0"),
+        pytest.raises(InputError, match=r"returns no log-probabilities; set engine\.endpoint\.top_logprobs = 0"),
     ):
         make(address, tokenizer, k=5)
 
@@ -199,7 +202,7 @@ def test_tokens_given_as_bytes_become_rows(tokenizer: Tokenizer) -> None:
     for text_alone, text in ((other, " one two one"), (third, "one  two")):
         assert not text_alone.refusal and len(text_alone.rows.ids) == 0
         assert decode(text_alone.tokens, tokenizer) == text
-    assert "log-probabilities are not in the form" in fourth.refusal
+    assert "log-probabilities do not have the form" in fourth.refusal
 
 
 def test_messages_of_anthropic(tokenizer: Tokenizer) -> None:
@@ -228,13 +231,14 @@ def test_messages_of_anthropic(tokenizer: Tokenizer) -> None:
     }
     assert (other.body["temperature"], other.body["top_p"]) == (0.5, 0.9)
     assert decode(good.tokens, tokenizer) == "one two" and good.finished
-    assert stop.refusal == "the service gives no answer: refusal"
+    assert stop.refusal == "the service did not answer: refusal"
     assert not cut.refusal and not cut.finished
     assert "form" in form.refusal and "system turn" in late.refusal and "'tool'" in tool.refusal
 
 
 @pytest.mark.parametrize(
-    "value, message", [(None, f"environment variable {VARIABLE} is not set"), ("a\nb", "characters that no key has")]
+    "value, message",
+    [(None, f"environment variable {VARIABLE} is not set"), ("a\nb", "characters that an API key cannot have")],
 )
 def test_a_key_that_cannot_be_one_is_refused(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, value: str | None, message: str
