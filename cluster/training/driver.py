@@ -17,16 +17,10 @@ from student.training.planning.plan import TrainingPlan
 from student.training.planning.stores import OpenStores
 from student.training.run_files import RESULT, steps_done
 from student.training.settings import TrainSettings
+from teacher_serving.engines.process import cpu_environment
 
 # All ranks on a CPU share one machine. Each has one thread, and its allocator keeps large buffers.
-RANK_ON_CPU = {
-    "DS_ACCELERATOR": "cpu",
-    "OMP_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "17179869184",
-    "MALLOC_TOP_PAD_": "268435456",
-}
+RANK_ON_CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", **cpu_environment(1)}
 
 # A run may be continued with other values of these: they do not change what it learns from.
 CHANGEABLE = frozenset(
