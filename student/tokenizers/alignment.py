@@ -1,27 +1,27 @@
-"""A teacher's rows over its own tokens, made into rows over a student's. Pure functions; knows no tokenizer.
+"""Target rows over a teacher's tokens, mapped to rows over a student's tokens. Pure functions without tokenizers.
 
-What both tokenisations share is the bytes. The target before a student token is the law of the student's next token
-when the teacher writes on from the same bytes and the student's tokenizer cuts what it writes. How much of that law
-the stored rows tell depends on where the student's token starts:
+Both token sequences spell the same bytes. The target before a student token is the distribution of the student's next
+token if the teacher continues from the same bytes and the student's tokenizer splits the continuation. How much the
+stored rows determine of it depends on the position where the student's token starts:
 
-EXACT: where a teacher token t starts too. The row before t is the law of what comes. Each entry x gives its probability
-    to the student's first token of x, or to the tail where x has no bytes. Whether x goes on to a longer token of the
-    student is not known, and taken for no. Of x = t it is known:
-CHAINED: the same, and the student's token is longer than t. Its probability is that of t times what the next row gives
-    to the rest of it, and so on through as many teacher tokens as it covers. This mass is taken from t, or where t is
-    no entry, from the tail. What is left of t goes where all of t would, not into the tail: that says of mass that it
-    is on none of the row's other ids. So that a target depends on what came next as little as can be, t is taken apart
-    in this way wherever the student has tokens beginning with t that the teacher lacks, also where none of them came.
-INSIDE: within a teacher token t. Of the row before t only the entries count that begin with the bytes c consumed of t;
-    c is taken off, and what remains has their masses divided by the sum. Of the tail, and of entries that are c or its
-    beginning, it is not known how they go on. All of their mass is the target's tail, an upper bound of what it should
-    be; the row is kept only if that is at most MOST_UNKNOWN.
-MASKED: everything else. No row there, no entry with bytes, another text before, another number of turns.
+EXACT: a teacher token t starts there too. The row before t is the distribution of the continuation. Each entry x adds
+    its mass to the student's first token of x, or to the tail if x has no bytes. It is unknown whether x continues to a
+    longer token of the student; the rule assumes that it does not. For x = t it is known:
+CHAINED: the same, and the student's token is longer than t. Its mass is that of t times the mass of its rest in the
+    next row, and so on through all teacher tokens that it covers. This mass is taken from t, or from the tail if t
+    is no entry. The rest of t's mass goes to the student's first token of t and not to the tail, because the tail is
+    mass on none of the row's other ids. t is split in this way wherever the student has own tokens that begin with t,
+    even if none of them follows. So a target depends as little as possible on what follows.
+INSIDE: the student's token starts within a teacher token t, after its first bytes c. Only entries that begin with c
+    count. c is removed from them, and their masses are divided by the sum. The continuation of the tail, and of entries
+    that are c or a prefix of c, is unknown. All of their mass becomes the tail, an upper bound of the true tail. The
+    row is used only if this mass is at most MAX_UNKNOWN.
+MASKED: everything else. There is no row, no entry has bytes, the text before differs, or the number of turns differs.
 
-In all of them, entries that the student's tokenizer would have joined to its token before cannot come. They are left
-out and what remains is divided by its sum, unless that adds more than MOST_UNKNOWN to the tail, of which nobody knows
-what would have been left out. Entries and tail hold the mass that the teacher's row holds, 1. Equal vocabularies give
-equal rows.
+In all cases, entries that the student's tokenizer would merge with the student token before them are impossible. They
+are removed, and the other masses are divided by their sum, unless that adds more than MAX_UNKNOWN to the tail, of which
+an unknown part would have to be removed too. Entries and tail have the mass of the teacher's row, 1. Equal
+vocabularies give equal rows.
 """
 
 from dataclasses import dataclass
@@ -33,15 +33,15 @@ import numpy.typing as npt
 from cache.examples.example import Segment
 from cache.rows.record import Window
 from cache.rows.sparse_targets import SparseTargets
-from student.tokenizers.teacher_span import Entries, TeacherSpan, edges, spell
+from student.tokenizers.teacher_span import Entries, TeacherSpan, byte_offsets, token_bytes
 from student.tokenizers.vocabulary_map import NONE, VocabularyMap
 
-# Entries that hold no more than this are no law.
-LEAST_MASS = 1e-6
+# A row whose entries have at most this mass has no target.
+MIN_MASS = 1e-6
 
 
 class Alignment(IntEnum):
-    """How a student token stands to the teacher's. PROMPT: nobody asks."""
+    """How a student token is aligned with the teacher's tokens. PROMPT: a token of a prompt, which gets no target."""
 
     PROMPT = 0
     EXACT = 1
@@ -61,111 +61,114 @@ class Aligned:
 def align(
     teacher: Window, tokens: npt.NDArray[np.uint32], segments: npt.NDArray[np.uint8], vocabulary: VocabularyMap
 ) -> Aligned:
-    """The window of a student's tokens, uint32 [n], and their segments, uint8 [n], with targets from the teacher's.
+    """Make the window of a student's tokens, with targets from the teacher's window of the same example.
 
-    Both windows are of one example, prompts included, and the assistant's runs of tokens in the one belong to those in
-    the other, in order. The teacher's targets must be exact ones (topk, nucleus). Tokens of the student within the
-    teacher's LABEL become LABEL. token_logprobs are NaN; entropy and log-normalisers do not survive.
+    tokens: uint32 [n], of the student, prompts included. segments: uint8 [n]. The assistant's runs of tokens in both
+    windows correspond in order. The teacher's targets must be exact ones (topk, nucleus). Student tokens within the
+    teacher's LABEL become LABEL. The result has NaN as token_logprobs, and neither entropy nor log-normalisers.
     """
     n = len(tokens)
     kinds = np.where(segments == Segment.PROMPT, Alignment.PROMPT, Alignment.MASKED).astype(np.uint8)
     segments = segments.copy()
-    found: list[Entries] = []
-    said, heard = _runs(teacher.segments), _runs(segments)
-    if len(said) == len(heard):
-        for (first, last), (start, end) in zip(said, heard, strict=True):
+    entries_of_runs: list[Entries] = []
+    teacher_runs, student_runs = _runs(teacher.segments), _runs(segments)
+    if len(teacher_runs) == len(student_runs):
+        for (first, last), (start, end) in zip(teacher_runs, student_runs, strict=True):
             kinds[start:end], covering, entries = _align_run(teacher, first, last, tokens[start:end], vocabulary)
             labels = np.flatnonzero((covering >= 0) & (teacher.segments[covering] == Segment.LABEL))
             segments[start + labels] = Segment.LABEL
-            found += [(start + places, ids, masses) for places, ids, masses in entries]
-    targets = _sparse(n, found)
-    without = np.append(True, targets.counts[:-1] == 0)
-    kinds[without & (kinds != Alignment.PROMPT)] = Alignment.MASKED
+            entries_of_runs += [(start + positions, ids, masses) for positions, ids, masses in entries]
+    targets = _sparse(n, entries_of_runs)
+    has_no_target = np.append(True, targets.counts[:-1] == 0)
+    kinds[has_no_target & (kinds != Alignment.PROMPT)] = Alignment.MASKED
     return Aligned(Window(tokens, segments, targets, np.full(n, np.nan, np.float32)), kinds)
 
 
 def _align_run(
     teacher: Window, first: int, last: int, tokens: npt.NDArray[np.uint32], vocabulary: VocabularyMap
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[Entries]]:
-    """One run of the assistant's tokens, first:last of the teacher's window, beside the student's [m].
+    """Align one run of the assistant: teacher tokens first:last, and the student's tokens of the same run, [m].
 
-    Returns the Alignment of each of the student's, uint8 [m], the teacher's token that it starts in, int64 [m], -1
-    where none does, and the entries of their laws.
+    Returns the Alignment of each student token, uint8 [m]; the index of the teacher token in which it starts, int64
+    [m], or -1; and the entries of their distributions.
     """
     kinds, covering = np.full(len(tokens), Alignment.MASKED, np.uint8), np.full(len(tokens), -1, np.int64)
-    said, heard = spell(teacher.tokens[first:last], vocabulary.teacher), spell(tokens, vocabulary.student)
-    # Some tokenizers begin every text with a space of their own, and what comes first is then not the same.
-    spaced = [bool(texts) and texts[0].startswith(b" ") for texts in (said, heard)]
-    if spaced[0] != spaced[1]:
-        texts = said if spaced[0] else heard
+    teacher_bytes = token_bytes(teacher.tokens[first:last], vocabulary.teacher)
+    student_bytes = token_bytes(tokens, vocabulary.student)
+    # Some tokenizers put a space before every text, which is not part of the text.
+    has_space = [bool(texts) and texts[0].startswith(b" ") for texts in (teacher_bytes, student_bytes)]
+    if has_space[0] != has_space[1]:
+        texts = teacher_bytes if has_space[0] else student_bytes
         texts[0] = texts[0][1:]
-    span, starts = TeacherSpan(teacher, first, said, vocabulary), edges(heard)
-    shared = _common_prefix(span.text, b"".join(heard))
-    if first == 0 and shared < len(span.text):
-        return kinds, covering, []  # cut on the left: even where texts agree, what precedes them does not
-    within = np.searchsorted(span.starts, starts[:-1], side="right") - 1
-    reached = (starts[:-1] <= shared) & (within < len(said))
-    covering[: len(heard)][reached] = first + within[reached]
-    if spaced[0] and not spaced[1]:
-        reached &= within > 0
-    elif spaced[1] and not spaced[0]:
-        reached[0] = False
-    reached[reached] = span.told[within[reached]]
-    places = np.flatnonzero(reached)
-    within = within[places]
-    exact = span.starts[within] == starts[places]
-    longer = starts[places + 1] > span.starts[within + 1]
-    kinds[places] = np.where(exact, np.where(longer, Alignment.CHAINED, Alignment.EXACT), Alignment.INSIDE)
-    before = np.where(places > 0, tokens[places - 1].astype(np.int64), NONE)
-    apart = ~exact | longer | span.goes_on[within]
-    row_of, ids, masses = span.whole_laws(within[~apart], before[~apart])
-    found = [(places[~apart][row_of], ids, masses)]
-    for k in np.flatnonzero(apart):
-        law = span.law(int(within[k]), int(starts[places[k]]), int(starts[places[k] + 1]), int(before[k]))
-        if law is not None:
-            found.append((np.full(len(law[0]), places[k]), *law))
-    return kinds, covering, found
+    span, starts = TeacherSpan(teacher, first, teacher_bytes, vocabulary), byte_offsets(student_bytes)
+    shared_bytes = _common_prefix(span.text, b"".join(student_bytes))
+    if first == 0 and shared_bytes < len(span.text):
+        return kinds, covering, []  # truncated on the left: the texts before differ even where these agree
+    covering_index = np.searchsorted(span.starts, starts[:-1], side="right") - 1
+    is_reached = (starts[:-1] <= shared_bytes) & (covering_index < len(teacher_bytes))
+    covering[: len(student_bytes)][is_reached] = first + covering_index[is_reached]
+    if has_space[0] and not has_space[1]:
+        is_reached &= covering_index > 0
+    elif has_space[1] and not has_space[0]:
+        is_reached[0] = False
+    is_reached[is_reached] = span.has_row[covering_index[is_reached]]
+    positions = np.flatnonzero(is_reached)
+    covering_index = covering_index[positions]
+    exact = span.starts[covering_index] == starts[positions]
+    longer = starts[positions + 1] > span.starts[covering_index + 1]
+    kinds[positions] = np.where(exact, np.where(longer, Alignment.CHAINED, Alignment.EXACT), Alignment.INSIDE)
+    before = np.where(positions > 0, tokens[positions - 1].astype(np.int64), NONE)
+    is_split = ~exact | longer | span.may_continue[covering_index]
+    row_of, ids, masses = span.whole_distributions(covering_index[~is_split], before[~is_split])
+    entries = [(positions[~is_split][row_of], ids, masses)]
+    for k in np.flatnonzero(is_split):
+        distribution = span.distribution(
+            int(covering_index[k]), int(starts[positions[k]]), int(starts[positions[k] + 1]), int(before[k])
+        )
+        if distribution is not None:
+            entries.append((np.full(len(distribution[0]), positions[k]), *distribution))
+    return kinds, covering, entries
 
 
-def _sparse(n: int, found: list[Entries]) -> SparseTargets:
-    """n rows from the entries of laws: masses of one id added, those of NONE the tail. The law of token j is row j - 1.
+def _sparse(n: int, entries_of_runs: list[Entries]) -> SparseTargets:
+    """Make n rows of entries. Masses of the same id are added, and those of NONE are the tail.
 
-    Entries of equal mass stay in their order. Laws of which almost nothing is told are left out.
+    The distribution of token j is row j - 1. Entries of equal mass keep their order. Rows of almost no mass are empty.
     """
-    nothing = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    places, ids, masses = (np.concatenate(parts) for parts in zip(nothing, *found, strict=True))
-    preceded = places > 0
-    rows, ids, masses = places[preceded] - 1, ids[preceded], masses[preceded]
+    no_entries = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    positions, ids, masses = (np.concatenate(parts) for parts in zip(no_entries, *entries_of_runs, strict=True))
+    has_row = positions > 0
+    rows, ids, masses = positions[has_row] - 1, ids[has_row], masses[has_row]
     order = np.lexsort((ids, rows))
-    fresh = np.append(True, (np.diff(rows[order]) != 0) | (np.diff(ids[order]) != 0))[: len(order)]
-    groups = np.flatnonzero(fresh)
+    is_new = np.append(True, (np.diff(rows[order]) != 0) | (np.diff(ids[order]) != 0))[: len(order)]
+    groups = np.flatnonzero(is_new)
     masses = np.add.reduceat(masses[order], groups) if len(groups) else masses
-    earliest = order[groups]
-    rows, ids = rows[earliest], ids[earliest]
-    entry = (ids != NONE) & (masses > 0)
-    held = np.bincount(rows[entry], masses[entry], n)
-    tails = np.bincount(rows[~entry], masses[~entry], n)
-    kept = np.flatnonzero(entry & (held[rows] > LEAST_MASS))
-    kept = kept[np.lexsort((earliest[kept], -masses[kept], rows[kept]))]
-    counts = np.bincount(rows[kept], minlength=n)
+    first_index = order[groups]
+    rows, ids = rows[first_index], ids[first_index]
+    is_entry = (ids != NONE) & (masses > 0)
+    entry_mass = np.bincount(rows[is_entry], masses[is_entry], n)
+    tails = np.bincount(rows[~is_entry], masses[~is_entry], n)
+    selected = np.flatnonzero(is_entry & (entry_mass[rows] > MIN_MASS))
+    selected = selected[np.lexsort((first_index[selected], -masses[selected], rows[selected]))]
+    counts = np.bincount(rows[selected], minlength=n)
     with np.errstate(divide="ignore"):
-        log_tail = np.minimum(np.log(tails), -LEAST_MASS / 2)
+        log_tail = np.minimum(np.log(tails), -MIN_MASS / 2)
     return SparseTargets(
         np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
-        ids[kept].astype(np.uint32),
-        np.minimum(np.log(masses[kept]), 0.0).astype(np.float32),
+        ids[selected].astype(np.uint32),
+        np.minimum(np.log(masses[selected]), 0.0).astype(np.float32),
         np.where(counts > 0, log_tail, 0.0).astype(np.float32),
     )
 
 
 def _runs(segments: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """Where the assistant's runs of tokens start and end."""
+    """Start and end of each run of the assistant's tokens."""
     edge = np.flatnonzero(np.diff(np.concatenate([[False], segments != Segment.PROMPT, [False]]).astype(np.int8)))
     return [(int(start), int(end)) for start, end in edge.reshape(-1, 2)]
 
 
 def _common_prefix(one: bytes, other: bytes) -> int:
-    """How many bytes two texts begin with alike."""
+    """Length of the common prefix of two texts, in bytes."""
     if one == other:
         return len(one)
     length = min(len(one), len(other))

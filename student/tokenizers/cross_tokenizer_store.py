@@ -21,7 +21,7 @@ from student.tokenizers.vocabulary_map import END, map_vocabularies
 
 @dataclass(frozen=True, slots=True)
 class AlignedShares:
-    """How many of the student's tokens that the assistant says are aligned in which way (student/alignment.py)."""
+    """Number of the student's tokens of the assistant by their alignment (student.tokenizers.alignment)."""
 
     exact: int
     chained: int
@@ -30,7 +30,7 @@ class AlignedShares:
 
     @property
     def tokens(self) -> int:
-        """All of them."""
+        """Their total."""
         return self.exact + self.chained + self.inside + self.masked
 
     def __str__(self) -> str:
@@ -45,9 +45,10 @@ class AlignedShares:
 
 @dataclass(frozen=True, slots=True)
 class AlignedSizes:
-    """What aligning a whole store finds out, so that it need not be done again.
+    """The results of aligning a whole store once, which are saved for later.
 
-    tokens, rows: uint32 [examples], the student's tokens of each example, and those with a target. shares: over all.
+    tokens, rows: uint32 [examples], the student's tokens of each example, and those with a target. shares: over all
+    examples.
     """
 
     tokens: npt.NDArray[np.uint32]
@@ -67,13 +68,13 @@ class AlignedSizes:
 
 
 class CrossTokenizerStore:
-    """A store's examples in another tokenizer's tokens, through its own chat template, with targets aligned by bytes.
+    """A store's examples in another tokenizer's tokens and chat template, with targets aligned by bytes.
 
-    Reading renders and aligns anew each time; nothing but the sizes is kept, 8 bytes an example. Safe to share between
+    Every read renders and aligns its examples. Only the sizes are cached, 8 bytes an example. Safe to share between
     threads.
 
-    spec: the store's, with the student's tokenizer and vocabulary, targets for what the assistant says, and without
-    what an alignment does not keep. tokens, rows: uint32 [examples], of each example in the student's tokens, and those
+    spec: that of the store, with the student's tokenizer and vocabulary, targets for the assistant's tokens only, and
+    without what an alignment loses. tokens, rows: uint32 [examples], the student's tokens of each example, and those
     with a target. shares: over all examples.
     """
 
@@ -85,25 +86,23 @@ class CrossTokenizerStore:
         progress: Progress = no_progress,
         sizes: AlignedSizes | None = None,
     ) -> None:
-        """Align the whole store once to find its sizes, unless `sizes` of an earlier time are given.
+        """Align the whole store once to compute its sizes, unless earlier `sizes` are given.
 
-        `teacher` and `student` are fast tokenizers.
-
-        Raises SpecMismatchError where the store was captured with another tokenizer than `teacher`, StoreError where
-        its targets are estimates, InputError for a tokenizer whose tokens stand for no bytes, and for an example that
-        the student's cannot express.
+        teacher, student: fast tokenizers. Raises SpecMismatchError if the store was captured with another tokenizer
+        than `teacher`, StoreError if its targets are estimates, InputError for a tokenizer whose tokens have no bytes,
+        and for an example that the student's tokenizer cannot encode.
         """
         if tokenizer_digest(teacher) != store.spec.tokenizer:
             raise SpecMismatchError(
-                f"store {store.storage} was captured with another tokenizer than {teacher.name_or_path!r} has; give "
+                f"store {store.storage} was captured with another tokenizer than {teacher.name_or_path!r}; give "
                 "the teacher's"
             )
         targets = store.spec.targets
         if targets.has_sampled:
             raise StoreError(
-                f"{store.storage} holds unbiased estimates ({targets.mode} targets), which other tokens would make "
-                "biased: a law within a teacher's token is a quotient of estimates, and to leave those places out is "
-                "to choose by what came; capture topk or nucleus targets"
+                f"{store.storage} has unbiased estimates ({targets.mode} targets), which are biased in other tokens: a "
+                "distribution within a teacher's token is a quotient of estimates, and skipping these positions "
+                "selects by the text that follows; capture topk or nucleus targets"
             )
         self._store, self._student, self._teacher = store, student, teacher
         self._vocabulary = map_vocabularies(teacher, store.spec.vocab_size, student)
@@ -123,15 +122,15 @@ class CrossTokenizerStore:
         return len(self._store)
 
     def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which examples are of one of the kinds, bool [examples]."""
+        """Whether each example has one of these origins, bool [examples]."""
         return self._store.has_origin(kinds)
 
     def read(self, examples: Sequence[int]) -> list[Window]:
-        """All of the student's tokens of each of the examples, in the order asked for."""
+        """Windows of the examples in the student's tokens, in the requested order."""
         return [self._aligned(i)[1].window for i in examples]
 
     def __getitem__(self, i: int) -> Record:
-        """An example with its texts, under its key in the store."""
+        """An example with its texts. Its key is that of the store."""
         record, aligned = self._aligned(i)
         window = aligned.window
         tokenized = replace(record.tokenized, tokens=window.tokens, segments=window.segments)
@@ -152,15 +151,15 @@ class CrossTokenizerStore:
 
     def _aligned(self, i: int) -> tuple[Record, Aligned]:
         record = self._store[i]
-        mine = self._rendered(record.tokenized)
-        return record, align(record.window, mine.tokens, mine.segments, self._vocabulary)
+        student = self._rendered(record.tokenized)
+        return record, align(record.window, student.tokens, student.segments, self._vocabulary)
 
     def _rendered(self, teacher: TokenizedExample) -> TokenizedExample:
-        """An example in the student's tokens. Where the teacher's response did not end, neither does the student's."""
-        mine = render(teacher.example, self._student, self._store.spec.asked)  # type: ignore[arg-type]
-        if teacher.example.is_trace or not len(mine.tokens) or mine.tokens[-1] != self._student.eos_token_id:
-            return mine
+        """An example in the student's tokens, without an end token if the teacher's response has none."""
+        rendered = render(teacher.example, self._student, self._store.spec.asked)  # type: ignore[arg-type]
+        if teacher.example.is_trace or not len(rendered.tokens) or rendered.tokens[-1] != self._student.eos_token_id:
+            return rendered
         last = self._vocabulary.teacher[int(teacher.tokens[-1])]
         if last is None or last == END:
-            return mine
-        return replace(mine, tokens=mine.tokens[:-1], segments=mine.segments[:-1])
+            return rendered
+        return replace(rendered, tokens=rendered.tokens[:-1], segments=rendered.segments[:-1])

@@ -1,6 +1,6 @@
-"""What a teacher said in one run of its tokens, and the law of a student's next token at any byte of it.
+"""TeacherSpan: one run of a teacher's tokens, and the distribution of a student's next token at any byte of it.
 
-alignment.py states the rules. Knows nothing of the student's other tokens, but for the one before.
+alignment.py states the rules. Of the student's tokens, only the one before the position is used.
 """
 
 from bisect import bisect_left
@@ -12,162 +12,169 @@ import numpy.typing as npt
 from cache.rows.record import Window
 from student.tokenizers.vocabulary_map import EXCLUDED, NO_BYTE, NONE, VocabularyMap
 
-# A law is told only if it is known for all but this much where its mass goes.
-MOST_UNKNOWN = 0.1
-# What is said with less is taken as it is, which moves no more than this: going on from it is not looked into.
+# A distribution is used only if it is unknown for at most this mass which token it belongs to.
+MAX_UNKNOWN = 0.1
+# Entries of less mass are mapped without looking at what follows, which moves at most this mass.
 SMALL_MASS = 1e-4
-# Divides where all entries of a law are left out.
-NOTHING = 1e-300
+# Smallest divisor, for a distribution without entries.
+MIN_DIVISOR = 1e-300
 
-# Student ids int64 [e] and their masses float64 [e]; an id may stand there twice, and NONE is the tail.
-Law = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
-# Those of several laws, and before them the number of the law, int64 [e].
+# Student ids int64 [e] and their masses float64 [e]. An id may occur twice. NONE is the tail.
+Distribution = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+# The same of several distributions. Before them: the index of the distribution, int64 [e].
 Entries = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 
-def spell(tokens: npt.NDArray[np.uint32], texts: tuple[bytes | None, ...]) -> list[bytes]:
-    """Bytes of each token, up to the first that has none."""
-    spelled = []
+def token_bytes(tokens: npt.NDArray[np.uint32], texts: tuple[bytes | None, ...]) -> list[bytes]:
+    """Bytes of each token, up to the first token without bytes. texts: bytes of each id."""
+    result = []
     for id_ in tokens.tolist():
         data = texts[id_]
         if data is None:
             break
-        spelled.append(data)
-    return spelled
+        result.append(data)
+    return result
 
 
-def edges(texts: list[bytes]) -> npt.NDArray[np.int64]:
-    """Where each of the texts begins when they follow one another, and where the last one ends, int64 [n + 1]."""
+def byte_offsets(texts: list[bytes]) -> npt.NDArray[np.int64]:
+    """Offsets of the concatenated texts: the start of each, and the end of the last, int64 [n + 1]."""
     return np.cumsum([0, *map(len, texts)])
 
 
 class TeacherSpan:
-    """Tokens first, first + 1, ... of a teacher's window, which say `texts` [n]; the i-th is token first + i.
+    """Tokens first, first + 1, ... of a teacher's window, with the bytes `texts` [n]. The i-th is token first + i.
 
-    text: all that they say. starts: int64 [n + 1], edges(texts). told: bool [n + 1], whether there is a row before the
-    i-th token; there is none after the last. goes_on: bool [n], whether the row after it lets the i-th token become the
-    beginning of a token that only the student has.
+    text: all their bytes. starts: int64 [n + 1], byte_offsets(texts). has_row: bool [n + 1], whether there is a row
+    before the i-th token; False after the last. may_continue: bool [n], whether the row after the i-th token allows
+    that it is the beginning of a token that only the student has.
     """
 
     def __init__(self, teacher: Window, first: int, texts: list[bytes], vocabulary: VocabularyMap) -> None:
         self._teacher, self._first, self._vocabulary = teacher, first, vocabulary
-        self.text, self.starts = b"".join(texts), edges(texts)
+        self.text, self.starts = b"".join(texts), byte_offsets(texts)
         ids, n = teacher.tokens[first : first + len(texts)].astype(np.int64), len(texts)
         before = np.arange(first, first + n) - 1
-        self.told = np.append((before >= 0) & (teacher.targets.counts[before] > 0), False)
-        self.goes_on = self.told[1:] & vocabulary.goes_on[ids]
-        followed = np.flatnonzero(self.goes_on)
-        entries, row_of = self._entries(followed + 1)
-        begins = np.array([vocabulary.next_bytes(texts[i]) for i in followed], np.bool_).reshape(-1, NO_BYTE + 1)
-        self.goes_on[followed] = np.bincount(row_of, self._near(entries, begins[row_of]), len(followed)) > 0
-        self._ids, self._starts, self._told = ids, self.starts.tolist(), self.told.tolist()
+        self.has_row = np.append((before >= 0) & (teacher.targets.counts[before] > 0), False)
+        self.may_continue = self.has_row[1:] & vocabulary.may_continue[ids]
+        continued = np.flatnonzero(self.may_continue)
+        entries, row_of = self._entries(continued + 1)
+        first_bytes = np.array([vocabulary.next_bytes(texts[i]) for i in continued], np.bool_).reshape(-1, NO_BYTE + 1)
+        self.may_continue[continued] = (
+            np.bincount(row_of, self._begin_with(entries, first_bytes[row_of]), len(continued)) > 0
+        )
+        self._ids, self._starts, self._has_row = ids, self.starts.tolist(), self.has_row.tolist()
 
-    def whole_laws(self, within: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> Entries:
-        """The laws of the student's next token where tokens `within` [r] start, int64, if none of them goes on.
+    def whole_distributions(self, within: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> Entries:
+        """Distributions of the student's next token where tokens `within`, int64 [r], start, if none of them continues.
 
-        after: int64 [r], the student's token before, or NONE. Masses sum to what those of the rows do.
+        after: int64 [r], the student's token before, or NONE. The masses have the same sum as those of the rows.
         """
         targets, vocabulary = self._teacher.targets, self._vocabulary
         entries, row_of = self._entries(within)
-        said = targets.ids[entries].astype(np.int64)
-        ids, masses = vocabulary.firsts(said), np.exp(targets.logprobs[entries].astype(np.float64))
+        teacher_ids = targets.ids[entries].astype(np.int64)
+        ids, masses = vocabulary.firsts(teacher_ids), np.exp(targets.logprobs[entries].astype(np.float64))
         tails = np.exp(targets.log_tail[self._first + within - 1].astype(np.float64))
-        whole = np.bincount(row_of, masses, len(within)) + tails
-        joined = np.array([self._joined(id_) for id_ in after.tolist()], np.bool_).reshape(-1, NO_BYTE + 1)
-        for e in np.flatnonzero(self._near(entries, joined[row_of])).tolist():
-            data, row = vocabulary.teacher[said[e]] or b"", row_of[e]
-            found = vocabulary.first(data, int(after[row]))
-            if found != EXCLUDED:
-                ids[e] = found
-            elif said[e] != self._ids[within[row]]:  # what came can come
+        total = np.bincount(row_of, masses, len(within)) + tails
+        mergeable = np.array([self._mergeable_bytes(id_) for id_ in after.tolist()], np.bool_).reshape(-1, NO_BYTE + 1)
+        for e in np.flatnonzero(self._begin_with(entries, mergeable[row_of])).tolist():
+            data, row = vocabulary.teacher[teacher_ids[e]] or b"", row_of[e]
+            first_token = vocabulary.first(data, int(after[row]))
+            if first_token != EXCLUDED:
+                ids[e] = first_token
+            elif teacher_ids[e] != self._ids[within[row]]:  # the token that follows is possible
                 masses[e] = 0.0
-        scale = whole / np.maximum(np.bincount(row_of, masses, len(within)) + tails, NOTHING)
-        masses[(tails * (scale - 1) > MOST_UNKNOWN)[row_of]] = 0.0  # how much of the tail is left out is not known
-        numbers = np.concatenate([row_of, np.arange(len(within))])
-        return numbers, np.append(ids, np.full(len(within), NONE)), np.append(masses, tails) * scale[numbers]
+        scale = total / np.maximum(np.bincount(row_of, masses, len(within)) + tails, MIN_DIVISOR)
+        masses[(tails * (scale - 1) > MAX_UNKNOWN)[row_of]] = 0.0  # the part of the tail to remove is unknown
+        distribution_of = np.concatenate([row_of, np.arange(len(within))])
+        return (
+            distribution_of,
+            np.append(ids, np.full(len(within), NONE)),
+            np.append(masses, tails) * scale[distribution_of],
+        )
 
-    def law(self, i: int, start: int, end: int, after: int) -> Law | None:
-        """The law of the student's next token at byte `start`, which the i-th token says; None where it is not known.
+    def distribution(self, i: int, start: int, end: int, after: int) -> Distribution | None:
+        """Distribution of the student's next token at byte `start`, within the i-th token; None if it is unknown.
 
-        end: where the token that the student has there ends. after: the one before it, or NONE.
+        end: end of the student's token that starts there. after: the student's token before, or NONE.
         """
         vocabulary = self._vocabulary
-        consumed, own = self.text[self._starts[i] : start], int(self._ids[i])
-        if not all(self._told[i + 1 : bisect_left(self._starts, end)]):
-            return None  # the student's token has a part of the i-th one's mass, and nothing tells which
+        consumed, token = self.text[self._starts[i] : start], int(self._ids[i])
+        if not all(self._has_row[i + 1 : bisect_left(self._starts, end)]):
+            return None  # the student's token has an unknown part of the mass of the i-th token
         ids, masses, tail = self._row(i)
-        begins = vocabulary.first_bytes[ids]
-        given: dict[int, float] = defaultdict(float, {NONE: tail})
+        first_bytes = vocabulary.first_bytes[ids]
+        mass_of: dict[int, float] = defaultdict(float, {NONE: tail})
         if consumed:
-            given[NONE] += float(masses[begins == NO_BYTE].sum())
-            near, plain = begins == consumed[0], slice(0, 0)
+            mass_of[NONE] += float(masses[first_bytes == NO_BYTE].sum())
+            is_candidate, is_unchanged = first_bytes == consumed[0], slice(0, 0)
         else:
-            near = (self._joined(after)[begins] & (masses > SMALL_MASS)) | (ids == own)
-            plain = ~near
-        for id_, mass in zip(ids[near].tolist(), masses[near].tolist(), strict=True):
+            is_candidate = (self._mergeable_bytes(after)[first_bytes] & (masses > SMALL_MASS)) | (ids == token)
+            is_unchanged = ~is_candidate
+        for id_, mass in zip(ids[is_candidate].tolist(), masses[is_candidate].tolist(), strict=True):
             data = vocabulary.teacher[id_] or b""
             if not data.startswith(consumed) or len(data) == len(consumed):
-                given[NONE] += mass if consumed.startswith(data) else 0.0
-            elif id_ == own:
-                self._go_on(given, i, data[len(consumed) :], mass, end, after)
-            elif (found := vocabulary.first(data[len(consumed) :], after)) != EXCLUDED:
-                given[found] += mass
-        student_ids = np.concatenate([np.array(list(given), np.int64), vocabulary.firsts(ids[plain])])
-        student_masses = np.concatenate([np.array(list(given.values())), masses[plain]])
-        whole = max(float(student_masses.sum()), NOTHING)
-        unknown = given[NONE] / whole if consumed else tail / whole - tail
-        return None if unknown > MOST_UNKNOWN else (student_ids, student_masses / whole)
+                mass_of[NONE] += mass if consumed.startswith(data) else 0.0
+            elif id_ == token:
+                self._distribute(mass_of, i, data[len(consumed) :], mass, end, after)
+            elif (first_token := vocabulary.first(data[len(consumed) :], after)) != EXCLUDED:
+                mass_of[first_token] += mass
+        student_ids = np.concatenate([np.array(list(mass_of), np.int64), vocabulary.firsts(ids[is_unchanged])])
+        student_masses = np.concatenate([np.array(list(mass_of.values())), masses[is_unchanged]])
+        total = max(float(student_masses.sum()), MIN_DIVISOR)
+        unknown_mass = mass_of[NONE] / total if consumed else tail / total - tail
+        return None if unknown_mass > MAX_UNKNOWN else (student_ids, student_masses / total)
 
-    def _go_on(self, given: dict[int, float], i: int, rest: bytes, mass: float, end: int, after: int) -> None:
-        """Give out the mass with which the i-th token came: to tokens that go on after it, and to what begins it.
+    def _distribute(self, mass_of: dict[int, float], i: int, rest: bytes, mass: float, end: int, after: int) -> None:
+        """Distribute the mass of the i-th token: to tokens that continue after it, and to the first token of its bytes.
 
-        rest: what it and those before it say from the student's token on.
+        rest: bytes of it and of the tokens before it, from the start of the student's token.
         """
         vocabulary = self._vocabulary
-        longer = end > self._starts[i + 1]
-        if self._told[i + 1] and (longer or (mass > SMALL_MASS and vocabulary.begins_own(rest))):
+        is_longer = end > self._starts[i + 1]
+        if self._has_row[i + 1] and (is_longer or (mass > SMALL_MASS and vocabulary.begins_own(rest))):
             ids, masses, _ = self._row(i + 1)
-            own = int(self._ids[i + 1])
-            near = vocabulary.next_bytes(rest)[vocabulary.first_bytes[ids]] & (mass * masses > SMALL_MASS)
-            near |= longer & (ids == own)
-            for id_, share in zip(ids[near].tolist(), (mass * masses[near]).tolist(), strict=True):
+            token = int(self._ids[i + 1])
+            is_candidate = vocabulary.next_bytes(rest)[vocabulary.first_bytes[ids]] & (mass * masses > SMALL_MASS)
+            is_candidate |= is_longer & (ids == token)
+            for id_, share in zip(ids[is_candidate].tolist(), (mass * masses[is_candidate]).tolist(), strict=True):
                 data = rest + (vocabulary.teacher[id_] or b"")
-                if id_ == own:
-                    self._go_on(given, i + 1, data, share, end, after)
-                elif (found := vocabulary.first(data, after)) != EXCLUDED:
-                    given[found] += share
-            mass *= max(0.0, 1 - float(masses[near].sum()))
-        found = vocabulary.first(rest, after)
-        given[found if found != EXCLUDED else vocabulary.first(rest)] += mass  # it came, so it can
+                if id_ == token:
+                    self._distribute(mass_of, i + 1, data, share, end, after)
+                elif (first_token := vocabulary.first(data, after)) != EXCLUDED:
+                    mass_of[first_token] += share
+            mass *= max(0.0, 1 - float(masses[is_candidate].sum()))
+        first_token = vocabulary.first(rest, after)
+        # The token follows, so it is possible.
+        mass_of[first_token if first_token != EXCLUDED else vocabulary.first(rest)] += mass
 
-    def _joined(self, after: int) -> npt.NDArray[np.bool_]:
-        """The bytes that the student's tokenizer may have joined to its token `after`, bool [257]."""
+    def _mergeable_bytes(self, after: int) -> npt.NDArray[np.bool_]:
+        """The bytes that the student's tokenizer might merge with its token `after`, bool [257]."""
         before = self._vocabulary.student[after] if after != NONE else None
         return self._vocabulary.next_bytes(before) if before else np.zeros(NO_BYTE + 1, np.bool_)
 
     def _entries(self, within: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Where the entries of the rows before tokens `within` [r] are, and of which of them, 0..r - 1, each is."""
+        """Indices of the entries of the rows before tokens `within` [r], and the row, 0..r - 1, of each entry."""
         targets, rows = self._teacher.targets, self._first + within - 1
         counts = targets.counts[rows]
         row_of = np.repeat(np.arange(len(rows)), counts)
         return np.arange(len(row_of)) + np.repeat(targets.offsets[rows] - np.cumsum(counts) + counts, counts), row_of
 
-    def _near(self, entries: npt.NDArray[np.int64], bytes_: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Which entries [e] are not small and begin with one of their bytes, bool [e, 257]."""
+    def _begin_with(self, entries: npt.NDArray[np.int64], bytes_: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Whether entries, [e], have enough mass and begin with one of their bytes. bytes_: bool [e, 257]."""
         targets = self._teacher.targets
-        begins = self._vocabulary.first_bytes[targets.ids[entries]]
-        near = bytes_[np.arange(len(entries)), begins] & (targets.logprobs[entries] > np.log(SMALL_MASS))
-        return np.asarray(near)
+        first_bytes = self._vocabulary.first_bytes[targets.ids[entries]]
+        is_candidate = bytes_[np.arange(len(entries)), first_bytes] & (targets.logprobs[entries] > np.log(SMALL_MASS))
+        return np.asarray(is_candidate)
 
     def _row(self, i: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], float]:
-        """Ids, masses and tail of the row before the i-th token, which is among them where its probability is known."""
+        """Ids, masses and tail of the row before the i-th token. It is one of the ids if its probability is known."""
         targets, row = self._teacher.targets, self._first + i - 1
-        held = slice(int(targets.offsets[row]), int(targets.offsets[row + 1]))
-        ids = targets.ids[held].astype(np.int64)
-        masses = np.exp(targets.logprobs[held].astype(np.float64))
+        entries = slice(int(targets.offsets[row]), int(targets.offsets[row + 1]))
+        ids = targets.ids[entries].astype(np.int64)
+        masses = np.exp(targets.logprobs[entries].astype(np.float64))
         tail = float(np.exp(targets.log_tail[row]))
-        own, logprob = int(self._ids[i]), float(self._teacher.token_logprobs[row + 1])
-        if np.isfinite(logprob) and not (ids == own).any():
+        token, logprob = int(self._ids[i]), float(self._teacher.token_logprobs[row + 1])
+        if np.isfinite(logprob) and not (ids == token).any():
             mass = min(float(np.exp(logprob)), tail)
-            ids, masses, tail = np.append(ids, own), np.append(masses, mass), tail - mass
+            ids, masses, tail = np.append(ids, token), np.append(masses, mass), tail - mass
         return ids, masses, tail

@@ -196,9 +196,7 @@ def test_a_mixture_is_of_one_kind_of_targets(open_store: Callable[..., LogitStor
     specs = [TargetSpec("topk", 8), TargetSpec("topk", 16), TargetSpec("threshold", threshold=0.05)]
     stores = [open_store(str(i), store_spec(targets)) for i, targets in enumerate(specs)]
     sources = [StoreSource(store, DataSettings(store=str(store.storage)), loss()) for store in stores]
-    with pytest.raises(
-        StoreError, match=re.escape("a mixture needs targets of one kind, and these differ: ")
-    ) as error:
+    with pytest.raises(StoreError, match=re.escape("a mixture needs targets of one kind, and these differ: ")) as error:
         MixtureSource([sources[0], sources[2]], [1.0, 1.0])
     assert "topk, k = 8" in str(error.value) and "threshold, probability 0.05" in str(error.value)
     mixed = MixtureSource(sources[:2], [1.0, 3.0])
