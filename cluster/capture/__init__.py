@@ -1,1 +1,14 @@
-"""."""
+"""Capture jobs on a Ray cluster (`logitbank capture`).
+
+In: CaptureSettings. Out: committed units in a store, a snapshot, and a capture log beside the store.
+
+    settings.py   the keys of a capture job
+    planning.py   which examples the store lacks, as units
+    driver.py     run a job: start the actors, capture the units, take a snapshot
+    dispatch.py   distribute units to actors, and replace actors that die
+    actor.py      the Ray actor: one teacher that asks, and one store that it writes to
+    run_log.py    the capture log: what each run of the job did
+
+Knows nothing of models or of the store's format: teacher_serving/capture asks the teacher and writes one unit. An actor
+commits its own units, so a job that is run again continues where it stopped.
+"""

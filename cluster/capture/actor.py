@@ -1,4 +1,4 @@
-"""The Ray actor that owns a teacher engine. It captures units and writes their parts itself."""
+"""CaptureWorker: the Ray actor that owns a teacher. It captures units and writes their parts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.registry import ENGINES
 from teacher_serving.teacher import CountsAnswers
 
-# One unit is with the teacher while another is written.
+# The teacher answers one unit while another is written.
 UNITS_PER_WORKER = 2
 
 
 class CaptureWorker:
-    """A teacher and a store in a process of its own. Returns summaries only.
+    """A teacher and a store in one process. Returns only summaries of units.
 
-    The teacher has one thread and the store another: a unit is encoded and written while the next one is asked.
+    Teacher and store have a thread each, so that a unit is encoded and written while the teacher answers the next one.
     """
 
     def __init__(self, settings: CaptureSettings, description: TeacherDescription, on_gpu: bool) -> None:
@@ -34,7 +34,7 @@ class CaptureWorker:
         self._description = description
         self._failure: LogitbankError | None = None
         self._unwritten = 0
-        # Size of the unit that the teacher has, and the teacher's count of answers when it got it.
+        # Size of the unit that the teacher is answering, and the teacher's count of answers when that unit started.
         self._current_size = self._current_start = 0
         try:
             self._tokenizer = description.tokenizer
@@ -42,19 +42,19 @@ class CaptureWorker:
                 start_teacher, description, settings.teacher, settings.engine, on_gpu
             ).result()
         except LogitbankError as error:
-            # Raised by `ready`: Ray puts a page of its own text around errors of a constructor.
+            # Raised later by `ready`. Ray adds a page of text to errors of a constructor.
             self._failure = error
         self._storage = open_storage(settings.store)
-        self._codebook: Codebook | None = None  # the first unit that is written creates it
+        self._codebook: Codebook | None = None  # None until the first written unit has created it
 
     async def ready(self) -> bool:
-        """True when the engine has started. Raises the error that keeps it from starting."""
+        """Return True when the engine has started. Raises the error of its start."""
         if self._failure is not None:
             raise self._failure
         return True
 
     async def capture(self, unit: Sequence[PlannedExample]) -> UnitSummary:
-        """Ask the teacher about a unit, then write and commit its part."""
+        """Let the teacher answer a unit, then write and commit its part."""
         await self.ready()
         loop = asyncio.get_running_loop()
         answers = await loop.run_in_executor(self._asking, self._ask, unit)
@@ -63,7 +63,7 @@ class CaptureWorker:
         return summary
 
     async def examples_in_progress(self) -> int:
-        """Examples that the teacher has answered and that are not committed yet."""
+        """Count the examples that the teacher has answered and that are not committed yet."""
         answered = min(self._current_size, self._answered() - self._current_start)
         return self._unwritten + answered
 

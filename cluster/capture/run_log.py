@@ -1,4 +1,4 @@
-"""The capture log: a JSON file beside a store with what each run of the capture did."""
+"""The capture log: a JSON file beside a store that records what each run of a capture job did."""
 
 import time
 from pathlib import Path
@@ -13,13 +13,13 @@ if TYPE_CHECKING:  # imports torch
 
 
 class RunLog:
-    """Rows, seconds and cost of this run, in one file with those of earlier runs.
+    """Counts rows, seconds and cost of this run, and writes them to the log together with those of earlier runs.
 
-    planned: examples that the job accounts for, captured or in quarantine. truncated: those of them that were cut.
+    planned: examples of the job, rejected ones included. truncated: those of them that lost tokens.
     """
 
     def __init__(self, settings: CaptureSettings, planned: int, truncated: int) -> None:
-        self._path = capture_log(settings.store)
+        self._path = capture_log_path(settings.store)
         self._job = settings.model_dump(mode="json")
         self._hardware = hardware()
         self._earlier: list[dict[str, Any]] = read_json(self._path)["runs"] if self._path.exists() else []
@@ -30,11 +30,11 @@ class RunLog:
         self.seconds = self.start_seconds = self.cost = 0.0
 
     def begin(self) -> None:
-        """Start the clock: engines are ready."""
+        """Start the clock. Called when all engines are ready."""
         self._started = time.monotonic()
 
     def add(self, summary: "UnitSummary") -> None:
-        """Count a unit and write the file."""
+        """Add the summary of a unit and write the log."""
         self.seconds = time.monotonic() - self._started
         self.refused += summary.refused
         self.cost += summary.cost
@@ -47,7 +47,7 @@ class RunLog:
         write_json(self._path, {**document, "runs": [*self._earlier, run]})
 
 
-def capture_log(store: str) -> Path:
-    """Path of the capture log: beside a store that is a folder, else in the working folder."""
+def capture_log_path(store: str) -> Path:
+    """Return the path of the capture log: beside a store that is a folder, otherwise in the working folder."""
     path = Path(store.partition("://")[2].replace("/", "-") if "://" in store else store)
     return path.with_name(f"{path.name}.capture.json")

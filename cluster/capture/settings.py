@@ -17,19 +17,21 @@ class CaptureSettings(Settings):
 
     examples: Path = Field(description="JSON Lines file of examples")
     store: StoreUri = Field(description="store to fill; created if absent")
-    limit: int | None = Field(None, ge=1, description="only the first so many examples")
-    score: bool = Field(True, description="capture the responses that the examples give")
+    limit: int | None = Field(None, ge=1, description="use only this many examples, from the first on")
+    score: bool = Field(True, description="score the responses that the examples contain")
     teacher: TeacherSettings = Field(description="the model")
     engine: Annotated[EngineSettings, OneOf(ENGINES, key="kind", default="vllm")] = Field(
         default_factory=lambda: ENGINES["vllm"].settings.model_validate({}), description="how the teacher runs"
     )
     targets: TargetSettings = Field(TargetSettings(), description="what is stored of each distribution")
-    generation: GenerationSettings | None = Field(None, description="responses by the teacher; none if not given")
+    generation: GenerationSettings | None = Field(
+        None, description="responses that the teacher generates; none if not given"
+    )
     unit_size: int = Field(256, ge=1, description="examples captured and committed together")
     actors: int = Field(1, ge=1, description="engines that work at the same time")
     address: str | None = Field(None, description="Ray head to join; an embedded Ray if not given")
 
     @model_validator(mode="after")
-    def _engine_allows_actors(self) -> Self:
+    def _check_actors(self) -> Self:
         self.engine.check_actors(self.actors)
         return self

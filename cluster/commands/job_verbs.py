@@ -63,14 +63,15 @@ def _examples(arguments: argparse.Namespace) -> Result:
 
 
 def _capture(arguments: argparse.Namespace) -> Result:
-    from cluster.capture.driver import preview, run_capture
+    from cluster.capture.driver import run_capture
+    from cluster.capture.planning import preview_job
     from cluster.capture.settings import CaptureSettings
 
     job = _load(arguments, CaptureSettings)
     if arguments.address:
         job = job.model_copy(update={"address": arguments.address})
     if arguments.dry_run:
-        return _dry_run(job, preview(job))
+        return _dry_run(job, preview_job(job))
     outcome = run_capture(job)
     rate = f", {outcome.rows / outcome.seconds:,.0f} tokens/s" if outcome.seconds else ""
     cost = f"; cost {outcome.cost:,.4f}" if outcome.cost else ""

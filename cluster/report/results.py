@@ -6,7 +6,7 @@ from typing import Any
 
 from cache.store.logit_store import LogitStore
 from cache.store.store_info import StoreInfo
-from cluster.capture.run_log import capture_log
+from cluster.capture.run_log import capture_log_path
 from cluster.job.outputs import hardware, read_json
 from cluster.report.metrics_table import metrics_table
 from cluster.report.settings import ReportSettings
@@ -80,7 +80,7 @@ def summary_table(sources: Sources, info: StoreInfo) -> str:
 
 def _capture_totals(store: str) -> dict[str, Any]:
     """Rows, seconds and rate over all runs that filled a store, and their job."""
-    log = read_json(capture_log(store))
+    log = read_json(capture_log_path(store))
     rows = sum(run["rows"] for run in log["runs"])
     seconds = sum(run["seconds"] for run in log["runs"])
     return {

@@ -133,9 +133,9 @@ def _store_state(uri: str) -> RunState:
 
 def _capture_facts(uri: str) -> dict[str, Any]:
     """What the capture log beside a store says. Stores that were imported have none."""
-    from cluster.capture.run_log import capture_log
+    from cluster.capture.run_log import capture_log_path
 
-    path = capture_log(uri)
+    path = capture_log_path(uri)
     log = read_json(path) if path.exists() else {}
     run = log["runs"][-1] if log.get("runs") else {}
     return {

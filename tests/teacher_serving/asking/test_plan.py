@@ -14,7 +14,7 @@ from cache.examples.rendering import render, render_prompt
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store, quarantine_example
-from cluster.capture.driver import missing_units
+from cluster.capture.planning import missing_units
 from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, plan_capture, reject_lines
 from teacher_serving.asking.prompter import make_prompter
 from teacher_serving.asking.requests import continuation_request, scoring_request

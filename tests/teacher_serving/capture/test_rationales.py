@@ -20,7 +20,7 @@ from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.verify import verify_store
-from cluster.capture.driver import missing_units
+from cluster.capture.planning import missing_units
 from teacher_serving.asking.plan import Limits, Plan, plan_capture
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.capture.teacher import describe, start_teacher
