@@ -100,8 +100,8 @@ def measure(options: argparse.Namespace, model: str, engine: VllmSettings, folde
     spec = StoreSpec(model, "", "", "", vocab, vocab, options.dtype, target_spec(options), sampling)
     settings = TeacherSettings(model=model, dtype=options.dtype, max_tokens=max(options.length, 32 + WRITTEN))
     teacher = VllmTeacher(model, settings, engine, spec, on_gpu=False)
-    if teacher.why_public:
-        print(f"note: ours runs through the public interface: {teacher.why_public}")
+    if teacher.fallback_reason:
+        print(f"note: logitbank uses vLLM's public interface: {teacher.fallback_reason}")
     requests = random_requests(vocab, options.sequences, options.length)
     rows = sum(len(request.rows) for request in requests)
     stages = forward_stages(teacher, requests, options.k)
@@ -114,7 +114,7 @@ def measure(options: argparse.Namespace, model: str, engine: VllmSettings, folde
         "dtype": options.dtype,
         "threads": options.threads,
         "hidden": options.hidden if not options.model else None,
-        "step": teacher.step,
+        "step": "public interface" if teacher.fallback_reason else "in the workers",
         "tokens_per_s": rates["ours"]["median"],
         "rates": rates,
     }

@@ -1,4 +1,4 @@
-"""Rows on their way from vLLM's workers to the teacher: bytes, which any executor carries, and back by request."""
+"""Transport of rows from vLLM's workers to the teacher, as bytes; and sorting them by request."""
 
 import io
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from cache.rows.sparse_targets import SparseTargets
 from teacher_serving.reduction.reducer import Rows, concatenate_rows
 from teacher_serving.reduction.row_arrays import take_rows
 
-# Not how an archive starts.
-FAILURE = b"failure: "
+# An archive of rows never starts with these bytes.
+FAILURE_PREFIX = b"failure: "
 
 
 def pack_rows(rows: Rows, requests: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> bytes:
-    """Rows with the request and the position of each, int64 [n]."""
-    arrays: dict[str, Any] = {"requests": requests, "positions": positions, "own": rows.token_logprobs}
+    """Serialise n rows with the request index and the position of each, int64 [n]."""
+    arrays: dict[str, Any] = {"requests": requests, "positions": positions, "token_logprobs": rows.token_logprobs}
     for name in rows.targets.__slots__:
         if (values := getattr(rows.targets, name)) is not None:
             arrays[name] = values
@@ -28,41 +28,42 @@ def pack_rows(rows: Rows, requests: npt.NDArray[np.int64], positions: npt.NDArra
 
 
 def pack_failure(reason: str) -> bytes:
-    """Why there are no rows."""
-    return FAILURE + reason.encode()
+    """Serialise the reason why a worker has no rows."""
+    return FAILURE_PREFIX + reason.encode()
 
 
 def unpack_rows(data: bytes) -> tuple[Rows, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """What pack_rows packed. Raises LogitbankError for a failure."""
-    if data.startswith(FAILURE):
-        raise LogitbankError(f"vLLM's workers could not make rows: {data.removeprefix(FAILURE).decode()}")
+    """Return the rows, request indices and positions given to pack_rows. Raises LogitbankError for a failure."""
+    if data.startswith(FAILURE_PREFIX):
+        raise LogitbankError(f"vLLM's workers could not make rows: {data.removeprefix(FAILURE_PREFIX).decode()}")
     arrays = dict(np.load(io.BytesIO(data), allow_pickle=False))
-    requests, positions, own = (arrays.pop(name) for name in ("requests", "positions", "own"))
-    return Rows(SparseTargets(**arrays), own), requests, positions
+    requests, positions, token_logprobs = (arrays.pop(name) for name in ("requests", "positions", "token_logprobs"))
+    return Rows(SparseTargets(**arrays), token_logprobs), requests, positions
 
 
-def rows_by_request(packed: Sequence[bytes], wanted: Sequence[npt.NDArray[np.int64]]) -> list[Rows]:
-    """The wanted rows (positions, rising) of requests 0, 1, ... from what the ranks sent, b"" where one holds none.
+def group_rows_by_request(packed: Sequence[bytes], requested_positions: Sequence[npt.NDArray[np.int64]]) -> list[Rows]:
+    """Return the rows of each request, in the order of `requested_positions`.
 
-    Raises LogitbankError where rows are missing.
+    packed: one result of pack_rows from each rank; b"" from ranks without rows. requested_positions: ascending
+    positions for requests 0, 1, ... Raises LogitbankError if rows are missing.
     """
     parts = [unpack_rows(data) for data in packed if data]
     rows = concatenate_rows([part[0] for part in parts])
     requests = np.concatenate([np.zeros(0, np.int64), *(part[1] for part in parts)])
     positions = np.concatenate([np.zeros(0, np.int64), *(part[2] for part in parts)])
-    # By request and position; of rows made twice (a prompt was computed again), the later one.
+    # Sort by request and position. If vLLM computed a prompt twice, keep the later of two equal rows.
     order = np.lexsort((np.arange(len(requests)), positions, requests))
-    ranked = np.stack([requests[order], positions[order]])
-    order = order[np.append((np.diff(ranked) != 0).any(axis=0), True)[: len(order)]]
-    starts = np.searchsorted(requests[order], np.arange(len(wanted) + 1))
+    sorted_keys = np.stack([requests[order], positions[order]])
+    order = order[np.append((np.diff(sorted_keys) != 0).any(axis=0), True)[: len(order)]]
+    starts = np.searchsorted(requests[order], np.arange(len(requested_positions) + 1))
     result = []
-    for i, places in enumerate(wanted):
-        mine = order[starts[i] : starts[i + 1]]
-        # Generation may have drawn one token more than it gave out.
-        mine = mine[np.isin(positions[mine], places)]
-        if not np.array_equal(positions[mine], places):
+    for i, expected in enumerate(requested_positions):
+        indices = order[starts[i] : starts[i + 1]]
+        # Generation may have drawn one token more than it returned.
+        indices = indices[np.isin(positions[indices], expected)]
+        if not np.array_equal(positions[indices], expected):
             raise LogitbankError(
-                f'vLLM\'s workers gave {len(mine)} of {len(places)} rows; set engine.reduction = "public"'
+                f'vLLM\'s workers returned {len(indices)} of {len(expected)} rows; set engine.reduction = "public"'
             )
-        result.append(Rows(take_rows(rows.targets, mine), rows.token_logprobs[mine]))
+        result.append(Rows(take_rows(rows.targets, indices), rows.token_logprobs[indices]))
     return result

@@ -16,7 +16,7 @@ from teacher_serving.asking.requests import continuation_request
 from teacher_serving.capture.teacher import describe
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm import VllmSettings
-from teacher_serving.engines.vllm.teacher import lora_options
+from teacher_serving.engines.vllm.llm_options import lora_options
 from teacher_serving.reduction.settings import TargetSettings
 from tests.teacher_serving.engines.engines import Oracle, make_oracle, make_requests, make_teacher, worst_difference
 
