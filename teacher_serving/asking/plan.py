@@ -1,4 +1,4 @@
-"""What a capture job asks for: examples tokenised once, cut where they are too long, or refused one by one."""
+"""Plan a capture: tokenise each example once, truncate it if it is too long, or reject it with a reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +22,9 @@ SCORED_ORIGIN = "scored"
 
 @dataclass(frozen=True, slots=True)
 class PlannedExample:
-    """An example, and where the teacher reads another prompt than the record holds, that one.
+    """A tokenised example, and the prompt for the teacher if it differs from the prompt of the record.
 
-    prompt: uint32 [n]; messages: the same as turns, for teachers that read those.
+    prompt: uint32 [n], tokens of that prompt. messages: the same prompt as chat turns, for services.
     """
 
     tokenized: TokenizedExample
@@ -37,12 +37,12 @@ class PlannedExample:
 
     @property
     def teacher_prompt(self) -> npt.NDArray[np.uint32]:
-        """What the teacher reads before it writes."""
+        """Tokens of the prompt that the teacher responds to."""
         return self.tokenized.tokens if self.prompt is None else self.prompt
 
     @property
     def request(self) -> Request:
-        """The request for a response."""
+        """The request that generates a response."""
         example = self.tokenized.example
         messages = example.messages if self.messages is None else self.messages
         return Request(self.key, self.teacher_prompt, messages=messages, tools=example.tools)
@@ -50,20 +50,20 @@ class PlannedExample:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a job asks for by key in order, and the examples set aside by key, with their id and the reason."""
+    """Examples to capture by key, in order, and rejected examples by key, each with its id and the reason."""
 
     examples: dict[str, PlannedExample]
     rejected: dict[str, tuple[str, str]]
 
     @property
     def truncated(self) -> int:
-        """Examples that lost tokens to fit."""
+        """Number of truncated examples."""
         return sum("truncated_tokens" in item.tokenized.example.metadata for item in self.examples.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a teacher can read. max_tokens: longest example. vocab_size: ids from there on are unknown to it."""
+    """Limits of a teacher. max_tokens: longest example. vocab_size: token ids must be below it."""
 
     max_tokens: int
     vocab_size: int
@@ -79,35 +79,35 @@ def plan_capture(
     generation: GenerationSettings | None = None,
     prompter: Prompter | None = None,
 ) -> Plan:
-    """Tokenise; the same examples give the same plan. Examples that cannot be captured are refused one by one."""
+    """Tokenise the examples and return the plan. Deterministic. An example that cannot be captured is rejected alone."""
     plan = Plan({}, {})
     for number, example in enumerate(examples):
-        asked: list[PlannedExample] = []
+        planned: list[PlannedExample] = []
         try:
             if score and (example.rationale + example.response or example.is_trace):
-                asked.append(PlannedExample(_fitting(render(example, tokenizer, targets_of), limits, 0)))
+                planned.append(PlannedExample(_fit(render(example, tokenizer, targets_of), limits, 0)))
             if generation and (generation.examples is None or number < generation.examples):
-                asked += _responses(example, tokenizer, limits, generation, prompter)
+                planned += _plan_responses(example, tokenizer, limits, generation, prompter)
         except InputError as error:
             plan.rejected[rejection_key(repr(example))] = (example.id, str(error))
-        for item in asked:
+        for item in planned:
             plan.examples.setdefault(item.key, item)
     return plan
 
 
 def reject_lines(plan: Plan, bad: Sequence[BadExample]) -> None:
-    """Set aside the lines of an examples file that hold no example."""
+    """Add the lines of an examples file that are not valid examples to the rejected ones."""
     for line in bad:
         plan.rejected[rejection_key(f"line {line.line}: {line.reason}")] = (line.id, f"line {line.line}: {line.reason}")
 
 
 def rejection_key(name: str) -> str:
-    """Key for an example that cannot even be tokenised."""
-    nothing = Example(name, ())
-    return TokenizedExample(nothing, np.zeros(0, np.uint32), np.zeros(0, np.uint8), f"refused/{name}").key
+    """Return a key for an example that could not be tokenised."""
+    empty = Example(name, ())
+    return TokenizedExample(empty, np.zeros(0, np.uint32), np.zeros(0, np.uint8), f"refused/{name}").key
 
 
-def _responses(
+def _plan_responses(
     example: Example,
     tokenizer: Tokenizer,
     limits: Limits,
@@ -117,26 +117,26 @@ def _responses(
     prompt = render_prompt(example, tokenizer)
     room = generation.max_new_tokens
     if prompter is None or prompter.template is None:
-        prompt = _fitting(prompt, limits, room)
+        prompt = _fit(prompt, limits, room)
         return [PlannedExample(replace(prompt, origin=f"generated/{i}")) for i in range(generation.samples)]
-    templated = prompter.ask(example)
-    asked = _fitting(render_prompt(templated, tokenizer), limits, room)
+    templated = prompter.apply_template(example)
+    teacher_prompt = _fit(render_prompt(templated, tokenizer), limits, room)
     if generation.context == "same":
-        prompt = replace(asked, example=replace(example, metadata=asked.example.metadata))
+        prompt = replace(teacher_prompt, example=replace(example, metadata=teacher_prompt.example.metadata))
     else:
-        prompt = _fitting(prompt, limits, room)
-        if "truncated_tokens" in asked.example.metadata:
-            prompt = replace(prompt, example=replace(prompt.example, metadata=asked.example.metadata))
+        prompt = _fit(prompt, limits, room)
+        if "truncated_tokens" in teacher_prompt.example.metadata:
+            prompt = replace(prompt, example=replace(prompt.example, metadata=teacher_prompt.example.metadata))
     return [
-        PlannedExample(replace(prompt, origin=f"generated/{i}"), asked.tokens, templated.messages)
+        PlannedExample(replace(prompt, origin=f"generated/{i}"), teacher_prompt.tokens, templated.messages)
         for i in range(generation.samples)
     ]
 
 
-def _fitting(tokenized: TokenizedExample, limits: Limits, room: int) -> TokenizedExample:
-    """The example cut to what the teacher reads, less the `room` that it needs to write.
+def _fit(tokenized: TokenizedExample, limits: Limits, room: int) -> TokenizedExample:
+    """Truncate an example to the limits of the teacher, minus `room` tokens for its response.
 
-    Raises InputError where it cannot be.
+    Raises InputError if the limits do not allow that.
     """
     n = len(tokenized.tokens)
     if n == 0:

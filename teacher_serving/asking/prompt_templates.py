@@ -1,4 +1,4 @@
-"""Prompts that ask a teacher for rationales: templates, worked examples, and the messages they make.
+"""Prompt templates that ask a teacher for rationales, with worked examples.
 
 Knows nothing of engines, tokens or answers.
 """
@@ -65,7 +65,7 @@ def load_template(name: str) -> PromptTemplate:
     return template
 
 
-def fill(
+def fill_template(
     template: PromptTemplate, example: Example, shots: Sequence[Shot] = (), hint: str = ""
 ) -> tuple[dict[str, Any], ...]:
     """Messages of the example with the rendered template as the content of its last user turn; the rest stay.
@@ -120,12 +120,12 @@ def read_shots(path: str | Path) -> tuple[Shot, ...]:
 
 
 def _parse_shot(value: Any) -> Shot:
-    wanted = [field.name for field in fields(Shot)]
+    names = [field.name for field in fields(Shot)]
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")
-    if unknown := sorted(set(value) - set(wanted)):
-        raise ValueError(f"unknown key {unknown[0]!r}; known keys: {', '.join(wanted)}")
-    for name in wanted:
+    if unknown := sorted(set(value) - set(names)):
+        raise ValueError(f"unknown key {unknown[0]!r}; known keys: {', '.join(names)}")
+    for name in names:
         if not isinstance(value.get(name), str):
             raise ValueError(f"{name!r} must be given, as text")
     shot = Shot(**value)

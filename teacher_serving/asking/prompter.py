@@ -1,4 +1,4 @@
-"""How a teacher is asked: an example to the tokens that it reads, and what the spec says of that."""
+"""Prompts for a teacher from the templates of a job, and their description in the spec of a store."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,42 +9,43 @@ from cache.examples.example import Example
 from cache.examples.rendering import render_prompt
 from cache.examples.tokenizers import Tokenizer
 from cache.rows.spec import PromptingSpec
-from teacher_serving.asking.prompt_templates import PromptTemplate, Shot, fill, load_template, read_shots
+from teacher_serving.asking.prompt_templates import PromptTemplate, Shot, fill_template, load_template, read_shots
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.teacher import Request
 
 
 @dataclass(frozen=True, slots=True)
 class Prompter:
-    """Templates of a job. template: None where examples are asked as they are. hint: where a label may be told.
+    """Templates of a job.
 
-    longest: tokens of the longest prompt that leaves room for a response.
+    template: None if the prompts of the examples are used unchanged. hint: template of the prompt that contains the
+    label, or None. max_prompt_tokens: longest prompt that leaves room for a response.
     """
 
     template: PromptTemplate | None
     hint: PromptTemplate | None
     shots: Sequence[Shot]
-    longest: int
+    max_prompt_tokens: int
 
-    def ask(self, example: Example) -> Example:
-        """The example with the messages that the teacher reads. Raises InputError where it does not fit."""
+    def apply_template(self, example: Example) -> Example:
+        """Return the example with the messages for the teacher. Raises InputError if the template cannot be filled."""
         if self.template is None:
             return example
-        return replace(example, messages=fill(self.template, example, self.shots))
+        return replace(example, messages=fill_template(self.template, example, self.shots))
 
     def hint_request(self, key: str, example: Example, tokenizer: Tokenizer) -> Request:
-        """The prompt that tells the example's label. Raises InputError where it does not fit, or is too long."""
+        """Return a request whose prompt contains the label. Raises InputError if it cannot be built or is too long."""
         if self.hint is None:
-            raise InputError("no template tells the label")
-        told = replace(example, messages=fill(self.hint, example, self.shots, example.label))
-        tokens = render_prompt(told, tokenizer).tokens
-        if len(tokens) > self.longest:
-            raise InputError(f"{len(tokens)} tokens of the prompt with the hint are more than {self.longest}")
-        return Request(key, tokens, messages=told.messages, tools=told.tools)
+            raise InputError('no hint template; set generation.keep = "rationalize"')
+        hinted = replace(example, messages=fill_template(self.hint, example, self.shots, example.label))
+        tokens = render_prompt(hinted, tokenizer).tokens
+        if len(tokens) > self.max_prompt_tokens:
+            raise InputError(f"{len(tokens)} tokens of the prompt with the hint are more than {self.max_prompt_tokens}")
+        return Request(key, tokens, messages=hinted.messages, tools=hinted.tools)
 
 
 def make_prompter(generation: GenerationSettings, max_tokens: int) -> Prompter:
-    """Read the templates that a job names. Raises InputError for those that cannot be."""
+    """Read the templates of a job. Raises InputError for a template that cannot be read."""
     return Prompter(
         load_template(generation.template) if generation.template else None,
         load_template(generation.hint_template) if generation.keep == "rationalize" else None,
@@ -54,7 +55,7 @@ def make_prompter(generation: GenerationSettings, max_tokens: int) -> Prompter:
 
 
 def prompting_spec(generation: GenerationSettings, prompter: Prompter) -> PromptingSpec | None:
-    """What of it determines the content of a store; None where examples are asked as they are and all is kept."""
+    """Return what determines the content of a store; None if prompts are unchanged and every response is kept."""
     if not prompter.template and generation.keep == "all" and not generation.stop:
         return None
     return PromptingSpec(

@@ -1,158 +1,261 @@
-"""One pass over the logits of a row, compiled by numba: normaliser, head, draws, entropy. reduction.py calls it.
+"""Numba kernels that reduce one row of logits: normaliser, exact entries, sampled entries, entropy.
 
-A row is read once from memory, in chunks that stay in the nearest cache: their maxima and sums are then enough to find
-the head without sorting the row, and to place draws without a running sum over the vocabulary.
+A row is read from memory once, in chunks that fit in the L1 cache. The maximum and the sum of each chunk are enough to
+find the largest logits without sorting the row, and to locate draws without a cumulative sum over the vocabulary.
+
+All kernels are in one file because numba's cache on disk is invalidated per file: a kernel that is inlined from another
+file would stay in the cache after an edit.
+
+With the fast-math flags the order of sums is the compiler's choice. Entropies and log-normalisers can therefore differ
+in the last digit of a float32 between two compilations.
 """
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from cache.rows.kernels import compiled
 
 CHUNK = 64
-# Logits may be -inf or NaN, so of fast arithmetic only what keeps those; sums of a chunk may be taken in any order.
-arithmetic = partial(compiled, fastmath={"reassoc", "contract", "arcp", "nsz"})
-LOWEST = np.float32(-np.inf)
+# Logits may be -inf or NaN, so only the fast-math flags that preserve both are set. They let the compiler reorder sums.
+compiled_fast = partial(compiled, fastmath={"reassoc", "contract", "arcp", "nsz"})
+MINUS_INF = np.float32(-np.inf)
 LOG2_E = np.float32(1.4426950408889634)
-LEAST_EXPONENT = np.float32(-126.0)
-# Adding it rounds to a whole number, which is then in the low bits.
-TO_WHOLE = np.float32(1.5 * 2**23)
-# Of 2^f on [-1/2, 1/2], highest power first, fitted for the least relative error: below 2^-23.
+MIN_EXPONENT = np.float32(-126.0)
+# exp(-87) is the smallest normal float32. Smaller terms have no weight.
+MIN_LOG_WEIGHT = np.float32(-87.0)
+# Entries below this log-probability are left out: no float32 probability differs from 0 there.
+MIN_LOGPROB = -700.0
+# A mass below this share of the total counts as 0.
+MIN_MASS = 1e-37
+# Adding it to a float32 rounds that number to an integer, which is then in the low bits.
+ROUNDING_SHIFT = np.float32(1.5 * 2**23)
+# Coefficients of 2^f on [-1/2, 1/2], fitted for the smallest relative error, which is below 2^-23.
 P6, P5, P4, P3, P2, P1 = (
     np.float32(value) for value in (1.5353362e-4, 1.3398874e-3, 9.6184370e-3, 5.5503324e-2, 2.4022648e-1, 6.9314718e-1)
 )
 ID_BITS = np.int64(0xFFFFFFFF)
 
 
-# Without "reassoc", which would take the rounding back.
-@partial(compiled, fastmath={"contract"})
-def exp_of(x):
-    """exp(x) for x <= 0 in float32 (relative error 1e-7 near 0, 4e-6 at -87), NaN for NaN.
+class ReductionRule(NamedTuple):
+    """What to keep of a row.
 
-    Plain arithmetic, so that the compiler makes vectors of it."""
+    max_entries: width of the output arrays. mass: probability after which exact entries stop; above 1 for no limit.
+    threshold: probability from which an entry is exact; 0 where the mode has none. draws: 0 where the mode has none.
+    temperatures: float64 [temperatures].
+    """
+
+    max_entries: int
+    mass: float
+    threshold: float
+    draws: int
+    has_entropy: bool
+    temperatures: npt.NDArray[np.float64]
+
+
+class ReducedArrays(NamedTuple):
+    """Output arrays of n rows; the first counts[i] entries of row i are used. counts is -1 for an invalid row.
+
+    ids: int64 [n, max_entries]; logprobs: float32 [n, max_entries]; exact, counts: int64 [n]; log_tail, token_logprobs,
+    entropy: float32 [n]; log_normalizers: float32 [n, temperatures].
+    """
+
+    ids: npt.NDArray[np.int64]
+    logprobs: npt.NDArray[np.float32]
+    exact: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    log_tail: npt.NDArray[np.float32]
+    token_logprobs: npt.NDArray[np.float32]
+    entropy: npt.NDArray[np.float32]
+    log_normalizers: npt.NDArray[np.float32]
+
+
+class ChunkSums(NamedTuple):
+    """Maximum m of each chunk, and its sums of exp(x - m), of (x - m) exp(x - m) and of exp((x - m) / T).
+
+    float32 [chunks]; powers: float32 [temperatures, chunks].
+    """
+
+    maxima: npt.NDArray[np.float32]
+    sums: npt.NDArray[np.float32]
+    moments: npt.NDArray[np.float32]
+    powers: npt.NDArray[np.float32]
+
+
+class Scratch(NamedTuple):
+    """Memory that all rows of a call share.
+
+    weights: float32 [chunks], sums relative to the maximum of the row. padded: float32 [CHUNK], the last chunk.
+    groups: float32 [vocabulary]; keys: int64 [vocabulary]; points: float64 and repeats: int64 [entries].
+    """
+
+    weights: npt.NDArray[np.float32]
+    padded: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.float32]
+    keys: npt.NDArray[np.int64]
+    points: npt.NDArray[np.float64]
+    repeats: npt.NDArray[np.int64]
+
+
+class Draws(NamedTuple):
+    """Ascending points in the cumulative sum of a row, and the ids that they select with the number of points of each.
+
+    points: float64; ids, repeats: int64.
+    """
+
+    points: npt.NDArray[np.float64]
+    ids: npt.NDArray[np.int64]
+    repeats: npt.NDArray[np.int64]
+
+
+class Row(NamedTuple):
+    """Logits of one row, the same memory as int32, their maximum, and the sum of exp(logit - maximum)."""
+
+    logits: npt.NDArray[np.float32]
+    bits: npt.NDArray[np.int32]
+    peak: np.float32
+    total: float
+
+
+# The flag "reassoc" would cancel the rounding.
+@partial(compiled, fastmath={"contract"})
+def fast_exp(x):
+    """exp(x) for x <= 0 in float32 (relative error 1e-7 near 0, 4e-6 at -87); NaN for NaN.
+
+    It consists of plain arithmetic, so that the compiler can vectorise loops over it."""
     power = x * LOG2_E
-    power = LEAST_EXPONENT if power < LEAST_EXPONENT else power
-    shifted = power + TO_WHOLE
-    f = power - (shifted - TO_WHOLE)
+    power = MIN_EXPONENT if power < MIN_EXPONENT else power
+    shifted = power + ROUNDING_SHIFT
+    f = power - (shifted - ROUNDING_SHIFT)
     series = ((((((P6 * f + P5) * f + P4) * f + P3) * f + P2) * f) + P1) * f + np.float32(1.0)
-    # The exponent of a float starts at bit 23; adding to it multiplies by a power of two.
+    # The exponent of a float32 starts at bit 23. Adding n to it multiplies by 2^n.
     return np.int32(np.float32(series).view(np.int32) + (np.float32(shifted).view(np.int32) << 23)).view(np.float32)
 
 
 @compiled
-def ordered(bits):
-    """Integers of the same order as the floats that `bits` are. Its own inverse."""
+def sortable(bits):
+    """Map the bits of a float32 to an int32 of the same order. The function is its own inverse."""
     return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
 
 @compiled
-def key_of(bits, i):
-    """Larger for a larger logit, and of equal ones for the smaller id."""
-    return (np.int64(ordered(bits[i])) << 32) | (ID_BITS - np.int64(i))
-
-
-@arithmetic
-def scan_chunks(row, bits, temperatures, has_entropy, maxima, sums, moments, powers):
-    """Maximum m of each chunk, and sums of exp(x - m), of (x - m) exp(x - m) and of exp((x - m) / T)."""
-    for c in range(len(row) // CHUNK):
-        top = np.int32(-0x7FFFFFFF)
-        for j in range(c * CHUNK, c * CHUNK + CHUNK):
-            i = bits[j]
-            top = max(top, np.int32(i ^ ((i >> np.int32(31)) & np.int32(0x7FFFFFFF))))
-        peak = np.int32(ordered(top)).view(np.float32)
-        maxima[c] = peak
-        # A chunk of nothing but -inf: its differences would be NaN, and its weight is nothing.
-        base = np.float32(0.0) if peak == LOWEST else peak
-        total = np.float32(0.0)
-        for j in range(c * CHUNK, c * CHUNK + CHUNK):
-            total += exp_of(row[j] - base)
-        sums[c] = np.float32(0.0) if peak == LOWEST and not np.isnan(total) else total
-        if has_entropy:
-            moment = np.float32(0.0)
-            for j in range(c * CHUNK, c * CHUNK + CHUNK):
-                # exp(-87) is the least that a float32 holds: what lies below it has no weight.
-                x = row[j] - base
-                x = np.float32(-87.0) if x < np.float32(-87.0) else x
-                moment += x * exp_of(x)
-            moments[c] = moment
-        for t in range(len(temperatures)):
-            inverse = np.float32(1.0 / temperatures[t])
-            total = np.float32(0.0)
-            for j in range(c * CHUNK, c * CHUNK + CHUNK):
-                total += exp_of((row[j] - base) * inverse)
-            powers[t, c] = total
+def sort_key(bits, i):
+    """An int64 that grows with the logit of id i. Of equal logits, the smaller id has the larger key."""
+    return (np.int64(sortable(bits[i])) << 32) | (ID_BITS - np.int64(i))
 
 
 @compiled
-def scan(row, bits, last, temperatures, has_entropy, maxima, sums, moments, powers):
-    """scan_chunks of the whole row. last: [CHUNK] room for the last chunk, filled up with -inf."""
-    full = len(row) // CHUNK
-    scan_chunks(row, bits, temperatures, has_entropy, maxima, sums, moments, powers)
-    if full * CHUNK < len(row):
-        last[:] = LOWEST
-        last[: len(row) - full * CHUNK] = row[full * CHUNK :]
-        rest = last.view(np.int32)
-        scan_chunks(last, rest, temperatures, has_entropy, maxima[full:], sums[full:], moments[full:], powers[:, full:])
+def key_id(key):
+    """The id in a sort key."""
+    return ID_BITS - (key & ID_BITS)
 
 
-@arithmetic
-def weigh(maxima, sums, scale, peak, weights):
-    """Sum over chunks of exp((m - peak) * scale) times their own sum; each term is left in `weights`."""
+@compiled_fast
+def sum_chunks(logits, bits, rule, chunks):
+    """Fill `chunks` (ChunkSums) for the complete chunks of `logits`."""
+    for c in range(len(logits) // CHUNK):
+        start, stop = c * CHUNK, c * CHUNK + CHUNK
+        top = np.int32(-0x7FFFFFFF)
+        for j in range(start, stop):
+            i = bits[j]
+            top = max(top, np.int32(i ^ ((i >> np.int32(31)) & np.int32(0x7FFFFFFF))))
+        peak = np.int32(sortable(top)).view(np.float32)
+        chunks.maxima[c] = peak
+        # In a chunk of -inf only, differences to the maximum would be NaN. Its weight is 0.
+        base = np.float32(0.0) if peak == MINUS_INF else peak
+        total = np.float32(0.0)
+        for j in range(start, stop):
+            total += fast_exp(logits[j] - base)
+        chunks.sums[c] = np.float32(0.0) if peak == MINUS_INF and not np.isnan(total) else total
+        if rule.has_entropy:
+            moment = np.float32(0.0)
+            for j in range(start, stop):
+                x = logits[j] - base
+                x = MIN_LOG_WEIGHT if x < MIN_LOG_WEIGHT else x
+                moment += x * fast_exp(x)
+            chunks.moments[c] = moment
+        for t in range(len(rule.temperatures)):
+            inverse = np.float32(1.0 / rule.temperatures[t])
+            total = np.float32(0.0)
+            for j in range(start, stop):
+                total += fast_exp((logits[j] - base) * inverse)
+            chunks.powers[t, c] = total
+
+
+@compiled
+def sum_row(logits, bits, rule, chunks, padded):
+    """Fill `chunks` for the whole row. An incomplete last chunk is padded with -inf in `padded`."""
+    full = len(logits) // CHUNK
+    sum_chunks(logits, bits, rule, chunks)
+    if full * CHUNK < len(logits):
+        padded[:] = MINUS_INF
+        padded[: len(logits) - full * CHUNK] = logits[full * CHUNK :]
+        last = ChunkSums(chunks.maxima[full:], chunks.sums[full:], chunks.moments[full:], chunks.powers[:, full:])
+        sum_chunks(padded, padded.view(np.int32), rule, last)
+
+
+@compiled_fast
+def weigh_chunks(maxima, sums, scale, peak, weights):
+    """Write sums * exp((maxima - peak) * scale) to `weights`; return their sum in float64."""
     total = 0.0
     for c in range(len(maxima)):
-        weights[c] = sums[c] * exp_of((maxima[c] - peak) * scale)
+        weights[c] = sums[c] * fast_exp((maxima[c] - peak) * scale)
         total += np.float64(weights[c])
     return total
 
 
 @compiled
-def bound_of_largest(row, maxima, k, groups):
-    """A value that at least k logits reach, and few more: the k-th largest of the maxima of small groups of them."""
-    values = maxima if len(maxima) >= 2 * k else row
+def bound_top_k(logits, maxima, k, groups):
+    """Return a value that at least k logits reach, and few more: the k-th largest of the maxima of small groups."""
+    values = maxima if len(maxima) >= 2 * k else logits
     size = max(1, len(values) // (4 * k))
     count = -(-len(values) // size)
     if count < k:
-        return LOWEST
+        return MINUS_INF
     for g in range(count):
-        best = LOWEST
+        best = MINUS_INF
         for c in range(g * size, min((g + 1) * size, len(values))):
             best = values[c] if values[c] > best else best
         groups[g] = best
     return np.partition(groups[:count], count - k)[count - k]
 
 
-@arithmetic
-def collect(row, bits, maxima, bound, peak, keys, weights):
-    """Keys of the logits that are at least `bound`, rising; returns how many. They are taken out of the weights."""
+@compiled_fast
+def collect_keys(row, maxima, bound, keys, weights):
+    """Write the sort keys of the logits >= `bound` in ascending order; return their number.
+
+    Their mass is removed from `weights`.
+    """
     count = 0
     for c in range(len(maxima)):
         if maxima[c] >= bound:
-            start, stop = c * CHUNK, min((c + 1) * CHUNK, len(row))
-            left = np.float32(0.0)
-            found = np.int32(0)
-            places = np.int32(0)
+            start, stop = c * CHUNK, min((c + 1) * CHUNK, len(row.logits))
+            weight = np.float32(0.0)
+            hits = np.int32(0)
+            offsets = np.int32(0)
             for j in range(start, stop):
-                above = row[j] >= bound
-                left += np.float32(0.0) if above else exp_of(row[j] - peak)
-                found += np.int32(1) if above else np.int32(0)
-                places += np.int32(j - start) if above else np.int32(0)
-            weights[c] = left
-            if found == 1:  # its place is the sum of the places, and no look at each is needed
-                keys[count] = key_of(bits, start + places)
+                above = row.logits[j] >= bound
+                weight += np.float32(0.0) if above else fast_exp(row.logits[j] - row.peak)
+                hits += np.int32(1) if above else np.int32(0)
+                offsets += np.int32(j - start) if above else np.int32(0)
+            weights[c] = weight
+            if hits == 1:  # the sum of the offsets is the offset of the one hit
+                keys[count] = sort_key(row.bits, start + offsets)
                 count += 1
                 continue
             for j in range(start, stop):
-                if row[j] >= bound:
-                    keys[count] = key_of(bits, j)
+                if row.logits[j] >= bound:
+                    keys[count] = sort_key(row.bits, j)
                     count += 1
     keys[:count].sort()
     return count
 
 
-@arithmetic
-def sum_of(weights):
+@compiled_fast
+def sum_weights(weights):
     """Sum in float64."""
     total = 0.0
     for c in range(len(weights)):
@@ -161,191 +264,192 @@ def sum_of(weights):
 
 
 @compiled
-def draw(row, least, peak, weights, points, ids, counts):
-    """Ids at rising `points` of the running sum, over the ids, of exp(x - peak) of the logits x below `least`.
+def write_head(row, rule, maxima, scratch, ids, logprobs):
+    """Write the exact entries: the largest logits, at most max_entries, until their probability reaches rule.mass.
 
-    An id that several points meet is written once, with their number in `counts`. Returns how many ids.
+    Returns the number of entries, the remaining mass times row.total, and a bound that all entries reach. The mass of
+    at least all entries is removed from the weights.
+    """
+    log_z = np.float64(row.peak) + math.log(row.total)
+    bound = bound_top_k(row.logits, maxima, rule.max_entries, scratch.groups)
+    if rule.threshold > 0:
+        bound = np.float32(log_z + math.log(rule.threshold))
+    keys = scratch.keys
+    count = collect_keys(row, maxima, bound, keys, scratch.weights)
+    mass = 0.0
+    n = 0
+    while n < min(count, rule.max_entries) and mass < rule.mass:
+        i = key_id(keys[count - 1 - n])
+        logprob = np.float64(row.logits[i]) - log_z
+        if logprob < MIN_LOGPROB:
+            break
+        ids[n] = i
+        # Rounding can move the largest log-probability above 0.
+        logprobs[n] = min(logprob, 0.0)
+        mass += math.exp(logprob)
+        n += 1
+    if n == 0:
+        return n, row.total, bound
+    tail = sum_weights(scratch.weights)
+    for other in range(count - n):
+        tail += math.exp(np.float64(row.logits[key_id(keys[other])]) - row.peak)
+    return n, tail, bound
+
+
+@compiled
+def locate_points(row, head_bound, weights, draws):
+    """Find the ids at which the cumulative sum of exp(logit - peak) passes each point of `draws` (Draws).
+
+    Only logits below `head_bound` count. An id that several points select is written once, with their number in
+    `repeats`. Returns the number of ids.
     """
     n = 0
-    passed = 0.0
     p = 0
-    # Sums in another order differ in the last digits: a point beyond all of them is met in the last chunk of weight.
+    total = 0.0
+    # Sums in different orders differ in the last digits. Points beyond the total belong to the last chunk with weight.
     final = 0
     for c in range(len(weights)):
         final = c if weights[c] > 1e-30 else final
     for c in range(len(weights)):
-        end = np.inf if c == final else passed + np.float64(weights[c])
-        if p < len(points) and points[p] < end:
-            within = passed
-            latest = np.int64(-1)
-            for j in range(c * CHUNK, min((c + 1) * CHUNK, len(row))):
-                if row[j] >= least:
-                    continue
-                share = np.float64(exp_of(row[j] - peak))
-                if share <= 1e-37:
-                    continue
-                within += share
-                met = 0
-                while p < len(points) and points[p] < min(within, end):
-                    p += 1
-                    met += 1
-                if met > 0:
-                    ids[n] = j
-                    counts[n] = met
-                    n += 1
-                latest = j
-            # Sums of single terms and of chunks differ in the last digits: what lies between goes to the last id.
-            while p < len(points) and points[p] < end:
-                p += 1
-                if latest >= 0:
-                    if n == 0 or ids[n - 1] != latest:
-                        ids[n] = latest
-                        counts[n] = 0
-                        n += 1
-                    counts[n - 1] += 1
-        passed = end
+        end = np.inf if c == final else total + np.float64(weights[c])
+        if p < len(draws.points) and draws.points[p] < end:
+            n, p = locate_in_chunk(row, head_bound, c, total, end, draws, n, p)
+        total = end
     return n
 
 
 @compiled
-def entropy_of(maxima, sums, moments, weights, peak, total):
-    """Entropy in nats, from the sums of each chunk."""
-    mean = 0.0
-    for c in range(len(maxima)):
-        if sums[c] > 0:
-            share = np.float64(weights[c]) / np.float64(sums[c])
-            mean += share * (np.float64(moments[c]) + np.float64(sums[c]) * np.float64(maxima[c] - peak))
-    return max(0.0, math.log(total) - mean / total)
+def locate_in_chunk(row, head_bound, c, total, end, draws, n, p):
+    """Continue locate_points in chunk c, whose cumulative sum goes from `total` to `end`.
 
-
-@compiled
-def head_of(row, bits, maxima, weights, peak, total, most, mass, threshold, groups, keys, ids, logprobs):
-    """Write the exact entries: the largest logits, at most `most`, and only until they hold `mass`.
-
-    Logits that no float32 probability tells from nothing are left out. Returns how many entries, the mass that is left
-    times `total`, and what all of them reach; the weights lose at least the entries.
+    n ids are written and p points are used before and, as returned, after it.
     """
-    log_z = np.float64(peak) + math.log(total)
-    bound = bound_of_largest(row, maxima, most, groups)
-    if threshold > 0:
-        bound = np.float32(log_z + math.log(threshold))
-    count = collect(row, bits, maxima, bound, peak, keys, weights)
-    held = 0.0
-    n = 0
-    while n < min(count, most) and held < mass:
-        i = ID_BITS - (keys[count - 1 - n] & ID_BITS)
-        logprob = np.float64(row[i]) - log_z
-        if logprob < -700.0:
-            break
-        ids[n] = i
-        # Rounding may leave the largest a hair above 0.
-        logprobs[n] = min(logprob, 0.0)
-        held += math.exp(logprob)
-        n += 1
-    if n == 0:
-        return n, total, bound
-    rest = sum_of(weights)
-    for other in range(count - n):
-        rest += math.exp(np.float64(row[ID_BITS - (keys[other] & ID_BITS)]) - peak)
-    return n, rest, bound
+    points, ids, repeats = draws.points, draws.ids, draws.repeats
+    latest = np.int64(-1)
+    for j in range(c * CHUNK, min((c + 1) * CHUNK, len(row.logits))):
+        if row.logits[j] >= head_bound:
+            continue
+        weight = np.float64(fast_exp(row.logits[j] - row.peak))
+        if weight <= MIN_MASS:
+            continue
+        total += weight
+        hits = 0
+        while p < len(points) and points[p] < min(total, end):
+            p += 1
+            hits += 1
+        if hits > 0:
+            ids[n] = j
+            repeats[n] = hits
+            n += 1
+        latest = j
+    # The sum of single terms can be smaller than the sum of the chunk. Points in between select the last id.
+    while p < len(points) and points[p] < end:
+        p += 1
+        if latest >= 0:
+            if n == 0 or ids[n - 1] != latest:
+                ids[n] = latest
+                repeats[n] = 0
+                n += 1
+            repeats[n - 1] += 1
+    return n, p
 
 
 @compiled
-def draws_of(row, weights, peak, total, rest, least, uniforms, room, threshold, draws, points, times, ids, logprobs):
-    """Write the sampled entries; returns how many. uniforms: float64 [1] for a threshold, else [draws]."""
-    count = 0
-    if draws > 0:
-        count = draws
-        points[:draws] = uniforms[:draws] * total
-        points[:draws].sort()
+def row_entropy(row, chunks, weights):
+    """Entropy of the row in nats, from the sums of its chunks."""
+    mean = 0.0
+    for c in range(len(weights)):
+        if chunks.sums[c] > 0:
+            scale = np.float64(weights[c]) / np.float64(chunks.sums[c])
+            distance = np.float64(chunks.maxima[c] - row.peak)
+            mean += scale * (np.float64(chunks.moments[c]) + np.float64(chunks.sums[c]) * distance)
+    return max(0.0, math.log(row.total) - mean / row.total)
+
+
+@compiled
+def write_draws(row, rule, tail, head_bound, uniforms, scratch, ids, logprobs):
+    """Write the sampled entries to ids and logprobs; return their number.
+
+    uniforms: float64 [draws], or [1] for a threshold, whose points are `threshold` apart within the mass `tail`.
+    """
+    points = scratch.points
+    if rule.draws > 0:
+        count = rule.draws
+        points[:count] = uniforms[:count] * row.total
+        points[:count].sort()
     else:
-        step = threshold * total
+        count = 0
+        step = rule.threshold * row.total
         point = uniforms[0] * step
-        while point < rest and count < room:
+        while point < tail and count < len(ids):
             points[count] = point
             count += 1
             point += step
-    met = draw(row, least, peak, weights, points[:count], ids, times)
-    for i in range(met):
-        logprobs[i] = math.log(times[i] / draws) if draws > 0 else math.log(threshold)
-    return met
+    n = locate_points(row, head_bound, scratch.weights, Draws(points[:count], ids, scratch.repeats))
+    for i in range(n):
+        logprobs[i] = math.log(scratch.repeats[i] / rule.draws) if rule.draws > 0 else math.log(rule.threshold)
+    return n
 
 
 @compiled
-def reduce_rows(
-    logits,
-    following,
-    uniforms,
-    most,
-    mass,
-    threshold,
-    draws,
-    has_entropy,
-    temperatures,
-    ids,
-    logprobs,
-    exact,
-    counts,
-    log_tail,
-    token_logprobs,
-    entropy,
-    log_normalizers,
-):
-    """Fill ids and logprobs [n, most] and what belongs to each row; see reduction.Reducer for the meaning.
+def write_row_values(r, row, next_token, rule, chunks, scratch, out):
+    """Write what does not depend on the mode: log-probability of the next token, entropy, log-normalisers."""
+    if next_token >= 0:
+        logprob = np.float64(row.logits[next_token]) - np.float64(row.peak) - math.log(row.total)
+        out.token_logprobs[r] = min(logprob, 0.0)
+    if rule.has_entropy:
+        out.entropy[r] = row_entropy(row, chunks, scratch.weights)
+    for t in range(len(rule.temperatures)):
+        scale = np.float32(1.0 / rule.temperatures[t])
+        powers = scratch.groups[: len(chunks.maxima)]
+        power = weigh_chunks(chunks.maxima, chunks.powers[t], scale, row.peak, powers)
+        out.log_normalizers[r, t] = math.log(power) - math.log(row.total) / rule.temperatures[t]
 
-    logits: float32 [n, vocabulary], contiguous. A row with a NaN, +inf or nothing but -inf gets counts of -1.
+
+@compiled
+def write_entries(r, row, uniforms, rule, chunks, scratch, out):
+    """Write the exact and the sampled entries of row r, and its tail."""
+    n = 0
+    tail = row.total
+    head_bound = np.float32(np.inf)
+    if rule.draws == 0:
+        n, tail, head_bound = write_head(row, rule, chunks.maxima, scratch, out.ids[r], out.logprobs[r])
+    out.exact[r] = n
+    has_tail = tail > MIN_MASS * row.total and n < len(row.logits)
+    out.log_tail[r] = min(math.log(tail / row.total), 0.0) if has_tail else MINUS_INF
+    if rule.draws > 0 or rule.threshold > 0:
+        n += write_draws(row, rule, tail, head_bound, uniforms, scratch, out.ids[r, n:], out.logprobs[r, n:])
+    out.counts[r] = n
+
+
+@compiled
+def reduce_rows(logits, next_tokens, uniforms, rule, out):
+    """Reduce each row of logits to `out` (ReducedArrays) by `rule` (ReductionRule).
+
+    logits: float32 [n, vocabulary], contiguous. next_tokens: int64 [n], -1 for none. uniforms: float64 [n, numbers].
+    A row with a NaN, with +inf, or with -inf only is invalid.
     """
     vocabulary = logits.shape[1]
-    chunks = -(-vocabulary // CHUNK)
-    sums = np.empty((4, chunks), np.float32)
-    maxima, weights = sums[2], sums[3]
-    powers = np.empty((len(temperatures), chunks), np.float32)
-    groups = np.empty(vocabulary, np.float32)
-    last = np.empty(CHUNK, np.float32)
-    keys = np.empty(vocabulary, np.int64)
-    times = np.empty(max(most, draws), np.int64)
-    points = np.empty(max(most, draws), np.float64)
+    count = -(-vocabulary // CHUNK)
+    room = max(rule.max_entries, rule.draws)
+    sums = np.empty((4, count), np.float32)
+    chunks = ChunkSums(sums[0], sums[1], sums[2], np.empty((len(rule.temperatures), count), np.float32))
+    scratch = Scratch(
+        sums[3],
+        np.empty(CHUNK, np.float32),
+        np.empty(vocabulary, np.float32),
+        np.empty(vocabulary, np.int64),
+        np.empty(room, np.float64),
+        np.empty(room, np.int64),
+    )
     for r in range(len(logits)):
-        row = logits[r]
-        bits = row.view(np.int32)
-        scan(row, bits, last, temperatures, has_entropy, maxima, sums[0], sums[1], powers)
-        peak = maxima.max()
-        total = weigh(maxima, sums[0], np.float32(1.0), peak, weights)
+        bits = logits[r].view(np.int32)
+        sum_row(logits[r], bits, rule, chunks, scratch.padded)
+        peak = chunks.maxima.max()
+        total = weigh_chunks(chunks.maxima, chunks.sums, np.float32(1.0), peak, scratch.weights)
         if not (total > 0.0 and total < np.inf and np.abs(peak) < np.inf):
-            counts[r] = -1
+            out.counts[r] = -1
             continue
-        if following[r] >= 0:
-            token_logprobs[r] = min(np.float64(row[following[r]]) - np.float64(peak) - math.log(total), 0.0)
-        if has_entropy:
-            entropy[r] = entropy_of(maxima, sums[0], sums[1], weights, peak, total)
-        for t in range(len(temperatures)):
-            power = weigh(maxima, powers[t], np.float32(1.0 / temperatures[t]), peak, groups[:chunks])
-            log_normalizers[r, t] = math.log(power) - math.log(total) / temperatures[t]
-        n = 0
-        rest = total
-        least = np.float32(np.inf)
-        if draws == 0:
-            n, rest, least = head_of(
-                row, bits, maxima, weights, peak, total, most, mass, threshold, groups, keys, ids[r], logprobs[r]
-            )
-        exact[r] = n
-        # Less than one float32 probability is nothing.
-        log_tail[r] = min(math.log(rest / total), 0.0) if rest > 1e-37 * total and n < vocabulary else LOWEST
-        if draws > 0 or threshold > 0:
-            n += draws_of(
-                row,
-                weights,
-                peak,
-                total,
-                rest,
-                least,
-                uniforms[r],
-                most - n,
-                threshold,
-                draws,
-                points,
-                times,
-                ids[r, n:],
-                logprobs[r, n:],
-            )
-        counts[r] = n
+        row = Row(logits[r], bits, peak, total)
+        write_row_values(r, row, next_tokens[r], rule, chunks, scratch, out)
+        write_entries(r, row, uniforms[r], rule, chunks, scratch, out)

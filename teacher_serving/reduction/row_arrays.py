@@ -1,4 +1,4 @@
-"""What engines give, to rows in their places. Arrays only."""
+"""Convert and rearrange sparse rows. Knows arrays only."""
 
 from typing import Any
 
@@ -10,28 +10,27 @@ from cache.rows.sparse_targets import SparseTargets
 
 
 def rows_from_topk(ids: npt.NDArray[np.int64], logprobs: npt.NDArray[np.float32], vocab_size: int) -> SparseTargets:
-    """Rows from ids [n, k] and normalised log-probabilities [n, k], falling along k.
+    """Return rows from ids [n, k] and normalised log-probabilities [n, k], which descend along k.
 
-    Entries at -inf or below LOWEST_LOGPROB, which no float tells from it, are left out.
-
-    The tail is what the entries leave of 1, and nothing where they are the whole vocabulary.
+    Entries below LOWEST_LOGPROB are left out. The tail is 1 minus the mass of the entries, or 0 if a row has an entry
+    for the whole vocabulary.
     """
-    held = logprobs >= LOWEST_LOGPROB
-    counts = held.sum(axis=1)
-    mass = np.where(held, np.exp(logprobs.astype(np.float64)), 0.0).sum(axis=1)
+    is_entry = logprobs >= LOWEST_LOGPROB
+    counts = is_entry.sum(axis=1)
+    mass = np.where(is_entry, np.exp(logprobs.astype(np.float64)), 0.0).sum(axis=1)
     tail = np.where(counts >= vocab_size, 0.0, np.clip(1.0 - mass, 0.0, 1.0))
     with np.errstate(divide="ignore"):
         log_tail = np.log(tail).astype(np.float32)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    # Rounding may leave the largest log-probability a hair above 0.
-    values = np.minimum(logprobs[held], 0.0).astype(np.float32)
-    return SparseTargets(offsets, ids[held].astype(np.uint32), values, log_tail)
+    # Rounding can move the largest log-probability above 0.
+    values = np.minimum(logprobs[is_entry], 0.0).astype(np.float32)
+    return SparseTargets(offsets, ids[is_entry].astype(np.uint32), values, log_tail)
 
 
 def cut_to_nucleus(rows: SparseTargets, mass: float) -> SparseTargets:
-    """The smallest head of each row that holds `mass`, or the whole row where it holds less.
+    """Cut each row to its smallest head with at least `mass`; a row with less mass stays whole.
 
-    What is cut goes to the tail: 1 less what is kept.
+    The tail of a cut row is 1 minus the mass of its head.
     """
     p = np.exp(rows.logprobs.astype(np.float64))
     running = np.cumsum(p)
@@ -39,25 +38,25 @@ def cut_to_nucleus(rows: SparseTargets, mass: float) -> SparseTargets:
     before = running - p - np.repeat(ends[:-1], rows.counts)
     kept = before < mass
     counts = np.add.reduceat(np.append(kept, False), rows.offsets[:-1]) * (rows.counts > 0)
-    held = np.add.reduceat(np.append(np.where(kept, p, 0.0), 0.0), rows.offsets[:-1]) * (rows.counts > 0)
+    head_mass = np.add.reduceat(np.append(np.where(kept, p, 0.0), 0.0), rows.offsets[:-1]) * (rows.counts > 0)
     with np.errstate(divide="ignore"):
-        log_tail = np.log(np.clip(1.0 - held, 0.0, 1.0)).astype(np.float32)
+        log_tail = np.log(np.clip(1.0 - head_mass, 0.0, 1.0)).astype(np.float32)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    cut = counts < rows.counts
-    return SparseTargets(offsets, rows.ids[kept], rows.logprobs[kept], np.where(cut, log_tail, rows.log_tail))
+    is_cut = counts < rows.counts
+    return SparseTargets(offsets, rows.ids[kept], rows.logprobs[kept], np.where(is_cut, log_tail, rows.log_tail))
 
 
-def scatter_rows(rows: SparseTargets, places: npt.NDArray[np.int64], n: int) -> SparseTargets:
-    """`rows` as rows places[0], places[1], ... (rising) of n rows; the others are empty."""
+def scatter_rows(rows: SparseTargets, positions: npt.NDArray[np.int64], n: int) -> SparseTargets:
+    """Return n rows, of which positions[i] (ascending) is row i of `rows`. The other rows are empty."""
     counts = np.zeros(n, np.int64)
-    counts[places] = rows.counts
+    counts[positions] = rows.counts
 
     def spread(values: npt.NDArray[Any] | None, fill: float) -> Any:
         if values is None:
             return None
-        spread = np.full((n, *values.shape[1:]), fill, values.dtype)
-        spread[places] = values
-        return spread
+        result = np.full((n, *values.shape[1:]), fill, values.dtype)
+        result[positions] = values
+        return result
 
     return SparseTargets(
         np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
@@ -71,7 +70,7 @@ def scatter_rows(rows: SparseTargets, places: npt.NDArray[np.int64], n: int) -> 
 
 
 def take_rows(rows: SparseTargets, order: npt.NDArray[np.int64]) -> SparseTargets:
-    """Rows order[0], order[1], ... int64 [m]."""
+    """Return the rows order[0], order[1], ... order: int64 [m]."""
     counts = rows.counts[order]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     entries = np.arange(offsets[-1]) + np.repeat(rows.offsets[order] - offsets[:-1], counts)

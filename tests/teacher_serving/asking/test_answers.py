@@ -14,11 +14,10 @@ from teacher_serving.asking.answers import (
     ParsedAnswer,
     Selection,
     compare_label,
-    labels_match,
-    normalise_label,
     parse_answer,
     select_samples,
 )
+from teacher_serving.asking.labels import labels_match, normalise_label
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 # Pieces that meet each other in labels, so that random texts reach the interesting cases.

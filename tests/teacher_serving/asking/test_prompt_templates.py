@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cache.errors import InputError
 from cache.examples.example import Example
 from teacher_serving.asking.answers import parse_answer
-from teacher_serving.asking.prompt_templates import PromptTemplate, Shot, fill, load_template, read_shots
+from teacher_serving.asking.prompt_templates import PromptTemplate, Shot, fill_template, load_template, read_shots
 
 SYSTEM = {"role": "system", "content": "You teach children."}
 ASKED = {"role": "user", "content": "What is 2 + 2?"}
@@ -22,7 +22,7 @@ def example(*messages: dict[str, str]) -> Example:
 
 
 def content(source: str, hint: str = "", **changes: str) -> str:
-    filled = fill(PromptTemplate("mine", source), example(SYSTEM, {**ASKED, **changes}), SHOTS, hint)
+    filled = fill_template(PromptTemplate("mine", source), example(SYSTEM, {**ASKED, **changes}), SHOTS, hint)
     return str(filled[-1]["content"])
 
 
@@ -30,7 +30,7 @@ def test_only_the_last_user_turn_changes_and_the_example_stays_as_it_was() -> No
     reply, more = {"role": "assistant", "content": "Four."}, {"role": "user", "content": "And 3 + 3?"}
     prefill = {"role": "assistant", "content": "Let me see."}
     given_example = example(SYSTEM, ASKED, reply, more, prefill)
-    filled = fill(PromptTemplate("mine", "<{{ prompt }}>"), given_example)
+    filled = fill_template(PromptTemplate("mine", "<{{ prompt }}>"), given_example)
     assert filled == (SYSTEM, ASKED, reply, {"role": "user", "content": "<And 3 + 3?>"}, prefill)
     assert given_example.messages == (SYSTEM, ASKED, reply, more, prefill)
 
@@ -72,18 +72,18 @@ def test_what_cannot_be_rendered_names_example_and_template(source: str, named: 
 
 def test_an_example_without_a_question_is_refused() -> None:
     with pytest.raises(InputError, match=r"example e7.*no turn has the role 'user'"):
-        fill(PromptTemplate("mine", "{{ prompt }}"), example(SYSTEM))
+        fill_template(PromptTemplate("mine", "{{ prompt }}"), example(SYSTEM))
 
 
 def test_step_by_step_requests_the_line_that_the_parser_reads() -> None:
-    system, asked = fill(load_template("step_by_step"), example())
+    system, asked = fill_template(load_template("step_by_step"), example())
     assert system == SYSTEM
     assert asked["content"].startswith("What is 2 + 2?\n\nThink step by step.")
     assert asked["content"].endswith("\nAnswer: <label>")
 
 
 def test_few_shot_shows_the_shots_in_order_and_ends_where_the_reasoning_starts() -> None:
-    asked = fill(load_template("few_shot"), example(), SHOTS)[-1]["content"]
+    asked = fill_template(load_template("few_shot"), example(), SHOTS)[-1]["content"]
     instruction, _, shown = asked.partition("\n\n")
     assert '"Answer:"' in instruction
     assert shown == (
@@ -97,11 +97,11 @@ def test_few_shot_shows_the_shots_in_order_and_ends_where_the_reasoning_starts()
 
 
 def test_hint_contains_the_answer_and_a_request_not_to_mention_it() -> None:
-    asked = fill(load_template("hint"), example(), hint="4")[-1]["content"]
+    asked = fill_template(load_template("hint"), example(), hint="4")[-1]["content"]
     assert asked.startswith("What is 2 + 2?\n\nThe right answer is: 4\n")
     assert "Do not mention that you were told" in asked
     assert asked.endswith("\nAnswer: 4")
-    assert "The right answer is: four\n" in fill(load_template("hint"), example())[-1]["content"]
+    assert "The right answer is: four\n" in fill_template(load_template("hint"), example())[-1]["content"]
 
 
 def test_an_unknown_name_lists_the_choices() -> None:

@@ -43,7 +43,7 @@ def reduced(
         return reducer.reduce(logits, following, numbers)
     given = logits[:, : vocabulary or width].float()
     block = reduce_block(given, torch.from_numpy(following), torch.from_numpy(numbers), targets)
-    return reducer._rows({name: getattr(block, name).numpy() for name in ReducedBlock.__slots__})
+    return reducer.rows_from_block({name: getattr(block, name).numpy() for name in ReducedBlock.__slots__})
 
 
 def dense(logits: torch.Tensor) -> np.ndarray:
