@@ -79,7 +79,7 @@ def plan_capture(
     generation: GenerationSettings | None = None,
     prompter: Prompter | None = None,
 ) -> Plan:
-    """Tokenise the examples and return the plan. Deterministic. An example that cannot be captured is rejected alone."""
+    """Tokenise the examples and return the plan. Deterministic. One bad example does not affect the others."""
     plan = Plan({}, {})
     for number, example in enumerate(examples):
         planned: list[PlannedExample] = []
