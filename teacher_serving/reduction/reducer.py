@@ -135,7 +135,7 @@ class Reducer:
         def reduce_from(start: int) -> None:
             rows = slice(start, min(start + ROWS_PER_CALL, n))
             block = logits[rows].float().contiguous() if needs_copy else logits[rows]
-            part = ReducedArrays(*(values[rows] for values in out))
+            part = ReducedArrays._make(values[rows] for values in out)
             reduce_rows(block.numpy(), next_tokens[rows], uniforms[rows], rule, part)
 
         starts = range(0, n, ROWS_PER_CALL)
