@@ -1,4 +1,4 @@
-"""What every teacher promises. Token ids go in, never text, so rows and tokens cannot drift apart."""
+"""The Teacher protocol. Its input is token ids, never text, so that rows always belong to the right tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,12 +13,13 @@ from cache.rows.spec import SamplingSpec
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a teacher is asked about. tokens: uint32 [n].
+    """A request to a teacher. tokens: uint32 [n].
 
-    key: 32 hexadecimal digits that identify the example; draws are seeded by it and by the position.
-    rows: int64 [m], rising: the rows that are wanted when the tokens are scored; row j is the law of token j + 1. An
-        encoder-decoder reads the tokens up to and with the first of them in its encoder, the others in its decoder.
-    messages: the prompt as chat turns, for a service that reads no tokens; tools: schemas of what it may call.
+    key: 32 hexadecimal digits that identify the example; it and the position seed the draws.
+    rows: int64 [m], ascending: the rows to score; row j is the distribution of token j + 1. The encoder of an
+        encoder-decoder reads the tokens up to and including position rows[0]. Its decoder reads the others.
+    messages: the prompt as chat turns, for a service that does not accept tokens.
+    tools: schemas of tools that the teacher may call.
     """
 
     key: str
@@ -30,10 +31,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """targets: n rows for n tokens, those that were not wanted empty.
+    """The scores of a request. targets: n rows for n tokens; rows that were not requested are empty.
 
-    token_logprobs: float32 [n], of the tokens that follow wanted rows; NaN for the others.
-    refusal: why the teacher has no answer to this request, "" where it has one.
+    token_logprobs: float32 [n], of the tokens after the requested rows; NaN for the others.
+    refusal: why the teacher did not answer this request; "" if it did.
     """
 
     targets: SparseTargets
@@ -43,10 +44,11 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One response. tokens: uint32 [m], the end-of-sequence token included where it came.
+    """One response. tokens: uint32 [m], including the end-of-sequence token if there is one.
 
-    rows: m rows; row i is the distribution that token i was drawn from, before temperature. finished: ended by itself.
-    refusal: why the teacher has no answer to this request, "" where it has one.
+    rows: m rows; row i is the distribution that token i was drawn from, before temperature.
+    finished: whether the teacher ended the response itself.
+    refusal: why the teacher did not answer this request; "" if it did.
     """
 
     tokens: npt.NDArray[np.uint32]
@@ -57,23 +59,23 @@ class Generated:
 
 
 class Teacher(Protocol):
-    """A model that says what it expects next. Log-probabilities are those of the raw logits at temperature 1.
+    """A model that returns next-token distributions. Log-probabilities are of the raw logits at temperature 1.
 
-    A row for which the model gives no finite distribution has no entries.
+    A row without a finite distribution has no entries.
     """
 
     def score(self, requests: Sequence[Request]) -> list[Scored]:
-        """Targets of the wanted rows of each request."""
+        """Return the targets of the requested rows of each request."""
         ...
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSpec) -> list[Generated]:
-        """One response to each prompt. Its draws depend on the request's key and on `sampling.seed` alone."""
+        """Return one response per prompt. Its draws depend only on the key of the request and on `sampling.seed`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a service has answered so far, and what that cost by the prices of the settings."""
+    """Requests and tokens that a service has answered so far, and their cost by the prices of the settings."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -83,7 +85,7 @@ class Usage:
 
 @runtime_checkable
 class Metered(Protocol):
-    """A teacher that is paid by the token."""
+    """A teacher that charges per token."""
 
     @property
     def usage(self) -> Usage: ...

@@ -1,4 +1,4 @@
-"""Responses that a teacher writes: asked by template, taken apart, held against the label, and asked for again."""
+"""Generate responses, parse them, compare their labels, and ask again with a hint where no sample agrees."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ AS_ASKED = PromptingSpec("", "", "", "", "all", "", "same")
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the teacher wrote to one prompt, cut at the stop text, and what it says."""
+    """A response to one prompt, cut at the stop text, with its parsed parts."""
 
     planned: PlannedExample
     generated: Generated
@@ -52,7 +52,7 @@ def generate_records(
     sampling: SamplingSpec,
     prompter: Prompter | None,
 ) -> tuple[dict[str, Record], Refused]:
-    """Records of the responses that are kept, by key, and why the others are not."""
+    """Return the records of selected responses by key, and the reasons for the others."""
     prompting = spec.prompting or AS_ASKED
     keep: KeepPolicy = prompting.keep  # type: ignore[assignment]  # checked by GenerationSettings
     refused: Refused = {}
@@ -75,7 +75,7 @@ def generate_records(
             refused[response.planned.key] = _reason(response)
     records = {}
     for response, hinted in kept:
-        # A service may tell nothing of a token; any other teacher has a distribution of each, or is broken.
+        # A service can omit the distribution of a token. For any other teacher a missing one is an error.
         if not spec.service and (response.generated.rows.counts == 0).any():
             example_id = response.planned.tokenized.example.id
             refused[response.planned.key] = (example_id, "the teacher gave no finite distribution")
@@ -85,7 +85,7 @@ def generate_records(
 
 
 def _example_of(response: Response) -> tuple[str, bytes]:
-    """What the samples of one example have in common."""
+    """Return a key that all samples of one example share."""
     return response.planned.tokenized.example.id, response.planned.tokenized.tokens.tobytes()
 
 
@@ -97,7 +97,7 @@ def _ask(
     prompting: PromptingSpec,
     refused: Refused,
 ) -> list[Response]:
-    """What the teacher writes to each request, but for those that it has no answer to."""
+    """Return a response per request. Requests that the teacher refuses are added to `refused`."""
     responses = []
     written = teacher.generate([request for _, request in asked], sampling)
     for (wanted, _), text in zip(asked, written, strict=True):
@@ -119,15 +119,15 @@ def _understand(wanted: PlannedExample, written: Generated, tokenizer: Tokenizer
 
 
 # The length of the decoded prefix grows with the number of tokens, so boundaries can be bisected.
-def _tokens_within(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, place: int) -> int:
-    """Number of leading tokens whose text is at most `place` characters long."""
-    return bisect_right(range(1, len(tokens) + 1), place, key=lambda end: len(decode(tokens[:end], tokenizer)))
+def _tokens_within(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, offset: int) -> int:
+    """Return the number of leading tokens whose text has at most `offset` characters."""
+    return bisect_right(range(1, len(tokens) + 1), offset, key=lambda end: len(decode(tokens[:end], tokenizer)))
 
 
-def _tokens_up_to(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, text: str, place: int) -> int:
-    """Number of leading tokens that write text[:place], the last of them perhaps more."""
-    n = bisect_left(range(len(tokens)), place, key=lambda end: len(decode(tokens[:end], tokenizer)))
-    # Of a character that several tokens write, the first ones alone are shown as another character.
+def _tokens_up_to(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, text: str, offset: int) -> int:
+    """Return the number of leading tokens that cover text[:offset]; the last one can extend beyond it."""
+    n = bisect_left(range(len(tokens)), offset, key=lambda end: len(decode(tokens[:end], tokenizer)))
+    # If several tokens encode one character, the first of them alone decode to another character.
     while not text.startswith(decode(tokens[:n], tokenizer)):
         n += 1
     return n
@@ -148,10 +148,9 @@ def _rationalize(
     prompter: Prompter | None,
     refused: Refused,
 ) -> list[Response]:
-    """Ask again with the label told. Rows are those of the prompt that does not tell it.
+    """Ask again with the label in the prompt, then score the responses after the usual prompt.
 
-    A student is to learn the reasoning from what it will be given, so the response is scored after the teacher's usual
-    prompt.
+    The student never sees the hint, so the rows must not depend on it.
     """
     if not responses or prompter is None:
         return []
@@ -176,7 +175,7 @@ def _rationalize(
 
 
 def response_record(response: Response, tokenizer: Tokenizer, marker: str, hinted: bool) -> Record:
-    """The example's prompt and the response as one record, under the key of the prompt and sample number."""
+    """Return prompt and response as one record. Its key is that of the prompt and the sample number."""
     prompt, written, parsed = response.planned.tokenized, response.generated, response.parsed
     segments = np.full(len(written.tokens), Segment.RESPONSE, np.uint8)
     told: dict[str, Any] = {"finished": written.finished, "status": parsed.status}
@@ -184,7 +183,7 @@ def response_record(response: Response, tokenizer: Tokenizer, marker: str, hinte
     if marker and parsed.label:
         rationale = response.text[: parsed.rationale_end]
         segments[: _tokens_up_to(written.tokens, tokenizer, response.text, parsed.rationale_end)] = Segment.RATIONALE
-        # A label often begins in the middle of a token, which brings the space before it.
+        # A label often begins inside a token that also contains the space before it.
         start = _tokens_within(written.tokens, tokenizer, parsed.label_start)
         segments[start : _tokens_up_to(written.tokens, tokenizer, response.text, parsed.label_end)] = Segment.LABEL
     if marker:
