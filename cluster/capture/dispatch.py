@@ -1,4 +1,4 @@
-"""Distribute units to actors until all are done, although actors and nodes may die meanwhile."""
+"""Dispatcher: distributes units to actors until all are captured, and recovers from actors and nodes that die."""
 
 import time
 from collections import deque
@@ -11,9 +11,9 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from cache.errors import LogitbankError, StoreError
 
-# The job gives up if one unit loses its worker this often, or if this many workers die and cannot be restarted.
+# The job ends if one unit loses its worker this many times, or if this many workers die and cannot be restarted.
 MAX_DEATHS = 3
-# A dead actor refuses every call until it has restarted, which takes as long as its engine takes to start.
+# A dead actor rejects every call until its engine has started again.
 RETRY_SECONDS = 2.0
 POLL_SECONDS = 1.0
 
@@ -48,7 +48,7 @@ class Dispatcher:
         self._replacements: dict[Any, Any] = {}
 
     def run(self, on_done: Callable[[int, Any], None], on_poll: Callable[[], None] = lambda: None) -> None:
-        """Run to the end. A unit whose worker dies is given to another worker first.
+        """Capture all units. The unit of a dead worker is the next one to be captured by another worker.
 
         on_done: called with (number of the unit, result) after each unit. on_poll: called about once a second.
         Raises the error of a worker, and StoreError if workers keep dying.
@@ -67,7 +67,7 @@ class Dispatcher:
         return [self._replacements.get(worker, worker) for worker in self._workers]
 
     def _submit(self) -> None:
-        """Give units to idle workers, and ask restarting workers whether they are ready."""
+        """Submit units to idle workers, and check whether restarting workers are ready."""
         now = time.monotonic()
         for _, worker in [item for item in self._restarting if item[0] <= now]:
             self._calls[worker.ready.remote()] = Call(worker, None)
@@ -133,6 +133,6 @@ def examples_in_progress(workers: Iterable[Any]) -> int:
 
 
 def unwrap(error: Exception) -> Exception:
-    """The project's own error inside Ray's, if there is one: its message says what to do."""
+    """Return the LogitbankError inside an error of Ray, if there is one; otherwise the error itself."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, LogitbankError) else error

@@ -1,4 +1,4 @@
-"""TeacherDescription: all that is known of a teacher before its weights are loaded."""
+"""TeacherDescription: what is known about a teacher before its weights are loaded."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +13,10 @@ from teacher_serving.asking.prompter import Prompter
 
 @dataclass(frozen=True)
 class TeacherDescription:
-    """The spec of a capture, and where the teacher's files are.
+    """The spec of a capture, and the location of the teacher's files.
 
-    folder: the model's files; None if a service has them. tokenizer_source: folder or hub name of the tokenizer.
-    prompter: the templates of a job that generates responses.
+    folder: the model's files; None if a service runs the model. tokenizer_source: folder or hub name of the tokenizer.
+    prompter: the templates of a job that generates responses; otherwise None.
 
     A pickle of it contains the source of the tokenizer, not the tokenizer: Ray keeps large arguments of an actor in its
     object store, and an actor cannot be restarted once they are lost there.
@@ -30,7 +30,7 @@ class TeacherDescription:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, loaded at first use. Raises SpecMismatchError if it is not the one of the spec."""
+        """The tokenizer, loaded at first use. Raises SpecMismatchError if it differs from the spec's."""
         tokenizer: Tokenizer = load_tokenizer(self.tokenizer_source, self.trust_remote_code)
         if tokenizer_digest(tokenizer) != self.spec.tokenizer:
             raise SpecMismatchError(

@@ -54,7 +54,7 @@ def describe_local_model(
     """Describe a capture from a model whose files are on this machine or on a hub.
 
     runs_encoders: whether the engine can run encoder-decoder models. Raises InputError if the model cannot provide what
-    the settings ask for.
+    the settings request.
     """
     if teacher.tokenizer is not None:
         raise InputError(
@@ -67,30 +67,19 @@ def describe_local_model(
         tokenizer = load_tokenizer(folder, teacher.trust_remote_code)
     except (OSError, ValueError, KeyError, InputError) as error:
         raise InputError(f"teacher {teacher.model!r} is not a model: {error}") from error
-    vocab_size = int(config.get_text_config().vocab_size)
-    target_spec = targets.spec
-    if target_spec.k > vocab_size:
-        raise InputError(
-            f"targets.k = {target_spec.k} is larger than the teacher's vocabulary of {vocab_size}; lower it"
-        )
+    _require_vocabulary(targets, config)
     _require_context(teacher, config)
-    if config.is_encoder_decoder:
-        if not runs_encoders:
-            raise InputError(f'teacher {teacher.model!r} has an encoder, which needs engine.kind = "transformers"')
-        if targets.of == "all":
-            raise InputError(
-                'targets.of = "all": an encoder reads the prompt and predicts no next token there; leave it out'
-            )
+    _require_engine(teacher, targets, config, runs_encoders)
     prompter = make_prompter(generation, teacher.max_tokens) if generation else None
     spec = StoreSpec(
         teacher=teacher.model,
         weights=_hash_weights(folder),
         tokenizer=tokenizer_digest(tokenizer),
         chat_template=digest(tokenizer.chat_template),
-        vocab_size=vocab_size,
+        vocab_size=int(config.get_text_config().vocab_size),
         tokenizer_size=len(tokenizer),
         dtype=resolve_dtype(teacher, config),
-        targets=target_spec,
+        targets=targets.spec,
         sampling=generation.sampling if generation else None,
         adapter=_hash_adapter(Path(teacher.lora_path)) if teacher.lora_path else "",
         quantization=teacher.quantization or "",
@@ -99,6 +88,27 @@ def describe_local_model(
         prompting=prompting_spec(generation, prompter) if generation and prompter else None,
     )
     return TeacherDescription(spec, folder, str(folder), teacher.trust_remote_code, prompter)
+
+
+def _require_vocabulary(targets: TargetSettings, config: Any) -> None:
+    """Raise InputError if targets.k is larger than the vocabulary."""
+    vocab_size = int(config.get_text_config().vocab_size)
+    if targets.spec.k > vocab_size:
+        raise InputError(
+            f"targets.k = {targets.spec.k} is larger than the teacher's vocabulary of {vocab_size}; lower it"
+        )
+
+
+def _require_engine(teacher: TeacherSettings, targets: TargetSettings, config: Any, runs_encoders: bool) -> None:
+    """Raise InputError if the model has an encoder and the engine or the targets do not allow it."""
+    if not config.is_encoder_decoder:
+        return
+    if not runs_encoders:
+        raise InputError(f'teacher {teacher.model!r} has an encoder, which needs engine.kind = "transformers"')
+    if targets.of == "all":
+        raise InputError(
+            'targets.of = "all": an encoder reads the prompt and predicts no next token there; leave it out'
+        )
 
 
 def _require_context(teacher: TeacherSettings, config: Any) -> None:

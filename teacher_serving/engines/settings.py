@@ -1,4 +1,4 @@
-"""Settings that every teacher has, whatever engine runs it. Each engine adds its own in its own folder."""
+"""Settings that all teachers and engines have in common. Each engine defines its own settings in its folder."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from cache.settings import ModelPath, Settings
 
 
 class TeacherSettings(Settings):
-    """The model and how it reads an example. All of it is part of the content of a capture."""
+    """The model, and how it reads an example. These settings determine the content of a capture."""
 
     model: ModelPath = Field(description="model folder or hub name; for an endpoint, the name that the service uses")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -30,7 +30,7 @@ class TeacherSettings(Settings):
 
 
 class EngineSettings(Settings):
-    """How a teacher runs. Changes speed, not content, except for the random draws of responses.
+    """How a teacher runs. These settings change the speed, not the content, except for random draws of responses.
 
     The base of the settings of every engine. A subclass sets `kind` to the name of its engine.
     """
