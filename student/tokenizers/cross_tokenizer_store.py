@@ -16,7 +16,7 @@ from cache.progress import Progress, no_progress
 from cache.rows.record import Record, Window
 from cache.store.logit_store import LogitStore
 from student.tokenizers.alignment import Aligned, Alignment, align
-from student.tokenizers.vocabulary_map import END, map_vocabularies
+from student.tokenizers.vocabulary_map import END_OF_TEXT, map_vocabularies
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +104,18 @@ class CrossTokenizerStore:
                 "distribution within a teacher's token is a quotient of estimates, and skipping these positions "
                 "selects by the text that follows; capture topk or nucleus targets"
             )
-        self._store, self._student, self._teacher = store, student, teacher
+        self._store, self._student = store, student
         self._vocabulary = map_vocabularies(teacher, store.spec.vocab_size, student)
         self.storage = store.storage
         self.spec = replace(
             store.spec,
             tokenizer=tokenizer_digest(student),
-            vocab_size=len(self._vocabulary.student),
+            vocab_size=len(self._vocabulary.student_bytes),
             tokenizer_size=len(student),
             targets=replace(targets, entropy=False, temperatures=()),
             asked="assistant",
         )
-        self.sizes = sizes or self._measure(progress)
+        self.sizes = sizes or self._compute_sizes(progress)
         self.tokens, self.rows, self.shares = self.sizes.tokens, self.sizes.rows, self.sizes.shares
 
     def __len__(self) -> int:
@@ -127,39 +127,39 @@ class CrossTokenizerStore:
 
     def read(self, examples: Sequence[int]) -> list[Window]:
         """Windows of the examples in the student's tokens, in the requested order."""
-        return [self._aligned(i)[1].window for i in examples]
+        return [self._align(i)[1].window for i in examples]
 
     def __getitem__(self, i: int) -> Record:
         """An example with its texts. Its key is that of the store."""
-        record, aligned = self._aligned(i)
+        record, aligned = self._align(i)
         window = aligned.window
         tokenized = replace(record.tokenized, tokens=window.tokens, segments=window.segments)
         return Record(record.key, tokenized, window.targets, window.token_logprobs)
 
-    def _measure(self, progress: Progress) -> AlignedSizes:
-        """Align every example."""
+    def _compute_sizes(self, progress: Progress) -> AlignedSizes:
+        """Align every example, and count its tokens and rows."""
         n = len(self._store)
         tokens, rows = np.zeros(n, np.uint32), np.zeros(n, np.uint32)
         counts = np.zeros(len(Alignment), np.int64)
         for i in range(n):
-            _, aligned = self._aligned(i)
+            _, aligned = self._align(i)
             tokens[i] = len(aligned.window)
             rows[i] = np.count_nonzero(aligned.window.targets.counts)
             counts += np.bincount(aligned.kinds, minlength=len(Alignment))
             progress(i + 1, n)
         return AlignedSizes(tokens, rows, AlignedShares(*(int(count) for count in counts[Alignment.EXACT :])))
 
-    def _aligned(self, i: int) -> tuple[Record, Aligned]:
+    def _align(self, i: int) -> tuple[Record, Aligned]:
         record = self._store[i]
-        student = self._rendered(record.tokenized)
+        student = self._render(record.tokenized)
         return record, align(record.window, student.tokens, student.segments, self._vocabulary)
 
-    def _rendered(self, teacher: TokenizedExample) -> TokenizedExample:
+    def _render(self, teacher: TokenizedExample) -> TokenizedExample:
         """An example in the student's tokens, without an end token if the teacher's response has none."""
         rendered = render(teacher.example, self._student, self._store.spec.asked)  # type: ignore[arg-type]
         if teacher.example.is_trace or not len(rendered.tokens) or rendered.tokens[-1] != self._student.eos_token_id:
             return rendered
-        last = self._vocabulary.teacher[int(teacher.tokens[-1])]
-        if last is None or last == END:
+        last = self._vocabulary.teacher_bytes[int(teacher.tokens[-1])]
+        if last is None or last == END_OF_TEXT:
             return rendered
         return replace(rendered, tokens=rendered.tokens[:-1], segments=rendered.segments[:-1])

@@ -1,4 +1,7 @@
-"""Two vocabularies compared by their bytes: the student's first token for the bytes of each teacher token."""
+"""Compare two vocabularies by their bytes: which student token begins the bytes of a teacher token.
+
+Knows nothing of distributions.
+"""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
@@ -10,140 +13,143 @@ import numpy.typing as npt
 
 from cache.examples.token_bytes import bytes_of_ids
 
-# No student id. NONE: no token begins with these bytes. EXCLUDED: the student's tokenizer never puts them there,
-# because it would merge them with the token before.
-NONE, EXCLUDED = -1, -2
-_PENDING = -3
-# Stands for the first byte of a token without bytes.
+# Instead of a student id. NO_TOKEN: no student token begins these bytes. EXCLUDED: these bytes cannot follow the
+# previous token, because the student's tokenizer would have made that token longer.
+NO_TOKEN, EXCLUDED = -1, -2
+_NOT_COMPUTED = -3
+# First byte of a token without bytes.
 NO_BYTE = 256
-# Stand for the end and the beginning of a text. No text contains the byte 0xFF.
-END, BEGIN = b"\xffend", b"\xffbegin"
-# Cached results, of some 200 bytes each.
+# Bytes of the tokens that end and begin a text. No text contains the byte 0xFF.
+END_OF_TEXT, BEGIN_OF_TEXT = b"\xffend", b"\xffbegin"
+# Maximum number of cached results, of about 200 bytes each.
 MAX_CACHED = 1 << 18
 
-# Ids of a student's tokens for a byte string, or None if its tokenizer cannot encode it.
-Segment = Callable[[bytes], Sequence[int] | None]
+# Ids of the student's tokens for a byte string, or None if its tokenizer cannot encode it.
+Encode = Callable[[bytes], Sequence[int] | None]
 
 
 class VocabularyMap:
-    """The bytes of a teacher's ids, and the student's tokens for them.
+    """The bytes of a teacher's ids, and the student tokens for these bytes.
 
-    Own tokens of the student are those that the teacher lacks. Only they may cover several teacher tokens: a token that
-    the teacher has too has its probability in one row. So two equal vocabularies map one to one.
+    A student-only token is one whose bytes are no token of the teacher. Only student-only tokens are searched for
+    across several teacher tokens. The teacher writes all other tokens as one token, whose probability it has given
+    there. So two equal vocabularies map one to one.
 
-    teacher, student: bytes of each id, None for those without bytes. Of several ids with the same bytes the last one is
-    used, as tokenizers do: a piece rather than its byte fallback, an added token rather than a piece.
-    segment: the student's tokenizer. Without one, and where it returns None, the longest matching token comes next.
-    Safe to share between threads. Caches at most some 100 MB of results.
+    teacher_bytes, student_bytes: bytes of each id, None for ids without text. If several ids have equal bytes, the last
+    one is used. As in tokenizers, a piece takes precedence over a byte-fallback token, and an added token over a piece.
+    encode: the student's tokenizer. Without it, or if it returns None, the longest matching token comes next.
+    Threads may share a map. Its caches take about 100 MB at most.
     """
 
     def __init__(
-        self, teacher: Sequence[bytes | None], student: Sequence[bytes | None], segment: Segment | None = None
+        self,
+        teacher_bytes: Sequence[bytes | None],
+        student_bytes: Sequence[bytes | None],
+        encode: Encode | None = None,
     ) -> None:
-        self.teacher, self.student = tuple(teacher), tuple(student)
-        self._ids = {data: id_ for id_, data in enumerate(self.student) if data}
-        self._longest = max(map(len, self._ids))
-        shared = {data for data in self.teacher if data}
-        self._own = sorted(data for data in self._ids if data not in shared)
-        self._segment = segment
-        # Of each teacher id: the first byte; and whether a longer own token of the student begins with its bytes.
-        self.first_bytes = np.array([data[0] if data else NO_BYTE for data in self.teacher], np.int64)
-        self.may_continue = np.array([data is not None and self.begins_own(data) for data in self.teacher], np.bool_)
-        ids = [self._ids.get(data, _PENDING) if data else NONE for data in self.teacher]
-        self._firsts = np.array(ids, np.int64)
-        self.next_bytes = lru_cache(MAX_CACHED >> 4)(self._next_bytes)
-        self.first = lru_cache(MAX_CACHED)(self._first)
+        self.teacher_bytes, self.student_bytes = tuple(teacher_bytes), tuple(student_bytes)
+        self._id_of_bytes = {data: id_ for id_, data in enumerate(self.student_bytes) if data}
+        self._max_length = max(map(len, self._id_of_bytes))
+        teacher_tokens = {data for data in self.teacher_bytes if data}
+        self._student_only = sorted(data for data in self._id_of_bytes if data not in teacher_tokens)
+        self._encode = encode
+        # Of each teacher id: its first byte, int64; whether a student-only token extends it, bool.
+        self.first_bytes = np.array([data[0] if data else NO_BYTE for data in self.teacher_bytes], np.int64)
+        self.is_extendable = np.array(
+            [data is not None and self.has_extension(data) for data in self.teacher_bytes], np.bool_
+        )
+        ids = [self._id_of_bytes.get(data, _NOT_COMPUTED) if data else NO_TOKEN for data in self.teacher_bytes]
+        self._first_student_ids = np.array(ids, np.int64)
+        self.extension_bytes = lru_cache(MAX_CACHED >> 4)(self._find_extension_bytes)
+        self.first_student_id = lru_cache(MAX_CACHED)(self._find_first_student_id)
 
-    def firsts(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """The student's first token for the bytes of each teacher id, or NONE; int64, in the shape of the ids."""
-        found = self._firsts[ids]
-        is_pending = found == _PENDING
-        if is_pending.any():
-            for id_ in np.unique(ids[is_pending]).tolist():
-                data = self.teacher[id_]
+    def first_student_ids(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Find the first student token of each teacher id's bytes, or NO_TOKEN; int64, in the shape of `ids`."""
+        student_ids = self._first_student_ids[ids]
+        is_missing = student_ids == _NOT_COMPUTED
+        if is_missing.any():
+            for id_ in np.unique(ids[is_missing]).tolist():
+                data = self.teacher_bytes[id_]
                 assert data is not None
-                self._firsts[id_] = self._first(data)
-            found = self._firsts[ids]
-        return np.asarray(found)
+                self._first_student_ids[id_] = self._find_first_student_id(data)
+            student_ids = self._first_student_ids[ids]
+        return np.asarray(student_ids)
 
-    def begins_own(self, data: bytes) -> bool:
-        """Whether an own token of the student is longer than `data` and begins with it."""
-        position = bisect_right(self._own, data)
-        return position < len(self._own) and self._own[position].startswith(data)
+    def has_extension(self, data: bytes) -> bool:
+        """Whether a student-only token begins with `data` and is longer."""
+        index = bisect_right(self._student_only, data)
+        return index < len(self._student_only) and self._student_only[index].startswith(data)
 
-    def _next_bytes(self, data: bytes) -> npt.NDArray[np.bool_]:
-        """The bytes that follow `data` in own tokens of the student, bool [257]; the last is False."""
-        found = np.zeros(NO_BYTE + 1, np.bool_)
-        position = bisect_right(self._own, data)
-        while position < len(self._own) and self._own[position].startswith(data):
-            byte = self._own[position][len(data)]
-            found[byte] = True
+    def _find_extension_bytes(self, data: bytes) -> npt.NDArray[np.bool_]:
+        """Find the bytes that follow `data` in student-only tokens, bool [257]; the last is False."""
+        follows = np.zeros(NO_BYTE + 1, np.bool_)
+        index = bisect_right(self._student_only, data)
+        while index < len(self._student_only) and self._student_only[index].startswith(data):
+            byte = self._student_only[index][len(data)]
+            follows[byte] = True
             if byte == 0xFF:
                 break
-            position = bisect_left(self._own, data + bytes([byte + 1]), position)
-        found.setflags(write=False)
-        return found
+            index = bisect_left(self._student_only, data + bytes([byte + 1]), index)
+        follows.setflags(write=False)
+        return follows
 
-    def _first(self, data: bytes, after: int = NONE) -> int:
-        """The student's first token of bytes that follow its token `after`.
+    def _find_first_student_id(self, data: bytes, previous: int = NO_TOKEN) -> int:
+        """Find the first student token of the bytes `data` that follow the student token `previous`.
 
-        EXCLUDED if the student's tokenizer would extend `after`, so that these bytes never follow it. NONE if no token
-        of the student begins with them.
+        EXCLUDED if the student's tokenizer would have made `previous` longer, so that these bytes cannot follow it.
+        NO_TOKEN if no student token begins `data`.
         """
-        before = self.student[after] if after != NONE else None
-        if before and self.next_bytes(before)[data[0]]:
-            tokens = self._tokens(before + data)
-            if len(tokens) > 1 and tokens[0] == after:
+        previous_bytes = self.student_bytes[previous] if previous != NO_TOKEN else None
+        if previous_bytes and self.extension_bytes(previous_bytes)[data[0]]:
+            tokens = self._tokenize(previous_bytes + data)
+            if len(tokens) > 1 and tokens[0] == previous:
                 return tokens[1]
-            if tokens and len(self.student[tokens[0]] or b"") > len(before):
+            if tokens and len(self.student_bytes[tokens[0]] or b"") > len(previous_bytes):
                 return EXCLUDED
-        if data in self._ids:
-            return self._ids[data]
-        tokens = self._tokens(data)
-        return tokens[0] if tokens else NONE
+        if data in self._id_of_bytes:
+            return self._id_of_bytes[data]
+        tokens = self._tokenize(data)
+        return tokens[0] if tokens else NO_TOKEN
 
-    def _tokens(self, data: bytes) -> Sequence[int]:
-        """The student's tokens of a byte string, up to the first byte without a token."""
-        tokens_of_segment = [id_ for id_ in (self._segment(data) if self._segment else None) or () if self.student[id_]]
-        if tokens_of_segment and b"".join(self.student[id_] or b"" for id_ in tokens_of_segment) == data:
-            return tokens_of_segment
+    def _tokenize(self, data: bytes) -> Sequence[int]:
+        """Split a byte string into student tokens, up to the first byte that no token begins with."""
+        encoded = [id_ for id_ in (self._encode(data) if self._encode else None) or () if self.student_bytes[id_]]
+        if encoded and b"".join(self.student_bytes[id_] or b"" for id_ in encoded) == data:
+            return encoded
         tokens: list[int] = []
-        position = 0
-        while position < len(data):
-            lengths = range(min(self._longest, len(data) - position), 0, -1)
-            length = next((n for n in lengths if data[position : position + n] in self._ids), 0)
+        start = 0
+        while start < len(data):
+            lengths = range(min(self._max_length, len(data) - start), 0, -1)
+            length = next((n for n in lengths if data[start : start + n] in self._id_of_bytes), 0)
             if not length:
                 break
-            tokens.append(self._ids[data[position : position + length]])
-            position += length
+            tokens.append(self._id_of_bytes[data[start : start + length]])
+            start += length
         return tokens
 
 
 def map_vocabularies(teacher: Any, teacher_size: int, student: Any) -> VocabularyMap:
-    """Compare the vocabularies of two fast tokenizers. teacher_size: number of the teacher's logits, or more.
+    """Map the vocabularies of two fast tokenizers. teacher_size: width of the teacher's logits, or more.
 
-    The tokens for the end and the beginning of a text correspond. Other special tokens and padding have no counterpart.
-    Raises InputError for a tokenizer whose tokens have no bytes.
+    The tokens that end a text correspond to each other, and so do those that begin it. Other special tokens and padding
+    correspond to nothing. Raises InputError for a tokenizer whose tokens have no bytes.
     """
     fix = "a student learns across tokenizers only where tokens are bytes or sentence pieces; use the teacher's own"
     backend = student.backend_tokenizer
     teacher_bytes = bytes_of_ids(teacher, teacher_size, fix)
     student_bytes = bytes_of_ids(student, max(student.get_vocab().values()) + 1, fix)
-    # The end first: a token with both roles is the end.
-    for role, mark in (("eos_token_id", END), ("bos_token_id", BEGIN)):
+    # The end comes first: a token that has both roles is the end.
+    for role, mark in (("eos_token_id", END_OF_TEXT), ("bos_token_id", BEGIN_OF_TEXT)):
         teacher_id, student_id = getattr(teacher, role), getattr(student, role)
-        if (
-            teacher_id is not None
-            and student_id is not None
-            and not teacher_bytes[teacher_id]
-            and not student_bytes[student_id]
-        ):
+        if teacher_id is None or student_id is None:
+            continue
+        if not teacher_bytes[teacher_id] and not student_bytes[student_id]:
             teacher_bytes[teacher_id], student_bytes[student_id] = mark, mark
 
-    def segment(data: bytes) -> Sequence[int] | None:
+    def encode(data: bytes) -> Sequence[int] | None:
         try:
             return list(backend.encode(data.decode(), add_special_tokens=False).ids)
-        except UnicodeDecodeError:  # part of a character, END or BEGIN
+        except UnicodeDecodeError:  # part of a character, or one of the marks
             return None
 
-    return VocabularyMap(teacher_bytes, student_bytes, segment)
+    return VocabularyMap(teacher_bytes, student_bytes, encode)

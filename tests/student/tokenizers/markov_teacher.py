@@ -60,7 +60,7 @@ def greedy(text: bytes, student: Sequence[bytes | None]) -> list[int]:
 def aligned(teacher: Window, tokens: Sequence[int], mapping: VocabularyMap) -> Aligned:
     segments = np.array([Segment.PROMPT] + [Segment.RESPONSE] * len(tokens), np.uint8)
     result = align(teacher, np.array([PROMPT, *tokens], np.uint32), segments, mapping)
-    result.window.targets.validate(len(mapping.student), "aligned")
+    result.window.targets.validate(len(mapping.student_bytes), "aligned")
     assert result.window.targets.counts[-1] == 0, "nothing follows the last token"
     return result
 

@@ -26,7 +26,7 @@ from cache.store.unit_writer import write_unit
 from student.tokenizers.alignment import Alignment
 from student.tokenizers.bpe import learn_tokenizer
 from student.tokenizers.cross_tokenizer_store import AlignedShares, CrossTokenizerStore
-from student.tokenizers.vocabulary_map import BEGIN, END, map_vocabularies
+from student.tokenizers.vocabulary_map import BEGIN_OF_TEXT, END_OF_TEXT, map_vocabularies
 from tests.records import random_targets
 
 TOP16 = TargetSpec("topk", 16)
@@ -184,7 +184,9 @@ def test_the_teacher_s_own_tokenizer_gives_the_store_s_rows(
     view = CrossTokenizerStore(store, teacher, teacher)
     assert view.shares.exact == view.shares.tokens and view.shares.masked == 0
     assert np.array_equal(view.tokens, store.tokens)
-    said = {id_ for id_, data in enumerate(map_vocabularies(teacher, store.spec.vocab_size, teacher).teacher) if data}
+    said = {
+        id_ for id_, data in enumerate(map_vocabularies(teacher, store.spec.vocab_size, teacher).teacher_bytes) if data
+    }
     for ours, stored in zip(view.read(range(4)), store.read(range(4)), strict=True):
         assert np.array_equal(ours.tokens, stored.tokens) and np.array_equal(ours.segments, stored.segments)
         kept = np.isin(stored.targets.ids, list(said))  # roles, padding of the logits: no bytes
@@ -242,14 +244,16 @@ def test_texts_without_targets_are_read_too(
 
 def test_ends_and_beginnings_correspond_by_role(teacher: Any, student: Any) -> None:
     mapping = map_vocabularies(teacher, len(teacher) + PADDING, student)
-    assert len(mapping.teacher) == len(teacher) + PADDING and mapping.teacher[-PADDING:] == (None,) * PADDING
-    assert mapping.teacher[teacher.eos_token_id] == mapping.student[student.eos_token_id] == END
-    assert mapping.teacher[teacher.bos_token_id] == mapping.student[student.bos_token_id] == BEGIN
+    assert (
+        len(mapping.teacher_bytes) == len(teacher) + PADDING and mapping.teacher_bytes[-PADDING:] == (None,) * PADDING
+    )
+    assert mapping.teacher_bytes[teacher.eos_token_id] == mapping.student_bytes[student.eos_token_id] == END_OF_TEXT
+    assert mapping.teacher_bytes[teacher.bos_token_id] == mapping.student_bytes[student.bos_token_id] == BEGIN_OF_TEXT
     ends = np.array([teacher.eos_token_id, teacher.bos_token_id, teacher.pad_token_id])
-    assert mapping.firsts(ends).tolist() == [student.eos_token_id, student.bos_token_id, -1]
+    assert mapping.first_student_ids(ends).tolist() == [student.eos_token_id, student.bos_token_id, -1]
     without = PreTrainedTokenizerFast(tokenizer_object=student.backend_tokenizer)
     mapping = map_vocabularies(teacher, len(teacher), without)
-    assert mapping.firsts(ends).tolist() == [-1, -1, -1]
+    assert mapping.first_student_ids(ends).tolist() == [-1, -1, -1]
 
 
 def test_a_byte_stands_in_only_where_no_piece_does(teacher: Any) -> None:
@@ -259,7 +263,7 @@ def test_a_byte_stands_in_only_where_no_piece_does(teacher: Any) -> None:
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence(steps)
     mapping = map_vocabularies(teacher, len(teacher), PreTrainedTokenizerFast(tokenizer_object=backend))
-    assert [mapping.first(data) for data in (b"oz", b"z", b" one", b"\xc3")] == [257, ord("z"), 260, 0xC3]
+    assert [mapping.first_student_id(data) for data in (b"oz", b"z", b" one", b"\xc3")] == [257, ord("z"), 260, 0xC3]
 
 
 def test_added_tokens_that_are_text_are_aligned(teacher: Any, student: Any, tmp_path: Path) -> None:
@@ -267,8 +271,8 @@ def test_added_tokens_that_are_text_are_aligned(teacher: Any, student: Any, tmp_
     other = AutoTokenizer.from_pretrained(tmp_path / "student")
     other.add_tokens([AddedToken("<think>", special=False)])
     mapping = map_vocabularies(teacher, len(teacher), other)
-    assert mapping.first(b"<think>x") == len(other) - 1
-    assert len(mapping.student) == len(other)
+    assert mapping.first_student_id(b"<think>x") == len(other) - 1
+    assert len(mapping.student_bytes) == len(other)
 
 
 def test_shares_are_one_line() -> None:

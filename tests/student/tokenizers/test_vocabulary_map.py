@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from student.tokenizers.vocabulary_map import END, EXCLUDED, NONE, VocabularyMap
+from student.tokenizers.vocabulary_map import END_OF_TEXT, EXCLUDED, NO_TOKEN, VocabularyMap
 from tests.student.tokenizers.markov_teacher import aligned, assert_same_distribution, distributions, vocabulary, window
 
 
@@ -22,17 +22,21 @@ def test_a_first_token_may_depend_on_the_one_before() -> None:
     student = vocabulary("x", "b", "bc", "cd", "d", "xbz")
     split = {b"xbcd": [1, 3, 5], b"bcd": [2, 4]}
     mapping = VocabularyMap(vocabulary("bcd", "x"), student, split.get)
-    assert (mapping.first(b"bcd"), mapping.first(b"bcd", after=1)) == (2, 3)
-    assert mapping.first(b"bzd", after=1) == EXCLUDED
+    assert (mapping.first_student_id(b"bcd"), mapping.first_student_id(b"bcd", previous=1)) == (2, 3)
+    assert mapping.first_student_id(b"bzd", previous=1) == EXCLUDED
 
 
 def test_first_tokens() -> None:
-    student = vocabulary("a", "ab", "abc", "c", "d", END)
-    mapping = VocabularyMap(vocabulary("a", "b", "ab", END), student)
-    assert mapping.firsts(np.array([0, 1, 2, 3, 4])).tolist() == [NONE, 1, NONE, 2, 6]
-    assert (mapping.first(b"abcd"), mapping.first(b"ac"), mapping.first(b"x")) == (3, 1, NONE)
-    assert mapping.first(b"c", after=2) == EXCLUDED, "abc is the student's alone"
-    assert mapping.first(b"d", after=2) == 5
-    assert mapping.begins_own(b"ab") and not mapping.begins_own(b"abc")
-    assert np.flatnonzero(mapping.next_bytes(b"ab")).tolist() == [ord("c")]
-    assert np.flatnonzero(mapping.next_bytes(b"")).tolist() == [ord("a"), ord("c"), ord("d")]
+    student = vocabulary("a", "ab", "abc", "c", "d", END_OF_TEXT)
+    mapping = VocabularyMap(vocabulary("a", "b", "ab", END_OF_TEXT), student)
+    assert mapping.first_student_ids(np.array([0, 1, 2, 3, 4])).tolist() == [NO_TOKEN, 1, NO_TOKEN, 2, 6]
+    assert (mapping.first_student_id(b"abcd"), mapping.first_student_id(b"ac"), mapping.first_student_id(b"x")) == (
+        3,
+        1,
+        NO_TOKEN,
+    )
+    assert mapping.first_student_id(b"c", previous=2) == EXCLUDED, "abc is the student's alone"
+    assert mapping.first_student_id(b"d", previous=2) == 5
+    assert mapping.has_extension(b"ab") and not mapping.has_extension(b"abc")
+    assert np.flatnonzero(mapping.extension_bytes(b"ab")).tolist() == [ord("c")]
+    assert np.flatnonzero(mapping.extension_bytes(b"")).tolist() == [ord("a"), ord("c"), ord("d")]

@@ -1,0 +1,56 @@
+"""Build sparse target rows from probability masses of student tokens."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.rows.sparse_targets import SparseTargets
+from student.tokenizers.vocabulary_map import NO_TOKEN
+
+# A row is dropped if its entries have no more mass than this.
+MIN_ROW_MASS = 1e-6
+
+
+class Entries(NamedTuple):
+    """Entries of the distributions of several tokens.
+
+    positions: int64 [e], the token that each entry is a candidate for. ids: int64 [e], student ids; an id may occur
+    twice, and NO_TOKEN is the tail. masses: float64 [e], probabilities.
+    """
+
+    positions: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64]
+    masses: npt.NDArray[np.float64]
+
+
+def build_rows(n: int, parts: list[Entries]) -> SparseTargets:
+    """Build n rows from entries. The distribution of token j is row j - 1.
+
+    Masses of one id are added, and those of NO_TOKEN are the tail. Entries of equal mass keep their order. Rows whose
+    entries have almost no mass are dropped.
+    """
+    empty = Entries(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    positions, ids, masses = (np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True))
+    has_row = positions > 0
+    rows, ids, masses = positions[has_row] - 1, ids[has_row], masses[has_row]
+    order = np.lexsort((ids, rows))
+    is_new = np.append(True, (np.diff(rows[order]) != 0) | (np.diff(ids[order]) != 0))[: len(order)]
+    groups = np.flatnonzero(is_new)
+    masses = np.add.reduceat(masses[order], groups) if len(groups) else masses
+    first_entries = order[groups]
+    rows, ids = rows[first_entries], ids[first_entries]
+    is_entry = (ids != NO_TOKEN) & (masses > 0)
+    entry_masses = np.bincount(rows[is_entry], masses[is_entry], n)
+    tails = np.bincount(rows[~is_entry], masses[~is_entry], n)
+    kept = np.flatnonzero(is_entry & (entry_masses[rows] > MIN_ROW_MASS))
+    kept = kept[np.lexsort((first_entries[kept], -masses[kept], rows[kept]))]
+    counts = np.bincount(rows[kept], minlength=n)
+    with np.errstate(divide="ignore"):
+        log_tail = np.minimum(np.log(tails), -MIN_ROW_MASS / 2)
+    return SparseTargets(
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
+        ids[kept].astype(np.uint32),
+        np.minimum(np.log(masses[kept]), 0.0).astype(np.float32),
+        np.where(counts > 0, log_tail, 0.0).astype(np.float32),
+    )
