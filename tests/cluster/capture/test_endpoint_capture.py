@@ -69,13 +69,13 @@ def test_a_key_that_stops_being_taken_ends_the_job_and_is_nowhere(
     with failing_service(reply) as (address, _):
         job = ["capture", str(workplace / "capture.toml"), "--set", f"engine.endpoint.base_url={address}"]
         assert main([*root, *job]) == 2
-        told = capsys.readouterr()
+        captured = capsys.readouterr()
         assert main([*root, *job, "--dry-run"]) == 0
-    line = told.err.strip().splitlines()[-1]
+    line = captured.err.strip().splitlines()[-1]
     assert line == f"logitbank: service {address}: rejected the API key (401); check environment variable {VARIABLE}"
     assert "6 examples wanted (0 truncated), 0 refused, 2 missing in 1 units" in capsys.readouterr().out
     assert any("worker" in path.name for path in files(ray_folder))
-    assert KEY not in told.out + told.err
+    assert KEY not in captured.out + captured.err
     for path in files(workplace, ray_folder):
         assert KEY.encode() not in path.read_bytes(), path
     # Three answers of 10 tokens read and 4 written.

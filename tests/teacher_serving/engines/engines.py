@@ -110,7 +110,7 @@ def make_oracle(model: Path) -> Oracle:
 
 
 def make_requests(lengths: tuple[int, ...] = (1, 2, 3, 17, 64, 65, 150, LONGEST), first: int = 5) -> list[Request]:
-    """Random tokens of several lengths, asked for from row `first` on."""
+    """Random tokens of several lengths, with the rows from `first` on requested."""
     rng = np.random.default_rng(0)
     return [
         Request(f"{i + 1:032x}", rng.integers(6, 300, n).astype(np.uint32), np.arange(min(max(n - 2, 0), first), n - 1))

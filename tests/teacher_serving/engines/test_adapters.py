@@ -77,10 +77,12 @@ def test_an_adapter_is_as_good_as_merged_weights(kind: str, tiny_model: Path, ad
         assert worst_difference(scored, base(request.tokens)) > 100 * TOLERANCE
     prompts = given[:3]
     for prompt, written in zip(prompts, teacher.generate(prompts, SAMPLING), strict=True):
-        whole = continuation_request(prompt, written.tokens)
-        log_p = merged(whole.tokens)[whole.rows]
-        own = log_p[torch.arange(len(written.tokens)), torch.from_numpy(written.tokens.astype(np.int64))].numpy()
-        assert np.abs(written.token_logprobs - own).max() < TOLERANCE
+        continuation = continuation_request(prompt, written.tokens)
+        log_p = merged(continuation.tokens)[continuation.rows]
+        token_logprobs = log_p[
+            torch.arange(len(written.tokens)), torch.from_numpy(written.tokens.astype(np.int64))
+        ].numpy()
+        assert np.abs(written.token_logprobs - token_logprobs).max() < TOLERANCE
 
 
 @pytest.mark.slow
@@ -118,11 +120,11 @@ def test_the_identity_is_that_of_the_adapters_content(tiny_model: Path, adapter:
         assert identity(tiny_model, tmp_path / changed).fingerprint != given.fingerprint
 
 
-@pytest.mark.parametrize("held", ["nothing", "weights", "config"])
-def test_a_folder_that_is_no_adapter_is_refused(tiny_model: Path, adapter: Path, tmp_path: Path, held: str) -> None:
-    if held == "weights":
+@pytest.mark.parametrize("content", ["nothing", "weights", "config"])
+def test_a_folder_that_is_no_adapter_is_refused(tiny_model: Path, adapter: Path, tmp_path: Path, content: str) -> None:
+    if content == "weights":
         shutil.copy(adapter / "adapter_model.safetensors", tmp_path)
-    if held == "config":
+    if content == "config":
         shutil.copy(adapter / "adapter_config.json", tmp_path)
     with pytest.raises(InputError, match=r"lora_path.*adapter_config\.json with weights"):
         identity(tiny_model, tmp_path)

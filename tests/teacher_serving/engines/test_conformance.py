@@ -54,8 +54,10 @@ def test_scores_equal_the_oracle(scorer: Teacher, oracle: Oracle) -> None:
             best = log_p[j].topk(K)
             assert np.abs(np.sort(row.logprobs)[::-1] - best.values.numpy()).max() < TOLERANCE
             assert np.exp(row.log_tail[0]) == pytest.approx(1 - float(best.values.exp().sum()), abs=1e-5)
-        own = log_p[torch.arange(first, n - 1), torch.from_numpy(request.tokens[first + 1 :].astype(np.int64))].numpy()
-        assert np.abs(scored.token_logprobs[first + 1 :] - own).max(initial=0) < TOLERANCE
+        token_logprobs = log_p[
+            torch.arange(first, n - 1), torch.from_numpy(request.tokens[first + 1 :].astype(np.int64))
+        ].numpy()
+        assert np.abs(scored.token_logprobs[first + 1 :] - token_logprobs).max(initial=0) < TOLERANCE
         assert np.isnan(scored.token_logprobs[: first + 1]).all()
 
 
@@ -133,12 +135,12 @@ def test_generated_rows_equal_scored_rows(writer: Teacher) -> None:
     for prompt, written in zip(prompts, writer.generate(prompts, SAMPLING), strict=True):
         m = len(written.tokens)
         assert 1 <= m <= 12
-        whole = continuation_request(prompt, written.tokens)
-        scored = writer.score([whole])[0]
-        again = scored.targets.rows(len(prompt.tokens) - 1, len(whole.tokens) - 1)
+        continuation = continuation_request(prompt, written.tokens)
+        scored = writer.score([continuation])[0]
+        again = scored.targets.rows(len(prompt.tokens) - 1, len(continuation.tokens) - 1)
         assert np.abs(written.rows.logprobs - again.logprobs).max() < TOLERANCE
         assert np.abs(written.token_logprobs - scored.token_logprobs[len(prompt.tokens) :]).max() < TOLERANCE
-        wrong = scored.targets.rows(len(prompt.tokens) - 2, len(whole.tokens) - 2)
+        wrong = scored.targets.rows(len(prompt.tokens) - 2, len(continuation.tokens) - 2)
         assert m == 1 or len(wrong.logprobs) != len(again.logprobs) or not np.allclose(wrong.logprobs, again.logprobs)
 
 
@@ -163,6 +165,6 @@ def test_greedy_responses_are_the_likeliest_tokens(writer: Teacher, oracle: Orac
     greedy = SamplingSpec(samples=1, temperature=0.0, top_p=1.0, max_tokens=6, seed=0, answer_marker="")
     prompt = make_requests()[3]
     written = writer.generate([prompt], greedy)[0]
-    whole = continuation_request(prompt, written.tokens)
-    best = oracle(whole.tokens)[whole.rows].argmax(-1)
+    continuation = continuation_request(prompt, written.tokens)
+    best = oracle(continuation.tokens)[continuation.rows].argmax(-1)
     assert best.tolist() == written.tokens.tolist()

@@ -86,8 +86,8 @@ def test_rows_are_those_of_the_decoder(t5: Path, prompt: int, response: int) -> 
     assert worst_difference(scored, placed) < TOLERANCE
     for shift in (-1, 1) if prompt + response > 2 else ():
         assert worst_difference(scored, placed, shift) > 0.1
-    own = log_p[np.arange(response), request.tokens[prompt:].astype(np.int64)].numpy()
-    assert np.abs(scored.token_logprobs[prompt:] - own).max() < TOLERANCE
+    token_logprobs = log_p[np.arange(response), request.tokens[prompt:].astype(np.int64)].numpy()
+    assert np.abs(scored.token_logprobs[prompt:] - token_logprobs).max() < TOLERANCE
     assert np.isnan(scored.token_logprobs[:prompt]).all()
 
 
@@ -118,8 +118,8 @@ def test_written_rows_are_those_of_scoring_what_was_written(t5: Path) -> None:
         m = len(written.tokens)
         assert 1 <= m <= SAMPLING.max_tokens
         log_p = dense(t5, prompt.tokens, written.tokens)
-        own = log_p[np.arange(m), written.tokens.astype(np.int64)].numpy()
-        assert np.abs(written.token_logprobs - own).max() < TOLERANCE
+        token_logprobs = log_p[np.arange(m), written.tokens.astype(np.int64)].numpy()
+        assert np.abs(written.token_logprobs - token_logprobs).max() < TOLERANCE
         scored = teacher.score([continuation_request(prompt, written.tokens)])[0].targets
         again = scored.rows(len(prompt.tokens) - 1, len(prompt.tokens) + m - 1)
         assert np.array_equal(written.rows.ids, again.ids)

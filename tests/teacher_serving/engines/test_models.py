@@ -38,11 +38,11 @@ def test_vllm_agrees_with_transformers(name: str, tiny_model: Path, tmp_path: Pa
     for request, ours, theirs in zip(given, *scores, strict=True):
         with torch.inference_mode():
             log_p = exact(torch.from_numpy(request.tokens.astype(np.int64))[None]).logits[0].log_softmax(-1)
-        own = log_p[request.rows, request.tokens[request.rows + 1].astype(np.int64)].numpy()
+        token_logprobs = log_p[request.rows, request.tokens[request.rows + 1].astype(np.int64)].numpy()
         for scored in (ours, theirs):
             assert np.flatnonzero(scored.targets.counts).tolist() == request.rows.tolist()
             assert worst_difference(scored, log_p) < TOLERANCE
-            assert np.abs(scored.token_logprobs[request.rows + 1] - own).max() < TOLERANCE
+            assert np.abs(scored.token_logprobs[request.rows + 1] - token_logprobs).max() < TOLERANCE
 
 
 def test_a_quantised_model_gives_the_same_rows_in_the_workers_and_in_public(tiny_model: Path, tmp_path: Path) -> None:

@@ -53,20 +53,20 @@ def test_two_ranks_agree_with_one(
         log_p = oracle(request.tokens)
         assert np.flatnonzero(scored.targets.counts).tolist() == request.rows.tolist()
         assert worst_difference(scored, log_p) < TOLERANCE
-        own = log_p[request.rows, request.tokens[request.rows + 1].astype(np.int64)].numpy()
-        assert np.abs(scored.token_logprobs[request.rows + 1] - own).max(initial=0) < TOLERANCE
+        token_logprobs = log_p[request.rows, request.tokens[request.rows + 1].astype(np.int64)].numpy()
+        assert np.abs(scored.token_logprobs[request.rows + 1] - token_logprobs).max(initial=0) < TOLERANCE
         if targets.mode == "threshold":
-            held = (log_p[request.rows].exp() >= targets.threshold).sum(-1).numpy()
-            assert np.array_equal(scored.targets.exact_counts[request.rows], held)
+            expected = (log_p[request.rows].exp() >= targets.threshold).sum(-1).numpy()
+            assert np.array_equal(scored.targets.exact_counts[request.rows], expected)
             assert scored.targets.entropy is not None
             truth = entropy_of(log_p[request.rows].numpy())
             assert np.abs(scored.targets.entropy[request.rows] - truth).max(initial=0) < TOLERANCE
     prompts = given[1:4]
     for prompt, written in zip(prompts, teacher.generate(prompts, SAMPLING), strict=True):
-        whole = continuation_request(prompt, written.tokens)
-        log_p = oracle(whole.tokens)[whole.rows]
-        own = log_p[np.arange(len(written.tokens)), written.tokens.astype(np.int64)].numpy()
-        assert np.abs(written.token_logprobs - own).max() < TOLERANCE
+        continuation = continuation_request(prompt, written.tokens)
+        log_p = oracle(continuation.tokens)[continuation.rows]
+        token_logprobs = log_p[np.arange(len(written.tokens)), written.tokens.astype(np.int64)].numpy()
+        assert np.abs(written.token_logprobs - token_logprobs).max() < TOLERANCE
         assert (written.rows.counts > 0).all()
 
 

@@ -102,8 +102,8 @@ def failing_service(reply: Callable[[Call], Reply]) -> Iterator[tuple[str, list[
             is_text = isinstance(answer.body, str)
             data = answer.body.encode() if is_text else json.dumps(answer.body).encode()
             self.send_response(answer.status)
-            told = {"content-type": "text/html" if is_text else "application/json", **answer.headers}
-            for name, value in {**told, "content-length": str(len(data))}.items():
+            reply_headers = {"content-type": "text/html" if is_text else "application/json", **answer.headers}
+            for name, value in {**reply_headers, "content-length": str(len(data))}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
@@ -123,8 +123,8 @@ def failing_service(reply: Callable[[Call], Reply]) -> Iterator[tuple[str, list[
 
 def completion(text: str, **choice: Any) -> Reply:
     """A chat completion as OpenAI writes it."""
-    told = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop", **choice}
-    return Reply(body={"choices": [told], "usage": {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}})
+    fields = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop", **choice}
+    return Reply(body={"choices": [fields], "usage": {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}})
 
 
 def message(text: str, stop_reason: str = "end_turn") -> Reply:

@@ -106,10 +106,10 @@ def test_generated_rows_equal_scored_rows(address: str, tiny_model: Path) -> Non
     for prompt, one in zip(prompts, written, strict=True):
         assert not one.refusal and 1 <= len(one.tokens) <= 12
         assert one.finished == (len(one.tokens) < 12 or one.tokens[-1] == 1)
-        whole = continuation_request(prompt, one.tokens)
-        scored: Scored = scorer.score([whole])[0]
+        continuation = continuation_request(prompt, one.tokens)
+        scored: Scored = scorer.score([continuation])[0]
         n = len(prompt.tokens)
-        same_rows(one.rows, scored.targets.rows(n - 1, len(whole.tokens) - 1))
+        same_rows(one.rows, scored.targets.rows(n - 1, len(continuation.tokens) - 1))
         assert np.abs(one.token_logprobs - scored.token_logprobs[n:]).max() < TOLERANCE
     alone = teacher.generate(prompts[1:2], SAMPLING)[0]
     assert alone.tokens.tolist() == written[1].tokens.tolist(), "draws depend on the key, not on the batch"
@@ -166,9 +166,9 @@ def test_padding_of_the_model_is_left_to_the_tail(address: str, tiny_model: Path
 def test_limits_of_the_server_are_reported_at_the_start(
     address: str, tiny_model: Path, options: dict[str, object], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=message) as told:
+    with pytest.raises(error, match=message) as raised:
         served(address, tiny_model, TargetSpec("topk", 4), **options)
-    assert KEY not in str(told.value)
+    assert KEY not in str(raised.value)
 
 
 def test_chat_rows_agree_with_the_model_for_the_tokens_that_map(address: str, tiny_model: Path, oracle: Oracle) -> None:
@@ -178,7 +178,7 @@ def test_chat_rows_agree_with_the_model_for_the_tokens_that_map(address: str, ti
     examples = [Example(str(i), ({"role": "user", "content": f"say {i} two"},)) for i in range(60)]
     prompts = [render_prompt(example, tokenizer).tokens for example in examples]
     requests = [Request(f"{i:032x}", prompts[i], messages=examples[i].messages) for i in range(60)]
-    told = 0
+    with_rows = 0
     for request, one in zip(requests, teacher.generate(requests, sampling), strict=True):
         if one.refusal:
             assert one.refusal == "the service returned no text"
@@ -186,16 +186,16 @@ def test_chat_rows_agree_with_the_model_for_the_tokens_that_map(address: str, ti
         m = int((one.rows.counts > 0).sum())
         if m == 0:
             continue  # a token that is no whole character: text alone
-        told += 1
-        whole = continuation_request(request, one.tokens)
+        with_rows += 1
+        continuation = continuation_request(request, one.tokens)
         scored = Scored(one.rows, one.token_logprobs)
-        log_p = oracle(whole.tokens)[len(request.tokens) - 1 :]
+        log_p = oracle(continuation.tokens)[len(request.tokens) - 1 :]
         assert worst_difference(scored, log_p) < TOLERANCE
-        own = log_p[np.arange(m), one.tokens[:m].astype(np.int64)].numpy()
-        assert np.abs(one.token_logprobs[:m] - own).max() < TOLERANCE
+        token_logprobs = log_p[np.arange(m), one.tokens[:m].astype(np.int64)].numpy()
+        assert np.abs(one.token_logprobs[:m] - token_logprobs).max() < TOLERANCE
         assert one.finished == (one.tokens[-1] == tokenizer.eos_token_id)
         one.rows.validate(len(tokenizer), "chat rows")
-    assert told >= 5
+    assert with_rows >= 5
 
 
 def test_a_complete_capture_from_a_served_model(
@@ -216,9 +216,9 @@ def test_a_complete_capture_from_a_served_model(
         assert main(["--root", str(tmp_path), *arguments]) == 0
         return capsys.readouterr().out
 
-    told = logitbank("capture", str(tmp_path / "capture.toml"))
+    output = logitbank("capture", str(tmp_path / "capture.toml"))
     log = json.loads((tmp_path / "stores" / "s.capture.json").read_text())
-    assert log["runs"][0]["cost"] > 0 and f"cost {log['runs'][0]['cost']:.4f}" in told
+    assert log["runs"][0]["cost"] > 0 and f"cost {log['runs'][0]['cost']:.4f}" in output
     assert "service        vllm completions" in logitbank("inspect", "stores/s")
     assert "sound" in logitbank("verify", "stores/s")
     store = LogitStore.open(str(tmp_path / "stores" / "s"))
@@ -227,8 +227,10 @@ def test_a_complete_capture_from_a_served_model(
     for record in store:
         spoken = record.tokenized.prompt_length
         log_p = oracle(record.tokenized.tokens)
-        own = log_p[np.arange(spoken - 1, len(log_p) - 1), record.tokenized.tokens[spoken:].astype(np.int64)].numpy()
-        assert np.abs(record.token_logprobs[spoken:] - own).max() < 1 / 64, "to the precision of the store"
+        token_logprobs = log_p[
+            np.arange(spoken - 1, len(log_p) - 1), record.tokenized.tokens[spoken:].astype(np.int64)
+        ].numpy()
+        assert np.abs(record.token_logprobs[spoken:] - token_logprobs).max() < 1 / 64, "to the precision of the store"
         assert worst_difference(Scored(record.targets, record.token_logprobs), log_p) < 0.11
     shown = logitbank("inspect", "stores/s", "--example", store[0].key, "--tokenizer", str(tiny_model))
     assert "say" in shown

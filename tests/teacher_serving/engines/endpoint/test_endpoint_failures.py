@@ -138,10 +138,10 @@ def test_one_example_that_is_refused_does_not_stop_the_others(tokenizer: Tokeniz
 def test_what_is_wrong_for_all_ends_the_job_in_one_line_without_the_key(
     tokenizer: Tokenizer, api: str, reply: Reply, message: str
 ) -> None:
-    with failing_service(lambda call: reply) as (address, _), pytest.raises(LogitbankError, match=message) as told:
+    with failing_service(lambda call: reply) as (address, _), pytest.raises(LogitbankError, match=message) as raised:
         make(address, tokenizer, api)
-    assert KEY not in str(told.value) and "\n" not in str(told.value)
-    assert told.value.__cause__ is None and told.value.__context__ is None, "the library's error may hold the key"
+    assert KEY not in str(raised.value) and "\n" not in str(raised.value)
+    assert raised.value.__cause__ is None and raised.value.__context__ is None, "the library's error may hold the key"
 
 
 def test_an_error_among_many_requests_ends_them_all(tokenizer: Tokenizer) -> None:
@@ -176,12 +176,15 @@ def test_newer_models_of_openai_get_the_newer_parameter_name(tokenizer: Tokenize
 
 
 def test_tokens_given_as_bytes_become_rows(tokenizer: Tokenizer) -> None:
-    def told(text: str, logprob: float, *others: tuple[str, float]) -> dict[str, Any]:
+    def token_entry(text: str, logprob: float, *others: tuple[str, float]) -> dict[str, Any]:
         top = [{"token": t, "bytes": list(t.encode()), "logprob": p} for t, p in ((text, logprob), *others)]
         return {**top[0], "top_logprobs": top}
 
-    known = [told(" one", -0.5, (" two", -1.5), (" no such token", -2.0)), told(" two", -3.0, (" one", -0.1))]
-    foreign = [told(" one two", -0.5), told(" one", -0.2)]
+    known = [
+        token_entry(" one", -0.5, (" two", -1.5), (" no such token", -2.0)),
+        token_entry(" two", -3.0, (" one", -0.1)),
+    ]
+    foreign = [token_entry(" one two", -0.5), token_entry(" one", -0.2)]
     replies = {
         "known": completion(" one two", logprobs={"content": known}),
         "foreign": completion(" one two one", logprobs={"content": foreign}),
@@ -244,9 +247,9 @@ def test_a_key_that_cannot_be_one_is_refused(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, value: str | None, message: str
 ) -> None:
     monkeypatch.delenv(VARIABLE) if value is None else monkeypatch.setenv(VARIABLE, value)
-    with pytest.raises(InputError, match=message) as told:
+    with pytest.raises(InputError, match=message) as raised:
         make("http://127.0.0.1:9", tokenizer)
-    assert value is None or value not in str(told.value)
+    assert value is None or value not in str(raised.value)
 
 
 @pytest.mark.parametrize("burst, expected", [(1, [0.5, 1.0, 1.5]), (3, [0.5])])

@@ -117,9 +117,9 @@ def test_speed_is_no_part_of_the_fingerprint_and_the_model_is(tiny_model: Path) 
 def test_what_a_service_cannot_give_is_refused(
     tiny_model: Path, endpoint: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=message) as told:
+    with pytest.raises(InputError, match=message) as raised:
         described(tiny_model, endpoint, **options)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_the_tokenizer_is_required_only_where_it_is_needed(tiny_model: Path, tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_the_tokenizer_is_required_only_where_it_is_needed(tiny_model: Path, tmp
     ],
 )
 def test_settings_that_no_service_has_are_refused(endpoint: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message) as told:
+    with pytest.raises(ValidationError, match=message) as raised:
         EndpointSettings(**endpoint)
-    assert all("s3cret" not in error["msg"] for error in told.value.errors())
+    assert all("s3cret" not in error["msg"] for error in raised.value.errors())
 
 
 def test_a_key_goes_to_the_service_that_it_is_for() -> None:
