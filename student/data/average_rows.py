@@ -22,7 +22,7 @@ MAX_LOG_TAIL = -1e-30
 
 
 def average_rows(targets: Sequence[SparseTargets], shares: npt.NDArray[np.float64], unbiased: bool) -> SparseTargets:
-    """The weighted sum of the teachers' rows, n rows each, as student.data.averaged_stores.average describes it.
+    """Compute the weighted sum of the teachers' rows, n each, as student.data.averaged_stores.average describes it.
 
     shares: float64 [teachers], summing to 1. unbiased: the targets have sampled entries too.
     """
@@ -34,7 +34,7 @@ def average_rows(targets: Sequence[SparseTargets], shares: npt.NDArray[np.float6
     # Entries of the same id are adjacent now, at most one of each teacher. The first of them gets their sum.
     is_first = is_entry.copy()
     is_first[:, 1:] &= ids[:, 1:] != ids[:, :-1]
-    repeats = _repeats(ids, is_entry, len(targets))
+    repeats = _find_repeats(ids, is_entry, len(targets))
     log_masses = _log_probs(keys).ravel()
     sums = log_masses.copy()
     for first, other in repeats:
@@ -51,10 +51,10 @@ def average_rows(targets: Sequence[SparseTargets], shares: npt.NDArray[np.float6
     return _sort_by_log_prob(ids, sums.reshape(keys.shape), is_first, exact, tail)
 
 
-def _repeats(
+def _find_repeats(
     ids: npt.NDArray[np.uint32], is_entry: npt.NDArray[np.bool_], teachers: int
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Flat indices of entries, and of entries of the same id that stand 1, 2, ... teachers - 1 columns later."""
+    """Find flat indices of entries, and of entries of the same id that stand 1, 2, ... teachers - 1 columns later."""
     repeats = []
     for step in range(1, teachers):
         is_same = np.zeros_like(is_entry)

@@ -15,7 +15,7 @@ from cache.store.logit_store import LogitStore
 from student.data.average_rows import average_rows
 
 # Rows averaged at a time: few enough that their entries stay in the processor's cache.
-ROWS = 512
+ROWS_PER_BLOCK = 512
 
 
 def average(targets: Sequence[SparseTargets], weights: Sequence[float]) -> SparseTargets:
@@ -32,9 +32,9 @@ def average(targets: Sequence[SparseTargets], weights: Sequence[float]) -> Spars
 
     A row without entries from some teacher has no entries. Entropy and log-normalisers are None, because those of the
     average cannot be computed from the teachers'. Entries of equal log-probability are sorted by id.
-    Raises InputError for exact together with unbiased targets, and if `shares_of` does.
+    Raises InputError for exact together with unbiased targets, and if `normalize_weights` does.
     """
-    shares = shares_of(weights, len(targets))
+    shares = normalize_weights(weights, len(targets))
     n = len(targets[0])
     if any(len(each) != n for each in targets):
         raise InputError(
@@ -48,14 +48,16 @@ def average(targets: Sequence[SparseTargets], weights: Sequence[float]) -> Spars
         )
     return concatenate(
         [
-            average_rows([each.rows(row, min(row + ROWS, n)) for each in targets], shares, unbiased=kinds == {True})
-            for row in range(0, n, ROWS)
+            average_rows(
+                [each.rows(row, min(row + ROWS_PER_BLOCK, n)) for each in targets], shares, unbiased=kinds == {True}
+            )
+            for row in range(0, n, ROWS_PER_BLOCK)
         ]
     )
 
 
-def shares_of(weights: Sequence[float], teachers: int) -> npt.NDArray[np.float64]:
-    """The weights divided by their sum, float64 [teachers]. Raises InputError unless each teacher has one above 0."""
+def normalize_weights(weights: Sequence[float], teachers: int) -> npt.NDArray[np.float64]:
+    """Divide the weights by their sum, float64 [teachers]. Raises InputError unless each teacher has one above 0."""
     if not teachers or len(weights) != teachers or not all(0 < weight < math.inf for weight in weights):
         raise InputError(f"an average of {teachers} teachers needs a positive weight for each, not {list(weights)}")
     return np.array(weights, np.float64) / math.fsum(weights)
@@ -73,12 +75,12 @@ class AveragedStores:
 
     def __init__(self, stores: Sequence[LogitStore], weights: Sequence[float]) -> None:
         """Raises SpecMismatchError if the stores differ, StoreError if one has no targets or they share no example."""
-        self._log_shares = np.log(shares_of(weights, len(stores)))
+        self._log_shares = np.log(normalize_weights(weights, len(stores)))
         self._weights = tuple(weights)
         self._stores = tuple(stores)
         self.storage = " + ".join(str(store.storage) for store in stores)
         self.spec = _common_spec(stores)
-        self._indices, self.left_out = _common(stores)
+        self._indices, self.left_out = _match_examples(stores)
         if not len(self):
             raise StoreError(
                 f"{self.storage}: no scored example is in all of these stores; capture the same examples "
@@ -113,16 +115,8 @@ class AveragedStores:
             return []
         requested = self._indices[:, list(examples)]
         windows_of = [store.read(indices.tolist()) for store, indices in zip(self._stores, requested, strict=True)]
-        for i, (first, *others) in enumerate(zip(*windows_of, strict=True)):
-            if not all(
-                np.array_equal(first.tokens, other.tokens) and np.array_equal(first.segments, other.segments)
-                for other in others
-            ):
-                key = self._stores[0].key(int(requested[0, i]))
-                raise StoreError(
-                    f"{self.storage}: example {key} has different tokens in these stores; capture it "
-                    "again with every teacher"
-                )
+        for i, windows in enumerate(zip(*windows_of, strict=True)):
+            self._require_same_tokens(int(requested[0, i]), windows)
         targets = average(
             [concatenate([window.targets for window in windows]) for windows in windows_of], self._weights
         )
@@ -145,15 +139,29 @@ class AveragedStores:
         (window,) = self.read([i])
         return replace(record, targets=window.targets, token_logprobs=window.token_logprobs)
 
+    def _require_same_tokens(self, i: int, windows: Sequence[Window]) -> None:
+        """Raise StoreError unless the windows of an example, example i of the first store, have the same tokens."""
+        first, *others = windows
+        if not all(
+            np.array_equal(first.tokens, other.tokens) and np.array_equal(first.segments, other.segments)
+            for other in others
+        ):
+            raise StoreError(
+                f"{self.storage}: example {self._stores[0].key(i)} has different tokens in these stores; capture it "
+                "again with every teacher"
+            )
+
 
 def _common_spec(stores: Sequence[LogitStore]) -> StoreSpec:
+    """The spec of the averaged store. Raises StoreError and SpecMismatchError as AveragedStores does."""
     for store in stores:
         if not store.spec.targets.max_entries:
             raise StoreError(f"{store.storage} has texts without targets, so nothing to average; leave it out")
-        for (field, here), there in zip(_compared(stores[0].spec).items(), _compared(store.spec).values(), strict=True):
-            if here != there:
+        properties = _common_properties(store.spec)
+        for name, expected in _common_properties(stores[0].spec).items():
+            if properties[name] != expected:
                 raise SpecMismatchError(
-                    f"{field}: {here!r} in {stores[0].storage}, {there!r} in {store.storage}; teachers "
+                    f"{name}: {expected!r} in {stores[0].storage}, {properties[name]!r} in {store.storage}; teachers "
                     "to average need the same vocabulary and kind of targets"
                 )
     spec = stores[0].spec
@@ -164,13 +172,14 @@ def _common_spec(stores: Sequence[LogitStore]) -> StoreSpec:
     )
 
 
-def _compared(spec: StoreSpec) -> dict[str, object]:
+def _common_properties(spec: StoreSpec) -> dict[str, object]:
+    """What must be equal in all stores, by its name in messages."""
     kind = "unbiased (threshold, sampled)" if spec.targets.has_sampled else "exact (topk, nucleus)"
     return {"tokenizer": spec.tokenizer, "vocab_size": spec.vocab_size, "kind of targets": kind}
 
 
-def _common(stores: Sequence[LogitStore]) -> tuple[npt.NDArray[np.int64], int]:
-    """Indices of the common scored examples in each store, int64 [stores, examples]; and the number of other keys."""
+def _match_examples(stores: Sequence[LogitStore]) -> tuple[npt.NDArray[np.int64], int]:
+    """Find the scored examples of all stores: indices in each, int64 [stores, examples], and the number of other keys."""
     keys = np.concatenate([store.index.key for store in stores]).view(np.uint64)
     order = np.lexsort(keys.T)
     is_new = np.ones(len(keys), bool)

@@ -164,7 +164,7 @@ def test_blocks_of_rows_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     given_targets = [random_rows(rng, 23, TARGETS["nucleus"]) for _ in range(2)]
     whole = average(given_targets, [1, 2])
-    monkeypatch.setattr(averaging, "ROWS", 5)
+    monkeypatch.setattr(averaging, "ROWS_PER_BLOCK", 5)
     parts = average(given_targets, [1, 2])
     for name in ("offsets", "ids", "logprobs", "log_tail"):
         assert np.array_equal(getattr(whole, name), getattr(parts, name))
