@@ -179,7 +179,7 @@ def _common_properties(spec: StoreSpec) -> dict[str, object]:
 
 
 def _match_examples(stores: Sequence[LogitStore]) -> tuple[npt.NDArray[np.int64], int]:
-    """Find the scored examples of all stores: indices in each, int64 [stores, examples], and the number of other keys."""
+    """Find the scored examples of all stores: their indices, int64 [stores, examples], and the number of other keys."""
     keys = np.concatenate([store.index.key for store in stores]).view(np.uint64)
     order = np.lexsort(keys.T)
     is_new = np.ones(len(keys), bool)
