@@ -14,8 +14,8 @@ from typing import Any
 from benchmarks.common.harness import finish, spread
 from cache.store.logit_store import LogitStore
 from cluster.evaluation.settings import EvaluateSettings
-from cluster.job.files import load_job
-from cluster.job.progress_bars import counter
+from cluster.runtime.job_file import load_job
+from cluster.runtime.progress_bars import counter
 from cluster.training.driver import run_training
 from student.evaluation.language_model import evaluate_language_model
 from student.training.settings import TrainSettings

@@ -2,7 +2,7 @@
 
 Rooms, from the lowest to the highest; an import goes only downward:
 
-    job/          what all jobs share: job files, output folders, progress bars, joining Ray
+    runtime/      what all jobs share: job files, output folders, progress bars, joining Ray
     capture/      fill a store: plan, engines in Ray actors, capture log
     training/     train a student: snapshots, ranks under Ray Train
     evaluation/   build the examples of a task; evaluate models
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from cluster.capture.settings import CaptureSettings
     from cluster.evaluation.driver import run_evaluation
     from cluster.evaluation.settings import EvaluateSettings
-    from cluster.job.files import load_job
     from cluster.report.report import run_report
     from cluster.report.settings import ReportSettings
+    from cluster.runtime.job_file import load_job
     from cluster.training.driver import run_training
 
 _MODULES = {
     "CaptureSettings": "cluster.capture.settings",
     "EvaluateSettings": "cluster.evaluation.settings",
     "ReportSettings": "cluster.report.settings",
-    "load_job": "cluster.job.files",
+    "load_job": "cluster.runtime.job_file",
     "run_capture": "cluster.capture.driver",
     "run_evaluation": "cluster.evaluation.driver",
     "run_report": "cluster.report.report",

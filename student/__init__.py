@@ -7,7 +7,7 @@ Rooms, from the lowest to the highest; an import goes only downward:
     models/                 students: built, loaded, and their logits
     tokenizers/             tokenizers of students, and stores in the tokens of another tokenizer
     data/                   examples of stores and files as batches
-    classes/                texts with classes, for classifiers
+    classification/         texts with classes, for classifiers
     training/  evaluation/  a run under DeepSpeed, from its plan to the saved student; metrics of a student
 
 Never imports teacher_serving or Ray. The names below are the public face; each is imported at first use.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from teacher_serving.asking.settings import GenerationSettings
-    from teacher_serving.capture.teacher import describe, start_teacher
+    from teacher_serving.capture.start import describe, start_teacher
     from teacher_serving.engines.registry import ENGINES, Engine
     from teacher_serving.engines.settings import EngineSettings, TeacherSettings
     from teacher_serving.reduction.settings import TargetSettings

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cache.documents import write_json
-from cluster.job.outputs import hardware
+from cache.json_documents import write_json
+from cluster.runtime.outputs import hardware
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.common.harness import finish, spread
 from benchmarks.common.rows import Rows, entropy_bytes, rows_from_npz, simulated_rows
-from benchmarks.store.peer import Peer
+from benchmarks.store.peer_protocol import Peer
 from benchmarks.store.peers import PEERS, open_peer
 from benchmarks.store.records import UNIT_TOKENS, WINDOW, as_records, unlearned_bytes
 from cache.errors import InputError, LogitbankError

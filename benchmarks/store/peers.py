@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common.rows import Rows
-from benchmarks.store.peer import Peer, Rates, folder_size, imported
+from benchmarks.store.peer_protocol import Peer, Rates, folder_size, imported
 from benchmarks.store.zarr_peers import TensorStore, ZarrPython
 from cache.store.logit_store import LogitStore
 

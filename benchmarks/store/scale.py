@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.common.harness import finish, spread
 from benchmarks.common.rows import simulated_rows
 from benchmarks.store.records import as_records
-from cache.documents import encode_document
+from cache.json_documents import encode_document
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import CommittedExample, commit_path, create_store, unit_name

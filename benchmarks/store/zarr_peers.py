@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common.rows import Rows
-from benchmarks.store.peer import Rates, imported
+from benchmarks.store.peer_protocol import Rates, imported
 from cache.parts import layout
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, decode_rows
-from cache.rows.kernels import FIRST
 from cache.rows.record import Record
+from cache.rows.shared_kernels import FIRST
 from cache.rows.sparse_targets import SparseTargets
 from cache.storage.local import LocalStorage
 from cache.store.codebook_claim import open_codebook

@@ -7,7 +7,7 @@ In: a JSON Lines file of prompts or chats, and a tokenizer. Out: TokenizedExampl
     rendering         Example to TokenizedExample, with assistant_turns for chats
     truncation        examples that are longer than a limit
     tokenizers        load_tokenizer, and a digest to compare tokenizers; token_bytes: the bytes of each id
-    sampling_order    which example comes when, in any number of epochs and mixtures
+    example_order     which example comes when, in any number of epochs and mixtures
 
 It knows nothing of targets, files of a store, or models.
 """

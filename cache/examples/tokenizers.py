@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cache.documents import digest
 from cache.errors import InputError
+from cache.json_documents import digest
 
 
 class Tokenizer(Protocol):

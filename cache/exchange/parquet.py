@@ -18,10 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache.documents import canonical_json
 from cache.errors import InputError, IntegrityError, LogitbankError
 from cache.examples.example import Example, TokenizedExample
 from cache.exchange.conversion import new_output
+from cache.json_documents import canonical_json
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.record import Record

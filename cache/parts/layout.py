@@ -12,7 +12,7 @@ import numpy as np
 from cache.parts.zarr_shard import ArraySpec, Codec
 from cache.rows.codebook import Codebook, id_dtype
 from cache.rows.codec import pair_dtype
-from cache.rows.kernels import FIRST
+from cache.rows.shared_kernels import FIRST
 from cache.rows.spec import TargetSpec
 
 PART_KIND = "logitbank.part"

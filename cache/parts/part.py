@@ -14,8 +14,8 @@ from cache.parts.layout import PartCounts, Profile
 from cache.parts.zarr_shard import CHECKSUM_BYTES, chunk_checksums, encode_array, group_metadata
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, encode_logprobs, encode_rows
-from cache.rows.kernels import FIRST
 from cache.rows.record import Record
+from cache.rows.shared_kernels import FIRST
 from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.rows.spec import StoreSpec, TargetSpec
 

@@ -16,8 +16,8 @@ from cache.parts.part import PartInfo, crc32c_of
 from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec, decode_chunks, decode_index
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, decode_logprobs, decode_rows
-from cache.rows.kernels import FIRST
 from cache.rows.record import Record, Window
+from cache.rows.shared_kernels import FIRST
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
 from cache.storage.base import Range, Storage

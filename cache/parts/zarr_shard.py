@@ -14,8 +14,8 @@ import numpy.typing as npt
 from numcodecs.zstd import Zstd
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 
-from cache.documents import canonical_json
 from cache.errors import IntegrityError
+from cache.json_documents import canonical_json
 
 # "pcodec" for numbers in any order, "pcodec_sorted" for increasing numbers.
 Codec = Literal["pcodec", "pcodec_sorted", "zstd", "raw"]

@@ -23,8 +23,8 @@ from cache.errors import InputError, IntegrityError
 from cache.rows.codebook import Codebook
 from cache.rows.decode_kernels import Entries, Grid, IdLists, InputStreams, decode_entries
 from cache.rows.encode_kernels import CodeLists, OutputStreams, RowEntries, StreamStarts, encode_entries
-from cache.rows.kernels import FIRST, compare, quantise
 from cache.rows.level_grid import LOWEST_LOGPROB
+from cache.rows.shared_kernels import FIRST, compare, quantise
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
 

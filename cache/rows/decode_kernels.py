@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cache.rows.kernels import FIRST, compiled
+from cache.rows.shared_kernels import FIRST, compiled
 
 ZERO, ONE, TWO = np.uint64(0), np.uint64(1), np.uint64(2)
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cache.rows.kernels import FIRST, compiled
+from cache.rows.shared_kernels import FIRST, compiled
 
 
 class CodeLists(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError
-from cache.rows.kernels import first_bad_row
+from cache.rows.shared_kernels import first_bad_row
 
 # Rounding of teachers in half precision keeps the mass of a row this close to 1.
 MASS_TOLERANCE = 0.03

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cache.documents import digest
 from cache.errors import SpecMismatchError, StoreError
+from cache.json_documents import digest
 from cache.rows.level_grid import level_grid
 
 FORMAT_VERSION = 1

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cache.documents import decode_document, encode_document
 from cache.errors import InputError, IntegrityError
+from cache.json_documents import decode_document, encode_document
 from cache.parts import layout
 from cache.parts.zarr_shard import decode_chunks, decode_index, encode_array, group_metadata
 from cache.rows.codebook import Codebook, plain_codebook

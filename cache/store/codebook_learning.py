@@ -6,7 +6,7 @@ import numpy.typing as npt
 from cache.parts.zarr_shard import ArraySpec, encode_array
 from cache.rows.codebook import LIST_LENGTH, Codebook, id_dtype, plain_codebook
 from cache.rows.codec import encode_rows
-from cache.rows.kernels import fill_lists
+from cache.rows.shared_kernels import fill_lists
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cache.documents import decode_document, digest, encode_document
 from cache.errors import IntegrityError, StoreError
+from cache.json_documents import decode_document, digest, encode_document
 from cache.parts.layout import PartCounts
 from cache.parts.part import PartInfo
 from cache.rows.spec import StoreSpec

@@ -3,8 +3,8 @@
 import hashlib
 from dataclasses import asdict, dataclass
 
-from cache.documents import decode_document, digest, encode_document
 from cache.errors import IntegrityError, StoreError
+from cache.json_documents import decode_document, digest, encode_document
 from cache.storage.base import Storage
 from cache.store.commits import commit_path, committed_units, quarantined_keys, read_commit, read_spec
 from cache.store.index import StoreIndex

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cache.documents import decode_document
 from cache.errors import InputError
-from cache.examples.sampling_order import permutation
+from cache.examples.example_order import permutation
+from cache.json_documents import decode_document
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
 
-from cache.documents import decode_document
 from cache.errors import IntegrityError, LogitbankError
+from cache.json_documents import decode_document
 from cache.parts.part_reader import PartReader
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook

@@ -13,7 +13,7 @@ from cache.storage.open import open_storage
 from cache.store.codebook_claim import read_codebook
 from cluster.capture.settings import CaptureSettings
 from teacher_serving.asking.plan import PlannedExample
-from teacher_serving.capture.teacher import start_teacher
+from teacher_serving.capture.start import start_teacher
 from teacher_serving.capture.unit import Answers, UnitSummary, ask_teacher, store_answers
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.registry import ENGINES

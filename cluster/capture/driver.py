@@ -14,8 +14,8 @@ from cluster.capture.dispatch import Dispatcher, examples_in_progress, wait_read
 from cluster.capture.planning import CapturePlan, plan_job
 from cluster.capture.run_log import RunLog
 from cluster.capture.settings import CaptureSettings
-from cluster.job.progress_bars import bar
-from cluster.job.ray_session import cluster_has_gpus, ray_session, require_cpus, require_gpus
+from cluster.runtime.progress_bars import bar
+from cluster.runtime.ray_session import cluster_has_gpus, ray_session, require_cpus, require_gpus
 from teacher_serving.asking.plan import Plan, PlannedExample
 from teacher_serving.capture.unit import UnitSummary
 

@@ -10,7 +10,7 @@ from cache.storage.open import open_storage
 from cache.store.commits import SPEC, committed_units, quarantined_keys, read_commit, read_spec
 from cluster.capture.settings import CaptureSettings
 from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, PlannedExample, plan_capture, reject_lines
-from teacher_serving.capture.teacher import describe
+from teacher_serving.capture.start import describe
 from teacher_serving.engines.description import TeacherDescription
 
 

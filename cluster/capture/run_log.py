@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.documents import write_json
+from cache.json_documents import write_json
 from cluster.capture.settings import CaptureSettings
-from cluster.job.outputs import hardware, read_json
+from cluster.runtime.outputs import hardware, read_json
 
 if TYPE_CHECKING:  # imports torch
     from teacher_serving.capture.unit import UnitSummary

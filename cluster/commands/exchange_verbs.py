@@ -56,7 +56,7 @@ def _export_profile(arguments: argparse.Namespace, source: str, output: str) -> 
     """Write the same store with another profile."""
     from cache.store.logit_store import LogitStore
     from cache.store.transcode import transcode_store
-    from cluster.job.progress_bars import counter
+    from cluster.runtime.progress_bars import counter
 
     transcode_store(source, output, arguments.profile, arguments.snapshot, progress=counter("export", "units"))
     info = LogitStore.open(output).info()
@@ -68,7 +68,7 @@ def _export_profile(arguments: argparse.Namespace, source: str, output: str) -> 
 def _export_format(arguments: argparse.Namespace, source: str, output: str) -> Result:
     """Write the files of another tool."""
     from cache.store.logit_store import LogitStore
-    from cluster.job.progress_bars import counter
+    from cluster.runtime.progress_bars import counter
 
     name = _format_of(arguments, output)
     store = LogitStore.open(source, arguments.snapshot)
@@ -109,7 +109,7 @@ def _format_of(arguments: argparse.Namespace, output: str) -> str:
 def _import(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri
     from cache.store.logit_store import LogitStore
-    from cluster.job.progress_bars import counter
+    from cluster.runtime.progress_bars import counter
 
     target = absolute_uri(arguments.store, arguments.root)
     if ":/" in str(arguments.input):

@@ -37,7 +37,7 @@ def add_job_verbs(verbs: Verbs) -> None:
 
 def _load(arguments: argparse.Namespace, kind: type[Job]) -> Job:
     """The job of the command. A relative path is tried from the working folder first, then from the root."""
-    from cluster.job.files import load_job
+    from cluster.runtime.job_file import load_job
 
     path = arguments.job if arguments.job.is_absolute() or arguments.job.exists() else arguments.root / arguments.job
     return load_job(path, arguments.overrides, kind, arguments.root.resolve())
@@ -51,8 +51,8 @@ def _dry_run(job: "Settings", preview: str = "") -> Result:
 
 
 def _examples(arguments: argparse.Namespace) -> Result:
-    from cluster.evaluation.examples import run_examples
     from cluster.evaluation.settings import ExamplesSettings
+    from cluster.evaluation.task_examples import run_examples
 
     job = _load(arguments, ExamplesSettings)
     if arguments.dry_run:

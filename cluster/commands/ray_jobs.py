@@ -9,7 +9,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cache.errors import InputError
-from cluster.job.ray_session import code_environment
+from cluster.runtime.ray_session import code_environment
 
 POLL_S = 1.0
 

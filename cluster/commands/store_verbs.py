@@ -67,7 +67,7 @@ def _tokenizer_name(arguments: argparse.Namespace) -> str | None:
 def _verify(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri
     from cache.store.verify import verify_store
-    from cluster.job.progress_bars import counter
+    from cluster.runtime.progress_bars import counter
 
     report = verify_store(absolute_uri(arguments.store, arguments.root), counter("verify", "units"))
     verdict = f"{len(report.problems)} problems" if report.problems else "sound"

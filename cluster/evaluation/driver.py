@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from cache.documents import write_json
+from cache.json_documents import write_json
 from cache.progress import Progress
 from cache.store.logit_store import LogitStore
 from cluster.evaluation.settings import EvaluateSettings
 from cluster.evaluation.vllm_answers import generate_with_vllm
-from cluster.job.outputs import claim, hardware, read_json
-from cluster.job.progress_bars import counter
+from cluster.runtime.outputs import claim, hardware, read_json
+from cluster.runtime.progress_bars import counter
 from student.evaluation.classifier import evaluate_classifier
 from student.evaluation.language_model import evaluate_language_model, teacher_loss
 

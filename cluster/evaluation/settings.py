@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from cache.settings import ModelPath, OneOf, Settings, StoreUri
-from student.classes.settings import ClassSettings
+from student.classification.settings import ClassSettings
 from student.evaluation.settings import AnswerSettings
 from student.tasks import TASKS, Task
 

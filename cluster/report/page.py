@@ -7,13 +7,13 @@ from typing import Any
 import jinja2
 
 from cache.examples.example import Example
-from cluster.job.outputs import read_json
 from cluster.report import figures
 from cluster.report.loss_history import loss_panels
 from cluster.report.metrics_table import format_number, metric_names
 from cluster.report.results import Sources
 from cluster.report.settings import ReportSettings
 from cluster.report.target_statistics import bytes_by_array, entropies, mass_by_k, sample_targets
+from cluster.runtime.outputs import read_json
 from student.tasks import Pictures
 
 MAX_PICTURED_ANSWERS = 8

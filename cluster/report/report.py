@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.documents import write_json
+from cache.json_documents import write_json
 from cluster.report.page import render_page
 from cluster.report.results import collect_results, read_sources, summary_table
 from cluster.report.settings import ReportSettings

@@ -7,9 +7,9 @@ from typing import Any
 from cache.store.logit_store import LogitStore
 from cache.store.store_info import StoreInfo
 from cluster.capture.run_log import capture_log_path
-from cluster.job.outputs import hardware, read_json
 from cluster.report.metrics_table import metrics_table
 from cluster.report.settings import ReportSettings
+from cluster.runtime.outputs import hardware, read_json
 
 
 @dataclass(frozen=True, slots=True)

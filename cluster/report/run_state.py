@@ -10,7 +10,7 @@ from typing import Any
 from cache.errors import InputError, LogitbankError
 from cache.storage.open import open_storage
 from cache.store.commits import SPEC
-from cluster.job.outputs import JOB, read_json
+from cluster.runtime.outputs import JOB, read_json
 from student.training.run_files import METRICS, RESULT, steps_done
 
 EVALUATION = "evaluation.json"

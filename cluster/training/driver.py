@@ -6,12 +6,12 @@ import uuid
 from dataclasses import asdict
 from typing import Any
 
-from cache.documents import write_json
 from cache.errors import InputError, LogitbankError
-from cluster.job.outputs import claim, hardware, read_json
-from cluster.job.progress_bars import counter
-from cluster.job.ray_session import cluster_gpus, ray_session, require_cpus, require_gpus
-from cluster.training.pinning import pin_snapshots
+from cache.json_documents import write_json
+from cluster.runtime.outputs import claim, hardware, read_json
+from cluster.runtime.progress_bars import counter
+from cluster.runtime.ray_session import cluster_gpus, ray_session, require_cpus, require_gpus
+from cluster.training.snapshot_pinning import pin_snapshots
 from cluster.training.step_progress import StepProgress
 from student.training.planning.plan import TrainingPlan
 from student.training.planning.stores import OpenStores

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from cluster.job.progress_bars import bar
+from cluster.runtime.progress_bars import bar
 from student.training.run_files import METRICS, steps_done
 from student.training.settings import TrainSettings
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from cache.errors import InputError, StoreError
 from cache.examples.example import Example, Segment, TokenizedExample
+from cache.examples.example_order import examples_at, mixture_at
 from cache.examples.rendering import render
-from cache.examples.sampling_order import examples_at, mixture_at
 from cache.examples.tokenizers import Tokenizer
 from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import empty_targets

@@ -12,9 +12,9 @@ from cache.errors import InputError, SpecMismatchError
 from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
 from cache.store.logit_store import LogitStore
-from student.classes.settings import ClassSettings
-from student.classes.source import ClassSource
-from student.classes.texts import pad_texts
+from student.classification.settings import ClassSettings
+from student.classification.source import ClassSource
+from student.classification.texts import pad_texts
 from student.evaluation.class_metrics import class_metrics
 from student.models.layout import PADDING
 from student.models.registry import read_config

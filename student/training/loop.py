@@ -11,8 +11,8 @@ import torch.distributed as dist
 from student.data.prefetch import Prefetcher
 from student.losses.batch import Batch
 from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights, term_names
-from student.training.engine import Engine
-from student.training.heldout import BestStudent, Heldout
+from student.training.deepspeed_engine import Engine
+from student.training.heldout_loss import BestStudent, Heldout
 from student.training.metrics_log import Tracker
 from student.training.micro_batches import micro_batches_of_step
 from student.training.planning.inputs import TrainingInputs

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cache.errors import InputError
 from cache.settings import Settings, StoreUri
-from student.classes.settings import ClassSettings
+from student.classification.settings import ClassSettings
 from student.data.settings import DataSettings
 from student.losses.settings import LossSettings
 from student.models.settings import ModelSettings

@@ -8,9 +8,9 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
-from cache.documents import write_json
+from cache.json_documents import write_json
 from student.models.loss_model import LossModel
-from student.training.engine import Engine, start_ranks
+from student.training.deepspeed_engine import Engine, start_ranks
 from student.training.export import save_student, write_card
 from student.training.loop import Loop, RunProgress
 from student.training.model_card import model_card

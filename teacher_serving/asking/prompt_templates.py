@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from cache.documents import digest
 from cache.errors import InputError
 from cache.examples.example import Example
+from cache.json_documents import digest
 
 BUILT_IN = Path(__file__).parent / "templates"
 SUFFIX = ".jinja"

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from cache.documents import digest
 from cache.errors import InputError
 from cache.examples.example import Example
 from cache.examples.rendering import render_prompt
 from cache.examples.tokenizers import Tokenizer
+from cache.json_documents import digest
 from cache.rows.spec import PromptingSpec
 from teacher_serving.asking.prompt_templates import PromptTemplate, Shot, fill_template, load_template, read_shots
 from teacher_serving.asking.settings import GenerationSettings

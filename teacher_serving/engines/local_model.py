@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from cache.documents import digest
 from cache.errors import InputError
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
+from cache.json_documents import digest
 from cache.rows.spec import StoreSpec
 from teacher_serving.asking.prompter import make_prompter, prompting_spec
 from teacher_serving.asking.settings import GenerationSettings

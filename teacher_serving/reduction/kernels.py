@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cache.rows.kernels import compiled
+from cache.rows.shared_kernels import compiled
 
 CHUNK = 64
 # Logits may be -inf or NaN, so only the fast-math flags that preserve both are set. They let the compiler reorder sums.

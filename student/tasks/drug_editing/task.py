@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from cache.documents import digest
 from cache.errors import InputError
 from cache.examples.example import Example
+from cache.json_documents import digest
 from cache.progress import Progress
 from student.tasks.drug_editing.instructions import INSTRUCTIONS, all_hit
 from student.tasks.drug_editing.molecules import (

@@ -5,7 +5,7 @@ from pathlib import Path
 from cache.examples.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress, no_progress
-from student.classes.source import ClassSource
+from student.classification.source import ClassSource
 from student.data.averaged_stores import AveragedStores
 from student.data.settings import DataSettings
 from student.data.sources import Examples, FileSource, MixtureSource, Store, StoreSource

@@ -6,8 +6,8 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.progress import Progress, no_progress
-from student.classes.batches import CLASS_TARGETS, ClassBatches
-from student.classes.source import ClassSource
+from student.classification.batches import CLASS_TARGETS, ClassBatches
+from student.classification.source import ClassSource
 from student.data.batches import Batches, LanguageBatches
 from student.data.settings import DataSettings
 from student.data.sources import Examples

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from cache.documents import digest, write_json
+from cache.json_documents import digest, write_json
 from student.training.settings import TrainSettings
 
 PLAN = "plan"
@@ -58,7 +58,7 @@ def sizes_file(folder: Path, split: Split) -> Path:
 
 
 def classes_file(folder: Path, split: Split) -> Path:
-    """Where a plan has the texts and classes of a split (student.classes.source.ClassSource)."""
+    """Where a plan has the texts and classes of a split (student.classification.source.ClassSource)."""
     return folder / f"{split}-classes.npz"
 
 

@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from cache.errors import InputError
 from cache.progress import Progress, no_progress
-from student.classes.source import ClassSource
+from student.classification.source import ClassSource
 from student.training.planning.examples import aligned_store
 from student.training.planning.inputs import InputBuilder, TrainingInputs
 from student.training.planning.plan import (

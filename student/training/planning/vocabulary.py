@@ -10,7 +10,7 @@ from cache.errors import InputError, SpecMismatchError
 from cache.examples.example import Example
 from cache.examples.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
-from student.classes.texts import learn_input_tokenizer
+from student.classification.texts import learn_input_tokenizer
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 from student.training.planning.plan import tokenizer_folder
 from student.training.planning.stores import OpenStores

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from cache.documents import digest
 from cache.errors import InputError
 from cache.examples.token_bytes import ids_by_bytes
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
+from cache.json_documents import digest
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from teacher_serving.asking.prompter import make_prompter, prompting_spec
 from teacher_serving.asking.settings import GenerationSettings

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import InputError
-from cache.examples.sampling_order import BLOCK, block_counts, examples_at, mixture_at, permutation
+from cache.examples.example_order import BLOCK, block_counts, examples_at, mixture_at, permutation
 
 
 @given(n=st.integers(1, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 10**6))

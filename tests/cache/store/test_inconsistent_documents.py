@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cache.documents import decode_document, encode_document
 from cache.errors import IntegrityError
+from cache.json_documents import decode_document, encode_document
 from cache.rows.codebook import plain_codebook
 from cache.rows.sparse_targets import concatenate
 from cache.storage.local import LocalStorage

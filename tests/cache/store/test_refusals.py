@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.documents import decode_document, encode_document
 from cache.errors import InputError, IntegrityError, StoreError
+from cache.json_documents import decode_document, encode_document
 from cache.parts.layout import PROFILES
 from cache.parts.zarr_shard import ArraySpec, decode_chunks, decode_index, encode_array
 from cache.rows.codebook import plain_codebook

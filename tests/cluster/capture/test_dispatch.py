@@ -11,7 +11,7 @@ import ray
 
 from cache.errors import InputError, StoreError
 from cluster.capture.dispatch import Dispatcher, wait_ready
-from cluster.job.ray_session import ray_session
+from cluster.runtime.ray_session import ray_session
 
 pytestmark = pytest.mark.slow
 

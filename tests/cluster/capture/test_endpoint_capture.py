@@ -16,8 +16,8 @@ from cache.store.logit_store import LogitStore
 from cluster.capture.actor import CaptureWorker
 from cluster.capture.settings import CaptureSettings
 from cluster.commands.main import main
-from cluster.job.files import load_job
-from teacher_serving.capture.teacher import describe
+from cluster.runtime.job_file import load_job
+from teacher_serving.capture.start import describe
 from tests.teacher_serving.engines.endpoint.endpoint_server import Call, Reply, failing_service, failure, message
 
 KEY, VARIABLE = "sk-not-to-be-seen-1234567890", "LOGITBANK_TEST_KEY"

@@ -56,7 +56,7 @@ def test_json_stands_alone_on_standard_output(
         print("a line for people")
         return {"examples": {"train": 3}, "seconds": float("nan")}
 
-    monkeypatch.setattr("cluster.evaluation.examples.run_examples", run_examples)
+    monkeypatch.setattr("cluster.evaluation.task_examples.run_examples", run_examples)
     command = ["--root", str(tmp_path), "examples", str(JOBS / "examples.toml")]
     assert main([*command, "--json"]) == 0
     printed = capsys.readouterr()

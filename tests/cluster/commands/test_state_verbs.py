@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cache.documents import write_json
+from cache.json_documents import write_json
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage

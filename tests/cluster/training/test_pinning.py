@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from cache.documents import write_json
+from cache.json_documents import write_json
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cluster.training.pinning import pin_snapshots
+from cluster.training.snapshot_pinning import pin_snapshots
 from student.training.planning.stores import OpenStores
 from tests.records import MakeRecords
 from tests.student.training.ranks import settings_of

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
-from student.classes.texts import pad_texts
+from student.classification.texts import pad_texts
 from student.models.kinds.compact_classifier import CompactClassifier, CompactConfig
 
 KINDS = ("embedding_bag", "cnn", "transformer")

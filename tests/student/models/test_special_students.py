@@ -23,7 +23,7 @@ from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from student.classes.settings import ClassSettings
+from student.classification.settings import ClassSettings
 from student.evaluation.classifier import evaluate_classifier
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 from tests.records import random_targets

@@ -46,9 +46,9 @@ RUN = """
 import json, sys
 from pathlib import Path
 from cache.examples.jsonl import read_examples
-from cluster.evaluation.examples import run_examples
+from cluster.evaluation.task_examples import run_examples
 from cluster.evaluation.settings import ExamplesSettings
-from cluster.job.files import load_job
+from cluster.runtime.job_file import load_job
 root = Path(sys.argv[1])
 job = load_job(root / "job.toml", [], ExamplesSettings, root)
 counts = run_examples(job)["examples"]

@@ -16,8 +16,8 @@ from cache.errors import InputError, StoreError
 from cache.examples.jsonl import write_examples
 from cache.store.logit_store import LogitStore
 from cluster.training.driver import is_complete, make_plan, summary
-from cluster.training.pinning import pin_snapshots
-from student.classes.source import ClassSource
+from cluster.training.snapshot_pinning import pin_snapshots
+from student.classification.source import ClassSource
 from student.training.planning.inputs import open_inputs
 from student.training.planning.plan import TrainingPlan, plan_folder, read_plan
 from student.training.planning.stores import OpenStores
@@ -142,7 +142,7 @@ def test_a_classifier_reads_its_store_in_the_plan_alone(
 def test_saved_classes_are_those_that_were_read(tmp_path: Path, tiny_model: Path) -> None:
     from transformers import AutoTokenizer
 
-    from student.classes.settings import ClassSettings
+    from student.classification.settings import ClassSettings
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     store = LogitStore.open(str(store_of(tmp_path / "graded", tiny_model, graded(), 2, sure=0.9)))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from cache.documents import decode_document
 from cache.examples.example import Example
 from cache.examples.rendering import render_prompt
 from cache.examples.tokenizers import decode
+from cache.json_documents import decode_document
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
@@ -23,7 +23,7 @@ from cache.store.verify import verify_store
 from cluster.capture.planning import missing_units
 from teacher_serving.asking.plan import Limits, Plan, plan_capture
 from teacher_serving.asking.settings import GenerationSettings
-from teacher_serving.capture.teacher import describe, start_teacher
+from teacher_serving.capture.start import describe, start_teacher
 from teacher_serving.capture.unit import Answers, ask_teacher, store_answers
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.settings import TeacherSettings

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from cache.errors import InputError, LogitbankError
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from teacher_serving.asking.requests import continuation_request
-from teacher_serving.capture.teacher import describe
+from teacher_serving.capture.start import describe
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm import VllmSettings
 from teacher_serving.engines.vllm.llm_options import lora_options

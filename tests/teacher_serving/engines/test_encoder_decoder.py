@@ -19,7 +19,7 @@ from student.tokenizers.bpe import save_tokenizer
 from teacher_serving.asking.plan import Limits, plan_capture
 from teacher_serving.asking.requests import continuation_request
 from teacher_serving.asking.settings import GenerationSettings
-from teacher_serving.capture.teacher import describe, start_teacher
+from teacher_serving.capture.start import describe, start_teacher
 from teacher_serving.capture.unit import ask_teacher, store_answers
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.transformers import TransformersSettings

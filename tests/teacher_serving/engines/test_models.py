@@ -12,7 +12,7 @@ from cache.rows.spec import TargetSpec
 from teacher_serving.asking.plan import Limits, plan_capture
 from teacher_serving.asking.requests import scoring_request
 from teacher_serving.asking.settings import GenerationSettings
-from teacher_serving.capture.teacher import describe
+from teacher_serving.capture.start import describe
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm import VllmSettings

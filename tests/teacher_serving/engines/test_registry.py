@@ -15,7 +15,7 @@ from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from teacher_serving.asking.plan import Limits, plan_capture
-from teacher_serving.capture.teacher import describe, start_teacher
+from teacher_serving.capture.start import describe, start_teacher
 from teacher_serving.capture.unit import ask_teacher, store_answers
 from teacher_serving.engines.registry import ENGINES
 from teacher_serving.engines.settings import TeacherSettings

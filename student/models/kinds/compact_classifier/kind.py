@@ -11,7 +11,7 @@ from student.models.student_kind import StudentKind
 
 
 class CompactClassifierKind(StudentKind):
-    """A small classifier: one row of logits a text. student.classes makes its batches."""
+    """A small classifier: one row of logits a text. student.classification makes its batches."""
 
     name = "compact_classifier"
     pipeline_tag = "text-classification"
@@ -30,7 +30,9 @@ class CompactClassifierKind(StudentKind):
         return states
 
     def layout(self, config: PreTrainedConfig, pack_to: int | None) -> Layout:
-        raise NotImplementedError("a classifier reads texts, not windows; use student.classes.batches.ClassBatches")
+        raise NotImplementedError(
+            "a classifier reads texts, not windows: use student.classification.batches"
+        )
 
 
 STUDENT_KIND = CompactClassifierKind()

@@ -11,7 +11,7 @@ from cache.errors import InputError
 from cache.examples.tokenizers import tokenizer_digest
 from cache.rows.spec import TargetSpec
 from teacher_serving.asking.settings import GenerationSettings
-from teacher_serving.capture.teacher import describe
+from teacher_serving.capture.start import describe
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.endpoint import EndpointEngineSettings
 from teacher_serving.engines.endpoint.settings import EndpointSettings

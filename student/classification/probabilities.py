@@ -14,7 +14,7 @@ from cache.errors import InputError, StoreError
 from cache.examples.example import Segment
 from cache.rows.sparse_targets import SparseTargets
 from cache.store.logit_store import LogitStore
-from student.classes.labels import ClassIds
+from student.classification.labels import ClassIds
 
 
 @dataclass(frozen=True, slots=True)

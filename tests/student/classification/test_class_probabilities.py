@@ -7,9 +7,9 @@ import pytest
 
 from cache.rows.sparse_targets import concatenate, empty_targets
 from cache.rows.spec import TargetSpec
-from student.classes.probabilities import class_log_probs
+from student.classification.probabilities import class_log_probs
 from tests.cache.rows.rows import log_softmax, sparse
-from tests.student.classes.judge_teacher import VOCAB, given_ids, row
+from tests.student.classification.judge_teacher import VOCAB, given_ids, row
 
 
 @pytest.mark.parametrize("temperature", [1.0, 6.0])

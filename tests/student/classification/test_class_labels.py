@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerFast
 from cache.errors import InputError
 from cache.examples.example import Example, Segment
 from cache.rows.spec import TargetSpec
-from student.classes.labels import class_ids, label_spellings, true_class
-from student.classes.probabilities import answer_row, class_log_probs
-from student.classes.settings import ClassSettings, default_variants
-from tests.student.classes.judge_teacher import SETTINGS, TEACHER, VOCAB, teacher_record, token
+from student.classification.labels import class_ids, label_spellings, true_class
+from student.classification.probabilities import answer_row, class_log_probs
+from student.classification.settings import ClassSettings, default_variants
+from tests.student.classification.judge_teacher import SETTINGS, TEACHER, VOCAB, teacher_record, token
 
 
 def test_names_are_looked_for_with_and_without_space_and_capital() -> None:

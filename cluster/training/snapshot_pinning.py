@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from cluster.job.outputs import JOB, read_json
+from cluster.runtime.outputs import JOB, read_json
 from student.data.settings import DataSettings, WeightedStore
 from student.training.planning.stores import OpenStores
 from student.training.run_files import steps_done

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from cache.examples.example import Example
-from student.classes.settings import ClassSettings
+from student.classification.settings import ClassSettings
 from student.tokenizers.bpe import learn_tokenizer
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from cache.errors import InputError
 from cache.examples.example import Example
 from cache.examples.tokenizers import Tokenizer
-from student.classes.settings import ClassSettings
+from student.classification.settings import ClassSettings
 
 
 @dataclass(frozen=True, slots=True)

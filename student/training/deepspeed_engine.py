@@ -13,8 +13,8 @@ from deepspeed.ops import __compatible_ops__ as compatible_ops
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
-from cache.documents import write_json
 from cache.errors import InputError
+from cache.json_documents import write_json
 from student.training.run_files import PROGRESS, read_progress
 from student.training.schedule import rate_factor
 from student.training.settings import OptimizerSettings, RunSettings

@@ -3,11 +3,11 @@
 import time
 from typing import Any
 
-from cache.documents import write_json
 from cache.examples.jsonl import write_examples
+from cache.json_documents import write_json
 from cluster.evaluation.settings import ExamplesSettings
-from cluster.job.outputs import claim, read_json
-from cluster.job.progress_bars import counter
+from cluster.runtime.outputs import claim, read_json
+from cluster.runtime.progress_bars import counter
 
 
 def run_examples(settings: ExamplesSettings) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import pytest
 from cache.errors import InputError
 from cluster.capture.settings import CaptureSettings
 from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
-from cluster.job.files import load_job
 from cluster.report.settings import ReportSettings
+from cluster.runtime.job_file import load_job
 from student.training.settings import TrainSettings
 
 JOBS = Path(__file__).resolve().parents[3] / "cluster" / "jobs" / "demo"

@@ -11,11 +11,11 @@ from cache.examples.example import Example
 from cache.examples.rendering import render
 from cache.rows.sparse_targets import concatenate, empty_targets
 from cache.rows.spec import TargetSpec
-from student.classes.labels import class_ids
-from student.classes.probabilities import answer_row
-from student.classes.source import ClassSource
-from student.classes.texts import input_text, learn_input_tokenizer
-from tests.student.classes.judge_teacher import (
+from student.classification.labels import class_ids
+from student.classification.probabilities import answer_row
+from student.classification.source import ClassSource
+from student.classification.texts import input_text, learn_input_tokenizer
+from tests.student.classification.judge_teacher import (
     AT_LABEL,
     SETTINGS,
     STUDENT,

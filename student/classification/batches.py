@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 
 from cache.errors import InputError
-from cache.examples.sampling_order import examples_at
-from student.classes.source import ClassSource
-from student.classes.texts import pad_texts
+from cache.examples.example_order import examples_at
+from student.classification.source import ClassSource
+from student.classification.texts import pad_texts
 from student.data.batches import example_weight
 from student.losses.batch import Batch
 from student.losses.target_forms import TargetForm

@@ -16,10 +16,10 @@ from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
 from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.store.logit_store import LogitStore
-from student.classes.labels import class_ids, label_spellings, true_class
-from student.classes.probabilities import ClassProbabilities, answer_row, class_log_probs, require_class_targets
-from student.classes.settings import ClassSettings
-from student.classes.texts import input_text
+from student.classification.labels import class_ids, label_spellings, true_class
+from student.classification.probabilities import ClassProbabilities, answer_row, class_log_probs, require_class_targets
+from student.classification.settings import ClassSettings
+from student.classification.texts import input_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from student.classes.labels import ClassIds
-from student.classes.settings import ClassSettings
+from student.classification.labels import ClassIds
+from student.classification.settings import ClassSettings
 from student.tokenizers.bpe import learn_tokenizer
 from teacher_serving.asking.answers import compare_label, parse_answer
 from teacher_serving.asking.plan import PlannedExample

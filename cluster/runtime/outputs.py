@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cache.documents import write_json
 from cache.errors import InputError
+from cache.json_documents import write_json
 from cache.settings import Settings
 
 JOB = "job.json"

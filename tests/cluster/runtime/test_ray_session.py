@@ -10,8 +10,8 @@ import ray
 
 from cache.errors import InputError
 from cache.registry import PLUGINS_VARIABLE, plugin_modules
-from cluster.job import ray_session as module
-from cluster.job.ray_session import code_environment, ray_session, require_cpus, require_gpus
+from cluster.runtime import ray_session as module
+from cluster.runtime.ray_session import code_environment, ray_session, require_cpus, require_gpus
 
 
 @pytest.fixture

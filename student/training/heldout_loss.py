@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from student.data.batches import Batches
 from student.losses.normalisation import objective_weights, sum_row_weights
-from student.training.engine import Engine
+from student.training.deepspeed_engine import Engine
 from student.training.settings import HeldoutSettings, RunSettings
 
 
