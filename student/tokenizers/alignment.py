@@ -128,8 +128,8 @@ def _compute_entries(
     kinds = np.where(is_exact, np.where(is_longer, Alignment.CHAINED, Alignment.EXACT), Alignment.INSIDE)
     previous = np.where(positions > 0, tokens[positions - 1].astype(np.int64), NO_TOKEN)
     is_split = ~is_exact | is_longer | turn.is_extendable[indices]
-    whole = turn.distributions_at_tokens(indices[~is_split], previous[~is_split])
-    parts = [whole._replace(positions=positions[~is_split][whole.positions])]
+    unsplit = turn.distributions_at_tokens(indices[~is_split], previous[~is_split])
+    parts = [unsplit._replace(positions=positions[~is_split][unsplit.positions])]
     for k in np.flatnonzero(is_split):
         position = positions[k]
         distribution = turn.distribution_at_byte(

@@ -1,4 +1,4 @@
-"""A store read in the tokens of a student with a tokenizer of its own."""
+"""Read a store in the tokens of a student whose tokenizer is not the teacher's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

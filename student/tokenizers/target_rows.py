@@ -43,14 +43,14 @@ def build_rows(n: int, parts: list[Entries]) -> SparseTargets:
     is_entry = (ids != NO_TOKEN) & (masses > 0)
     entry_masses = np.bincount(rows[is_entry], masses[is_entry], n)
     tails = np.bincount(rows[~is_entry], masses[~is_entry], n)
-    kept = np.flatnonzero(is_entry & (entry_masses[rows] > MIN_ROW_MASS))
-    kept = kept[np.lexsort((first_entries[kept], -masses[kept], rows[kept]))]
-    counts = np.bincount(rows[kept], minlength=n)
+    selected = np.flatnonzero(is_entry & (entry_masses[rows] > MIN_ROW_MASS))
+    selected = selected[np.lexsort((first_entries[selected], -masses[selected], rows[selected]))]
+    counts = np.bincount(rows[selected], minlength=n)
     with np.errstate(divide="ignore"):
         log_tail = np.minimum(np.log(tails), -MIN_ROW_MASS / 2)
     return SparseTargets(
         np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
-        ids[kept].astype(np.uint32),
-        np.minimum(np.log(masses[kept]), 0.0).astype(np.float32),
+        ids[selected].astype(np.uint32),
+        np.minimum(np.log(masses[selected]), 0.0).astype(np.float32),
         np.where(counts > 0, log_tail, 0.0).astype(np.float32),
     )

@@ -31,9 +31,9 @@ Encode = Callable[[bytes], Sequence[int] | None]
 class VocabularyMap:
     """The bytes of a teacher's ids, and the student tokens for these bytes.
 
-    A student-only token is one whose bytes are no token of the teacher. Only student-only tokens are searched for
-    across several teacher tokens. The teacher writes all other tokens as one token, whose probability it has given
-    there. So two equal vocabularies map one to one.
+    A student-only token is one whose bytes are no token of the teacher. Only student-only tokens may
+    cover several teacher tokens. A token that the teacher has too gets its probability from one row. So two equal
+    vocabularies map one to one.
 
     teacher_bytes, student_bytes: bytes of each id, None for ids without text. If several ids have equal bytes, the last
     one is used. As in tokenizers, a piece takes precedence over a byte-fallback token, and an added token over a piece.

@@ -19,7 +19,7 @@ from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from student.data import averaged_stores as averaging
+from student.data import averaged_stores
 from student.data.averaged_stores import AveragedStores, average
 from tests.cache.rows.rows import TARGETS, VOCAB, log_softmax, random_record, random_rows, sparse, store_spec
 
@@ -60,21 +60,21 @@ def test_exact_entries_bound_the_dense_average(specs: list[TargetSpec], weights:
     result.validate(vocab, "average")
     assert result.exact is None and result.entropy is None and result.log_normalizers is None
 
-    found, held = spread(result, vocab)
+    p, is_entry = spread(result, vocab)
     truth = np.tensordot(shares, np.exp(teachers), axes=1)
-    kept = [spread(targets, vocab)[1] for targets in given_targets]
-    assert np.array_equal(held, np.logical_or.reduce(kept))
+    entries = [spread(targets, vocab)[1] for targets in given_targets]
+    assert np.array_equal(is_entry, np.logical_or.reduce(entries))
     missed = np.zeros_like(truth)
-    for share, here, log_p, targets in zip(shares, kept, teachers, given_targets, strict=True):
-        least = np.where(here, np.exp(log_p), 1).min(axis=1)
-        missed += share * ~here * np.minimum(least, np.exp(targets.log_tail.astype(np.float64)))[:, None]
+    for share, here, log_p, targets in zip(shares, entries, teachers, given_targets, strict=True):
+        smallest = np.where(here, np.exp(log_p), 1).min(axis=1)
+        missed += share * ~here * np.minimum(smallest, np.exp(targets.log_tail.astype(np.float64)))[:, None]
     slack = 1e-6 * truth + 1e-9
-    assert (found <= truth + slack)[held].all()
-    assert (found >= truth - missed - slack)[held].all()
-    assert np.allclose(found[held & (missed == 0)], truth[held & (missed == 0)], rtol=1e-5)
+    assert (p <= truth + slack)[is_entry].all()
+    assert (p >= truth - missed - slack)[is_entry].all()
+    assert np.allclose(p[is_entry & (missed == 0)], truth[is_entry & (missed == 0)], rtol=1e-5)
     tail = np.exp(result.log_tail.astype(np.float64))
-    assert (tail >= np.where(held, 0, truth).sum(axis=1) - 1e-6).all()
-    assert np.allclose(found.sum(axis=1) + tail, 1, atol=1e-5)
+    assert (tail >= np.where(is_entry, 0, truth).sum(axis=1) - 1e-6).all()
+    assert np.allclose(p.sum(axis=1) + tail, 1, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=60)
@@ -96,11 +96,11 @@ def test_estimates_add_up_to_the_sum_of_the_estimates(specs: list[TargetSpec], w
     assert result.entropy is None and result.log_normalizers is None
 
     each = [spread(targets, vocab) for targets in given_targets]
-    found, exact = spread(result, vocab)
-    assert np.allclose(found, sum(share * p for share, (p, _) in zip(shares, each, strict=True)), rtol=1e-5, atol=0)
+    p, exact = spread(result, vocab)
+    assert np.allclose(p, sum(share * q for share, (q, _) in zip(shares, each, strict=True)), rtol=1e-5, atol=0)
     assert np.array_equal(exact, np.logical_and.reduce([certain for _, certain in each]))
     truth = np.tensordot(shares, np.exp(teachers), axes=1)
-    assert np.allclose(found[exact], truth[exact], rtol=1e-5)
+    assert np.allclose(p[exact], truth[exact], rtol=1e-5)
     outside = np.where(exact, 0, truth).sum(axis=1)
     assert np.allclose(np.exp(result.log_tail), np.where(exact.any(axis=1), outside, 1), atol=1e-5)
 
@@ -114,11 +114,11 @@ def test_draws_average_to_the_dense_average() -> None:
         sparse(rng, np.repeat(log_p, draws, axis=0), spec)
         for log_p, spec in zip(teachers, [UNBIASED[2], TargetSpec("sampled", draws=20)], strict=True)
     ]
-    found, _ = spread(average(given_targets, [1, 2]), 40)
+    p, _ = spread(average(given_targets, [1, 2]), 40)
     a, b = np.exp(teachers[0][0]), np.exp(teachers[1][0])
     # Variance of an estimate is at most threshold * p, or p / draws; a draw or two of a rare id is no bias.
     error = np.sqrt((0.1 * a + 4 * b / 20) / 9 / draws)
-    assert (np.abs(found.mean(axis=0) - (a + 2 * b) / 3) < 5 * error + 3e-5).all()
+    assert (np.abs(p.mean(axis=0) - (a + 2 * b) / 3) < 5 * error + 3e-5).all()
     assert error.max() < 0.003
 
 
@@ -126,8 +126,8 @@ def test_rows_with_every_id_average_exactly_and_have_no_tail() -> None:
     rng = np.random.default_rng(0)
     teachers = dense_rows(rng, 3, 5, 30)
     result = average([sparse(rng, log_p, TargetSpec("topk", 30)) for log_p in teachers], [1, 2, 5])
-    found, _ = spread(result, 30)
-    assert np.allclose(found, np.tensordot([0.125, 0.25, 0.625], np.exp(teachers), axes=1), rtol=1e-5)
+    p, _ = spread(result, 30)
+    assert np.allclose(p, np.tensordot([0.125, 0.25, 0.625], np.exp(teachers), axes=1), rtol=1e-5)
     assert (result.log_tail < -25).all()
 
 
@@ -163,11 +163,11 @@ def test_a_row_needs_all_teachers() -> None:
 def test_blocks_of_rows_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     given_targets = [random_rows(rng, 23, TARGETS["nucleus"]) for _ in range(2)]
-    whole = average(given_targets, [1, 2])
-    monkeypatch.setattr(averaging, "ROWS_PER_BLOCK", 5)
+    at_once = average(given_targets, [1, 2])
+    monkeypatch.setattr(averaged_stores, "ROWS_PER_BLOCK", 5)
     parts = average(given_targets, [1, 2])
     for name in ("offsets", "ids", "logprobs", "log_tail"):
-        assert np.array_equal(getattr(whole, name), getattr(parts, name))
+        assert np.array_equal(getattr(at_once, name), getattr(parts, name))
 
 
 def test_certain_and_all_but_impossible_entries_survive() -> None:
@@ -188,7 +188,7 @@ def test_no_rows_average_to_none() -> None:
     assert average([empty_targets(3), empty_targets(3)], [1, 1]).counts.tolist() == [0, 0, 0]
 
 
-def test_what_cannot_be_averaged_is_refused() -> None:
+def test_unlike_targets_and_bad_weights_are_rejected() -> None:
     rng = np.random.default_rng(0)
     a, b = random_rows(rng, 3, TARGETS["topk"]), random_rows(rng, 3, TARGETS["threshold"])
     with pytest.raises(InputError, match="neither a bound nor an unbiased"):
@@ -205,16 +205,16 @@ def scored(rng: np.random.Generator, name: str, spec: TargetSpec) -> Record:
     return random_record(rng, name, int(rng.integers(2, 6)), int(rng.integers(1, 9)), spec)
 
 
-def retaught(rng: np.random.Generator, record: Record, spec: TargetSpec) -> Record:
+def captured_again(rng: np.random.Generator, record: Record, spec: TargetSpec) -> Record:
     """The same example by another teacher."""
     speaks = record.targets.counts > 0
     rows = [random_rows(rng, 1, spec) if here else empty_targets(1) for here in speaks]
-    own = np.where(np.isnan(record.token_logprobs), np.nan, -rng.integers(0, 500, len(speaks)) / 64)
-    return replace(record, targets=concatenate(rows), token_logprobs=own.astype(np.float32))
+    logprobs = np.where(np.isnan(record.token_logprobs), np.nan, -rng.integers(0, 500, len(speaks)) / 64)
+    return replace(record, targets=concatenate(rows), token_logprobs=logprobs.astype(np.float32))
 
 
-def written(rng: np.random.Generator, spec: TargetSpec) -> Record:
-    """A teacher's own response: all teachers' have one key."""
+def generated(rng: np.random.Generator, spec: TargetSpec) -> Record:
+    """A response that a teacher generated. It has the same key in every store."""
     tokens = rng.integers(0, VOCAB, 6).astype(np.uint32)
     segments = np.array([Segment.PROMPT] * 2 + [Segment.RESPONSE] * 4, np.uint8)
     targets = concatenate([empty_targets(1), random_rows(rng, 4, spec), empty_targets(1)])
@@ -237,16 +237,16 @@ def test_stores_are_averaged_over_their_common_examples(tmp_path: Path, modes: t
     specs = [TARGETS[mode] for mode in modes]
     records = [scored(rng, str(i), specs[0]) for i in range(12)]
     more = [scored(rng, f"more {i}", specs[1]) for i in range(3)]
-    others = [retaught(rng, record, specs[1]) for record in records[3:]]
+    others = [captured_again(rng, record, specs[1]) for record in records[3:]]
     order = rng.permutation(12)
-    a = fill(tmp_path / "a", store_spec(specs[0]), [*records, written(rng, specs[0])])
-    b = fill(tmp_path / "b", store_spec(specs[1]), [*[[*others, *more][i] for i in order], written(rng, specs[1])])
+    a = fill(tmp_path / "a", store_spec(specs[0]), [*records, generated(rng, specs[0])])
+    b = fill(tmp_path / "b", store_spec(specs[1]), [*[[*others, *more][i] for i in order], generated(rng, specs[1])])
     both = AveragedStores([a, b], [3, 1])
 
     common = {record.key for record in records[3:]}
     keys = [both[i].key for i in range(len(both))]
     assert keys == [a.key(i) for i in range(len(a)) if a.key(i) in common]
-    assert both.left_out == 3 + 3 + 1  # of a alone, of b alone, and what both wrote under one key
+    assert both.left_out == 3 + 3 + 1  # of a alone, of b alone, and what both generated under one key
     assert both.has_origin(["scored"]).all() and not both.has_origin(["generated"]).any()
     assert both.tokens.tolist() == [len(both[i].tokenized.tokens) for i in range(len(both))]
     assert both.rows.tolist() == [both[i].target_rows for i in range(len(both))]
@@ -275,11 +275,11 @@ def test_targets_of_prompts_need_all_stores(tmp_path: Path) -> None:
     record = random_record(rng, "0", 4, 5, spec.targets)
     every = replace(record, targets=concatenate([random_rows(rng, 8, spec.targets), empty_targets(1)]))
     partly = fill(tmp_path / "a", spec, [record])
-    whole = fill(tmp_path / "b", replace(spec, asked="all"), [every])
-    both = AveragedStores([whole, partly], [1, 1])
+    complete = fill(tmp_path / "b", replace(spec, asked="all"), [every])
+    both = AveragedStores([complete, partly], [1, 1])
     assert both.spec.asked == "assistant"
     assert both.rows.tolist() == [both[0].target_rows] == [5]
-    assert AveragedStores([whole, whole], [1, 1]).spec.asked == "all"
+    assert AveragedStores([complete, complete], [1, 1]).spec.asked == "all"
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_targets_of_prompts_need_all_stores(tmp_path: Path) -> None:
         ({"targets": TARGETS["threshold"]}, "kind of targets: 'exact .*a, 'unbiased .*b"),
     ],
 )
-def test_stores_of_unlike_teachers_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_stores_of_unlike_teachers_are_rejected(tmp_path: Path, change: dict[str, object], message: str) -> None:
     rng = np.random.default_rng(0)
     spec = store_spec(TARGETS["topk"])
     other = replace(spec, **change)  # type: ignore[arg-type]
@@ -300,11 +300,11 @@ def test_stores_of_unlike_teachers_are_refused(tmp_path: Path, change: dict[str,
         AveragedStores([a, b], [1, 1])
 
 
-def test_stores_with_nothing_to_average_are_refused(tmp_path: Path) -> None:
+def test_stores_with_nothing_to_average_are_rejected(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     spec = store_spec(TARGETS["topk"])
-    a = fill(tmp_path / "a", spec, [scored(rng, "0", spec.targets), written(rng, spec.targets)])
-    b = fill(tmp_path / "b", spec, [scored(rng, "1", spec.targets), written(rng, spec.targets)])
+    a = fill(tmp_path / "a", spec, [scored(rng, "0", spec.targets), generated(rng, spec.targets)])
+    b = fill(tmp_path / "b", spec, [scored(rng, "1", spec.targets), generated(rng, spec.targets)])
     with pytest.raises(StoreError, match="no scored example is in all of these stores"):
         AveragedStores([a, b], [1, 1])
     text = TargetSpec("topk", 0)
@@ -315,7 +315,7 @@ def test_stores_with_nothing_to_average_are_refused(tmp_path: Path) -> None:
         AveragedStores([a, c], [1, 1])
 
 
-def test_one_key_with_two_texts_is_noticed(tmp_path: Path) -> None:
+def test_one_key_with_two_texts_raises(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     spec = store_spec(TARGETS["topk"])
     record, other = random_record(rng, "0", 3, 4, spec.targets), random_record(rng, "0", 3, 4, spec.targets)

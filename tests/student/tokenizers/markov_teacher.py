@@ -33,11 +33,11 @@ def row(entries: Mapping[int, float]) -> SparseTargets:
     )
 
 
-def window(tokens: Sequence[int], rows: Sequence[Mapping[int, float]], own: bool = True) -> Window:
+def window(tokens: Sequence[int], rows: Sequence[Mapping[int, float]], has_logprobs: bool = True) -> Window:
     """A prompt of one token, and the tokens after it; rows[i] is the distribution of tokens[i]."""
     n = len(tokens)
     logprobs = np.full(n + 1, np.nan, np.float32)
-    if own:
+    if has_logprobs:
         logprobs[1:] = np.log(
             [max(distribution.get(token, 1e-9), 1e-9) for token, distribution in zip(tokens, rows, strict=True)]
         )
@@ -122,9 +122,9 @@ class Process:
 def enumerated_distribution(
     process: Process, teacher_tokens: Sequence[int], student: Sequence[bytes | None], position: int
 ) -> dict[int, float]:
-    """The distribution of the student's token at `position`, by enumeration of what the teacher may write from there.
+    """The distribution of the student's token at `position`, by enumeration of the teacher's continuations.
 
-    Given what is known there: the teacher's whole tokens before, and the student's.
+    It depends on the complete teacher tokens before this position, and on the student's tokens before it.
     """
     texts = [process.texts[id_] or b"" for id_ in teacher_tokens]
     student_tokens = greedy(b"".join(texts), student)

@@ -64,23 +64,23 @@ def test_a_longer_student_token_gets_the_mass_of_all_ways_to_it(seed: int) -> No
         Alignment.EXACT: len(student_tokens) - student_tokens.count(4),
         Alignment.CHAINED: student_tokens.count(4),
     }
-    start = met = 0
+    start = compared = 0
     for position, (distribution, tail) in enumerate(distributions(result)):
         expected = enumerated_distribution(process, teacher_tokens, student, position)
         last = start + 1 == len(text)
-        if text[start : start + 1] == b"a" and not last:  # what follows a is told by the next row
+        if text[start : start + 1] == b"a" and not last:  # the next row contains the continuation of a
             assert_same_distribution(distribution, expected)
-            met += 1
-        else:  # how an "a" that did not come would have gone on is not
+            compared += 1
+        else:  # the continuation of an "a" that did not occur is unknown
             joined = {id_: mass for id_, mass in expected.items() if id_ != 4}
             if 1 in joined or 4 in expected:
                 joined[1] = expected.get(1, 0.0) + expected.get(4, 0.0)
             assert_same_distribution(distribution, joined)
         assert tail < 1e-6
         if position and student_tokens[position - 1] == 1:
-            assert 2 not in distribution, "b after a would have been ab"
+            assert 2 not in distribution, "the student merges a and b"
         start += len(student[student_tokens[position]] or b"")
-    assert met
+    assert compared
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -93,7 +93,7 @@ def test_chains_run_over_many_teacher_tokens(seed: int) -> None:
         result = aligned(process.window(teacher_tokens), student_tokens, VocabularyMap(process.texts, student))
         distribution, _ = distributions(result)[3]
         expected = enumerated_distribution(process, teacher_tokens, student, 3)
-        if end == b"abab":  # c did not come after ab, and how it would have gone on is not told
+        if end == b"abab":  # c did not occur after ab, so its continuation is unknown
             expected[5] = expected[5] + expected.pop(6)
         assert_same_distribution(distribution, expected)
         assert kinds(result)[3] == Alignment.CHAINED
@@ -115,7 +115,7 @@ def test_two_segmentations_of_one_text_have_the_same_probability() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_equal_vocabularies_give_equal_rows(seed: int) -> None:
-    """Also of rows that make no sense: the teacher's mass for "th" and "e" in two is not moved to "the"."""
+    """Also of inconsistent rows: the teacher's mass of "th" followed by "e" is not moved to "the"."""
     rng = np.random.default_rng(seed)
     texts = vocabulary(*sorted({bytes(rng.integers(97, 101, rng.integers(1, 6)).astype(np.uint8)) for _ in range(400)}))
     n = 50
@@ -127,9 +127,9 @@ def test_equal_vocabularies_give_equal_rows(seed: int) -> None:
     source = Window(np.array([PROMPT, *tokens], np.uint32), segments, targets, logprobs)
     result = align(source, source.tokens, segments, VocabularyMap(texts, texts))
     assert set(kinds(result)) == {Alignment.EXACT}
-    ours, kept = result.window.targets, np.flatnonzero(targets.ids != PROMPT)
-    assert np.array_equal(ours.ids, targets.ids[kept]), "except the id without text"
-    np.testing.assert_allclose(ours.logprobs, targets.logprobs[kept], rtol=1e-6)
+    ours, with_text = result.window.targets, np.flatnonzero(targets.ids != PROMPT)
+    assert np.array_equal(ours.ids, targets.ids[with_text]), "except the id without text"
+    np.testing.assert_allclose(ours.logprobs, targets.logprobs[with_text], rtol=1e-6)
     same = np.bincount(targets.row_of_entry[targets.ids == PROMPT], minlength=n + 1) == 0
     np.testing.assert_allclose(ours.log_tail[same], targets.log_tail[same], rtol=1e-5)
     assert np.array_equal(result.window.segments, segments) and np.isnan(result.window.token_logprobs).all()
@@ -141,7 +141,7 @@ texts_of = st.lists(st.text("abc", min_size=1, max_size=4), min_size=2, max_size
 @settings(max_examples=150, deadline=None)
 @given(texts_of, texts_of, st.integers(0, 2**31), st.booleans(), st.floats(0, 0.6))
 def test_mass_is_conserved(
-    teacher_texts: list[str], student_texts: list[str], seed: int, own: bool, tail: float
+    teacher_texts: list[str], student_texts: list[str], seed: int, has_logprobs: bool, tail: float
 ) -> None:
     rng = np.random.default_rng(seed)
     teacher, student = vocabulary(*teacher_texts), vocabulary(*dict.fromkeys([*student_texts, *"abc"]))
@@ -151,7 +151,7 @@ def test_mass_is_conserved(
         ids = rng.permutation(np.arange(1, len(teacher)))[: rng.integers(1, len(teacher))]
         rows.append(dict(zip(ids.tolist(), (rng.dirichlet(np.ones(len(ids))) * (1 - tail)).tolist(), strict=True)))
     student_tokens = greedy(b"".join(teacher[id_] or b"" for id_ in teacher_tokens), student)
-    source = window(teacher_tokens, rows, own)
+    source = window(teacher_tokens, rows, has_logprobs)
     source.token_logprobs[1:] = np.maximum(source.token_logprobs[1:], np.float32(-5))
     result = aligned(source, student_tokens, VocabularyMap(teacher, student))
     for kind, (distribution, rest) in zip(kinds(result), distributions(result), strict=True):
@@ -172,7 +172,7 @@ def bigrams(coded: Sequence[Sequence[int]]) -> dict[int, dict[int, float]]:
     }
 
 
-def edges(ids: Sequence[int], texts: Sequence[bytes | None]) -> list[int]:
+def boundaries(ids: Sequence[int], texts: Sequence[bytes | None]) -> list[int]:
     return np.cumsum([0, *(len(texts[id_] or b"") for id_ in ids)]).tolist()
 
 
@@ -200,12 +200,17 @@ def test_learned_tokenizers_of_two_sizes(here: int, there: int) -> None:
             distribution.get(id_, 0.0)
             for (distribution, _), id_ in zip(distributions(result), student_tokens, strict=True)
         ]
-        teacher_edges, student_edges = edges(teacher_tokens, teacher_bytes), edges(student_tokens, student_bytes)
-        for start, end in pairwise(sorted(set(teacher_edges) & set(student_edges))):
-            first, last = student_edges.index(start), student_edges.index(end)
+        teacher_starts, student_starts = (
+            boundaries(teacher_tokens, teacher_bytes),
+            boundaries(student_tokens, student_bytes),
+        )
+        for start, end in pairwise(sorted(set(teacher_starts) & set(student_starts))):
+            first, last = student_starts.index(start), student_starts.index(end)
             if all(probabilities[first:last]):  # neither masked nor in a tail
                 ours -= float(np.log(probabilities[first:last]).sum())
-                theirs -= float(source.token_logprobs[1:][teacher_edges.index(start) : teacher_edges.index(end)].sum())
+                theirs -= float(
+                    source.token_logprobs[1:][teacher_starts.index(start) : teacher_starts.index(end)].sum()
+                )
     assert theirs > 5000 and ours == pytest.approx(theirs, rel=0.04)
     if here < there:
         assert set(counts) == {Alignment.EXACT, Alignment.CHAINED}

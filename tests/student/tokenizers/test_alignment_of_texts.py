@@ -40,13 +40,13 @@ def test_after_the_texts_differ_rows_are_masked() -> None:
     same = aligned(source, [1, 2, 1], mapping)
     other = aligned(source, [1, 5, 7, 1], mapping)
     expected = [Alignment.EXACT, Alignment.EXACT, Alignment.INSIDE, Alignment.MASKED]
-    assert kinds(other) == expected, "what comes after abc is still told, though it was another byte"
+    assert kinds(other) == expected, "the byte after abc has a distribution, though another byte follows"
     assert distributions(other)[:1] == distributions(same)[:1] and distributions(other)[2][0].keys() == {6}
     longer = aligned(source, [1, 2, 1, 2], mapping)
     assert kinds(longer) == [*kinds(same), Alignment.MASKED]
 
 
-def test_a_space_that_a_tokenizer_puts_first_costs_one_token() -> None:
+def test_a_leading_space_of_one_tokenizer_masks_one_token() -> None:
     texts = vocabulary(" one", "one", " ", " two", "two", "o", "ne")
     rows = [{1: 0.5, 2: 0.5}, {4: 0.5, 5: 0.5}]
     mapping = VocabularyMap(texts, texts)
@@ -65,16 +65,16 @@ def test_turns_are_aligned_one_by_one() -> None:
     texts = vocabulary("ab", "c")
     student = vocabulary("a", "b", "c")
     mapping = VocabularyMap(texts, student)
-    laws_of = [{1: 0.75, 2: 0.25}, {1: 0.25, 2: 0.75}]
-    one, two = window([1], laws_of[:1]), window([2], laws_of[1:])
-    whole = Window(
+    rows = [{1: 0.75, 2: 0.25}, {1: 0.25, 2: 0.75}]
+    one, two = window([1], rows[:1]), window([2], rows[1:])
+    both = Window(
         np.concatenate([one.tokens, two.tokens]),
         np.concatenate([one.segments, two.segments]),
         concatenate([one.targets, two.targets]),
         np.concatenate([one.token_logprobs, two.token_logprobs]),
     )
     tokens, segments = np.array([0, 1, 2, 0, 0, 3], np.uint32), np.array([0, 3, 3, 0, 0, 3], np.uint8)
-    result = align(whole, tokens, segments, mapping)
+    result = align(both, tokens, segments, mapping)
     expected = [
         Alignment.PROMPT,
         Alignment.EXACT,
@@ -86,7 +86,7 @@ def test_turns_are_aligned_one_by_one() -> None:
     assert result.kinds.tolist() == expected
     assert result.window.targets.counts.tolist() == [2, 1, 0, 0, 2, 0]
     assert_same_distribution(distributions(result)[4][0], {1: 0.25, 3: 0.75})
-    other = align(whole, tokens[:3], segments[:3], mapping)
+    other = align(both, tokens[:3], segments[:3], mapping)
     assert other.kinds.tolist() == [Alignment.PROMPT, Alignment.MASKED, Alignment.MASKED], "another number of turns"
     assert len(other.window.targets.ids) == 0
 
@@ -98,11 +98,11 @@ def test_labels_are_where_the_teacher_has_them() -> None:
     segments = np.array([Segment.PROMPT, *[Segment.RATIONALE] * 3, *[Segment.RESPONSE] * 3], np.uint8)
     result = align(source, np.arange(7, dtype=np.uint32), segments, VocabularyMap(texts, student))
     assert result.window.segments.tolist() == [0, 1, 1, 2, 2, 3, 3]
-    assert segments.tolist() == [0, 1, 1, 1, 3, 3, 3], "what was given is left as it was"
+    assert segments.tolist() == [0, 1, 1, 1, 3, 3, 3], "the argument is unchanged"
 
 
 def test_a_response_cut_on_the_left_is_masked() -> None:
-    """Texts that begin alike by chance do not make what precedes them the same."""
+    """Texts may have the same beginning by chance, after different texts."""
     texts = vocabulary("a", "b", "c")
     source = window([1, 2, 1, 3], [{1: 0.5, 2: 0.25, 3: 0.25}] * 4).part(1, 5)
     segments = np.array([0, 3, 3, 3], np.uint8)

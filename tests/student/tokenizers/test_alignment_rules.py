@@ -27,7 +27,7 @@ def test_entries_with_one_first_token_are_added() -> None:
     result = aligned(window([4], [distribution]), [5], VocabularyMap(teacher, student))
     (actual, tail) = distributions(result)[0]
     assert_same_distribution(actual, {2: 0.6, 1: 0.1, 5: 0.1})
-    assert tail == pytest.approx(0.05 + 0.15), "what has no token of the student is tail"
+    assert tail == pytest.approx(0.05 + 0.15), "bytes without a student token are tail"
 
 
 def test_inside_a_token_only_entries_with_the_same_prefix_count() -> None:
@@ -38,9 +38,11 @@ def test_inside_a_token_only_entries_with_the_same_prefix_count() -> None:
     result = aligned(window([1], [distribution]), [1, 2], mapping)
     assert kinds(result) == [Alignment.EXACT, Alignment.INSIDE]
     actual, tail = distributions(result)[1]
-    whole = 0.5 + 0.25 + 0.02 + 0.01 + 0.01 + 0.01
-    assert_same_distribution(actual, {2: 0.5 / whole, 3: 0.25 / whole})
-    assert tail == pytest.approx(0.05 / whole), "he, h, the tail and what says nothing may go on with anything"
+    total = 0.5 + 0.25 + 0.02 + 0.01 + 0.01 + 0.01
+    assert_same_distribution(actual, {2: 0.5 / total, 3: 0.25 / total})
+    assert tail == pytest.approx(0.05 / total), (
+        "the continuation of he, h, the tail and the token without bytes is unknown"
+    )
 
 
 def test_inside_a_token_too_much_unknown_mass_masks() -> None:
@@ -53,7 +55,7 @@ def test_inside_a_token_too_much_unknown_mass_masks() -> None:
         assert (len(distributions(result)[1][0]) == 0) == (kind == Alignment.MASKED)
 
 
-def test_a_token_that_is_no_entry_is_taken_from_the_tail() -> None:
+def test_a_token_without_an_entry_is_subtracted_from_the_tail() -> None:
     teacher, student = vocabulary("a", "b", "c"), vocabulary("a", "b", "c", "ab")
     rows = [{3: 0.7}, {3: 0.5, 1: 0.2}]
     source = window([1, 2], rows)
@@ -77,7 +79,7 @@ def test_a_longer_token_needs_every_row_that_it_covers() -> None:
         assert kinds(aligned(gap, [4], VocabularyMap(teacher, student))) == [Alignment.MASKED]
 
 
-def test_a_token_of_both_that_the_teacher_wrote_in_two_has_the_mass_of_both_ways() -> None:
+def test_a_shared_token_that_the_teacher_split_has_the_mass_of_both_ways() -> None:
     texts = vocabulary("a", "b", "ab")
     source = window([1, 2], [{1: 0.5, 3: 0.3, 2: 0.2}, {2: 0.25, 1: 0.75}])
     result = aligned(source, [3], VocabularyMap(texts, texts))
@@ -87,22 +89,22 @@ def test_a_token_of_both_that_the_teacher_wrote_in_two_has_the_mass_of_both_ways
 
 @pytest.mark.parametrize("teacher_tokens, student_tokens", [([1, 3], [1, 3]), ([1, 1, 2], [1, 4])])
 def test_a_pair_that_the_student_joins_is_excluded(teacher_tokens: list[int], student_tokens: list[int]) -> None:
-    """After "a" no "b" comes: that would be "ab". How much of the tail would be too is not known."""
+    """After "a" no "b" follows: that is "ab". It is unknown how much of the tail is excluded too."""
     mapping = VocabularyMap(vocabulary("a", "b", "c"), vocabulary("a", "b", "c", "ab"))
-    for joined, kept in ((0.3, True), (0.5, False)):
+    for joined, has_row in ((0.3, True), (0.5, False)):
         distribution = {2: joined, teacher_tokens[1]: 0.85 - joined}
         result = aligned(
             window(teacher_tokens, [{1: 1.0}, distribution, {2: 1.0}][: len(teacher_tokens)]), student_tokens, mapping
         )
         actual, tail = distributions(result)[1]
-        assert bool(actual) == kept and (kinds(result)[1] != Alignment.MASKED) == kept
-        if kept:
+        assert bool(actual) == has_row and (kinds(result)[1] != Alignment.MASKED) == has_row
+        if has_row:
             assert_same_distribution(actual, {student_tokens[1]: 0.55 / 0.7})
             assert tail == pytest.approx(0.15 / 0.7)
 
 
 def test_a_token_that_occurred_is_never_excluded() -> None:
-    """A tokenizer that does not take the longest token first is not told that it never writes what it wrote."""
+    """Also if the student's tokenizer does not choose the longest token first."""
     teacher, student = vocabulary("a", "b", "c"), vocabulary("a", "b", "c", "ab", "bc")
     mapping = VocabularyMap(teacher, student)
     rows = [{1: 1.0}, {2: 0.6, 1: 0.2, 3: 0.2}]
@@ -114,12 +116,12 @@ def test_a_token_that_occurred_is_never_excluded() -> None:
 
 def test_characters_are_split_and_joined() -> None:
     e_acute, e_grave = "é".encode(), "è".encode()
-    whole, parts = vocabulary("é", "è", "x"), vocabulary(e_acute[:1], e_acute[1:], e_grave[1:], "x")
-    result = aligned(window([1, 3], [{1: 0.6, 2: 0.2, 3: 0.2}, {3: 1.0}]), [1, 2, 4], VocabularyMap(whole, parts))
+    characters, bytes_ = vocabulary("é", "è", "x"), vocabulary(e_acute[:1], e_acute[1:], e_grave[1:], "x")
+    result = aligned(window([1, 3], [{1: 0.6, 2: 0.2, 3: 0.2}, {3: 1.0}]), [1, 2, 4], VocabularyMap(characters, bytes_))
     assert kinds(result) == [Alignment.EXACT, Alignment.INSIDE, Alignment.EXACT]
     assert_same_distribution(distributions(result)[0][0], {1: 0.8, 4: 0.2})
     assert_same_distribution(distributions(result)[1][0], {2: 0.75, 3: 0.25})
     rows = [{1: 0.8, 4: 0.2}, {2: 0.75, 3: 0.25}, {4: 1.0}]
-    result = aligned(window([1, 2, 4], rows), [1, 3], VocabularyMap(parts, whole))
+    result = aligned(window([1, 2, 4], rows), [1, 3], VocabularyMap(bytes_, characters))
     assert kinds(result) == [Alignment.CHAINED, Alignment.EXACT]
     assert_same_distribution(distributions(result)[0][0], {1: 0.6, 2: 0.2, 3: 0.2})

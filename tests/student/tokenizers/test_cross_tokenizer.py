@@ -48,21 +48,21 @@ def examples() -> list[Example]:
     def ask(text: str, role: str = "user") -> tuple[dict[str, str], ...]:
         return ({"role": role, "content": text},)
 
-    def said(text: str) -> tuple[dict[str, str], ...]:
+    def answer(text: str) -> tuple[dict[str, str], ...]:
         return ask(text, "assistant")
 
     return [
         Example("plain", ask("say one two"), response="one and two"),
         Example("reasoned", ask("say red"), rationale="red is a colour, and ", response="so: red"),
         Example("strange", ask("say it"), response="naïve – 漢字 🙂 one"),
-        Example("trace", (*ask("say up"), *said("up and"), *ask("more"), *said("three, four"))),
+        Example("trace", (*ask("say up"), *answer("up and"), *ask("more"), *answer("three, four"))),
     ]
 
 
 def record(rng: np.random.Generator, tokenized: TokenizedExample, vocab: int) -> Record:
-    """Random rows before all that the assistant says, in which the next token is likely."""
+    """Random rows before the assistant's tokens, in which the next token has a probability of 0.6."""
     n = len(tokenized.tokens)
-    rows, own = [], np.full(n, np.nan, np.float32)
+    rows, logprobs = [], np.full(n, np.nan, np.float32)
     for j in range(n):
         if j + 1 == n or tokenized.segments[j + 1] == Segment.PROMPT:
             rows.append(empty_targets(1))
@@ -70,10 +70,12 @@ def record(rng: np.random.Generator, tokenized: TokenizedExample, vocab: int) ->
         one, following = random_targets(rng, 1, vocab=vocab), tokenized.tokens[j + 1]
         others = one.ids[one.ids != following][:15]
         masses = np.sort(rng.dirichlet(np.ones(15)) * 0.35)[::-1]
-        ids, held = np.append(following, others), np.append(0.6, masses)
-        rows.append(SparseTargets(np.array([0, 16]), ids, np.log(held).astype(np.float32), np.log([np.float32(0.05)])))
-        own[j + 1] = np.log(0.6)
-    return Record(tokenized.key, tokenized, concatenate(rows), own)
+        ids, masses = np.append(following, others), np.append(0.6, masses)
+        rows.append(
+            SparseTargets(np.array([0, 16]), ids, np.log(masses).astype(np.float32), np.log([np.float32(0.05)]))
+        )
+        logprobs[j + 1] = np.log(0.6)
+    return Record(tokenized.key, tokenized, concatenate(rows), logprobs)
 
 
 @pytest.fixture
@@ -86,17 +88,17 @@ def records(teacher: Any) -> list[Record]:
 def capture(tmp_path: Path, teacher: Any) -> Callable[..., LogitStore]:
     def write(records: list[Record], targets: TargetSpec = TOP16, **spec: Any) -> LogitStore:
         vocab, ids = len(teacher) + PADDING, tokenizer_digest(teacher)
-        told = replace(StoreSpec("teacher", "w", ids, "c", vocab, len(teacher), "float32", targets, None), **spec)
+        store_spec = replace(StoreSpec("teacher", "w", ids, "c", vocab, len(teacher), "float32", targets, None), **spec)
         storage = LocalStorage(tmp_path / "store")
-        create_store(storage, told)
-        write_unit(storage, told, records)
+        create_store(storage, store_spec)
+        write_unit(storage, store_spec, records)
         take_snapshot(storage)
         return LogitStore.open(str(tmp_path / "store"))
 
     return write
 
 
-def test_examples_come_in_the_student_s_tokens(
+def test_examples_are_read_in_the_student_s_tokens(
     capture: Callable[..., LogitStore], records: list[Record], teacher: Any, student: Any
 ) -> None:
     store = capture(records)
@@ -124,7 +126,7 @@ def test_examples_come_in_the_student_s_tokens(
     assert view.has_origin(["scored"]).all() and not view.has_origin(["generated"]).any()
 
 
-def test_what_came_is_likely_in_the_student_s_tokens_too(
+def test_the_next_token_is_likely_in_the_student_s_tokens_too(
     capture: Callable[..., LogitStore], records: list[Record], teacher: Any, student: Any
 ) -> None:
     """The teacher gives each of its tokens 0.6: so a student's token has that, or as many times it as it covers tokens.
@@ -137,8 +139,8 @@ def test_what_came_is_likely_in_the_student_s_tokens_too(
         targets = window.targets
         for j in np.flatnonzero(targets.counts):
             one = targets.rows(j, j + 1)
-            came = int(window.tokens[j + 1])
-            assert np.exp(one.logprobs[one.ids == came]).sum() > 0.6 ** len(texts[came] or b"?") * 0.95
+            following = int(window.tokens[j + 1])
+            assert np.exp(one.logprobs[one.ids == following]).sum() > 0.6 ** len(texts[following] or b"?") * 0.95
             assert np.exp(one.logprobs.astype(np.float64)).sum() + np.exp(one.log_tail[0]) == pytest.approx(1, abs=1e-3)
 
 
@@ -160,15 +162,15 @@ def test_the_end_of_a_response_is_the_student_s_end(
 def test_a_response_that_was_cut_does_not_end(
     capture: Callable[..., LogitStore], records: list[Record], teacher: Any, student: Any
 ) -> None:
-    """As a teacher leaves it that reached the most tokens it may write."""
-    rows, whole = records[0].targets, records[0].tokenized
-    n = len(whole.tokens) - 2
-    text = teacher.decode(whole.tokens[whole.prompt_length : n].tolist())
+    """As if the teacher reached its maximum number of tokens."""
+    rows, original = records[0].targets, records[0].tokenized
+    n = len(original.tokens) - 2
+    text = teacher.decode(original.tokens[original.prompt_length : n].tolist())
     tokenized = TokenizedExample(
-        replace(whole.example, response=text), whole.tokens[:n], whole.segments[:n], "generated/0"
+        replace(original.example, response=text), original.tokens[:n], original.segments[:n], "generated/0"
     )
     targets = concatenate([rows.rows(0, n - 1), empty_targets(1)])
-    cut = Record(whole.key, tokenized, targets, records[0].token_logprobs[:n])
+    cut = Record(original.key, tokenized, targets, records[0].token_logprobs[:n])
     view = CrossTokenizerStore(capture([cut, records[1]]), teacher, student)
     i = int(np.flatnonzero(view.has_origin(["generated"]))[0])
     (window,) = view.read([i])
@@ -184,27 +186,27 @@ def test_the_teacher_s_own_tokenizer_gives_the_store_s_rows(
     view = CrossTokenizerStore(store, teacher, teacher)
     assert view.shares.exact == view.shares.tokens and view.shares.masked == 0
     assert np.array_equal(view.tokens, store.tokens)
-    said = {
+    ids_with_bytes = {
         id_ for id_, data in enumerate(map_vocabularies(teacher, store.spec.vocab_size, teacher).teacher_bytes) if data
     }
     for ours, stored in zip(view.read(range(4)), store.read(range(4)), strict=True):
         assert np.array_equal(ours.tokens, stored.tokens) and np.array_equal(ours.segments, stored.segments)
-        kept = np.isin(stored.targets.ids, list(said))  # roles, padding of the logits: no bytes
-        assert np.array_equal(ours.targets.ids, stored.targets.ids[kept])
-        np.testing.assert_allclose(ours.targets.logprobs, stored.targets.logprobs[kept], atol=1e-5)
+        has_bytes = np.isin(stored.targets.ids, list(ids_with_bytes))  # roles, padding of the logits: no bytes
+        assert np.array_equal(ours.targets.ids, stored.targets.ids[has_bytes])
+        np.testing.assert_allclose(ours.targets.logprobs, stored.targets.logprobs[has_bytes], atol=1e-5)
 
 
 def test_labels_are_those_of_the_store(
     capture: Callable[..., LogitStore], records: list[Record], teacher: Any, student: Any
 ) -> None:
-    whole = records[0].tokenized
-    segments = whole.segments.copy()
+    original = records[0].tokenized
+    segments = original.segments.copy()
     segments[-3:-1] = Segment.LABEL
-    tokenized = replace(whole, segments=segments)
+    tokenized = replace(original, segments=segments)
     view = CrossTokenizerStore(capture([replace(records[0], tokenized=tokenized)]), teacher, student)
     (window,) = view.read([0])
     label = student.decode(window.tokens[window.segments == Segment.LABEL].tolist())
-    assert label and teacher.decode(whole.tokens[-3:-1].tolist()).endswith(label)
+    assert label and teacher.decode(original.tokens[-3:-1].tolist()).endswith(label)
 
 
 def test_the_spec_describes_the_aligned_rows(
@@ -216,7 +218,7 @@ def test_the_spec_describes_the_aligned_rows(
     assert spec.asked == "assistant" and not spec.targets.entropy and spec.targets.temperatures == ()
 
 
-def test_what_cannot_be_aligned_is_refused(
+def test_other_tokenizers_and_sampled_targets_are_rejected(
     capture: Callable[..., LogitStore], records: list[Record], teacher: Any, student: Any, tmp_path: Path
 ) -> None:
     store = capture(records)
