@@ -7,9 +7,9 @@
     store      commits, snapshots, LogitStore, filling, verification, transcoding, garbage collection
     exchange   Parquet, DistillKit and axolotl files, in both directions
 
-Beside the rooms: errors, registry, settings, progress, json_documents (JSON with a checksum). pyproject.toml declares which
-room may import which. This package knows numpy, Zarr's file format and numcodecs. It knows nothing of models, torch or
-Ray. cache/README.md describes the format of the files.
+Beside the rooms: errors, registry, settings, progress, json_documents (JSON with a checksum). pyproject.toml declares
+which room may import which. This package knows numpy, Zarr's file format and numcodecs. It knows nothing of models,
+torch or Ray. cache/README.md describes the format of the files.
 
     from cache import LogitStore
 

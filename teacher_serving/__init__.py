@@ -33,8 +33,8 @@ _HOMES = {
     "TargetSettings": "reduction.settings",
     "Teacher": "teacher",
     "TeacherSettings": "engines.settings",
-    "describe": "capture.teacher",
-    "start_teacher": "capture.teacher",
+    "describe": "capture.start",
+    "start_teacher": "capture.start",
 }
 
 __all__ = [

