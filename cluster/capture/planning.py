@@ -61,8 +61,8 @@ def preview_job(settings: CaptureSettings) -> str:
     """Describe what a run of the job would do. Starts no engine and writes nothing."""
     job = plan_job(settings)
     return (
-        f"fingerprint {job.description.spec.fingerprint}\n{len(job.plan.examples):,} examples wanted "
-        f"({job.plan.truncated:,} truncated), {len(job.plan.rejected):,} refused, "
+        f"fingerprint {job.description.spec.fingerprint}\n{len(job.plan.examples):,} examples planned "
+        f"({job.plan.truncated:,} truncated), {len(job.plan.rejected):,} rejected, "
         f"{job.missing_examples:,} missing in {len(job.units):,} units"
     )
 

@@ -29,8 +29,8 @@ from teacher_serving.asking.requests import continuation_request
 from teacher_serving.reduction.row_arrays import scatter_rows, take_rows
 from teacher_serving.teacher import Generated, Request, Teacher
 
-Refused = dict[str, tuple[str, str]]
-AS_ASKED = PromptingSpec("", "", "", "", "all", "", "same")
+Rejected = dict[str, tuple[str, str]]
+UNCHANGED_PROMPT = PromptingSpec("", "", "", "", "all", "", "same")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,37 +51,37 @@ def generate_records(
     spec: StoreSpec,
     sampling: SamplingSpec,
     prompter: Prompter | None,
-) -> tuple[dict[str, Record], Refused]:
+) -> tuple[dict[str, Record], Rejected]:
     """Return the records of selected responses by key, and the reasons for the others."""
-    prompting = spec.prompting or AS_ASKED
+    prompting = spec.prompting or UNCHANGED_PROMPT
     keep: KeepPolicy = prompting.keep  # type: ignore[assignment]  # checked by GenerationSettings
-    refused: Refused = {}
-    responses = _ask(teacher, [(item, item.request) for item in unit], tokenizer, sampling, prompting, refused)
+    rejected: Rejected = {}
+    responses = _ask(teacher, [(item, item.request) for item in unit], tokenizer, sampling, prompting, rejected)
     kept: list[tuple[Response, bool]] = []
-    again: list[Response] = []
+    to_retry: list[Response] = []
     for _, group in groupby(sorted(responses, key=_example_of), key=_example_of):
         samples = sorted(group, key=lambda response: response.planned.tokenized.origin)
         decision = select_samples([sample.judgement for sample in samples], keep)
         kept += [(samples[i], False) for i in decision.kept]
         for sample in (sample for i, sample in enumerate(samples) if i not in decision.kept):
             if decision.needs_hint and sample.planned.tokenized.example.label:
-                again.append(sample)
+                to_retry.append(sample)
             else:
-                refused[sample.planned.key] = _reason(sample)
-    for response in _rationalize(teacher, again, tokenizer, sampling, prompting, prompter, refused):
+                rejected[sample.planned.key] = _rejection(sample)
+    for response in _rationalize(teacher, to_retry, tokenizer, sampling, prompting, prompter, rejected):
         if response.judgement == "agrees":
             kept.append((response, True))
         else:
-            refused[response.planned.key] = _reason(response)
+            rejected[response.planned.key] = _rejection(response)
     records = {}
     for response, hinted in kept:
         # A service can omit the distribution of a token. For any other teacher a missing one is an error.
         if not spec.service and (response.generated.rows.counts == 0).any():
             example_id = response.planned.tokenized.example.id
-            refused[response.planned.key] = (example_id, "the teacher gave no finite distribution")
+            rejected[response.planned.key] = (example_id, "the teacher gave no finite distribution")
         else:
-            records[response.planned.key] = response_record(response, tokenizer, sampling.answer_marker, hinted)
-    return records, refused
+            records[response.planned.key] = build_record(response, tokenizer, sampling.answer_marker, hinted)
+    return records, rejected
 
 
 def _example_of(response: Response) -> tuple[str, bytes]:
@@ -91,31 +91,34 @@ def _example_of(response: Response) -> tuple[str, bytes]:
 
 def _ask(
     teacher: Teacher,
-    asked: Sequence[tuple[PlannedExample, Request]],
+    pairs: Sequence[tuple[PlannedExample, Request]],
     tokenizer: Tokenizer,
     sampling: SamplingSpec,
     prompting: PromptingSpec,
-    refused: Refused,
+    rejected: Rejected,
 ) -> list[Response]:
-    """Return a response per request. Requests that the teacher refuses are added to `refused`."""
+    """Return a response per request. Requests that the teacher refuses are added to `rejected`."""
     responses = []
-    written = teacher.generate([request for _, request in asked], sampling)
-    for (wanted, _), text in zip(asked, written, strict=True):
-        if text.refusal:
-            refused[wanted.key] = (wanted.tokenized.example.id, text.refusal)
+    answers = teacher.generate([request for _, request in pairs], sampling)
+    for (planned, _), generated in zip(pairs, answers, strict=True):
+        if generated.refusal:
+            rejected[planned.key] = (planned.tokenized.example.id, generated.refusal)
         else:
-            responses.append(_understand(wanted, text, tokenizer, sampling.answer_marker, prompting.stop))
+            responses.append(_parse_response(planned, generated, tokenizer, sampling.answer_marker, prompting.stop))
     return responses
 
 
-def _understand(wanted: PlannedExample, written: Generated, tokenizer: Tokenizer, marker: str, stop: str) -> Response:
-    text = decode(written.tokens, tokenizer)
+def _parse_response(
+    planned: PlannedExample, generated: Generated, tokenizer: Tokenizer, marker: str, stop: str
+) -> Response:
+    """Cut a response at the stop text, parse it, and compare its label with the example's."""
+    text = decode(generated.tokens, tokenizer)
     if (end := find_stop(text, stop)) < len(text):
-        n = _tokens_within(written.tokens, tokenizer, end)
-        written = Generated(written.tokens[:n], written.rows.rows(0, n), written.token_logprobs[:n], True)
-        text = decode(written.tokens, tokenizer)
+        n = _tokens_within(generated.tokens, tokenizer, end)
+        generated = Generated(generated.tokens[:n], generated.rows.rows(0, n), generated.token_logprobs[:n], True)
+        text = decode(generated.tokens, tokenizer)
     parsed = parse_answer(text, marker, stop)
-    return Response(wanted, written, text, parsed, compare_label(parsed, wanted.tokenized.example.label))
+    return Response(planned, generated, text, parsed, compare_label(parsed, planned.tokenized.example.label))
 
 
 # The length of the decoded prefix grows with the number of tokens, so boundaries can be bisected.
@@ -133,10 +136,11 @@ def _tokens_up_to(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer, text: st
     return n
 
 
-def _reason(response: Response) -> tuple[str, str]:
+def _rejection(response: Response) -> tuple[str, str]:
+    """Return the example's id and the reason why a response is not kept."""
     example = response.planned.tokenized.example
-    said = {"unparsed": "has no label", "disagrees": f"says {response.parsed.label!r}"}[response.judgement]
-    return example.id, f"not kept: the response {said}, and the label is {example.label!r}"
+    problem = {"unparsed": "has no label", "disagrees": f"says {response.parsed.label!r}"}[response.judgement]
+    return example.id, f"not kept: the response {problem}, and the label is {example.label!r}"
 
 
 def _rationalize(
@@ -146,7 +150,7 @@ def _rationalize(
     sampling: SamplingSpec,
     prompting: PromptingSpec,
     prompter: Prompter | None,
-    refused: Refused,
+    rejected: Rejected,
 ) -> list[Response]:
     """Ask again with the label in the prompt, then score the responses after the usual prompt.
 
@@ -154,53 +158,53 @@ def _rationalize(
     """
     if not responses or prompter is None:
         return []
-    asked: list[tuple[PlannedExample, Request]] = []
-    for wanted in (response.planned for response in responses):
+    pairs: list[tuple[PlannedExample, Request]] = []
+    for planned in (response.planned for response in responses):
         try:
-            asked.append((wanted, prompter.hint_request(wanted.key, wanted.tokenized.example, tokenizer)))
+            pairs.append((planned, prompter.hint_request(planned.key, planned.tokenized.example, tokenizer)))
         except InputError as error:
-            refused[wanted.key] = (wanted.tokenized.example.id, str(error))
-    hinted = _ask(teacher, asked, tokenizer, sampling, prompting, refused)
+            rejected[planned.key] = (planned.tokenized.example.id, str(error))
+    hinted = _ask(teacher, pairs, tokenizer, sampling, prompting, rejected)
     requests = [
         continuation_request(Request(r.planned.key, r.planned.teacher_prompt), r.generated.tokens) for r in hinted
     ]
     rescored = []
     for response, request, scored in zip(hinted, requests, teacher.score(requests), strict=True):
         if scored.refusal:
-            refused[response.planned.key] = (response.planned.tokenized.example.id, scored.refusal)
+            rejected[response.planned.key] = (response.planned.tokenized.example.id, scored.refusal)
             continue
-        rows, own = take_rows(scored.targets, request.rows), scored.token_logprobs[request.rows + 1]
-        rescored.append(replace(response, generated=replace(response.generated, rows=rows, token_logprobs=own)))
+        rows, logprobs = take_rows(scored.targets, request.rows), scored.token_logprobs[request.rows + 1]
+        rescored.append(replace(response, generated=replace(response.generated, rows=rows, token_logprobs=logprobs)))
     return rescored
 
 
-def response_record(response: Response, tokenizer: Tokenizer, marker: str, hinted: bool) -> Record:
-    """Return prompt and response as one record. Its key is that of the prompt and the sample number."""
-    prompt, written, parsed = response.planned.tokenized, response.generated, response.parsed
-    segments = np.full(len(written.tokens), Segment.RESPONSE, np.uint8)
-    told: dict[str, Any] = {"finished": written.finished, "status": parsed.status}
+def build_record(response: Response, tokenizer: Tokenizer, marker: str, hinted: bool) -> Record:
+    """Build the record of prompt and response. Its key is that of the prompt and the sample number."""
+    prompt, generated, parsed = response.planned.tokenized, response.generated, response.parsed
+    segments = np.full(len(generated.tokens), Segment.RESPONSE, np.uint8)
+    facts: dict[str, Any] = {"finished": generated.finished, "status": parsed.status}
     rationale = ""
     if marker and parsed.label:
         rationale = response.text[: parsed.rationale_end]
-        segments[: _tokens_up_to(written.tokens, tokenizer, response.text, parsed.rationale_end)] = Segment.RATIONALE
+        segments[: _tokens_up_to(generated.tokens, tokenizer, response.text, parsed.rationale_end)] = Segment.RATIONALE
         # A label often begins inside a token that also contains the space before it.
-        start = _tokens_within(written.tokens, tokenizer, parsed.label_start)
-        segments[start : _tokens_up_to(written.tokens, tokenizer, response.text, parsed.label_end)] = Segment.LABEL
+        start = _tokens_within(generated.tokens, tokenizer, parsed.label_start)
+        segments[start : _tokens_up_to(generated.tokens, tokenizer, response.text, parsed.label_end)] = Segment.LABEL
     if marker:
-        told |= {"teacher_label": parsed.label, "judgement": response.judgement, "hinted": hinted}
+        facts |= {"teacher_label": parsed.label, "judgement": response.judgement, "hinted": hinted}
     example: Example = replace(
         prompt.example,
         rationale=rationale,
         response=response.text[len(rationale) :],
-        metadata={**prompt.example.metadata, **told},
+        metadata={**prompt.example.metadata, **facts},
     )
-    n, m = len(prompt.tokens), len(written.tokens)
+    n, m = len(prompt.tokens), len(generated.tokens)
     tokenized = TokenizedExample(
         example,
-        np.concatenate([prompt.tokens, written.tokens]),
+        np.concatenate([prompt.tokens, generated.tokens]),
         np.concatenate([prompt.segments, segments]),
         prompt.origin,
     )
-    token_logprobs = np.concatenate([np.full(n, np.nan, np.float32), written.token_logprobs])
-    targets = scatter_rows(written.rows, np.arange(n - 1, n + m - 1), n + m)
+    token_logprobs = np.concatenate([np.full(n, np.nan, np.float32), generated.token_logprobs])
+    targets = scatter_rows(generated.rows, np.arange(n - 1, n + m - 1), n + m)
     return Record(prompt.key, tokenized, targets, token_logprobs)

@@ -79,7 +79,7 @@ def ask_teacher(
 
 def store_answers(storage: Storage, spec: StoreSpec, answers: Answers, codebook: Codebook | None = None) -> UnitSummary:
     """Write the part of a unit and commit it. codebook: the store's, where the caller holds it already."""
-    # Before the commit: a unit that counts has told of all its examples.
+    # Before the commit, so that a committed unit accounts for all of its examples.
     for key, (example_id, reason) in answers.refused.items():
         quarantine_example(storage, key, example_id, reason)
     if not answers.records:

@@ -73,7 +73,7 @@ def test_a_key_that_stops_being_taken_ends_the_job_and_is_nowhere(
         assert main([*root, *job, "--dry-run"]) == 0
     line = captured.err.strip().splitlines()[-1]
     assert line == f"logitbank: service {address}: rejected the API key (401); check environment variable {VARIABLE}"
-    assert "6 examples wanted (0 truncated), 0 refused, 2 missing in 1 units" in capsys.readouterr().out
+    assert "6 examples planned (0 truncated), 0 rejected, 2 missing in 1 units" in capsys.readouterr().out
     assert any("worker" in path.name for path in files(ray_folder))
     assert KEY not in captured.out + captured.err
     for path in files(workplace, ray_folder):

@@ -82,12 +82,12 @@ def test_a_dry_run_counts_and_writes_nothing(workplace: Path, capsys: pytest.Cap
     before = sorted(workplace.rglob("*"))
     job = str(workplace / "capture.toml")
     assert main(["--root", str(workplace), "capture", job, "--dry-run"]) == 0
-    assert "1 examples wanted (0 truncated), 0 refused, 1 missing in 1 units" in capsys.readouterr().out
+    assert "1 examples planned (0 truncated), 0 rejected, 1 missing in 1 units" in capsys.readouterr().out
     short = ["--set", "teacher.max_tokens=4", "--set", "teacher.truncation=left"]
     assert main(["--root", str(workplace), "capture", job, "--dry-run", *short]) == 0
-    assert "1 examples wanted (1 truncated), 0 refused, 1 missing in 1 units" in capsys.readouterr().out
+    assert "1 examples planned (1 truncated), 0 rejected, 1 missing in 1 units" in capsys.readouterr().out
     assert main(["--root", str(workplace), "capture", job, "--dry-run", *short[:2]]) == 0
-    assert "0 examples wanted (0 truncated), 1 refused, 0 missing in 0 units" in capsys.readouterr().out
+    assert "0 examples planned (0 truncated), 1 rejected, 0 missing in 0 units" in capsys.readouterr().out
     assert sorted(workplace.rglob("*")) == before
 
 
@@ -98,7 +98,7 @@ def test_a_bad_line_is_set_aside_and_the_others_are_captured(
     (workplace / "mixed.jsonl").write_text('{"prompt": "fine"}\n{"id": "x", "prompt": \n{"id": "y", "text": ""}\n')
     command = ["--root", str(workplace), "capture", str(workplace / "capture.toml"), "--set", "examples=mixed.jsonl"]
     assert main([*command, "--dry-run"]) == 0
-    assert "0 examples wanted (0 truncated), 2 refused" in capsys.readouterr().out
+    assert "0 examples planned (0 truncated), 2 rejected" in capsys.readouterr().out
     assert main(command) == 0
     assert "2 in quarantine, 0 truncated" in capsys.readouterr().out
     told = [json.loads(path.read_text()) for path in (workplace / "stores" / "s" / "quarantine").iterdir()]
