@@ -22,7 +22,7 @@ from student.classification.settings import ClassSettings
 from student.tokenizers.bpe import learn_tokenizer
 from teacher_serving.asking.answers import compare_label, parse_answer
 from teacher_serving.asking.plan import PlannedExample
-from teacher_serving.asking.rationales import Response, response_record
+from teacher_serving.asking.rationales import Response, build_record
 from teacher_serving.teacher import Generated
 from tests.cache.rows.rows import log_softmax, sparse, store_spec
 
@@ -76,7 +76,7 @@ def teacher_record(
     said = Generated(written, rows, np.full(len(written), -1.0, np.float32), True)
     parsed = parse_answer(text, "Answer:")
     response = Response(PlannedExample(tokenized), said, text, parsed, compare_label(parsed, example.label))
-    return response_record(response, TEACHER, "Answer:", False), log_p, written
+    return build_record(response, TEACHER, "Answer:", False), log_p, written
 
 
 def open_store(folder: Path, records: list[Record], targets: TargetSpec, tokenizer: Any = TEACHER) -> LogitStore:

@@ -30,9 +30,7 @@ class CompactClassifierKind(StudentKind):
         return states
 
     def layout(self, config: PreTrainedConfig, pack_to: int | None) -> Layout:
-        raise NotImplementedError(
-            "a classifier reads texts, not windows: use student.classification.batches"
-        )
+        raise NotImplementedError("a classifier reads texts, not windows: use student.classification.batches")
 
 
 STUDENT_KIND = CompactClassifierKind()
