@@ -8,11 +8,14 @@ student/losses/objectives/reverse_kl.py, for example. Modules are found in two p
   as entry points of the group "logitbank" of an installed distribution.
 """
 
+import difflib
 import importlib
 import importlib.metadata
 import os
 import pkgutil
+import threading
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Generic, Protocol, TypeVar
 
 from cache.errors import InputError
@@ -40,6 +43,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, package: str, attribute: str) -> None:
         self.kind, self.package, self.attribute = kind, package, attribute
         self._items: dict[str, T] | None = None
+        self._lock = threading.RLock()
 
     def __getitem__(self, name: str) -> T:
         """The implementation with this name. Raises InputError, listing the valid names, if there is none."""
@@ -58,35 +62,60 @@ class Registry(Generic[T]):
     def check_name(self, name: str) -> str:
         """The name itself. Raises ValueError, as pydantic validators must, if nothing is registered under it."""
         if name not in self._load():
-            raise ValueError(f"unknown {self.kind} {name!r}; valid names: {', '.join(self.names())}")
+            similar = difflib.get_close_matches(name, self.names(), n=1)
+            hint = f"did you mean {similar[0]!r}? " if similar else ""
+            raise ValueError(f"unknown {self.kind} {name!r}; {hint}valid names: {', '.join(self.names())}")
         return name
 
     def add(self, item: T) -> T:
-        """Register an implementation in this process only. Raises InputError if its name is taken."""
-        items = self._load()
+        """Register an implementation in this process only. Raises InputError if its name is taken.
+
+        Settings classes with a `OneOf` of this registry must be imported later: they fix their choices when they are
+        built.
+        """
+        with self._lock:
+            self._insert(self._load(), item)
+        return item
+
+    def _insert(self, items: dict[str, T], item: T) -> None:
         if item.name in items and items[item.name] is not item:
             raise InputError(f"{self.kind} {item.name!r} is registered twice; give one of them another name")
         items[item.name] = item
-        return item
 
     def _load(self) -> dict[str, T]:
         if self._items is None:
-            self._items = {}
-            try:
-                for module in (*_modules_of(self.package), *plugin_modules()):
-                    item: T | None = getattr(importlib.import_module(module), self.attribute, None)
-                    if item is not None:
-                        self.add(item)
-            except BaseException:
-                self._items = None
-                raise
+            with self._lock:
+                # Another thread may have been faster. A half-filled registry is never visible.
+                if self._items is None:
+                    self._items = self._find_items()
         return self._items
+
+    def _find_items(self) -> dict[str, T]:
+        items: dict[str, T] = {}
+        for module in _modules_of(self.package):
+            self._insert_from(items, importlib.import_module(module))
+        for name in plugin_modules():
+            try:
+                self._insert_from(items, importlib.import_module(name))
+            except InputError:
+                raise
+            except Exception as error:  # a plugin may raise anything
+                raise InputError(
+                    f"plugin {name!r}: {type(error).__name__}: {error}; correct it, or remove it from "
+                    f"{PLUGINS_VARIABLE} or from the installed distributions"
+                ) from error
+        return items
+
+    def _insert_from(self, items: dict[str, T], module: ModuleType) -> None:
+        item: T | None = getattr(module, self.attribute, None)
+        if item is not None:
+            self._insert(items, item)
 
 
 def plugin_modules() -> list[str]:
     """Import paths of all plugins: those in the environment variable first, then those of installed distributions."""
     listed = [name.strip() for name in os.environ.get(PLUGINS_VARIABLE, "").split(",")]
-    installed = [entry.value for entry in importlib.metadata.entry_points(group="logitbank")]
+    installed = [entry.module for entry in importlib.metadata.entry_points(group="logitbank")]
     return [name for name in dict.fromkeys([*listed, *installed]) if name]
 
 

@@ -52,7 +52,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _explain(kind: type[BaseModel], error: Any) -> str:
     """One validation error in words: the key, its value, and the valid choices."""
-    key, owner, choice = _locate(kind, error["loc"])
+    key, owner, choice, owner_choice = _locate(kind, error["loc"])
     if choice is not None and error["type"] == "union_tag_not_found":
         return f"missing key '{key}.{choice.key}'; valid values: {', '.join(choice.registry.names())}"
     if choice is not None and error["type"] == "union_tag_invalid":
@@ -62,23 +62,36 @@ def _explain(kind: type[BaseModel], error: Any) -> str:
         valid = sorted(owner.model_fields)
         similar = difflib.get_close_matches(str(error["loc"][-1]), valid, n=1)
         hint = f"did you mean {similar[0]!r}? " if similar else ""
+        if owner_choice is not None and (others := _owners(owner_choice, str(error["loc"][-1]))):
+            hint = f"it is a key of {owner_choice.key} = {' or '.join(map(repr, others))}; "
         return f"unknown key {key!r}; {hint}valid keys: {', '.join(valid)}"
+    if error["type"] in ("model_attributes_type", "model_type", "dict_type"):
+        return f"{key}: must be a table (given {error['input']!r})"
     if error["type"] == "missing":
         return f"missing key {key!r}"
-    value = "" if isinstance(error["input"], dict) else f" (given {error['input']!r})"
+    is_in_message = repr(error["input"]) in error["msg"]
+    value = "" if isinstance(error["input"], dict) or is_in_message else f" (given {error['input']!r})"
     return f"{key}: {error['msg'].removeprefix('Value error, ')}{value}"
 
 
-def _locate(kind: type[BaseModel], location: Sequence[Any]) -> tuple[str, type[BaseModel], OneOf | None]:
-    """The dotted key at an error's location, the class that has this key, and the choice of classes that it holds.
+def _owners(choice: OneOf, key: str) -> list[str]:
+    """The names of a choice whose settings have a key."""
+    return [item.name for item in choice.registry if key in item.settings.model_fields]
+
+
+def _locate(kind: type[BaseModel], location: Sequence[Any]) -> tuple[str, type[BaseModel], OneOf | None, OneOf | None]:
+    """The dotted key at an error's location, the class that has this key, and two choices of classes.
+
+    The first choice is the one that the key itself selects; the second is the one that selected the class.
 
     In a table with a choice of classes, pydantic puts the chosen name into the location. It is not part of the key.
     """
     keys: list[str] = []
     owner, child, choice = kind, kind, None
+    owner_choice: OneOf | None = None
     for step in location:
         if choice is not None and isinstance(step, str):
-            child, choice = choice.registry[step].settings, None
+            child, choice, owner_choice = choice.registry[step].settings, None, choice
             continue
         keys.append(str(step))
         if isinstance(step, str) and step in child.model_fields:
@@ -92,7 +105,7 @@ def _locate(kind: type[BaseModel], location: Sequence[Any]) -> tuple[str, type[B
             child = next(classes, child)
         else:
             owner = child
-    return ".".join(keys) or "job", owner, choice
+    return ".".join(keys) or "job", owner, choice, owner_choice
 
 
 def _parts(annotation: Any) -> Iterator[Any]:

@@ -13,10 +13,10 @@ STUDENT_KINDS: Registry[StudentKind] = Registry("kind of student", "student.mode
 def kind_of(config: PreTrainedConfig) -> StudentKind:
     """The kind of the models with this configuration.
 
-    If several kinds handle it, the one that was registered last: the special ones stand after "causal", and plugins
-    after all kinds of this project.
+    A kind for particular models takes precedence over a general one, and a plugin over a kind of this project.
     """
-    return [kind for kind in STUDENT_KINDS if kind.handles(config)][-1]
+    kinds = [kind for kind in STUDENT_KINDS if kind.handles(config)]
+    return ([kind for kind in kinds if not kind.is_general] or kinds)[-1]
 
 
 def read_config(path: str) -> PreTrainedConfig:

@@ -17,6 +17,7 @@ class StudentKind(ABC):
     can_be_packed: whether several examples may share a row of its inputs.
     needs_classes: whether it is a classifier, which a job describes in [classes].
     learns_prompts: whether it predicts the tokens of prompts. False for a model that reads prompts with an encoder.
+    is_general: whether it handles a whole family of models; a kind for particular models then takes precedence.
     pads_prompts_left: whether all prompts of a batch must end at the same position to be continued.
     """
 
@@ -25,6 +26,7 @@ class StudentKind(ABC):
     can_be_packed: ClassVar[bool] = True
     needs_classes: ClassVar[bool] = False
     learns_prompts: ClassVar[bool] = True
+    is_general: ClassVar[bool] = False
     pads_prompts_left: ClassVar[bool] = True
 
     @abstractmethod

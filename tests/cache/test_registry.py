@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,11 @@ from pydantic import ValidationError
 from cache.errors import InputError
 from cache.registry import PLUGINS_VARIABLE, Registry
 from cache.settings import OneOf, Settings
+
+
+class PathSettings(Settings):
+    name: str
+    path: Path
 
 
 class SquareSettings(Settings):
@@ -80,3 +87,52 @@ def test_a_settings_field_takes_the_class_of_the_named_implementation(folder: Pa
     assert error.value.errors()[0]["loc"] == ("shape", "square", "edge")
     with pytest.raises(ValidationError, match="square"):
         Job.model_validate({"shape": {"name": "cube"}})
+
+
+def test_threads_see_a_full_registry_or_none(folder: Path) -> None:
+    for _ in range(20):
+        registry: Registry[Shape] = Registry("shape", "shapes", "SHAPE")
+        with ThreadPoolExecutor(8) as pool:
+            assert {item.name for item in pool.map(lambda _: registry["square"], range(16))} == {"square"}  # noqa: B023
+
+
+def test_a_broken_plugin_is_named_and_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "outside.py").write_text("import no_such_library\n")
+    monkeypatch.setenv(PLUGINS_VARIABLE, "outside")
+    registry: Registry[Shape] = Registry("shape", "shapes", "SHAPE")
+    for _ in range(2):  # also at the second attempt, not an empty registry
+        with pytest.raises(InputError, match="plugin 'outside': ModuleNotFoundError: .*no_such_library"):
+            registry.names()
+    (folder / "outside.py").write_text("SHAPE = object()\n")
+    with pytest.raises(InputError, match="plugin 'outside': AttributeError"):
+        registry.names()
+
+
+def test_a_plugin_cannot_take_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "outside.py").write_text(f"from {__name__} import Shape\nSHAPE = Shape('square', None)\n")
+    monkeypatch.setenv(PLUGINS_VARIABLE, "outside")
+    with pytest.raises(InputError, match="shape 'square' is registered twice"):
+        Registry("shape", "shapes", "SHAPE").names()
+
+
+def test_entry_points_name_a_module_or_an_object_in_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint("a", "outside:SHAPE", "logitbank"), EntryPoint("b", "outside", "logitbank")]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    assert Registry("shape", "shapes", "SHAPE").names() == ("square", "circle")
+
+
+def test_a_similar_name_is_suggested(folder: Path) -> None:
+    with pytest.raises(InputError, match="unknown shape 'sqare'; did you mean 'square'\\? valid names: square"):
+        Registry("shape", "shapes", "SHAPE")["sqare"]
+
+
+def test_a_chosen_class_dumps_in_the_requested_mode(folder: Path) -> None:
+    registry: Registry[Shape] = Registry("shape", "shapes", "SHAPE")
+    registry.add(Shape("path", PathSettings))
+
+    class Job(Settings):
+        shape: Annotated[Settings, OneOf(registry)]
+
+    job = Job.model_validate({"shape": {"name": "path", "path": "a/b"}})
+    assert job.model_dump(mode="json")["shape"]["path"] == "a/b"
+    assert job.model_dump()["shape"]["path"] == Path("a/b")

@@ -36,6 +36,7 @@ class Causal(StudentKind):
     """Any causal language model of Transformers."""
 
     name = "causal"
+    is_general = True
 
     def handles(self, config: PreTrainedConfig) -> bool:
         return not config.is_encoder_decoder

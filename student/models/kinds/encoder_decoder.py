@@ -52,6 +52,7 @@ class EncoderDecoder(StudentKind):
     """Any encoder-decoder of Transformers with an LM head."""
 
     name = "encoder_decoder"
+    is_general = True
     pipeline_tag = "text2text-generation"
     can_be_packed = False
     learns_prompts = False

@@ -28,5 +28,6 @@ class AnswerCounter(tqdm):  # type: ignore[type-arg]  # used without items
         """Draw nothing."""
 
     def close(self) -> None:
-        """Leave the terminal as it is."""
+        """Leave the terminal as it is, and its lines to later bars."""
         self.disable = True
+        self._decr_instances(self)  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ class FailingTrainer:
         raise RuntimeError("a rank failed")
 
 
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """SIGINT interrupts this process. A shell that starts a command in the background makes it ignore SIGINT."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_an_interrupt_reaches_the_command_while_ranks_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Would catch a training that waits for Ray Train, or ends with its exit code."""
     monkeypatch.setattr("ray.train.torch.TorchTrainer", EndlessTrainer)
@@ -70,6 +80,7 @@ def test_only_complete_lines_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeds_interrupts")  # a child process inherits an ignored signal, but not a handler
 def test_ctrl_c_says_how_to_continue(tmp_path: Path, tiny_model: Path) -> None:
     """With real ranks. Would catch exit code 1 without a line, and ranks that go on."""
     settings = settings_of(
