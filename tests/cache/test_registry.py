@@ -101,7 +101,7 @@ def test_a_broken_plugin_is_named_and_leaves_nothing_behind(folder: Path, monkey
     monkeypatch.setenv(PLUGINS_VARIABLE, "outside")
     registry: Registry[Shape] = Registry("shape", "shapes", "SHAPE")
     for _ in range(2):  # also at the second attempt, not an empty registry
-        with pytest.raises(InputError, match="plugin 'outside': ModuleNotFoundError: .*no_such_library"):
+        with pytest.raises(InputError, match="plugin 'outside': ModuleNotFoundError: No module named"):
             registry.names()
     (folder / "outside.py").write_text("SHAPE = object()\n")
     with pytest.raises(InputError, match="plugin 'outside': AttributeError"):

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig, PreTrainedConfig
 
 from cache.registry import PLUGINS_VARIABLE
+from student.models.registry import STUDENT_KINDS, kind_of
 
 ROOT = Path(__file__).resolve().parents[3]
 # A recurrent language model: its hidden states come from an attribute of its own, and it cannot be packed.
@@ -133,3 +135,21 @@ def test_a_kind_in_a_plugin_trains_and_is_saved_and_loaded(
     refusal, result = run.stdout.splitlines()[-2:]
     assert refusal == "data.pack_to: 'toy_gru' is of the kind toy_gru, which cannot be packed; leave it out"
     assert result == "GruModel True True"
+
+
+def test_a_kind_for_particular_models_goes_before_a_general_one() -> None:
+    """Whatever the order of their names: "bidirectional" is found before "causal"."""
+    config = AutoConfig.for_model("llama", hidden_size=8, num_attention_heads=1)
+
+    class Bidirectional(type(STUDENT_KINDS["causal"])):  # type: ignore[misc]
+        name = "bidirectional"
+        is_general = False
+
+        def handles(self, config: PreTrainedConfig) -> bool:
+            return bool(config.model_type == "llama")
+
+    items = {"bidirectional": Bidirectional(), **{kind.name: kind for kind in STUDENT_KINDS}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(STUDENT_KINDS, "_items", items)
+        assert kind_of(config).name == "bidirectional"
+    assert kind_of(config).name == "causal"

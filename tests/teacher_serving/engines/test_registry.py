@@ -97,9 +97,7 @@ def test_the_engines_of_the_project_are_found() -> None:
     assert set(ENGINES.names()) == {"vllm", "transformers", "endpoint"}
     for engine in ENGINES:
         assert engine.settings.model_fields["kind"].default == engine.name
-    with pytest.raises(
-        InputError, match="unknown engine kind 'vlm'; did you mean 'vllm'. valid names: endpoint, transformers, vllm"
-    ):
+    with pytest.raises(InputError, match="unknown engine kind 'vlm'; did you mean 'vllm'"):
         ENGINES["vlm"]
 
 
