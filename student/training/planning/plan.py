@@ -18,8 +18,10 @@ from cache.json_documents import digest, write_json
 from student.training.settings import TrainSettings
 
 PLAN = "plan"
+PLAN_FILE = "plan.json"
 
 Split = Literal["train", "heldout"]
+SPLITS: tuple[Split, ...] = ("train", "heldout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +74,28 @@ def job_digest(settings: TrainSettings) -> str:
 
 
 def read_plan(settings: TrainSettings) -> TrainingPlan | None:
-    """The plan of this job. None if there is no plan, or one of another version or of a job with other settings."""
-    path = plan_folder(settings) / "plan.json"
-    if not path.exists():
+    """The plan of this job. None if there is no valid plan, or one of another version or of a job with other settings.
+
+    A truncated or malformed plan.json counts as no plan: the job is planned again.
+    """
+    path = plan_folder(settings) / PLAN_FILE
+    try:
+        values = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
         return None
-    values = json.loads(path.read_text())
-    if set(values) != {field.name for field in fields(TrainingPlan)}:
+    if not isinstance(values, dict) or set(values) != {field.name for field in fields(TrainingPlan)}:
         return None
     plan = TrainingPlan(**values)
     return plan if plan.job == job_digest(settings) else None
 
 
 def write_plan(settings: TrainSettings, plan: TrainingPlan, draft: Path) -> None:
-    """Put a plan into its folder, with the files of `draft`. plan.json comes last: the plan counts once it exists."""
+    """Put a plan into its folder, with the files of `draft`. plan.json comes last: the plan counts once it exists.
+
+    Files of an earlier plan are removed, or overwritten. Other files in the folder stay.
+    """
     folder = plan_folder(settings)
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(draft, folder)
-    write_json(folder / "plan.json", asdict(plan))
+    for path in (folder / PLAN_FILE, *(file(folder, split) for file in (sizes_file, classes_file) for split in SPLITS)):
+        path.unlink(missing_ok=True)
+    shutil.copytree(draft, folder, dirs_exist_ok=True)
+    write_json(folder / PLAN_FILE, asdict(plan))

@@ -19,7 +19,7 @@ from cluster.training.driver import is_complete, make_plan, summary
 from cluster.training.snapshot_pinning import pin_snapshots
 from student.classification.source import ClassSource
 from student.training.planning.inputs import open_inputs
-from student.training.planning.plan import TrainingPlan, plan_folder, read_plan
+from student.training.planning.plan import TrainingPlan, job_digest, plan_folder, read_plan, sizes_file, write_plan
 from student.training.planning.stores import OpenStores
 from student.training.settings import RunSettings, TrainSettings
 from tests.student.models.test_special_students import CLASSES, COMPACT, graded, store_of
@@ -179,7 +179,7 @@ def test_a_run_that_continues_keeps_its_plan(tmp_path: Path, tiny_model: Path) -
     store = make_store(tmp_path / "store", tiny_model, TOPK, 6)
     settings, plan = plan_in_driver(settings_of(tmp_path / "run", store))
     assert read_plan(settings) == plan
-    marker = plan_folder(settings) / "marker"
+    marker = sizes_file(plan_folder(settings), "train")
     marker.touch()
     plan_in_driver(settings)
     assert not marker.exists(), "a run without a step is planned again"
@@ -192,6 +192,29 @@ def test_a_run_that_continues_keeps_its_plan(tmp_path: Path, tiny_model: Path) -
     assert read_plan(other_model) is None
     (plan_folder(settings) / "plan.json").write_text('{"job": "of another version"}')
     assert read_plan(settings) is None
+
+
+@pytest.mark.parametrize("content", ["", '{"job": "', "[]", "3", "null", "\x00\x00"])
+def test_a_damaged_plan_counts_as_no_plan(tmp_path: Path, content: str) -> None:
+    settings = settings_of(tmp_path / "run", tmp_path)
+    plan = TrainingPlan(job_digest(settings), None, 1, 1, [])
+    (tmp_path / "draft").mkdir()
+    write_plan(settings, plan, tmp_path / "draft")
+    assert read_plan(settings) == plan
+    (plan_folder(settings) / "plan.json").write_text(content)
+    assert read_plan(settings) is None
+
+
+def test_a_new_plan_removes_only_files_of_the_earlier_plan(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "run", tmp_path)
+    folder = plan_folder(settings)
+    folder.mkdir(parents=True)
+    for name in ("notes.txt", "plan.json", "train-sizes.npz", "heldout-classes.npz"):
+        (folder / name).write_text(name)
+    (tmp_path / "draft" / "tokenizer").mkdir(parents=True)
+    write_plan(settings, TrainingPlan(job_digest(settings), None, 1, 1, []), tmp_path / "draft")
+    assert {path.name for path in folder.iterdir()} == {"notes.txt", "plan.json", "tokenizer"}
+    assert (folder / "notes.txt").read_text() == "notes.txt"
 
 
 @pytest.mark.parametrize("of", ["loss", "model"])
