@@ -42,9 +42,12 @@ class TrainingInputs:
 
 
 def open_inputs(settings: TrainSettings, plan: TrainingPlan, stores: OpenStores) -> TrainingInputs:
-    """Open the inputs of one rank, as planned: nothing is aligned, learned or tested again."""
+    """Open the inputs of one rank, as planned: nothing is aligned, learned or tested again.
+
+    Raises SpecMismatchError if the tokenizer has changed since the job was planned.
+    """
     folder = plan_folder(settings)
-    return InputBuilder(settings, load_vocabulary(folder, plan.tokenizer, plan.vocab_size), stores, folder).build()
+    return InputBuilder(settings, load_vocabulary(folder, plan), stores, folder).build()
 
 
 class InputBuilder:

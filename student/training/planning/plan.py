@@ -30,6 +30,7 @@ class TrainingPlan:
 
     job: digest of the settings that the plan depends on.
     tokenizer: folder or hub name of the student's tokenizer; None if it was learned.
+    tokenizer_digest: hash of this tokenizer (cache.examples.tokenizers.tokenizer_digest).
     vocab_size: minimum number of logits of the student.
     examples: number of training examples.
     stores: facts of each training store, for cards and results.
@@ -38,6 +39,7 @@ class TrainingPlan:
 
     job: str
     tokenizer: str | None
+    tokenizer_digest: str
     vocab_size: int
     examples: int
     stores: list[dict[str, Any]]

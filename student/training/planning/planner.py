@@ -6,6 +6,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from cache.errors import InputError
+from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
 from student.classification.source import ClassSource
 from student.training.planning.examples import aligned_store
@@ -14,12 +15,13 @@ from student.training.planning.plan import (
     TrainingPlan,
     classes_file,
     job_digest,
+    plan_folder,
     read_plan,
     sizes_file,
     write_plan,
 )
 from student.training.planning.stores import OpenStores, describe_stores
-from student.training.planning.vocabulary import choose_vocabulary
+from student.training.planning.vocabulary import choose_vocabulary, load_vocabulary
 from student.training.run_files import steps_done
 from student.training.settings import TrainSettings
 
@@ -27,10 +29,12 @@ from student.training.settings import TrainSettings
 def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progress = no_progress) -> TrainingPlan:
     """Make the plan of a job, and write it below its output. A run that continues keeps the plan that it has.
 
-    Raises a LogitbankError, and leaves no plan, if data, loss, tokenizer and model do not fit together.
+    Raises a LogitbankError, and leaves no plan, if data, loss, tokenizer and model do not fit together, and
+    SpecMismatchError if a run continues with a tokenizer that has changed.
     """
     existing = read_plan(settings) if steps_done(settings.output) else None
     if existing is not None:
+        load_vocabulary(plan_folder(settings), existing)
         return existing
     # In a folder of its own: a job that cannot work leaves nothing behind.
     with tempfile.TemporaryDirectory() as name:
@@ -41,6 +45,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
         plan = TrainingPlan(
             job_digest(settings),
             vocabulary.path,
+            tokenizer_digest(vocabulary.tokenizer),
             vocabulary.size,
             inputs.examples,
             describe_stores(stores.open_all(settings.data)),

@@ -12,7 +12,7 @@ from cache.examples.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from student.classification.texts import learn_input_tokenizer
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
-from student.training.planning.plan import tokenizer_folder
+from student.training.planning.plan import TrainingPlan, tokenizer_folder
 from student.training.planning.stores import OpenStores
 from student.training.settings import TrainSettings
 
@@ -52,15 +52,28 @@ def choose_vocabulary(settings: TrainSettings, stores: OpenStores, folder: Path)
     return _of_stores(settings, stores)
 
 
-def load_vocabulary(folder: Path, path: str | None, size: int) -> Vocabulary:
-    """Load the tokenizer at `path`; None: the one that was learned, from the folder of the plan."""
-    if path is not None:
-        return Vocabulary(load_tokenizer(path), size, path)
-    tokenizer = load_tokenizer(str(tokenizer_folder(folder)))
+def load_vocabulary(folder: Path, plan: TrainingPlan) -> Vocabulary:
+    """Load the tokenizer of a plan in `folder`.
+
+    Raises SpecMismatchError if the tokenizer has changed since the job was planned, InputError if it cannot be loaded.
+    """
+    path = plan.tokenizer
+    tokenizer = _load_learned(folder) if path is None else load_tokenizer(path)
+    if tokenizer_digest(tokenizer) != plan.tokenizer_digest:
+        raise SpecMismatchError(
+            f"tokenizer {str(path or tokenizer_folder(folder))!r} has changed since the job was planned; restore it, "
+            "or train into another output"
+        )
+    return Vocabulary(tokenizer, plan.vocab_size, path)
+
+
+def _load_learned(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that was learned for the plan in `folder`."""
+    tokenizer: PreTrainedTokenizerBase = load_tokenizer(str(tokenizer_folder(folder)))
     # Loading adds two facts about the folder, which a saved student would carry on.
     for key in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(key, None)
-    return Vocabulary(tokenizer, size)
+    return tokenizer
 
 
 def _load(path: str) -> Vocabulary:
@@ -91,7 +104,7 @@ def _learn(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabul
     else:
         tokenizer = learn_input_tokenizer(examples, settings.classes, size)
     save_tokenizer(tokenizer, tokenizer_folder(folder))
-    return load_vocabulary(folder, None, len(tokenizer))
+    return Vocabulary(_load_learned(folder), len(tokenizer))
 
 
 def _training_examples(settings: TrainSettings, stores: OpenStores) -> Iterator[Example]:

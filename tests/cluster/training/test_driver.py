@@ -20,7 +20,7 @@ from student.training.run_files import steps_done
 from tests.student.training.ranks import TOPK, make_store, settings_of
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAN = TrainingPlan("", "", 1, 1, [])
+PLAN = TrainingPlan("", "", "", 1, 1, [])
 
 
 class EndlessTrainer:

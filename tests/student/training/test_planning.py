@@ -12,7 +12,7 @@ import pytest
 import student.models.build
 import student.tokenizers.cross_tokenizer_store
 import student.training.planning.inputs
-from cache.errors import InputError, StoreError
+from cache.errors import InputError, SpecMismatchError, StoreError
 from cache.examples.jsonl import write_examples
 from cache.store.logit_store import LogitStore
 from cluster.training.driver import is_complete, make_plan, summary
@@ -194,10 +194,39 @@ def test_a_run_that_continues_keeps_its_plan(tmp_path: Path, tiny_model: Path) -
     assert read_plan(settings) is None
 
 
+@pytest.mark.parametrize("is_learned", [True, False])
+def test_a_tokenizer_that_changed_after_the_plan_is_refused(tmp_path: Path, is_learned: bool) -> None:
+    """By a rank, and by a driver that continues a run. Would catch a student that reads other ids than it learned."""
+    from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
+
+    write_examples(tmp_path / "examples.jsonl", graded())
+    fields = settings_of(tmp_path / "run", tmp_path, loss={"objective": "hard_label"}).model_dump(exclude_unset=True)
+    fields |= {"data": {"examples": tmp_path / "examples.jsonl"}, "tokenizer": {"vocab_size": 300}}
+    folder = tmp_path / "run" / "plan" / "tokenizer"
+    if not is_learned:
+        folder = tmp_path / "tokenizer"
+        save_tokenizer(learn_tokenizer(graded(), 300), folder)
+        fields["tokenizer"] = {"path": str(folder)}
+    settings, plan = plan_in_driver(TrainSettings.model_validate(fields))
+    (settings.output / "checkpoints").mkdir()
+    (settings.output / "checkpoints" / "progress.json").write_text('{"step": 1}')
+    assert plan_in_driver(settings)[1] == plan
+    document = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = document["model"]["vocab"]
+    first, second = list(vocabulary)[100:102]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    message = f"{folder}.* has changed since the job was planned; restore it"
+    with pytest.raises(SpecMismatchError, match=message):
+        open_inputs(settings, as_sent(plan), OpenStores())
+    with pytest.raises(SpecMismatchError, match=message):
+        plan_in_driver(settings)
+
+
 @pytest.mark.parametrize("content", ["", '{"job": "', "[]", "3", "null", "\x00\x00"])
 def test_a_damaged_plan_counts_as_no_plan(tmp_path: Path, content: str) -> None:
     settings = settings_of(tmp_path / "run", tmp_path)
-    plan = TrainingPlan(job_digest(settings), None, 1, 1, [])
+    plan = TrainingPlan(job_digest(settings), None, "", 1, 1, [])
     (tmp_path / "draft").mkdir()
     write_plan(settings, plan, tmp_path / "draft")
     assert read_plan(settings) == plan
@@ -212,7 +241,7 @@ def test_a_new_plan_removes_only_files_of_the_earlier_plan(tmp_path: Path) -> No
     for name in ("notes.txt", "plan.json", "train-sizes.npz", "heldout-classes.npz"):
         (folder / name).write_text(name)
     (tmp_path / "draft" / "tokenizer").mkdir(parents=True)
-    write_plan(settings, TrainingPlan(job_digest(settings), None, 1, 1, []), tmp_path / "draft")
+    write_plan(settings, TrainingPlan(job_digest(settings), None, "", 1, 1, []), tmp_path / "draft")
     assert {path.name for path in folder.iterdir()} == {"notes.txt", "plan.json", "tokenizer"}
     assert (folder / "notes.txt").read_text() == "notes.txt"
 
