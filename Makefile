@@ -35,7 +35,7 @@ test-fast: setup
 check: setup
 	@$(RUN) -m ruff format --check $(SOURCES)
 	@$(RUN) -m ruff check $(SOURCES)
-	@$(RUN) -m mypy $(PACKAGES)
+	@$(RUN) -m mypy $(PACKAGES) logitbank.py
 	@.venv/bin/lint-imports --no-cache > .venv/floors.txt || { cat .venv/floors.txt; exit 1; }
 	@$(RUN) -m docs.generate --check
 	@$(SPHINX)

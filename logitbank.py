@@ -4,13 +4,13 @@ The four packages cache, teacher_serving, student and cluster have names that ot
 offers their public names in one place. It imports a heavy library when a name that needs it is used, never before.
 """
 
-import importlib.metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cache
 import cluster
 import student
 import teacher_serving
+from cache.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     # The packages list their public names, so that this module needs no list of its own.
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_PACKAGES = (cache, teacher_serving, student, cluster)
-
 __all__ = ["__version__"]
-__all__ += [name for package in _PACKAGES for name in package.__all__]
+__all__ += cache.__all__
+__all__ += teacher_serving.__all__
+__all__ += student.__all__
+__all__ += cluster.__all__
 
+if not TYPE_CHECKING:
+    _get_public_name, __dir__ = lazy_names(
+        __name__, {package.__name__: package.__all__ for package in (cache, teacher_serving, student, cluster)}
+    )
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return importlib.metadata.version("logitbank")
-    for package in _PACKAGES:
-        if name in package.__all__:
-            return getattr(package, name)
-    raise AttributeError(f"module 'logitbank' has no attribute {name!r}")
+    def __getattr__(name):
+        if name == "__version__":
+            from importlib.metadata import version
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+            return version("logitbank")
+        return _get_public_name(name)

@@ -7,9 +7,9 @@
     store      commits, snapshots, LogitStore, filling, verification, transcoding, garbage collection
     exchange   Parquet, DistillKit and axolotl files, in both directions
 
-Beside the rooms: errors, registry, settings, progress, json_documents (JSON with a checksum). pyproject.toml declares
-which room may import which. This package knows numpy, Zarr's file format and numcodecs. It knows nothing of models,
-torch or Ray. cache/README.md describes the format of the files.
+Beside the rooms: errors, registry, settings, progress, json_documents (JSON with a checksum), lazy_names.
+pyproject.toml declares which room may import which. This package knows numpy, Zarr's file format and numcodecs. It
+knows nothing of models, torch or Ray. cache/README.md describes the format of the files.
 
     from cache import LogitStore
 
@@ -18,10 +18,10 @@ torch or Ray. cache/README.md describes the format of the files.
         windows = store.read([3, 1, 2])   # tokens and targets alone, faster
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cache.errors import InputError, IntegrityError, LogitbankError, SpecMismatchError, StoreError
+from cache.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from cache.examples.example import Example, Segment, TokenizedExample
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from cache.examples.rendering import render
     from cache.examples.tokenizers import load_tokenizer
     from cache.exchange.axolotl import export_axolotl, import_axolotl
-    from cache.exchange.conversion import TeacherDescription
+    from cache.exchange.conversion import ImportedTeacher
     from cache.exchange.distillkit import export_distillkit, import_distillkit
     from cache.exchange.parquet import export_parquet, import_parquet
+    from cache.progress import Progress
     from cache.rows.record import Record, Window
     from cache.rows.sparse_targets import SparseTargets
     from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
+    from cache.settings import Settings
     from cache.storage.open import open_storage
     from cache.store.commits import create_store
     from cache.store.fill import fill_store
@@ -48,20 +50,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Example",
+    "ImportedTeacher",
     "InputError",
     "IntegrityError",
     "LogitStore",
     "LogitbankError",
+    "Progress",
     "Record",
     "SamplingSpec",
     "Segment",
+    "Settings",
     "SparseTargets",
     "SpecMismatchError",
     "StoreError",
     "StoreInfo",
     "StoreSpec",
     "TargetSpec",
-    "TeacherDescription",
     "TokenizedExample",
     "VerifyReport",
     "Window",
@@ -85,38 +89,32 @@ __all__ = [
     "write_unit",
 ]
 
-# Module of each public name. It is imported when the name is first used, because numba, pcodec and pyarrow take time.
-_MODULES = {
-    "cache.examples.example": ("Example", "Segment", "TokenizedExample"),
-    "cache.examples.jsonl": ("read_examples", "write_examples"),
-    "cache.examples.rendering": ("render",),
-    "cache.examples.tokenizers": ("load_tokenizer",),
-    "cache.exchange.axolotl": ("export_axolotl", "import_axolotl"),
-    "cache.exchange.conversion": ("TeacherDescription",),
-    "cache.exchange.distillkit": ("export_distillkit", "import_distillkit"),
-    "cache.exchange.parquet": ("export_parquet", "import_parquet"),
-    "cache.rows.record": ("Record", "Window"),
-    "cache.rows.sparse_targets": ("SparseTargets",),
-    "cache.rows.spec": ("SamplingSpec", "StoreSpec", "TargetSpec"),
-    "cache.storage.open": ("open_storage",),
-    "cache.store.commits": ("create_store",),
-    "cache.store.fill": ("fill_store",),
-    "cache.store.garbage_collection": ("collect_garbage",),
-    "cache.store.logit_store": ("LogitStore",),
-    "cache.store.snapshots": ("take_snapshot",),
-    "cache.store.store_info": ("StoreInfo",),
-    "cache.store.transcode": ("transcode_store",),
-    "cache.store.unit_writer": ("write_unit",),
-    "cache.store.verify": ("VerifyReport", "verify_store"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module 'cache' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "cache.examples.example": ("Example", "Segment", "TokenizedExample"),
+            "cache.examples.jsonl": ("read_examples", "write_examples"),
+            "cache.examples.rendering": ("render",),
+            "cache.examples.tokenizers": ("load_tokenizer",),
+            "cache.exchange.axolotl": ("export_axolotl", "import_axolotl"),
+            "cache.exchange.conversion": ("ImportedTeacher",),
+            "cache.exchange.distillkit": ("export_distillkit", "import_distillkit"),
+            "cache.exchange.parquet": ("export_parquet", "import_parquet"),
+            "cache.progress": ("Progress",),
+            "cache.rows.record": ("Record", "Window"),
+            "cache.rows.sparse_targets": ("SparseTargets",),
+            "cache.rows.spec": ("SamplingSpec", "StoreSpec", "TargetSpec"),
+            "cache.settings": ("Settings",),
+            "cache.storage.open": ("open_storage",),
+            "cache.store.commits": ("create_store",),
+            "cache.store.fill": ("fill_store",),
+            "cache.store.garbage_collection": ("collect_garbage",),
+            "cache.store.logit_store": ("LogitStore",),
+            "cache.store.snapshots": ("take_snapshot",),
+            "cache.store.store_info": ("StoreInfo",),
+            "cache.store.transcode": ("transcode_store",),
+            "cache.store.unit_writer": ("write_unit",),
+            "cache.store.verify": ("VerifyReport", "verify_store"),
+        },
+    )

@@ -13,8 +13,9 @@ Rooms, from the lowest to the highest; an import goes only downward:
 The names below are the public face; each is imported at first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cache.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from cluster.capture.driver import run_capture
@@ -25,17 +26,6 @@ if TYPE_CHECKING:
     from cluster.report.settings import ReportSettings
     from cluster.runtime.job_file import load_job
     from cluster.training.driver import run_training
-
-_MODULES = {
-    "CaptureSettings": "cluster.capture.settings",
-    "EvaluateSettings": "cluster.evaluation.settings",
-    "ReportSettings": "cluster.report.settings",
-    "load_job": "cluster.runtime.job_file",
-    "run_capture": "cluster.capture.driver",
-    "run_evaluation": "cluster.evaluation.driver",
-    "run_report": "cluster.report.report",
-    "run_training": "cluster.training.driver",
-}
 
 __all__ = [
     "CaptureSettings",
@@ -48,8 +38,17 @@ __all__ = [
     "run_training",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'cluster' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "cluster.capture.driver": ("run_capture",),
+            "cluster.capture.settings": ("CaptureSettings",),
+            "cluster.evaluation.driver": ("run_evaluation",),
+            "cluster.evaluation.settings": ("EvaluateSettings",),
+            "cluster.report.report": ("run_report",),
+            "cluster.report.settings": ("ReportSettings",),
+            "cluster.runtime.job_file": ("load_job",),
+            "cluster.training.driver": ("run_training",),
+        },
+    )

@@ -13,50 +13,70 @@ Rooms, from the lowest to the highest; an import goes only downward:
 Never imports teacher_serving or Ray. The names below are the public face; each is imported at first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cache.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from student.classification.settings import ClassSettings
+    from student.data.settings import DataSettings
     from student.data.torch_dataset import StoreDataset
+    from student.evaluation.classifier import evaluate_classifier
     from student.evaluation.language_model import evaluate_language_model
+    from student.losses.objective import Objective
+    from student.losses.registry import OBJECTIVES
     from student.losses.settings import LossSettings
+    from student.models.registry import STUDENT_KINDS
+    from student.models.student_kind import StudentKind
     from student.tasks import TASKS, Task, TaskKind
     from student.training.hf_trainer import DistillationCollator, DistillationLoss, fused_student, objectives_for
     from student.training.settings import TrainSettings
     from student.training.train import train
 
-_HOMES = {
-    "DistillationCollator": "training.hf_trainer",
-    "DistillationLoss": "training.hf_trainer",
-    "LossSettings": "losses.settings",
-    "StoreDataset": "data.torch_dataset",
-    "TASKS": "tasks",
-    "Task": "tasks",
-    "TaskKind": "tasks",
-    "TrainSettings": "training.settings",
-    "evaluate_language_model": "evaluation.language_model",
-    "fused_student": "training.hf_trainer",
-    "objectives_for": "training.hf_trainer",
-    "train": "training.train",
-}
-
 __all__ = [
+    "OBJECTIVES",
+    "STUDENT_KINDS",
     "TASKS",
+    "ClassSettings",
+    "DataSettings",
     "DistillationCollator",
     "DistillationLoss",
     "LossSettings",
+    "Objective",
     "StoreDataset",
+    "StudentKind",
     "Task",
     "TaskKind",
     "TrainSettings",
+    "evaluate_classifier",
     "evaluate_language_model",
     "fused_student",
     "objectives_for",
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "student.classification.settings": ("ClassSettings",),
+            "student.data.settings": ("DataSettings",),
+            "student.data.torch_dataset": ("StoreDataset",),
+            "student.evaluation.classifier": ("evaluate_classifier",),
+            "student.evaluation.language_model": ("evaluate_language_model",),
+            "student.losses.objective": ("Objective",),
+            "student.losses.registry": ("OBJECTIVES",),
+            "student.losses.settings": ("LossSettings",),
+            "student.models.registry": ("STUDENT_KINDS",),
+            "student.models.student_kind": ("StudentKind",),
+            "student.tasks": ("TASKS", "Task", "TaskKind"),
+            "student.training.hf_trainer": (
+                "DistillationCollator",
+                "DistillationLoss",
+                "fused_student",
+                "objectives_for",
+            ),
+            "student.training.settings": ("TrainSettings",),
+            "student.training.train": ("train",),
+        },
+    )

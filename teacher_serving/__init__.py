@@ -11,8 +11,9 @@ Rooms, from the lowest to the highest; an import goes only downward:
 Never imports student or Ray. The names below are the public face; each is imported at first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cache.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from teacher_serving.asking.settings import GenerationSettings
@@ -21,21 +22,6 @@ if TYPE_CHECKING:
     from teacher_serving.engines.settings import EngineSettings, TeacherSettings
     from teacher_serving.reduction.settings import TargetSettings
     from teacher_serving.teacher import Generated, Request, Scored, Teacher
-
-_HOMES = {
-    "ENGINES": "engines.registry",
-    "Engine": "engines.registry",
-    "EngineSettings": "engines.settings",
-    "Generated": "teacher",
-    "GenerationSettings": "asking.settings",
-    "Request": "teacher",
-    "Scored": "teacher",
-    "TargetSettings": "reduction.settings",
-    "Teacher": "teacher",
-    "TeacherSettings": "engines.settings",
-    "describe": "capture.start",
-    "start_teacher": "capture.start",
-}
 
 __all__ = [
     "ENGINES",
@@ -52,8 +38,15 @@ __all__ = [
     "start_teacher",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "teacher_serving.asking.settings": ("GenerationSettings",),
+            "teacher_serving.capture.start": ("describe", "start_teacher"),
+            "teacher_serving.engines.registry": ("ENGINES", "Engine"),
+            "teacher_serving.engines.settings": ("EngineSettings", "TeacherSettings"),
+            "teacher_serving.reduction.settings": ("TargetSettings",),
+            "teacher_serving.teacher": ("Generated", "Request", "Scored", "Teacher"),
+        },
+    )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.exchange.conversion import TeacherDescription, head_rows, new_output, require_exact_heads
+from cache.exchange.conversion import ImportedTeacher, head_rows, new_output, require_exact_heads
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.record import Record, Window
@@ -61,7 +61,7 @@ def export_axolotl(
 def import_axolotl(
     path: str | Path,
     target_uri: str,
-    teacher: TeacherDescription,
+    teacher: ImportedTeacher,
     vocab_size: int,
     renormalised: bool = True,
     unit_examples: int = UNIT_EXAMPLES,

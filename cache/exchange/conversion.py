@@ -50,7 +50,7 @@ def head_rows(
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherDescription:
+class ImportedTeacher:
     """Facts about a teacher that files of other projects do not contain, for the spec of an imported store."""
 
     name: str

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from cache.errors import InputError, IntegrityError, LogitbankError
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.exchange.conversion import TeacherDescription, head_rows, new_output, require_exact_heads
+from cache.exchange.conversion import ImportedTeacher, head_rows, new_output, require_exact_heads
 from cache.exchange.distillkit_bytes import (
     CONFIG,
     FLOATS,
@@ -95,7 +95,7 @@ def export_distillkit(
 def import_distillkit(
     path: str | Path,
     target_uri: str,
-    teacher: TeacherDescription,
+    teacher: ImportedTeacher,
     labels: Literal["rows", "tokens"] = "rows",
     unit_examples: int = UNIT_EXAMPLES,
     profile: Profile = "compact",

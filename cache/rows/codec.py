@@ -113,8 +113,8 @@ def _relative_to_first(targets: SparseTargets) -> SparseTargets:
     """The rows with each log-probability minus that of the row's first entry, whose level is then 0 and takes no space.
 
     Nothing is lost, because decoding shifts a row to the mass that its tail leaves. This is used only if all exact
-    entries lie in the even part of the grid, like those above a threshold. Elsewhere finer levels would cost more than
-    this saves.
+    entries lie in the part of the grid that has equal steps, like those above a threshold. Elsewhere finer levels would
+    cost more than this saves.
     """
     first = targets.offsets[:-1][np.repeat(np.arange(len(targets)), targets.counts)]
     return replace(targets, logprobs=targets.logprobs - targets.logprobs[first])

@@ -38,7 +38,7 @@ class RunLog:
         self.seconds = time.monotonic() - self._started
         self.refused += summary.refused
         self.cost += summary.cost
-        if summary.won:
+        if summary.is_committed:
             self.examples += summary.examples
             self.rows += summary.rows
         names = ("examples", "rows", "refused", "truncated", "seconds", "start_seconds", "cost")

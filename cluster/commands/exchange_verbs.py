@@ -121,16 +121,16 @@ def _import(arguments: argparse.Namespace) -> Result:
 
         import_parquet(source, target, **common)
     elif arguments.format == "distillkit":
-        from cache.exchange.conversion import TeacherDescription
+        from cache.exchange.conversion import ImportedTeacher
         from cache.exchange.distillkit import import_distillkit
 
-        import_distillkit(source, target, TeacherDescription(arguments.teacher), **common)
+        import_distillkit(source, target, ImportedTeacher(arguments.teacher), **common)
     else:
         from cache.exchange.axolotl import import_axolotl
-        from cache.exchange.conversion import TeacherDescription
+        from cache.exchange.conversion import ImportedTeacher
 
         if arguments.vocab_size is None:
             raise InputError("import axolotl: give --vocab-size, the width of the teacher's logits; its files lack it")
-        import_axolotl(source, target, TeacherDescription(arguments.teacher), arguments.vocab_size, **common)
+        import_axolotl(source, target, ImportedTeacher(arguments.teacher), arguments.vocab_size, **common)
     info = LogitStore.open(target).info()
     return Result(str(info), store_facts(info))

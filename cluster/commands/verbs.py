@@ -19,7 +19,7 @@ class Result:
     exit_code: int = 0
 
     def to_json(self) -> str:
-        """One line of JSON. A number without a value (NaN) is null, because JSON has no other word for it."""
+        """One line of JSON. NaN becomes null, because JSON has no NaN."""
         return json.dumps(_without_nan(self.data), default=str)
 
 

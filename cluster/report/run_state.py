@@ -11,7 +11,9 @@ from cache.errors import InputError, LogitbankError
 from cache.storage.open import open_storage
 from cache.store.commits import SPEC
 from cluster.runtime.outputs import JOB, read_json
+from student.training.planning.plan import PLAN, PLAN_FILE
 from student.training.run_files import METRICS, RESULT, steps_done
+from student.training.settings import RunSettings
 
 EVALUATION = "evaluation.json"
 EXAMPLES = "examples.json"
@@ -148,13 +150,14 @@ def _capture_facts(uri: str) -> dict[str, Any]:
 def _training_state(path: str) -> RunState:
     output = Path(path)
     job = read_json(output / JOB) if (output / JOB).is_file() else {}
-    planned = job.get("run", {}).get("steps")
+    planned = _planned_steps(output, job)
     lines = _metrics(output / METRICS)
     last = lines[-1] if lines else {}
     step = last.get("step", 0)
     result = read_json(output / RESULT) if (output / RESULT).is_file() else None
     if result is not None:
-        stopped_early = planned is not None and result["steps"] < planned
+        planned = result.get("planned_steps", planned)
+        stopped_early = result.get("stopped_early", planned is not None and result["steps"] < planned)
         state = f"complete, stopped early at step {result['steps']:,} of {planned:,}" if stopped_early else "complete"
     elif not step:
         state = "not started"
@@ -172,6 +175,18 @@ def _training_state(path: str) -> RunState:
         "updated": _age(output / METRICS) if lines else None,
     }
     return RunState("training", path, _size_below(output), state, facts)
+
+
+def _planned_steps(output: Path, job: dict[str, Any]) -> int | None:
+    """The number of steps of a job. None before the first plan of a job that counts in epochs."""
+    run = job.get("run")
+    if not run:
+        return None
+    plan = output / PLAN / PLAN_FILE
+    settings = RunSettings.model_validate(run)
+    if settings.epochs is not None and plan.is_file():
+        settings = settings.with_steps(read_json(plan)["examples"])
+    return settings.steps
 
 
 def _evaluation_state(path: str) -> RunState:

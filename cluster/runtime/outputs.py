@@ -24,22 +24,36 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not valid JSON: {error}") from None
 
 
-def claim(output: Path, job: Settings, holds_work: bool, changeable: frozenset[str] = frozenset()) -> None:
+def claim(output: Path, job: Settings, holds_work: bool) -> None:
     """Make `output` the folder of this job. Raises InputError, naming the keys, if it `holds_work` of another job.
 
-    A job that failed before it did anything may be corrected and run again. changeable: keys, such as "run.ranks", that
-    may differ at any time.
+    A job that failed before it did anything may be corrected and run again.
+    """
+    if holds_work:
+        require_same_job(output, job)
+    write_job(output, job)
+
+
+def require_same_job(output: Path, job: Settings, changeable: frozenset[str] = frozenset()) -> None:
+    """Raise InputError, naming the keys, if `output` belongs to a job with other settings. Writes nothing.
+
+    changeable: keys, such as "run.ranks", that may differ.
     """
     path = output / JOB
-    requested = job.model_dump(mode="json")
-    if holds_work and path.exists():
-        changed = [message for key, message in _differences(read_json(path), requested) if key not in changeable]
-        if changed:
-            raise InputError(
-                f"{output} contains the work of a job with other settings ({'; '.join(changed)}); "
-                "give another output, or remove the folder"
-            )
-    write_json(path, requested)
+    if not path.exists():
+        return
+    differences = _differences(read_json(path), job.model_dump(mode="json"))
+    changed = [message for key, message in differences if key not in changeable]
+    if changed:
+        raise InputError(
+            f"{output} contains the work of a job with other settings ({'; '.join(changed)}); "
+            "give another output, or remove the folder"
+        )
+
+
+def write_job(output: Path, job: Settings) -> None:
+    """Record the job that `output` belongs to."""
+    write_json(output / JOB, job.model_dump(mode="json"))
 
 
 def hardware() -> str:

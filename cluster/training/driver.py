@@ -8,14 +8,14 @@ from typing import Any
 
 from cache.errors import InputError, LogitbankError
 from cache.json_documents import write_json
-from cluster.runtime.outputs import claim, hardware, read_json
+from cluster.runtime.outputs import hardware, read_json, require_same_job, write_job
 from cluster.runtime.progress_bars import counter
 from cluster.runtime.ray_session import cluster_gpus, ray_session, require_cpus, require_gpus
 from cluster.training.snapshot_pinning import pin_snapshots
 from cluster.training.step_progress import StepProgress
 from student.training.planning.plan import TrainingPlan
 from student.training.planning.stores import OpenStores
-from student.training.run_files import RESULT, steps_done
+from student.training.run_files import CHECKPOINTS, RESULT, read_progress, steps_done
 from student.training.settings import TrainSettings
 from teacher_serving.engines.process import cpu_environment
 
@@ -47,22 +47,25 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
     stores = OpenStores()
     settings = pin_snapshots(settings, stores)
     if has_started:
-        claim(settings.output, settings, True, CHANGEABLE)
+        require_same_job(settings.output, settings, CHANGEABLE)
         if result_file.exists() and is_complete(result := read_json(result_file), settings):
             return dict(result)
+        if settings.run.steps is not None:
+            _require_more_steps(settings)
+    job = settings
     plan = make_plan(settings, stores)
-    if not has_started:
-        claim(settings.output, settings, False, CHANGEABLE)
     settings = settings.with_steps(plan.examples)
     _require_more_steps(settings)
     started = time.monotonic()
-    with ray_session(address, settings.run.ranks_for(local_gpus()) + 1):
+    with ray_session(address, choose_ranks(settings, local_gpus()) + 1):
         gpus = cluster_gpus()
-        ranks = settings.run.ranks_for(gpus)
+        ranks = choose_ranks(settings, gpus)
         settings.run.micro_batch_of(ranks)
         require_gpus(ranks)
         if not gpus:
             require_cpus(ranks)
+        # Only now: a job that is refused leaves the record of the earlier one.
+        write_job(settings.output, job)
         _run_ranks(settings, plan, ranks, gpus > 0)
     finished = dict(read_json(result_file))
     finished |= {"hardware": hardware(), "wall_seconds_last_run": time.monotonic() - started}
@@ -84,13 +87,27 @@ def make_plan(settings: TrainSettings, stores: OpenStores) -> TrainingPlan:
 
 
 def is_complete(result: dict[str, Any], settings: TrainSettings) -> bool:
-    """Whether a run that ended has nothing left to do: it was not made longer since then.
+    """Whether a run that ended has nothing left to do. False if the job now has more steps.
 
     result: content of training.json. Raises InputError if the job is shorter than the run.
     """
     settings = settings.with_steps(result["examples"])
     _require_more_steps(settings)
     return bool(result["steps"] >= settings.run.total_steps or result.get("stopped_early"))
+
+
+def choose_ranks(settings: TrainSettings, gpus: int) -> int:
+    """The number of ranks on a cluster with so many GPUs.
+
+    As requested; otherwise as many as the run had before, if the GPUs and the batch allow it; otherwise the default.
+    """
+    progress = read_progress(settings.output / CHECKPOINTS)
+    if settings.run.ranks is None and progress:
+        ranks = int(progress["ranks"])
+        fits_batch = settings.run.batch_size % (ranks * (settings.run.micro_batch_size or 1)) == 0
+        if fits_batch and (not gpus or ranks <= gpus):
+            return ranks
+    return settings.run.ranks_for(gpus)
 
 
 def local_gpus() -> int:

@@ -44,7 +44,7 @@ def collate(
     if example_weights is not None:
         weights = [rows * weight for rows, weight in zip(weights, example_weights, strict=True)]
     selected = [np.flatnonzero(rows.any(axis=0)) for rows in weights]
-    inputs, rows = layout.place(windows, selected)
+    inputs, rows = layout.arrange(windows, selected)
     targets = _dense_targets(windows, selected, objectives)
     labels = [window.tokens[own + 1].astype(np.int64) for window, own in zip(windows, selected, strict=True)]
     return Batch(

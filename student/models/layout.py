@@ -1,4 +1,4 @@
-"""How examples lie in the rows of a model's inputs."""
+"""How the examples of a micro-batch are arranged in the inputs of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +13,19 @@ from cache.rows.record import Window
 PADDING = 0
 
 
-class LaidOut(NamedTuple):
-    """inputs: arguments of a model, int64 [B, L]. rows: of each example, positions in its flattened output, int64."""
+class ArrangedExamples(NamedTuple):
+    """Examples as the inputs of a model.
+
+    inputs: arguments of the model, int64 [B, L].
+    rows: for each example, the positions of its target rows in the flattened output [B * L], int64.
+    """
 
     inputs: dict[str, npt.NDArray[np.int64]]
     rows: list[npt.NDArray[np.int64]]
 
 
 class Layout(Protocol):
-    """How examples lie in the rows of a model's inputs.
+    """How examples are arranged in the inputs of a model.
 
     learns_prompts: whether the model predicts the tokens of prompts.
     """
@@ -29,8 +33,8 @@ class Layout(Protocol):
     @property
     def learns_prompts(self) -> bool: ...
 
-    def place(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> LaidOut:
-        """Put the examples side by side. rows: of each example, the target rows with a loss, int64."""
+    def arrange(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> ArrangedExamples:
+        """Arrange the examples in one batch. rows: for each example, the target rows that have a loss, int64."""
         ...
 
 
@@ -48,10 +52,10 @@ class PaddedLayout:
 
     learns_prompts: bool = True
 
-    def place(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> LaidOut:
+    def arrange(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> ArrangedExamples:
         length = max(map(len, windows))
         input_ids = side_by_side([window.tokens for window in windows], length)
-        return LaidOut({"input_ids": input_ids}, [b * length + own for b, own in enumerate(rows)])
+        return ArrangedExamples({"input_ids": input_ids}, [b * length + row for b, row in enumerate(rows)])
 
 
 PADDED = PaddedLayout()

@@ -35,7 +35,7 @@ class PromptTemplate:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the source, in hexadecimal: what was asked, whatever the file was called."""
+        """SHA-256 of the source, in hexadecimal. It does not depend on the name of the file."""
         return digest(self.source)
 
 
@@ -68,10 +68,11 @@ def load_template(name: str) -> PromptTemplate:
 def fill_template(
     template: PromptTemplate, example: Example, shots: Sequence[Shot] = (), hint: str = ""
 ) -> tuple[dict[str, Any], ...]:
-    """Messages of the example with the rendered template as the content of its last user turn; the rest stay.
+    """Messages of the example. The rendered template replaces the content of the last user turn.
 
-    The template sees `prompt` (that turn's content), `messages`, `label`, `metadata`, `id`, `hint` and `shots`, and
-    what they hold is text, never a template. Raises InputError naming example and template where it cannot be rendered.
+    The template can use `prompt` (the content of that turn), `messages`, `label`, `metadata`, `id`, `hint` and `shots`.
+    Their content is inserted as text and never run as a template. Raises InputError, naming the example and the
+    template, if the template cannot be rendered.
     """
     where = f"example {example.id}, template {template.name}"
     turns: list[dict[str, Any]] = [dict(turn) for turn in example.messages]

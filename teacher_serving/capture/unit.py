@@ -19,24 +19,26 @@ from teacher_serving.teacher import Metered, Teacher
 
 @dataclass(frozen=True, slots=True)
 class UnitSummary:
-    """What capturing one unit came to. rows: tokens with a target; won: this part is the one that counts.
+    """The outcome of capturing one unit.
 
-    refused: examples that the teacher could not answer, or whose answer is not kept. cost: what a service took for it.
+    rows: tokens with a target. is_committed: False if another capture had committed the unit before. refused: examples
+    that the teacher could not answer, or whose answer is not kept. cost: price that the service charged.
     """
 
     unit: str
     examples: int
     rows: int
-    won: bool
+    is_committed: bool
     refused: int = 0
     cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Records of a unit in the order that was asked, and why the others have none, by key with the example's id.
+    """Records of a unit in the order of its examples.
 
-    cost: what a service took for them.
+    refused: for each example without a record, by key, the reason and the example's id. cost: price that the service
+    charged.
     """
 
     records: tuple[Record, ...]
@@ -84,8 +86,8 @@ def store_answers(storage: Storage, spec: StoreSpec, answers: Answers, codebook:
         quarantine_example(storage, key, example_id, reason)
     if not answers.records:
         return UnitSummary("", 0, 0, True, len(answers.refused), answers.cost)
-    commit, won = write_unit(storage, spec, answers.records, codebook=codebook)
-    return UnitSummary(commit.unit, len(answers.records), commit.rows, won, len(answers.refused), answers.cost)
+    commit, is_committed = write_unit(storage, spec, answers.records, codebook=codebook)
+    return UnitSummary(commit.unit, len(answers.records), commit.rows, is_committed, len(answers.refused), answers.cost)
 
 
 def _spent(teacher: Teacher) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from cache.rows.record import Window
-from student.models.layout import PADDED, PADDING, LaidOut, Layout
+from student.models.layout import PADDED, PADDING, ArrangedExamples, Layout
 from student.models.packing import pack, positions
 from student.models.student_kind import StudentKind
 
@@ -22,14 +22,14 @@ class PackedLayout:
     row_length: int
     learns_prompts: bool = True
 
-    def place(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> LaidOut:
+    def arrange(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> ArrangedExamples:
         packing = pack(np.array([len(window) for window in windows]), self.row_length)
         input_ids = np.full((packing.rows, self.row_length), PADDING, np.int64)
         starts = packing.row * self.row_length + packing.offset
         for start, window in zip(starts, windows, strict=True):
             input_ids.reshape(-1)[start : start + len(window)] = window.tokens
         inputs = {"input_ids": input_ids, "position_ids": positions(packing, self.row_length)}
-        return LaidOut(inputs, [start + own for start, own in zip(starts, rows, strict=True)])
+        return ArrangedExamples(inputs, [start + row for start, row in zip(starts, rows, strict=True)])
 
 
 class Causal(StudentKind):

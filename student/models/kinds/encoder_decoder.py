@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 from cache.examples.example import Segment
 from cache.rows.record import Window
 from student.losses.fused_loss import LogitTransform
-from student.models.layout import LaidOut, Layout, side_by_side
+from student.models.layout import ArrangedExamples, Layout, side_by_side
 from student.models.student_kind import StudentKind
 
 
@@ -24,7 +24,7 @@ class EncoderDecoderLayout:
     decoder_start: int = 0
     learns_prompts: bool = False
 
-    def place(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> LaidOut:
+    def arrange(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> ArrangedExamples:
         prompts = [_prompt_length(window) for window in windows]
         longest = max(prompts)
         input_ids = side_by_side([w.tokens[:n] for w, n in zip(windows, prompts, strict=True)], longest)
@@ -39,7 +39,7 @@ class EncoderDecoderLayout:
         }
         # Target row n - 1 of an example, that of its first token after the prompt, is the decoder's first position.
         pairs = zip(rows, prompts, strict=True)
-        return LaidOut(inputs, [b * length + own + 1 - n for b, (own, n) in enumerate(pairs)])
+        return ArrangedExamples(inputs, [b * length + row + 1 - n for b, (row, n) in enumerate(pairs)])
 
 
 def _prompt_length(window: Window) -> int:

@@ -1,11 +1,13 @@
 """Plan a training job: check that its parts fit together, and save what every rank would otherwise compute again."""
 
+import os
 import tempfile
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
-from cache.errors import InputError
+from cache.errors import LogitbankError
 from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
 from student.classification.source import ClassSource
@@ -56,14 +58,25 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
 
 
 def plan_on_first_rank(settings: TrainSettings, stores: OpenStores) -> TrainingPlan:
-    """Plan on rank 0, for a launcher without a driver such as torchrun; the other ranks wait and read the plan."""
-    try:
-        plan = plan_training(settings, stores) if dist.get_rank() == 0 else None
-    finally:
-        dist.barrier()
-    plan = plan or read_plan(settings)
-    if plan is None:
-        raise InputError("rank 0 could not plan the job; its error says why")
+    """Plan on rank 0, for a launcher without a driver such as torchrun. The other ranks wait and receive the plan.
+
+    If rank 0 cannot plan the job, every rank raises its error.
+    """
+    # NCCL sends from a GPU. Ranks of one machine must not share it, and no GPU has been selected yet.
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if dist.get_backend() == "nccl" else None
+    result: list[TrainingPlan | Exception | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            result[0] = plan_training(settings, stores)
+        except Exception as error:
+            result[0] = error if isinstance(error, LogitbankError) else RuntimeError(f"rank 0 cannot plan: {error!r}")
+            dist.broadcast_object_list(result, src=0, device=device)
+            raise
+    dist.broadcast_object_list(result, src=0, device=device)
+    plan = result[0]
+    if isinstance(plan, Exception):
+        raise plan
+    assert plan is not None
     return plan
 
 

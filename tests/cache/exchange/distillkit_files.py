@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cache.exchange.conversion import TeacherDescription
+from cache.exchange.conversion import ImportedTeacher
 from cache.exchange.distillkit import import_distillkit
 from cache.exchange.distillkit_bytes import (
     CompressionConfig,
@@ -51,7 +51,7 @@ def capture(folder: Path, tokens: int = 6, k: int = 3, **columns: Any) -> Path:
 
 
 def imported(folder: Path, **settings: Any) -> Record:
-    import_distillkit(folder, str(folder / "store"), TeacherDescription("teacher"), **settings)
+    import_distillkit(folder, str(folder / "store"), ImportedTeacher("teacher"), **settings)
     return LogitStore.open(str(folder / "store"))[0]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cache.errors import InputError
 from cache.exchange.axolotl import export_axolotl, import_axolotl
-from cache.exchange.conversion import TeacherDescription
+from cache.exchange.conversion import ImportedTeacher
 from cache.store.logit_store import LogitStore
 from tests.cache.store.sample_stores import NUCLEUS, PROMPT, TOPK, VOCAB, assert_same_targets, by_tokens, make_store
 
@@ -48,7 +48,7 @@ def test_axolotl_round_trip_keeps_ids_and_values(tmp_path: Path, renormalised: b
     import_axolotl(
         tmp_path / "out.jsonl",
         str(tmp_path / "target"),
-        TeacherDescription("teacher"),
+        ImportedTeacher("teacher"),
         VOCAB,
         renormalised,
         unit_examples=5,
@@ -78,9 +78,7 @@ def test_what_is_not_axolotl_data_is_refused_by_line_and_field(tmp_path: Path) -
     def refused(why: str, vocab_size: int = VOCAB, **changes: Any) -> None:
         (tmp_path / "changed.jsonl").write_text(json.dumps({**good[0], **changes}) + "\n")
         with pytest.raises(InputError, match=f"changed.jsonl.*{why}"):
-            import_axolotl(
-                tmp_path / "changed.jsonl", str(tmp_path / "target"), TeacherDescription("teacher"), vocab_size
-            )
+            import_axolotl(tmp_path / "changed.jsonl", str(tmp_path / "target"), ImportedTeacher("teacher"), vocab_size)
         assert not (tmp_path / "target").exists()
 
     mask, ids, values = (good[0][f"target_{name}"] for name in ("mask", "token_ids", "logprobs"))
@@ -99,12 +97,12 @@ def test_what_is_not_axolotl_data_is_refused_by_line_and_field(tmp_path: Path) -
     (tmp_path / "cut.jsonl").write_text((tmp_path / "out.jsonl").read_text()[:-40])
     with pytest.raises(InputError, match=r"cut.jsonl, line 4: truncated, or not JSON"):
         import_axolotl(
-            tmp_path / "cut.jsonl", str(tmp_path / "cut"), TeacherDescription("teacher"), VOCAB, unit_examples=4
+            tmp_path / "cut.jsonl", str(tmp_path / "cut"), ImportedTeacher("teacher"), VOCAB, unit_examples=4
         )
     assert not (tmp_path / "cut").exists()
     (tmp_path / "other.jsonl").write_text('{"input_ids": [1]}\n')
     with pytest.raises(InputError, match="has no 'attention_mask'"):
-        import_axolotl(tmp_path / "other.jsonl", str(tmp_path / "cut"), TeacherDescription("teacher"), VOCAB)
+        import_axolotl(tmp_path / "other.jsonl", str(tmp_path / "cut"), ImportedTeacher("teacher"), VOCAB)
     with pytest.raises(InputError, match=r"temperature 2.0"):
         export_axolotl(LogitStore.open(str(tmp_path / "source")), tmp_path / "raw", 2.0, renormalise=False)
 
@@ -121,7 +119,7 @@ def test_axolotl_padding_and_rows_without_mask_are_empty(tmp_path: Path) -> None
     line["target_mask"][PROMPT] = [0] * 8
     (tmp_path / "padded.jsonl").write_text(json.dumps(line) + "\n\n")
     import_axolotl(
-        tmp_path / "padded.jsonl", str(tmp_path / "target"), TeacherDescription("teacher"), VOCAB, renormalised=False
+        tmp_path / "padded.jsonl", str(tmp_path / "target"), ImportedTeacher("teacher"), VOCAB, renormalised=False
     )
     record = LogitStore.open(str(tmp_path / "target"))[0]
     assert len(record.tokenized.tokens) == n and record.tokenized.example.id == "1"

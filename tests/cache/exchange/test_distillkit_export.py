@@ -8,7 +8,7 @@ import pytest
 
 from cache.errors import InputError
 from cache.examples.example import Segment
-from cache.exchange.conversion import TeacherDescription
+from cache.exchange.conversion import ImportedTeacher
 from cache.exchange.distillkit import export_distillkit, import_distillkit
 from cache.rows.spec import TargetSpec
 from cache.store.logit_store import LogitStore
@@ -52,7 +52,7 @@ def test_distillkit_row_i_is_the_distribution_of_token_i_plus_1(tmp_path: Path, 
 def test_distillkit_round_trip_keeps_ids_and_values(tmp_path: Path, dtype: Any, length: int | None) -> None:
     source = make_store(tmp_path / "source", NUCLEUS)
     export_distillkit(source, tmp_path / "out", dtype, length, pad_id=3)
-    teacher = TeacherDescription("imported teacher", tokenizer="abc")
+    teacher = ImportedTeacher("imported teacher", tokenizer="abc")
     import_distillkit(tmp_path / "out", str(tmp_path / "target"), teacher)
     target = LogitStore.open(str(tmp_path / "target"))
     assert (target.spec.teacher, target.spec.tokenizer, target.spec.weights) == ("imported teacher", "abc", "unknown")

@@ -9,7 +9,7 @@ import pytest
 
 from cache.errors import InputError, IntegrityError
 from cache.examples.example import Example, Segment
-from cache.exchange.conversion import TeacherDescription
+from cache.exchange.conversion import ImportedTeacher
 from cache.exchange.distillkit import import_distillkit
 from cache.exchange.distillkit_bytes import encode_ids, encode_values
 from cache.rows.spec import TargetSpec
@@ -66,7 +66,7 @@ def test_what_is_not_a_distillkit_capture_is_refused_by_name(tmp_path: Path) -> 
         folder = capture(tmp_path / name, **columns)
         (folder / "compression_config.yaml").write_text(config)
         with pytest.raises(InputError, match=why):
-            import_distillkit(folder, str(tmp_path / "target"), TeacherDescription("teacher"))
+            import_distillkit(folder, str(tmp_path / "target"), ImportedTeacher("teacher"))
         assert not (tmp_path / "target").exists()
 
     logprobs, indices = good["compressed_logprobs"][0], good["bytepacked_indices"][0]
@@ -92,10 +92,10 @@ def test_what_is_not_a_distillkit_capture_is_refused_by_name(tmp_path: Path) -> 
     assert indices
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match=r"compression_config.yaml: no such file"):
-        import_distillkit(tmp_path / "nothing", str(tmp_path / "target"), TeacherDescription("teacher"))
+        import_distillkit(tmp_path / "nothing", str(tmp_path / "target"), ImportedTeacher("teacher"))
     (tmp_path / "nothing" / "compression_config.yaml").write_text(text)
     with pytest.raises(InputError, match="has no data_<i>"):
-        import_distillkit(tmp_path / "nothing", str(tmp_path / "target"), TeacherDescription("teacher"))
+        import_distillkit(tmp_path / "nothing", str(tmp_path / "target"), ImportedTeacher("teacher"))
     (tmp_path / "nothing" / "data_0.parquet").write_bytes((tmp_path / "good" / "data_0.parquet").read_bytes()[:-9])
     with pytest.raises(IntegrityError, match=r"data_0.parquet: truncated"):
-        import_distillkit(tmp_path / "nothing", str(tmp_path / "target"), TeacherDescription("teacher"))
+        import_distillkit(tmp_path / "nothing", str(tmp_path / "target"), ImportedTeacher("teacher"))
