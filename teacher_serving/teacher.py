@@ -7,8 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from cache.errors import LogitbankError
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import SamplingSpec
+
+
+class TeacherDiedError(LogitbankError):
+    """A teacher that cannot be used any more. A new process may start another one."""
 
 
 @dataclass(frozen=True, slots=True)

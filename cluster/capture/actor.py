@@ -1,6 +1,9 @@
 """CaptureWorker: the Ray actor that owns a teacher. It captures units and writes their parts."""
 
 import asyncio
+import os
+import sys
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +20,7 @@ from teacher_serving.capture.start import start_teacher
 from teacher_serving.capture.unit import Answers, UnitSummary, ask_teacher, store_answers
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.registry import ENGINES
-from teacher_serving.teacher import CountsAnswers
+from teacher_serving.teacher import CountsAnswers, TeacherDiedError
 
 # The teacher answers one unit while another is written.
 UNITS_PER_WORKER = 2
@@ -70,7 +73,13 @@ class CaptureWorker:
     def _ask(self, unit: Sequence[PlannedExample]) -> Answers:
         self._current_start, self._current_size = self._answered(), len(unit)
         teacher = self._description
-        answers = ask_teacher(self._teacher, unit, self._tokenizer, teacher.spec, teacher.prompter)
+        try:
+            answers = ask_teacher(self._teacher, unit, self._tokenizer, teacher.spec, teacher.prompter)
+        except TeacherDiedError:
+            # Ray starts a new process with a new engine in its place, and the driver captures the unit again.
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
         self._current_size = 0
         self._unwritten += len(unit)
         return answers

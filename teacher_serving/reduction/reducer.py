@@ -9,16 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cache.errors import LogitbankError
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import TargetSpec
+from teacher_serving.reduction.draws import row_uniforms
 from teacher_serving.reduction.torch_backend import ReducedBlock, reduce_block
 
 # Rows of one call of the kernels. If logits need a float32 copy, that copy stays in the CPU cache.
 ROWS_PER_CALL = 8
 MAX_CPU_ROWS = 512
 MAX_GPU_ROWS = 4096
-# On a GPU the reduction makes several float32 copies of the logits and one float64 copy.
-GPU_BYTES_PER_LOGIT = 24
+# Memory of the torch reduction per logit, beside the logits themselves.
+GPU_BYTES_PER_LOGIT = {"topk": 24, "nucleus": 24, "threshold": 40, "sampled": 40}
+# Rows and greatest accepted difference, in nats, of the comparison of the compiled kernels with torch.
+CHECKED_ROWS = 8
+MAX_KERNEL_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,13 @@ def concatenate_rows(parts: Sequence[Rows]) -> Rows:
     return Rows(concatenate([part.targets for part in parts]), token_logprobs)
 
 
+class ReductionError(LogitbankError):
+    """A block of rows could not be reduced. The logits of all blocks were computed nevertheless."""
+
+
 def select_rows(values: torch.Tensor, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-    """Return the given rows (ascending) of a tensor. Contiguous rows are a view, because logits are large."""
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+    """Return the given rows of a tensor, in any order. Consecutive rows are a view, because logits are large."""
+    if len(rows) and (np.diff(rows) == 1).all():
         return values[int(rows[0]) : int(rows[-1]) + 1]
     return values[torch.from_numpy(rows).to(values.device)]
 
@@ -62,7 +71,7 @@ class Reducer:
 
     def block_rows(self, bytes_per_logit: int, on_gpu: bool) -> int:
         """Return the number of rows per block: as many as the memory allows, so that the LM head runs at full speed."""
-        row_bytes = self._vocab_size * (bytes_per_logit + (GPU_BYTES_PER_LOGIT if on_gpu else 0))
+        row_bytes = self._vocab_size * (bytes_per_logit + (GPU_BYTES_PER_LOGIT[self._targets.mode] if on_gpu else 0))
         return max(1, min(MAX_GPU_ROWS if on_gpu else MAX_CPU_ROWS, self._memory // row_bytes))
 
     def reduce_hidden(
@@ -74,15 +83,24 @@ class Reducer:
     ) -> Rows:
         """Reduce hidden states [n, hidden]; their logits are computed block by block.
 
-        On a rank of a parallel model that has no logits, to_logits returns None and the result has no rows.
+        On a rank of a parallel model that has no logits, to_logits returns None and the result has no rows. Every rank
+        calls to_logits for every block, also after a failure, because other ranks wait for it there. Raises
+        ReductionError after the last block if a block could not be reduced.
         """
         size = self.block_rows(hidden.element_size(), hidden.is_cuda)
-        parts = []
+        parts: list[Rows] = []
+        failure: Exception | None = None
         for start in range(0, len(hidden), size):
             logits = to_logits(hidden[start : start + size])
-            if logits is not None:
-                block = slice(start, start + size)
+            if logits is None or failure is not None:
+                continue
+            block = slice(start, start + size)
+            try:
                 parts.append(self.reduce(logits, next_tokens[block], uniforms[block]))
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            raise ReductionError(f"{type(failure).__name__}: {failure}") from failure
         return concatenate_rows(parts)
 
     def reduce(
@@ -95,15 +113,28 @@ class Reducer:
         entries and a token log-probability of NaN.
         """
         logits = logits[:, : self._vocab_size]
-        if logits.is_cuda:
-            block = reduce_block(
-                logits.float(),
-                torch.from_numpy(next_tokens).to(logits.device),
-                torch.from_numpy(uniforms).to(logits.device),
-                self._targets,
-            )
-            return self.rows_from_block({name: getattr(block, name).cpu().numpy() for name in ReducedBlock.__slots__})
-        return self.rows_from_block(self._reduce_on_cpu(logits, next_tokens, uniforms))
+        if not logits.is_cuda:
+            return self.rows_from_block(self._reduce_on_cpu(logits, next_tokens, uniforms))
+        size = self.block_rows(0, on_gpu=True)
+        starts = range(0, max(1, len(logits)), size)
+        return concatenate_rows(
+            [
+                self.reduce_with_torch(logits[i : i + size], next_tokens[i : i + size], uniforms[i : i + size])
+                for i in starts
+            ]
+        )
+
+    def reduce_with_torch(
+        self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
+    ) -> Rows:
+        """Reduce one block like `reduce`, with torch on the device of the logits."""
+        block = reduce_block(
+            logits.float(),
+            torch.from_numpy(next_tokens).to(logits.device),
+            torch.from_numpy(uniforms).to(logits.device),
+            self._targets,
+        )
+        return self.rows_from_block({name: getattr(block, name).cpu().numpy() for name in ReducedBlock.__slots__})
 
     def _reduce_on_cpu(
         self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
@@ -145,6 +176,30 @@ class Reducer:
             for start in starts:
                 reduce_from(start)
         return out._asdict()
+
+    def check_kernels(self) -> str:
+        """Compare `reduce` with torch on a few rows of random logits. Returns how they differ, or ""."""
+        rng = np.random.default_rng(0)
+        logits = torch.from_numpy(rng.normal(0, 4, (CHECKED_ROWS, self._vocab_size)).astype(np.float32))
+        next_tokens = rng.integers(0, self._vocab_size, CHECKED_ROWS)
+        uniforms = row_uniforms(self._targets, "0" * 32, np.arange(CHECKED_ROWS))
+        ours, theirs = (make(logits, next_tokens, uniforms) for make in (self.reduce, self.reduce_with_torch))
+        if not np.array_equal(ours.targets.exact_counts, theirs.targets.exact_counts):
+            return "the compiled kernels keep other numbers of entries than torch"
+        for name in ("log_tail", "entropy", "log_normalizers", "token_logprobs"):
+            one, two = (getattr(rows if name == "token_logprobs" else rows.targets, name) for rows in (ours, theirs))
+            if one is not None and not np.allclose(one, two, rtol=0, atol=MAX_KERNEL_DIFFERENCE):
+                return f"{name} of the compiled kernels and of torch differ by {np.abs(one - two).max():.2g}"
+        for i in range(CHECKED_ROWS):
+            one, two = (rows.targets.rows(i, i + 1) for rows in (ours, theirs))
+            n = int(one.exact_counts[0])
+            # Logits differ in the last digit, which may move a draw to the id beside it.
+            moved = len(set(one.ids[n:].tolist()) ^ set(two.ids[n:].tolist()))
+            if moved > 2 or not np.array_equal(one.ids[:n], two.ids[:n]):
+                return "the compiled kernels keep other token ids than torch"
+            if not np.allclose(one.logprobs[:n], two.logprobs[:n], rtol=0, atol=MAX_KERNEL_DIFFERENCE):
+                return "log-probabilities of the compiled kernels and of torch differ"
+        return ""
 
     def rows_from_block(self, block: Mapping[str, npt.NDArray[Any]]) -> Rows:
         """Return rows from the arrays of a reduction by name; see ReducedBlock and kernels.ReducedArrays."""

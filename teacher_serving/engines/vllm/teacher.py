@@ -26,7 +26,7 @@ from teacher_serving.engines.vllm.worker_rows import group_rows_by_request
 from teacher_serving.reduction.draws import sampling_seed
 from teacher_serving.reduction.reducer import Rows
 from teacher_serving.reduction.row_arrays import take_rows
-from teacher_serving.teacher import Generated, Request, Scored
+from teacher_serving.teacher import Generated, Request, Scored, TeacherDiedError
 
 # Greatest accepted difference, in nats, between log-probabilities from the workers and from the public interface. In
 # half precision it is larger, because another split of the batch rounds differently.
@@ -53,6 +53,7 @@ class VllmTeacher:
 
         self._targets, self._vocab_size = spec.targets, spec.vocab_size
         self.answered = 0
+        self.fallback_reason = ""
         self._max_difference = MAX_DIFFERENCE if spec.dtype == "float32" else MAX_DIFFERENCE_HALF
         options = llm_options(folder, teacher, engine, spec, on_gpu)
         with hidden_unsafe_modules():
@@ -214,8 +215,31 @@ class VllmTeacher:
         ]
 
     def _run(self, requests: Sequence[Request], params: list[Any]) -> list[Any]:
+        """Send the requests to vLLM. Returns its outputs in the order of the requests.
+
+        Raises LogitbankError if vLLM rejects a request, and TeacherDiedError if the engine fails and cannot be used any
+        more. After any other exception the engine has no requests.
+        """
+        from vllm.exceptions import VLLMClientError
+
         prompts: list[Mapping[str, Any]] = [{"prompt_token_ids": request.tokens.tolist()} for request in requests]
-        return list(self._llm.generate(prompts, params, use_tqdm=self._make_counter, lora_request=self._lora))
+        try:
+            return list(self._llm.generate(prompts, params, use_tqdm=self._make_counter, lora_request=self._lora))
+        except (ValueError, VLLMClientError) as error:
+            self._abort_requests()
+            raise LogitbankError(f"vLLM rejected a request: {error}") from error
+        except KeyboardInterrupt:
+            self._abort_requests()
+            raise
+        except Exception as error:
+            raise TeacherDiedError(f"vLLM's engine failed: {type(error).__name__}: {error}") from error
+
+    def _abort_requests(self) -> None:
+        """Remove all requests, and forget the rows that the workers made for them."""
+        engine = self._llm.llm_engine
+        engine.abort_request(list(engine.output_processor.request_states), internal=True)
+        if not self.fallback_reason:
+            self._llm.collective_rpc("logitbank_forget_rows")
 
     def _make_counter(self, *arguments: Any, **options: Any) -> AnswerCounter:
         """Make the counter of answered requests, which vLLM uses as a progress bar."""

@@ -6,6 +6,9 @@ that they exist before it wraps anything; if one is missing, it changes nothing 
 """
 
 import inspect
+import os
+import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,32 +35,38 @@ class RowsExtension:
         if parameters != ["hidden_states", "num_scheduled_tokens"]:
             return f"this vLLM's {_PROMPT_STEP} takes {', '.join(parameters)}"
         self._logitbank_collector = _RowCollector(runner, targets, vocab_size, threads, memory_mib)
-        return ""
+        return self._logitbank_collector.reducer.check_kernels()
 
     def logitbank_take_rows(self) -> bytes:
         """Return the rows since the last call, see worker_rows.py; b"" from a rank without rows."""
         return self._logitbank_collector.take_rows()
+
+    def logitbank_forget_rows(self) -> None:
+        """Forget the rows since the last call, and a failure."""
+        self._logitbank_collector.forget_rows()
 
 
 class _RowCollector:
     """Wraps a model runner, and stores the rows of its steps until they are fetched."""
 
     def __init__(self, runner: Any, targets: dict[str, Any], vocab_size: int, threads: int, memory_mib: int) -> None:
-        from vllm.distributed import get_tensor_model_parallel_rank
+        from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 
         from cache.rows.spec import TargetSpec
         from teacher_serving.reduction.reducer import Reducer
 
         spec = TargetSpec(**{**targets, "temperatures": tuple(targets["temperatures"])})
         self._runner = runner
-        self._reducer = Reducer(spec, vocab_size, threads, memory_mib)
+        self.reducer = Reducer(spec, vocab_size, threads, memory_mib)
         self._targets = spec
         # All ranks of a tensor-parallel group compute the same logits. One of them stores the rows.
         self._stores_rows = get_tensor_model_parallel_rank() == 0
+        self._has_other_ranks = get_tensor_model_parallel_world_size() > 1
         self._blocks: list[Rows] = []
         self._requests: list[npt.NDArray[np.int64]] = []
         self._positions: list[npt.NDArray[np.int64]] = []
         self._raw_logits: Any = None
+        self._has_reduced = False
         self._failure = ""
         self._original_prompt_step = getattr(runner, _PROMPT_STEP)
         setattr(runner, _PROMPT_STEP, self._prompt_step)
@@ -69,38 +78,53 @@ class _RowCollector:
 
         An exception in a step would end the engine. It is stored, and the next call of take_rows reports it.
         """
-        try:
-            our_requests = self._reduce_prompts(hidden_states, num_scheduled_tokens)
-        except Exception as error:  # another version of vLLM may have other names and shapes
-            self._failure = f"{type(error).__name__}: {error}"
-            our_requests = {}
         pending = self._runner.num_prompt_logprobs
+        our_requests: list[str] = []
+        try:
+            our_requests += [name for name in pending if self._row_request(name) is not None]
+            self._reduce_prompts(our_requests, hidden_states, num_scheduled_tokens)
+        except Exception as error:  # another version of vLLM may have other names and shapes
+            self._record_failure(error)
         unfinished = {name: pending.pop(name) for name in our_requests if name in pending}
         result = self._original_prompt_step(hidden_states, num_scheduled_tokens)
         pending.update(unfinished)
         return result
 
-    def _reduce_prompts(self, hidden_states: Any, num_scheduled_tokens: dict[str, int]) -> dict[str, Any]:
+    def _record_failure(self, error: Exception) -> None:
+        """Store an exception for take_rows. Ends the process if other ranks may be waiting for this one.
+
+        A version of vLLM that does not fit fails on every rank, in the first step, and no rank waits.
+        """
+        from teacher_serving.reduction.reducer import ReductionError
+
+        self._failure = self._failure or _describe(error)
+        if self._has_other_ranks and self._has_reduced and not isinstance(error, ReductionError):
+            # The others would wait for ever. vLLM notices a process that ends, and reports that the engine is dead.
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+
+    def _reduce_prompts(self, names: list[str], hidden_states: Any, num_scheduled_tokens: dict[str, int]) -> None:
         """Make the requested rows of this step, and remove finished prompts from the runner's pending ones.
 
-        Returns the row requests of all our prompts by vLLM's request name.
+        names: vLLM's names of our requests.
         """
-        pending = self._runner.num_prompt_logprobs
-        row_requests = {name: row_request for name in pending if (row_request := self._row_request(name)) is not None}
+        index_in_batch = self._runner.input_batch.req_id_to_index
+        scheduled_names = [name for name in names if name in num_scheduled_tokens]  # others are preempted
         hidden_rows, row_positions, next_tokens, uniforms = [], [], [], []
-        for name, row_request in row_requests.items():
-            scheduled = num_scheduled_tokens.get(name)
-            if scheduled is None:  # preempted
-                continue
+        # In the order of the batch, because consecutive rows need no copy. The order of the requests is another one.
+        for name in sorted(scheduled_names, key=index_in_batch.__getitem__):
+            row_request = self._row_request(name)
+            scheduled = num_scheduled_tokens[name]
             request = self._runner.requests[name]
             start, n = request.num_computed_tokens, len(request.prompt_token_ids)
             stop = min(start + scheduled, n - 1)
             if start + scheduled >= n:
-                del pending[name]
+                del self._runner.num_prompt_logprobs[name]
             positions = _positions_within(row_request["runs"], start, stop)
             if len(positions) == 0:
                 continue
-            offset = int(self._runner.query_start_loc.np[self._runner.input_batch.req_id_to_index[name]]) - start
+            offset = int(self._runner.query_start_loc.np[index_in_batch[name]]) - start
             hidden_rows.append(offset + positions)
             row_positions.append((row_request["index"], positions))
             next_tokens.append(np.asarray(request.prompt_token_ids, np.int64)[positions + 1])
@@ -109,25 +133,37 @@ class _RowCollector:
             from teacher_serving.reduction.reducer import select_rows
 
             hidden = select_rows(hidden_states, np.concatenate(hidden_rows))
-            rows = self._reducer.reduce_hidden(
+            rows = self.reducer.reduce_hidden(
                 hidden, self._to_logits, np.concatenate(next_tokens), np.concatenate(uniforms)
             )
+            self._has_reduced = True
             self._store(rows, row_positions)
-        return row_requests
 
     def _before_sampling(self, sampler: Any, args: Any, kwargs: Any) -> None:
         """Keep the model's raw logits. Sampling scales and masks float32 logits in place, so these are copied."""
         self._raw_logits = None
-        logits = kwargs.get("logits", args[0] if args else None)
-        if self._stores_rows and any(self._row_request(name, "generate") for name in self._runner.input_batch.req_ids):
-            self._raw_logits = logits.clone() if str(logits.dtype) == "torch.float32" else logits
+        if not self._stores_rows:
+            return
+        try:
+            logits = kwargs.get("logits", args[0] if args else None)
+            if any(self._row_request(name, "generate") for name in self._runner.input_batch.req_ids):
+                self._raw_logits = logits.clone() if str(logits.dtype) == "torch.float32" else logits
+        except Exception as error:  # no rank waits for this one here
+            self._failure = self._failure or _describe(error)
 
     def _after_sampling(self, sampler: Any, args: Any, kwargs: Any, output: Any) -> None:
-        """Make the rows that the tokens of this step were drawn from."""
-        if self._raw_logits is None:
+        """Make the rows that the tokens of this step were drawn from. A failure is stored, as in _prompt_step."""
+        raw_logits, self._raw_logits = self._raw_logits, None
+        if raw_logits is None:
             return
+        try:
+            self._reduce_drawn(raw_logits, output)
+        except Exception as error:  # no rank waits for this one here
+            self._failure = self._failure or _describe(error)
+
+    def _reduce_drawn(self, raw_logits: Any, output: Any) -> None:
         batch_rows, row_positions, uniforms = [], [], []
-        for i, name in enumerate(self._runner.input_batch.req_ids[: len(self._raw_logits)]):
+        for i, name in enumerate(self._runner.input_batch.req_ids[: len(raw_logits)]):
             row_request = self._row_request(name, "generate")
             if row_request:
                 request = self._runner.requests[name]
@@ -140,10 +176,9 @@ class _RowCollector:
         from teacher_serving.reduction.reducer import select_rows
 
         indices = np.asarray(batch_rows, np.int64)
-        logits = select_rows(self._raw_logits, indices)
+        logits = select_rows(raw_logits, indices)
         next_tokens = output.sampled_token_ids[:, 0].cpu().numpy().astype(np.int64)[indices]
-        self._raw_logits = None
-        self._store(self._reducer.reduce(logits, next_tokens, np.concatenate(uniforms)), row_positions)
+        self._store(self.reducer.reduce(logits, next_tokens, np.concatenate(uniforms)), row_positions)
 
     def _row_request(self, name: str, kind: str = "score") -> Any:
         """Return what the teacher put into extra_args of a request of this kind; None for other requests."""
@@ -174,15 +209,26 @@ class _RowCollector:
         from teacher_serving.engines.vllm.worker_rows import pack_failure, pack_rows
         from teacher_serving.reduction.reducer import concatenate_rows
 
-        if self._failure:
-            failure, self._failure = self._failure, ""
-            return pack_failure(failure)
-        if not self._blocks:
-            return b""
-        rows = concatenate_rows(self._blocks)
-        packed = pack_rows(rows, np.concatenate(self._requests), np.concatenate(self._positions))
+        try:
+            if self._failure:
+                return pack_failure(self._failure)
+            if not self._blocks:
+                return b""
+            rows = concatenate_rows(self._blocks)
+            return pack_rows(rows, np.concatenate(self._requests), np.concatenate(self._positions))
+        finally:
+            self.forget_rows()
+
+    def forget_rows(self) -> None:
+        """Forget the stored rows and a failure."""
+        self._failure = ""
         self._blocks, self._requests, self._positions = [], [], []
-        return packed
+
+
+def _describe(error: Exception) -> str:
+    from teacher_serving.reduction.reducer import ReductionError
+
+    return str(error) if isinstance(error, ReductionError) else f"{type(error).__name__}: {error}"
 
 
 def _positions_within(runs: list[int], start: int, stop: int) -> npt.NDArray[np.int64]:

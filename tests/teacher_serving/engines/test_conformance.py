@@ -10,7 +10,7 @@ from cache.rows.spec import SamplingSpec, TargetSpec
 from teacher_serving.asking.requests import continuation_request
 from teacher_serving.reduction.draws import row_uniforms
 from teacher_serving.reduction.reducer import Reducer
-from teacher_serving.teacher import Request, Teacher
+from teacher_serving.teacher import Request, Scored, Teacher
 from tests.teacher_serving.engines.engines import Oracle, make_oracle, make_requests, make_teacher, worst_difference
 
 pytestmark = pytest.mark.slow
@@ -168,3 +168,48 @@ def test_greedy_responses_are_the_likeliest_tokens(writer: Teacher, oracle: Orac
     continuation = continuation_request(prompt, written.tokens)
     best = oracle(continuation.tokens)[continuation.rows].argmax(-1)
     assert best.tolist() == written.tokens.tolist()
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_hundreds_of_short_requests_get_their_own_rows(kind: str, tiny_model: Path) -> None:
+    """Prompts are split in small steps, so that the order of vLLM's batch is not that of the requests.
+
+    In each of these calls one step has rows that are not consecutive, but whose last minus first is their number - 1.
+    """
+    teacher = make_teacher(kind, tiny_model, TargetSpec(k=K))
+    for seed, longest, count in ((0, 60, 256), (0, 20, 400), (1, 120, 200)):
+        requests = short_requests(seed, longest, count)
+        if longest != 60:
+            requests.sort(key=lambda request: -len(request.tokens))  # as captures do
+        assert_rows_of_requests(requests, teacher.score(requests), tiny_model)
+
+
+@pytest.mark.parametrize("mode", list(FULL))
+def test_hundreds_of_short_requests_get_their_own_rows_in_modes_with_draws(mode: str, tiny_model: Path) -> None:
+    teacher = make_teacher("vllm", tiny_model, FULL[mode])
+    requests = short_requests(0, 60, 256)
+    scores = teacher.score(requests)
+    if mode == "threshold":
+        assert_rows_of_requests(requests, scores, tiny_model)
+    for i in range(0, 256, 8):
+        alone = teacher.score([requests[i]])[0]
+        assert np.array_equal(alone.targets.ids, scores[i].targets.ids)
+        assert np.nanmax(np.abs(alone.token_logprobs - scores[i].token_logprobs), initial=0) < TOLERANCE
+
+
+def short_requests(seed: int, longest: int, count: int) -> list[Request]:
+    rng = np.random.default_rng(seed)
+    requests = []
+    for i in range(count):
+        n = int(rng.integers(2, longest))
+        tokens = rng.integers(6, 300, n).astype(np.uint32)
+        requests.append(Request(f"{i + 1:032x}", tokens, np.arange(int(rng.integers(0, n - 1)), n - 1)))
+    return requests
+
+
+def assert_rows_of_requests(requests: list[Request], scores: list[Scored], model: Path) -> None:
+    oracle = make_oracle(model)
+    pairs = list(zip(requests, scores, strict=True))
+    assert all(scored.targets.counts[request.rows].all() for request, scored in pairs)
+    differences = [worst_difference(scored, oracle(request.tokens)) for request, scored in pairs]
+    assert [i for i, difference in enumerate(differences) if difference > TOLERANCE] == []

@@ -1,13 +1,15 @@
 """Both reductions agree with dense float64 for any logits, and refuse logits that are no distribution."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from cache.rows.spec import TargetSpec
-from teacher_serving.reduction.reducer import Reducer
+from teacher_serving.reduction.reducer import Reducer, ReductionError, Rows, select_rows
 from tests.teacher_serving.reduction.dense import (
     VOCABULARIES,
     WAYS,
@@ -217,3 +219,63 @@ def test_a_rank_without_logits_gives_no_rows() -> None:
         torch.zeros(9, 4), lambda hidden: None, np.zeros(9, np.int64), np.zeros((9, 0))
     )
     assert len(rows.targets) == len(rows.token_logprobs) == 0
+
+
+def test_rows_are_selected_in_any_order() -> None:
+    """The last row minus the first may be their number without being consecutive: 0 to 98, 200, 100, 101."""
+    values = torch.arange(300.0)[:, None]
+    for rows in ([*range(99), 200, 100, 101], [3, 2, 1], [1, 1, 3], [5], [4, 5, 6], []):
+        assert select_rows(values, np.array(rows, np.int64))[:, 0].tolist() == rows
+    assert select_rows(values, np.arange(4, 9)).data_ptr() == values[4:].data_ptr()
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_logits_of_every_block_are_computed_when_a_block_fails(failing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other ranks of a parallel model wait for each of them."""
+    reducer = Reducer(TargetSpec(k=4), 32)
+    monkeypatch.setattr(Reducer, "block_rows", lambda *arguments: 4)
+    calls: list[int] = []
+    plain = reducer.reduce
+
+    def reduce(*arguments: Any) -> Rows:
+        if len(calls) == failing + 1:
+            raise MemoryError("no memory")
+        return plain(*arguments)
+
+    def to_logits(hidden: torch.Tensor) -> torch.Tensor:
+        calls.append(len(hidden))
+        return hidden
+
+    monkeypatch.setattr(reducer, "reduce", reduce)
+    with pytest.raises(ReductionError, match="MemoryError: no memory"):
+        reducer.reduce_hidden(torch.randn(10, 32), to_logits, np.full(10, -1), np.zeros((10, 0)))
+    assert calls == [4, 4, 2]
+
+
+@pytest.mark.parametrize("vocabulary", [100, 151_936])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        TargetSpec(k=64),
+        TargetSpec("nucleus", k=64, mass=0.9, entropy=True),
+        TargetSpec("threshold", threshold=0.02, temperatures=(2.0,)),
+        TargetSpec("sampled", draws=50),
+        TargetSpec("sampled", draws=50, systematic=True),
+    ],
+    ids=lambda targets: targets.mode,
+)
+def test_kernels_are_checked_against_torch(
+    targets: TargetSpec, vocabulary: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reducer = Reducer(targets, vocabulary)
+    assert reducer.check_kernels() == ""
+    plain = Reducer.reduce
+    changes = {
+        "token_logprobs": lambda rows: replace(rows, token_logprobs=rows.token_logprobs - 0.01),
+        "log_tail": lambda rows: replace(rows, targets=replace(rows.targets, log_tail=rows.targets.log_tail - 0.01)),
+        "keep other": lambda rows: replace(rows, targets=replace(rows.targets, ids=rows.targets.ids[::-1].copy())),
+    }
+    for reason, change in changes.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(Reducer, "reduce", lambda self, *a, change=change: change(plain(self, *a)))
+            assert reason in reducer.check_kernels()
