@@ -13,7 +13,10 @@ class Storage(Protocol):
     """Files by name. Names are relative, with "/"; a name outside the store raises IntegrityError.
 
     Files are never changed in place. `create` is atomic: of several concurrent writers exactly one succeeds.
+    creates_late: whether a `create` that raised may still take effect afterwards, because a service got the request.
     """
+
+    creates_late: bool
 
     def __str__(self) -> str: ...
 

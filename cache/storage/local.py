@@ -5,6 +5,7 @@ import shutil
 import stat
 import threading
 import uuid
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,16 +25,19 @@ class LocalStorage:
     Safe to share between threads and across fork. Caches up to MAX_OPEN_FILES open files.
     """
 
+    creates_late = False
+
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self._reset_open_files()
+        self._files: OrderedDict[str, BinaryIO] = OrderedDict()
+        self._lock = threading.Lock()
+        _STORAGES.add(self)
 
     def __getstate__(self) -> Path:
         return self.root
 
     def __setstate__(self, root: Path) -> None:
-        self.root = root
-        self._reset_open_files()
+        self.__init__(root)  # type: ignore[misc]
 
     def __str__(self) -> str:
         return str(self.root)
@@ -55,7 +59,7 @@ class LocalStorage:
         for name, start, length in ranges:
             file = self._open_file(name)
             try:
-                pieces.append(os.pread(file.fileno(), length, start))
+                pieces.append(_read_range(file.fileno(), start, length))
             except OSError as error:
                 raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
         return pieces
@@ -92,13 +96,15 @@ class LocalStorage:
         target = self.path(name)
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         with _write_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             try:
                 _write_file(draft, data)
                 try:
                     os.link(draft, target)
                 except FileExistsError:
-                    return False
+                    # NFS sends a request again when its answer was lost, and then meets its own link.
+                    if not draft.samefile(target):
+                        return False
                 _sync_folder(target.parent)
                 return True
             finally:
@@ -107,7 +113,8 @@ class LocalStorage:
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
         top = self.path(folder)
         with _write_errors(top):
-            folders = {top, *(parent for parent in top.parents if parent.is_relative_to(self.root))}
+            _make_folder(top)
+            folders = {top}
             for name, data in files.items():
                 path = top / check_name(name, self)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +145,8 @@ class LocalStorage:
 
     def close(self) -> None:
         with self._lock:
-            self._files.clear()
+            files, self._files = self._files, OrderedDict()
+        files.clear()
 
     def _open_file(self, name: str) -> BinaryIO:
         """An open file, from the cache if possible. It is closed when the cache and all readers have dropped it."""
@@ -153,15 +161,38 @@ class LocalStorage:
             raise IntegrityError(f"{self.root / name}: missing") from None
         except OSError as error:
             raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+        dropped = []
         with self._lock:
             self._files[name] = file
             while len(self._files) > MAX_OPEN_FILES:
-                self._files.popitem(last=False)
-        return file
+                dropped.append(self._files.popitem(last=False))
+        return file  # `dropped` is closed here, without the lock
 
-    def _reset_open_files(self) -> None:
-        self._files: OrderedDict[str, BinaryIO] = OrderedDict()
-        self._lock = threading.Lock()
+
+# After a fork, the child has a copy of a lock that a thread of the parent may hold, and nobody releases it. The open
+# files stay usable: pread has no position that the processes would share.
+_STORAGES: "weakref.WeakSet[LocalStorage]" = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for storage in _STORAGES:
+        storage._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
+def _read_range(handle: int, start: int, length: int) -> bytes:
+    """Up to `length` bytes from `start`. One call of pread returns at most 2,147,479,552 bytes on Linux."""
+    piece = os.pread(handle, length, start)
+    if len(piece) == length or not piece:
+        return piece
+    pieces = [piece]
+    while piece:
+        start, length = start + len(piece), length - len(piece)
+        piece = os.pread(handle, length, start)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 @contextmanager
@@ -171,6 +202,17 @@ def _write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _write_file(path: Path, data: bytes) -> None:

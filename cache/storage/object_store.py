@@ -33,6 +33,8 @@ class ObjectStorage:
     It cannot be used in a process that was forked after the first request: start workers with "spawn".
     """
 
+    creates_late = True
+
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
         if not parts.netloc or parts.username or parts.password or parts.query:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from cache.errors import IntegrityError
 from cache.storage.base import Storage
 from cache.store.codebook_claim import CLAIM, read_claim
-from cache.store.commits import committed_units, read_commit, read_spec
+from cache.store.commits import commit_path, committed_units, read_commit, read_spec
 from cache.store.snapshots import read_index, read_snapshot, snapshot_numbers
 
 # A writer needs minutes from its first file to its commit. Older files belong to a writer that was killed.
@@ -42,11 +42,22 @@ def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: boo
         if storage.age(name) < grace:
             report.young.append(name)
             continue
+        size = sum(storage.size(file) or 0 for file in storage.walk(name))
+        if _is_committed_now(storage, name):
+            continue
         report.removed.append(name)
-        report.bytes += sum(storage.size(file) or 0 for file in storage.walk(name))
+        report.bytes += size
         if not dry_run:
             storage.remove_folder(name)
     return report
+
+
+def _is_committed_now(storage: Storage, name: str) -> bool:
+    """Whether a commit that was made since the start of the collection refers to this attempt."""
+    if not name.startswith("parts/"):
+        return False
+    unit = name.split("/")[1]
+    return storage.size(commit_path(unit)) is not None and read_commit(storage, unit)[0].part.path == name
 
 
 def _referenced_names(storage: Storage) -> set[str]:

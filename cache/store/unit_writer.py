@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cache.errors import InputError, IntegrityError
+from cache.errors import InputError, IntegrityError, StoreError
 from cache.parts.layout import Profile
 from cache.parts.part import EncodedPart, PartInfo, encode_part
 from cache.parts.part_reader import PartReader
@@ -18,7 +18,7 @@ from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.base import Storage
 from cache.store.codebook_claim import claim_codebook, read_codebook
 from cache.store.codebook_learning import learn_codebook
-from cache.store.commits import Commit, CommittedExample, FileChecksum, publish_commit, unit_name
+from cache.store.commits import Commit, CommittedExample, FileChecksum, commit_path, publish_commit, unit_name
 
 NO_ERROR = QuantisationError(0.0, 0.0)
 
@@ -55,12 +55,24 @@ def write_unit(
         error = _read_back(storage, encoded.info, records, spec, codebook)
         total = QuantisationError(previous_error.max_abs_error + error.max_abs_error, previous_error.kl + error.kl)
         commit = _make_commit(unit, spec, records, encoded, total)
-        is_first = publish_commit(storage, commit)
     except BaseException:
         storage.remove_folder(path)
         raise
+    try:
+        is_first = publish_commit(storage, commit)
+    except BaseException:
+        # The commit may exist all the same. If this is unknown, the part stays, and garbage collection may remove it.
+        if not storage.creates_late and storage.size(commit_path(unit)) is None:
+            storage.remove_folder(path)
+        raise
     if not is_first:
         storage.remove_folder(path)
+    elif missing := {f"{path}/{name}" for name in commit.files}.difference(storage.walk(path)):
+        storage.remove_folder(commit_path(unit))
+        raise StoreError(
+            f"{storage}/{min(missing)}: removed before the part was committed, probably by garbage collection with a "
+            "grace shorter than this write took; the unit is not committed; run the job again"
+        )
     return commit, is_first
 
 

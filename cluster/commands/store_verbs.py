@@ -7,6 +7,8 @@ from typing import Any
 from cache.errors import InputError
 from cluster.commands.verbs import Result, Verbs, complete_folders
 
+# A writer needs at most this long from the first file of a unit to its commit, unless its machine sleeps.
+MIN_GRACE_HOURS = 6.0
 STORE_HELP = "folder, or address in an object store such as s3://bucket/prefix"
 SNAPSHOT_HELP = "number of a snapshot (default: the newest)"
 
@@ -32,6 +34,9 @@ def add_store_verbs(verbs: Verbs) -> None:
         default=24.0,
         metavar="HOURS",
         help="keep younger files, which a running capture may need (default: 24)",
+    )
+    gc.add_argument(
+        "--force", action="store_true", help=f"allow --older-than below {MIN_GRACE_HOURS:g}; no capture may be running"
     )
     gc.add_argument("--dry-run", action="store_true", help="list what would be removed")
 
@@ -94,6 +99,11 @@ def _gc(arguments: argparse.Namespace) -> Result:
 
     if not arguments.older_than >= 0:
         raise InputError(f"--older-than {arguments.older_than}: give hours, 0 or more")
+    if arguments.older_than < MIN_GRACE_HOURS and not (arguments.force or arguments.dry_run):
+        raise InputError(
+            f"--older-than {arguments.older_than:g}: a running capture may still need files younger than "
+            f"{MIN_GRACE_HOURS:g} hours; add --force if none is running"
+        )
     storage = open_storage(absolute_uri(arguments.store, arguments.root))
     report = collect_garbage(storage, arguments.older_than * 3600, arguments.dry_run)
     verb = "would remove" if arguments.dry_run else "removed"

@@ -226,14 +226,18 @@ def test_gc_removes_what_nothing_counts_and_nothing_else(filled: Path, capsys: p
     assert {path for path in store.rglob("*") if path.is_file()} == before, "a day has not passed"
     assert main([*root, "gc", "stores/s", "--older-than", "0", "--dry-run"]) == 0
     assert "would remove 2" in capsys.readouterr().out
-    assert main([*root, "gc", "stores/s", "--older-than", "0"]) == 0
+    assert main([*root, "gc", "stores/s", "--older-than", "0"]) == 2, "a capture may be running"
+    assert "add --force" in capsys.readouterr().err
+    assert main([*root, "gc", "stores/s", "--older-than", "0", "--force"]) == 0
     gone = before - {path for path in store.rglob("*") if path.is_file()}
     assert {path.name for path in gone} == {"zarr.json", ".x.json.draft"}
     assert main([*root, "verify", "stores/s"]) == 0
     claim = (store / "codebook.json").read_bytes()
     (store / "codebook.json").unlink()
-    assert main([*root, "gc", "stores/s", "--older-than", "0"]) == 2, "its parts need the codebook"
+    assert main([*root, "gc", "stores/s", "--older-than", "0", "--force"]) == 2, "its parts need the codebook"
     (store / "codebook.json").write_bytes(claim)
     commit = next((store / "commits").glob("*.json"))
     commit.write_bytes(commit.read_bytes()[:-9])
-    assert main([*root, "gc", "stores/s", "--older-than", "0"]) == 2, "what a damaged commit counts is unknown"
+    assert main([*root, "gc", "stores/s", "--older-than", "0", "--force"]) == 2, (
+        "what a damaged commit counts is unknown"
+    )
