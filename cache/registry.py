@@ -100,8 +100,10 @@ class Registry(Generic[T]):
             except InputError:
                 raise
             except Exception as error:  # a plugin may raise anything
+                is_not_found = isinstance(error, ModuleNotFoundError) and name.startswith(str(error.name))
+                fix = "add the folder that contains it to PYTHONPATH" if is_not_found else "correct it"
                 raise InputError(
-                    f"plugin {name!r}: {type(error).__name__}: {error}; correct it, or remove it from "
+                    f"plugin {name!r}: {type(error).__name__}: {error}; {fix}, or remove it from "
                     f"{PLUGINS_VARIABLE} or from the installed distributions"
                 ) from error
         return items

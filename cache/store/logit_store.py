@@ -168,10 +168,17 @@ class LogitStore:
         return str(self.index.key[i].tobytes().hex())
 
     def find(self, key: str) -> int:
-        """Index of the example whose key starts with `key`. Raises StoreError unless there is exactly one."""
+        """Index of the example whose key starts with `key`. If there is none, `key` is taken for the id of an example.
+
+        A search by id reads the texts of the whole store. Raises StoreError unless there is exactly one example.
+        """
         matches = np.flatnonzero(self._starts_with(key.lower())) if key else np.arange(len(self))
+        if not len(matches):
+            matches = np.array([i for i in range(len(self)) if self[i].tokenized.example.id == key], np.int64)
         if len(matches) != 1:
-            raise StoreError(f"{self.storage}: {len(matches)} examples have a key that starts with {key!r}; need one")
+            raise StoreError(
+                f"{self.storage}: {len(matches)} examples have the id {key!r} or a key that starts with it; need one"
+            )
         return int(matches[0])
 
     def window(self, i: int, start: int = 0, stop: int | None = None) -> Window:

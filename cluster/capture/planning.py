@@ -6,12 +6,16 @@ from cache.errors import InputError
 from cache.examples.jsonl import BadExample, read_examples
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
+from cache.storage.local import LocalStorage
 from cache.storage.open import open_storage
 from cache.store.commits import SPEC, committed_units, quarantined_keys, read_commit, read_spec
 from cluster.capture.settings import CaptureSettings
 from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, PlannedExample, plan_capture, reject_lines
 from teacher_serving.capture.start import describe
 from teacher_serving.engines.description import TeacherDescription
+
+# Rejected examples that a dry run names.
+SHOWN_REJECTIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +57,35 @@ def plan_job(settings: CaptureSettings) -> CapturePlan:
     reject_lines(plan, bad)
     _require_examples(plan, settings)
     storage = open_storage(settings.store)
+    _require_store_folder(storage)
     _require_same_spec(storage, description.spec)
     return CapturePlan(description, plan, storage, missing_units(plan, storage, settings.unit_size))
+
+
+def _require_store_folder(storage: Storage) -> None:
+    """Raise InputError if a new store would be among other files, or in place of a file."""
+    if not isinstance(storage, LocalStorage):
+        return
+    root = storage.root
+    if root.exists() and not root.is_dir():
+        raise InputError(f"store {root}: is a file; give a folder")
+    if root.is_dir() and not (root / SPEC).exists() and any(root.iterdir()):
+        raise InputError(f"store {root}: is a folder with other files, and no store; give a new folder")
 
 
 def preview_job(settings: CaptureSettings) -> str:
     """Describe what a run of the job would do. Starts no engine and writes nothing."""
     job = plan_job(settings)
-    return (
+    rejected = list(job.plan.rejected.values())
+    reasons = [f"rejected {name}: {reason}" for name, reason in rejected[:SHOWN_REJECTIONS]]
+    if len(rejected) > SHOWN_REJECTIONS:
+        reasons.append(f"and {len(rejected) - SHOWN_REJECTIONS:,} more")
+    summary = (
         f"fingerprint {job.description.spec.fingerprint}\n{len(job.plan.examples):,} examples planned "
         f"({job.plan.truncated:,} truncated), {len(job.plan.rejected):,} rejected, "
         f"{job.missing_examples:,} missing in {len(job.units):,} units"
     )
+    return "\n".join([summary, *reasons])
 
 
 def missing_units(plan: Plan, storage: Storage, unit_size: int) -> list[list[PlannedExample]]:

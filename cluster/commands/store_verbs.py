@@ -23,7 +23,9 @@ def add_store_verbs(verbs: Verbs) -> None:
         complete_folders(verb.add_argument("store", help=STORE_HELP))
     inspect.add_argument("--snapshot", type=int, help=SNAPSHOT_HELP)
     inspect.add_argument(
-        "--example", metavar="KEY", help="show the tokens of one example and the teacher's top choices"
+        "--example",
+        metavar="KEY",
+        help="show the tokens of one example and the teacher's top choices; KEY is its id, or the start of its key",
     )
     inspect.add_argument(
         "--tokenizer", help="folder or hub name of the tokenizer for --example (default: the teacher's)"

@@ -9,6 +9,7 @@ import torch
 from cache.json_documents import write_json
 from cache.progress import Progress
 from cache.store.logit_store import LogitStore
+from cluster.evaluation.model_digest import model_digest
 from cluster.evaluation.settings import EvaluateSettings
 from cluster.evaluation.vllm_answers import generate_with_vllm
 from cluster.runtime.outputs import claim, hardware, read_json
@@ -16,22 +17,37 @@ from cluster.runtime.progress_bars import counter
 from student.evaluation.classifier import evaluate_classifier
 from student.evaluation.language_model import evaluate_language_model, teacher_loss
 
+# Key of a result: the digest of the model that it belongs to.
+DIGEST = "model_digest"
+
 
 def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
-    """Evaluate each model that has no result yet. Writes one file a model, and evaluation.json; returns the latter."""
+    """Evaluate each model that has no result yet, or that has changed since. Returns the content of evaluation.json.
+
+    Writes one file a model, and evaluation.json.
+    """
     store = LogitStore.open(str(settings.store), settings.snapshot)
     settings = settings.model_copy(update={"snapshot": store.snapshot})
     claim(settings.output, settings, any((settings.output / f"{name}.json").exists() for name in settings.models))
     results: dict[str, Any] = {}
+    digests = {name: model_digest(path) for name, path in settings.models.items()}
     for name, path in settings.models.items():
         file = settings.output / f"{name}.json"
-        if not file.exists():
+        result = read_json(file) if file.exists() else None
+        if result is not None and result.get(DIGEST) != digests[name]:
+            print(f"evaluate: {name}: {path} has changed since its evaluation; it is evaluated again", flush=True)
+            result = None
+        if result is None:
             started = time.monotonic()
             metrics = _evaluate(name, path, store, settings)
-            write_json(file, {**metrics, "seconds": time.monotonic() - started})
+            write_json(file, {**metrics, "seconds": time.monotonic() - started, DIGEST: digests[name]})
         results[name] = read_json(file)
     summary = {
-        "models": {name: {k: v for k, v in metrics.items() if k != "answers"} for name, metrics in results.items()},
+        "models": {
+            name: {key: value for key, value in metrics.items() if key not in ("answers", DIGEST)}
+            for name, metrics in results.items()
+        },
+        "digests": digests,
         "stored_teacher_loss": teacher_loss(store),
         "snapshot": store.snapshot,
         "fingerprint": store.spec.fingerprint,

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cache.errors import InputError
 from cache.store.logit_store import LogitStore
 from cache.store.store_info import StoreInfo
 from cluster.capture.run_log import capture_log_path
+from cluster.evaluation.model_digest import model_digest
 from cluster.report.metrics_table import metrics_table
 from cluster.report.settings import ReportSettings
-from cluster.runtime.outputs import hardware, read_json
+from cluster.runtime.outputs import JOB, hardware, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Sources:
 def read_sources(settings: ReportSettings) -> Sources:
     """Read all files that a report needs. Raises InputError naming a file that is missing or not valid."""
     evaluation = read_json(settings.evaluation / "evaluation.json")
+    _require_evaluated_models(settings, evaluation)
     trainings = {name: read_json(path / "training.json") for name, path in settings.trainings.items()}
     captures = {"capture": _capture_totals(settings.store), "heldout": _capture_totals(settings.heldout_store)}
     return Sources(
@@ -35,6 +38,17 @@ def read_sources(settings: ReportSettings) -> Sources:
         captures=captures,
         stage_seconds=_stage_seconds(settings, trainings, captures, evaluation["models"]),
     )
+
+
+def _require_evaluated_models(settings: ReportSettings, evaluation: dict[str, Any]) -> None:
+    """Raise InputError if a model has changed since its evaluation, for example because its training went on."""
+    models = read_json(settings.evaluation / JOB)["models"]
+    for name, evaluated in evaluation.get("digests", {}).items():
+        if (now := model_digest(models[name])) and now != evaluated:
+            raise InputError(
+                f"{settings.evaluation}: model {name!r} ({models[name]}) has changed since its evaluation; "
+                "run 'logitbank evaluate' again"
+            )
 
 
 def collect_results(sources: Sources, info: StoreInfo) -> dict[str, Any]:

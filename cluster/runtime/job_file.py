@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from cache.errors import InputError
 from cache.settings import OneOf, PathText, Settings
+from cluster.runtime.outputs import require_output_folder
 
 Job = TypeVar("Job", bound=Settings)
 
@@ -17,7 +18,8 @@ Job = TypeVar("Job", bound=Settings)
 def load_job(path: Path, overrides: Sequence[str], kind: type[Job], root: Path) -> Job:
     """Read a job file, apply `key.path=value` overrides (TOML values, or text), and validate.
 
-    Relative paths of the job are taken from `root`. Raises InputError naming file, key and the valid choices.
+    Relative paths of the job are taken from `root`. Raises InputError naming file, key and the valid choices, or if the
+    output cannot be a folder of this job.
     """
     if not path.is_file():
         raise InputError(f"job file {path}: no such file")
@@ -31,7 +33,10 @@ def load_job(path: Path, overrides: Sequence[str], kind: type[Job], root: Path) 
         job = kind.model_validate(values)
     except ValidationError as error:
         raise InputError(f"job file {path}: " + "; ".join(_explain(kind, e) for e in error.errors())) from None
-    return _absolute(job, root)
+    job = _absolute(job, root)
+    if isinstance(output := getattr(job, "output", None), Path):
+        require_output_folder(output)
+    return job
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from cache.errors import InputError
 from cache.json_documents import write_json
 from cache.settings import Settings
+from cache.store.commits import SPEC
 
 JOB = "job.json"
 
@@ -22,6 +23,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: no such file; run the command that makes it first") from None
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
+
+
+def require_output_folder(output: Path) -> None:
+    """Raise InputError if `output` is a file or a store. Only a store may be in a store's folder."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output {output}: is a file; give a folder")
+    if (output / SPEC).is_file():
+        raise InputError(f"output {output}: is a store; give another folder")
 
 
 def claim(output: Path, job: Settings, holds_work: bool) -> None:

@@ -142,8 +142,11 @@ def _from_config(
         _remove_dropout(config)
         torch.manual_seed(seed)
         model: PreTrainedModel = kind.auto_class().from_config(config, dtype=torch.float32)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"model.config: {model_type!r} cannot be built from it: {error}") from error
+    except InputError:
+        raise
+    except Exception as error:  # the code of a model may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"model.config: {model_type!r} cannot be built from it: {reason}") from error
     return model
 
 

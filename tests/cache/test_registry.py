@@ -103,6 +103,10 @@ def test_a_broken_plugin_is_named_and_leaves_nothing_behind(folder: Path, monkey
     for _ in range(2):  # also at the second attempt, not an empty registry
         with pytest.raises(InputError, match="plugin 'outside': ModuleNotFoundError: No module named"):
             registry.names()
+    monkeypatch.setenv(PLUGINS_VARIABLE, "my_package.my_task")
+    with pytest.raises(InputError, match="No module named 'my_package'; add the folder that contains it to PYTHONPATH"):
+        registry.names()
+    monkeypatch.setenv(PLUGINS_VARIABLE, "outside")
     (folder / "outside.py").write_text("SHAPE = object()\n")
     with pytest.raises(InputError, match="plugin 'outside': AttributeError"):
         registry.names()

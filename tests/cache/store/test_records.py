@@ -124,8 +124,11 @@ def test_an_example_is_found_by_the_start_of_its_key(tmp_path: Path) -> None:
         length = next(n for n in range(1, 33) if sum(other.startswith(key[:n]) for other in keys) == 1)
         assert store.find(key[:length]) == store.find(key[: length + 1]) == i
         if length > 1:
-            with pytest.raises(StoreError, match="examples have a key that starts with"):
+            with pytest.raises(StoreError, match="or a key that starts with it; need one"):
                 store.find(key[: length - 1])
     for absent in ("", "xyz", keys[0] + "0", "0" * 32):
         with pytest.raises(StoreError, match="need one"):
             store.find(absent)
+    ids = [store[i].tokenized.example.id for i in range(len(store))]
+    assert len(set(ids)) == len(ids)
+    assert [store.find(example_id) for example_id in ids] == list(range(len(store)))

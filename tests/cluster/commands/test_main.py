@@ -20,6 +20,8 @@ from cache.store.unit_writer import write_unit
 from cluster.commands.main import main
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 
+JOBS = Path(__file__).resolve().parents[3] / "cluster" / "jobs" / "demo"
+
 
 @pytest.fixture
 def workplace(tmp_path: Path, tiny_model: Path) -> Path:
@@ -57,6 +59,8 @@ def refused(capsys: pytest.CaptureFixture[str], root: Path, *arguments: str) -> 
         ("teacher.model=nowhere/at/all", "'nowhere/at/all' is not a model: no such folder"),
         ("teacher.model=hollow", "is not a model: no config.json"),
         ("teacher.max_tokens=256", "must be below the 256 positions"),
+        ("store=empty.jsonl", "empty.jsonl: is a file; give a folder"),
+        ("store=.", "is a folder with other files, and no store"),
         ("targets.k=100000", "targets.k = 100000 is larger than the teacher's vocabulary of 325"),
     ],
 )
@@ -98,7 +102,9 @@ def test_a_bad_line_is_set_aside_and_the_others_are_captured(
     (workplace / "mixed.jsonl").write_text('{"prompt": "fine"}\n{"id": "x", "prompt": \n{"id": "y", "text": ""}\n')
     command = ["--root", str(workplace), "capture", str(workplace / "capture.toml"), "--set", "examples=mixed.jsonl"]
     assert main([*command, "--dry-run"]) == 0
-    assert "0 examples planned (0 truncated), 2 rejected" in capsys.readouterr().out
+    preview = capsys.readouterr().out
+    assert "0 examples planned (0 truncated), 2 rejected" in preview
+    assert "rejected 2: line 2: " in preview and "rejected y: line 3: unknown key 'text'" in preview
     assert main(command) == 0
     assert "2 in quarantine, 0 truncated" in capsys.readouterr().out
     told = [json.loads(path.read_text()) for path in (workplace / "stores" / "s" / "quarantine").iterdir()]
@@ -106,6 +112,17 @@ def test_a_bad_line_is_set_aside_and_the_others_are_captured(
     assert "unknown key 'text'" in str(told) and {one["id"] for one in told} == {"2", "y"}
     assert main(command) == 0
     assert len(list((workplace / "stores" / "s" / "quarantine").iterdir())) == 2
+
+
+def test_an_output_that_is_a_store_or_a_file_is_refused(
+    workplace: Path, capsys: pytest.CaptureFixture[str], spec: StoreSpec
+) -> None:
+    """Would catch a model that is written into a store."""
+    create_store(LocalStorage(workplace / "stores" / "s"), spec)
+    student = [str(JOBS / "student.toml"), "--set"]
+    for command in (["train", *student], ["train", "--dry-run", *student]):
+        assert "is a store; give another folder" in refused(capsys, workplace, *command, "output=stores/s")
+        assert "is a file; give a folder" in refused(capsys, workplace, *command, "output=capture.toml")
 
 
 @pytest.mark.parametrize("verb", ["inspect", "verify", "snapshot"])

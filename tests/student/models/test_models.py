@@ -290,3 +290,14 @@ def test_adapters_follow_their_settings(tokenizer: PreTrainedTokenizerBase) -> N
     adapted = add_adapters(model, LoraSettings(rank=2, target_modules=("q_proj",)), "some")
     shapes = {tuple(p.shape) for p in adapted.parameters() if p.requires_grad}
     assert shapes == {(2, 64), (64, 2)}
+
+
+@pytest.mark.parametrize("fields", [{"hidden_size": 97}, {"num_hidden_layers": "two"}, {"hidden_size": -8}])
+def test_a_configuration_that_no_model_can_have_is_refused_in_one_line(
+    fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Transformers raises errors of its own classes there, of several lines."""
+    config = {"model_type": "llama", "hidden_size": 96, "num_attention_heads": 3, **fields}
+    with pytest.raises(InputError, match="'llama' cannot be built from it") as raised:
+        build_model(ModelSettings(config=config), 500, tokenizer, 0)
+    assert "\n" not in str(raised.value)
