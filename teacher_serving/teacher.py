@@ -97,6 +97,17 @@ class Metered(Protocol):
 
 
 @runtime_checkable
+class NamesRowSource(Protocol):
+    """A teacher that may have to make its rows in another way than usual.
+
+    rows_from: this way, and why; "" if it is the usual one.
+    """
+
+    @property
+    def rows_from(self) -> str: ...
+
+
+@runtime_checkable
 class CountsAnswers(Protocol):
     """A teacher that counts the requests that it has answered since its start, also while a call is running."""
 

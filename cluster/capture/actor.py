@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -20,7 +21,7 @@ from teacher_serving.capture.start import start_teacher
 from teacher_serving.capture.unit import Answers, UnitSummary, ask_teacher, store_answers
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.registry import ENGINES
-from teacher_serving.teacher import CountsAnswers, TeacherDiedError
+from teacher_serving.teacher import CountsAnswers, NamesRowSource, TeacherDiedError
 
 # The teacher answers one unit while another is written.
 UNITS_PER_WORKER = 2
@@ -90,7 +91,12 @@ class CaptureWorker:
     def _store(self, answers: Answers) -> UnitSummary:
         spec = self._description.spec
         self._codebook = self._codebook or read_codebook(self._storage, spec.vocab_size)
-        return store_answers(self._storage, spec, answers, self._codebook)
+        summary = store_answers(self._storage, spec, answers, self._codebook)
+        return (
+            replace(summary, rows_from=self._teacher.rows_from)
+            if isinstance(self._teacher, NamesRowSource)
+            else summary
+        )
 
 
 def start_worker(settings: CaptureSettings, description: TeacherDescription, on_gpu: bool) -> Any:

@@ -27,7 +27,8 @@ class CaptureOutcome:
     examples: examples of the job that are in the store now. captured, rows: examples and tokens of this run.
     refused: all examples in the store's quarantine. truncated: examples of the job that lost tokens.
     seconds: from the first unit to the last commit, without start_seconds, the start of the engines.
-    snapshot: number of the new snapshot. cost: price of this run's units, if a service was used.
+    snapshot: number of the new snapshot. cost: price of this run's units, if a service was used. rows_from: the ways in
+    which rows were made that are not the usual one.
     """
 
     examples: int
@@ -39,6 +40,7 @@ class CaptureOutcome:
     start_seconds: float
     snapshot: int
     cost: float = 0.0
+    rows_from: tuple[str, ...] = ()
 
 
 def run_capture(settings: CaptureSettings) -> CaptureOutcome:
@@ -67,6 +69,7 @@ def _summarize(plan: Plan, storage: Storage, log: RunLog, snapshot: int) -> Capt
         log.start_seconds,
         snapshot,
         log.cost,
+        tuple(log.rows_from),
     )
 
 

@@ -79,6 +79,7 @@ def _capture(arguments: argparse.Namespace) -> Result:
         f"capture: {outcome.captured:,} examples and {outcome.rows:,} tokens captured now{rate}; "
         f"{outcome.examples:,} in {job.store}, snapshot {outcome.snapshot}; "
         f"{outcome.refused:,} in quarantine, {outcome.truncated:,} truncated{cost}"
+        + "".join(f"\ncapture: rows come from {source}" for source in outcome.rows_from)
     )
     return Result(text, {**asdict(outcome), "store": job.store})
 

@@ -66,7 +66,8 @@ def main(path: str, prompts: Path, answers: Path, max_new_tokens: int) -> None:
     sampling = SamplingSpec(1, 0.0, 1.0, max_new_tokens, 0, "")
     spec = StoreSpec(path, "", "", "", vocab, vocab, "auto", TargetSpec("topk", 0), sampling)
     teacher = TeacherSettings(model=path, max_tokens=max(map(len, token_ids)) + max_new_tokens)
-    engine = VllmTeacher(path, teacher, VllmSettings(), spec, _has_gpu())
+    # Only tokens are needed, no rows, so that no reduction is installed.
+    engine = VllmTeacher(path, teacher, VllmSettings(reduction="public"), spec, _has_gpu())
     requests = [Request(f"{i:032x}", tokens) for i, tokens in enumerate(token_ids)]
     _save(answers, [answer.tokens for answer in engine.generate(requests, sampling)])
 

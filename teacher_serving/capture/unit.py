@@ -22,7 +22,8 @@ class UnitSummary:
     """The outcome of capturing one unit.
 
     rows: tokens with a target. is_committed: False if another capture had committed the unit before. refused: examples
-    that the teacher could not answer, or whose answer is not kept. cost: price that the service charged.
+    that the teacher could not answer, or whose answer is not kept. cost: price that the service charged. rows_from: see
+    NamesRowSource.
     """
 
     unit: str
@@ -31,6 +32,7 @@ class UnitSummary:
     is_committed: bool
     refused: int = 0
     cost: float = 0.0
+    rows_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)

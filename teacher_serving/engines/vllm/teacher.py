@@ -17,6 +17,7 @@ from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.asking.requests import build_scored, continuation_request
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm.answer_counter import AnswerCounter
+from teacher_serving.engines.vllm.comparison import FLOAT32, HALF_PRECISION, differ_by, entry_differences
 from teacher_serving.engines.vllm.llm_options import llm_options
 from teacher_serving.engines.vllm.process import hidden_unsafe_modules, process_environment
 from teacher_serving.engines.vllm.public_logprobs import needs_top_k_only, prompt_rows, response_rows
@@ -28,11 +29,10 @@ from teacher_serving.reduction.reducer import Rows
 from teacher_serving.reduction.row_arrays import take_rows
 from teacher_serving.teacher import Generated, Request, Scored, TeacherDiedError
 
-# Greatest accepted difference, in nats, between log-probabilities from the workers and from the public interface. In
-# half precision it is larger, because another split of the batch rounds differently.
-MAX_DIFFERENCE, MAX_DIFFERENCE_HALF = 1e-4, 0.15
 TRIAL_KEY = "0" * 32
-TRIAL_TOKENS = 8
+TRIAL_TOKENS = 33
+# Most probable tokens of each row that are compared.
+TRIAL_ENTRIES = 8
 # Responses of the first call whose rows are compared with those of scoring.
 CHECKED_RESPONSES = 4
 
@@ -54,7 +54,7 @@ class VllmTeacher:
         self._targets, self._vocab_size = spec.targets, spec.vocab_size
         self.answered = 0
         self.fallback_reason = ""
-        self._max_difference = MAX_DIFFERENCE if spec.dtype == "float32" else MAX_DIFFERENCE_HALF
+        self._tolerance = FLOAT32 if spec.dtype == "float32" else HALF_PRECISION
         options = llm_options(folder, teacher, engine, spec, on_gpu)
         with hidden_unsafe_modules():
             self._llm = LLM(**options)
@@ -69,9 +69,16 @@ class VllmTeacher:
                 f"targets of mode {spec.targets.mode!r}, with entropy or with temperatures need full logits, which "
                 f'this vLLM\'s workers do not provide ({self.fallback_reason}); use engine.kind = "transformers"'
             )
-        # True if the rows of responses must come from scoring them, because those of generation were wrong.
-        self._rescores_responses = False
+        # Why the rows of responses come from scoring them; "" if they come from generation.
+        self._rescoring_reason = ""
         self._has_checked_responses = False
+
+    @property
+    def rows_from(self) -> str:
+        """See NamesRowSource."""
+        if self.fallback_reason:
+            return f"vLLM's public interface ({self.fallback_reason})"
+        return f"a second pass over each response ({self._rescoring_reason})" if self._rescoring_reason else ""
 
     def score(self, requests: Sequence[Request]) -> list[Scored]:
         """See Teacher.score."""
@@ -89,7 +96,7 @@ class VllmTeacher:
                 response_rows(response.logprobs, len(response_tokens), self._targets, self._vocab_size)
                 for response, response_tokens in zip(responses, tokens, strict=True)
             ]
-        elif self._rescores_responses:
+        elif self._rescoring_reason:
             rows = self._score_responses(requests, tokens)
         else:
             positions = [
@@ -107,7 +114,7 @@ class VllmTeacher:
         from vllm import SamplingParams
 
         is_public = bool(self.fallback_reason)
-        reduces_in_workers = not is_public and not self._rescores_responses
+        reduces_in_workers = not is_public and not self._rescoring_reason
         return [
             SamplingParams(
                 max_tokens=sampling.max_tokens,
@@ -139,16 +146,20 @@ class VllmTeacher:
         n = min(TRIAL_TOKENS, int(self._llm.llm_engine.model_config.max_model_len) - 1)
         request = Request(TRIAL_KEY, (np.arange(1, n + 1) % self._vocab_size).astype(np.uint32), np.arange(n - 1))
         try:
-            worker_logprobs = self._score_in_workers([request])[0].token_logprobs[1:]
+            scored = self._score_in_workers([request])[0]
+        except TeacherDiedError:
+            raise
         except LogitbankError as error:
             return str(error)
-        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        width = min(TRIAL_ENTRIES, self._vocab_size)
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=width, detokenize=False)
         entries = self._run([request], [params])[0].prompt_logprobs[1:]
-        public_logprobs = [entry[int(token)].logprob for entry, token in zip(entries, request.tokens[1:], strict=True)]
-        difference = float(np.abs(worker_logprobs - np.asarray(public_logprobs)).max(initial=0))
-        if difference <= self._max_difference:
-            return ""
-        return f"its log-probabilities differ from the public ones by {difference:.2g}"
+        public = [{token: entry.logprob for token, entry in row.items()} for row in entries]
+        own = [row[int(token)] for row, token in zip(public, request.tokens[1:], strict=True)]
+        has_all = self._targets.mode == "topk" and self._targets.k > width
+        differences = entry_differences(scored.targets, public, has_all)
+        reason = differ_by(np.concatenate([scored.token_logprobs[1:] - np.asarray(own), differences]), self._tolerance)
+        return f"its log-probabilities differ from the public ones by {reason}" if reason else ""
 
     def _score_in_workers(self, requests: Sequence[Request]) -> list[Scored]:
         from vllm import SamplingParams
@@ -183,12 +194,11 @@ class VllmTeacher:
         self._has_checked_responses = True
         checked = range(min(CHECKED_RESPONSES, len(requests)))
         scored = self._score_responses([requests[i] for i in checked], [tokens[i] for i in checked])
-        difference = max(
-            float(np.abs(rows[i].token_logprobs - scored[i].token_logprobs).max(initial=0)) for i in checked
-        )
-        if difference <= self._max_difference:
+        differences = [rows[i].token_logprobs - scored[i].token_logprobs for i in checked]
+        reason = differ_by(np.concatenate(differences), self._tolerance)
+        if not reason:
             return rows
-        self._rescores_responses = True
+        self._rescoring_reason = f"log-probabilities of generation and of scoring differ by {reason}"
         return self._score_responses(requests, tokens)
 
     def _score_responses(self, requests: Sequence[Request], tokens: Sequence[npt.NDArray[np.uint32]]) -> list[Rows]:

@@ -35,7 +35,10 @@ class RowsExtension:
         if parameters != ["hidden_states", "num_scheduled_tokens"]:
             return f"this vLLM's {_PROMPT_STEP} takes {', '.join(parameters)}"
         self._logitbank_collector = _RowCollector(runner, targets, vocab_size, threads, memory_mib)
-        return self._logitbank_collector.reducer.check_kernels()
+        try:
+            return self._logitbank_collector.reducer.check_kernels()
+        except Exception as error:  # a kernel that cannot be compiled, for example
+            return _describe(error)
 
     def logitbank_take_rows(self) -> bytes:
         """Return the rows since the last call, see worker_rows.py; b"" from a rank without rows."""

@@ -8,6 +8,8 @@ import torch
 
 from cache.rows.spec import SamplingSpec, TargetSpec
 from teacher_serving.asking.requests import continuation_request
+from teacher_serving.engines.vllm.comparison import Tolerance
+from teacher_serving.engines.vllm.teacher import VllmTeacher
 from teacher_serving.reduction.draws import row_uniforms
 from teacher_serving.reduction.reducer import Reducer
 from teacher_serving.teacher import Request, Scored, Teacher
@@ -168,6 +170,22 @@ def test_greedy_responses_are_the_likeliest_tokens(writer: Teacher, oracle: Orac
     continuation = continuation_request(prompt, written.tokens)
     best = oracle(continuation.tokens)[continuation.rows].argmax(-1)
     assert best.tolist() == written.tokens.tolist()
+
+
+def test_responses_whose_rows_are_not_trusted_are_scored_and_the_teacher_says_so(
+    tiny_model: Path, oracle: Oracle
+) -> None:
+    teacher = make_teacher("vllm", tiny_model, TargetSpec(k=K), generates=True)
+    assert isinstance(teacher, VllmTeacher) and teacher.rows_from == ""
+    teacher._tolerance = Tolerance(-1.0, -1.0)
+    prompts = make_requests()[1:4]
+    for _ in range(2):
+        for prompt, written in zip(prompts, teacher.generate(prompts, SAMPLING), strict=True):
+            continuation = continuation_request(prompt, written.tokens)
+            log_p = oracle(continuation.tokens)[continuation.rows]
+            own = log_p[np.arange(len(written.tokens)), written.tokens.astype(np.int64)].numpy()
+            assert np.abs(written.token_logprobs - own).max() < TOLERANCE
+        assert teacher.rows_from.startswith("a second pass over each response (log-probabilities of generation")
 
 
 @pytest.mark.parametrize("kind", ENGINES)
