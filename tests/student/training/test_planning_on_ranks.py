@@ -15,6 +15,8 @@ from student.training.planning.stores import OpenStores
 from student.training.settings import TrainSettings
 from tests.student.training.ranks import settings_of
 
+pytestmark = pytest.mark.slow
+
 RANKS = 2
 
 
