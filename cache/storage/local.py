@@ -106,6 +106,8 @@ class LocalStorage:
                     if not draft.samefile(target):
                         return False
                 _sync_folder(target.parent)
+                if target.parent != self.root:
+                    _sync_folder(self.root)  # another writer may have made target.parent and not synced it yet
                 return True
             finally:
                 draft.unlink(missing_ok=True)
@@ -114,7 +116,8 @@ class LocalStorage:
         top = self.path(folder)
         with _write_errors(top):
             _make_folder(top)
-            folders = {top}
+            # Also those that exist: another writer may have made them and not synced them yet.
+            folders = {top, *(parent for parent in top.parents if parent.is_relative_to(self.root))}
             for name, data in files.items():
                 path = top / check_name(name, self)
                 path.parent.mkdir(parents=True, exist_ok=True)

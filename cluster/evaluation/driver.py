@@ -35,7 +35,9 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
         file = settings.output / f"{name}.json"
         result = read_json(file) if file.exists() else None
         if result is not None and result.get(DIGEST) != digests[name]:
-            print(f"evaluate: {name}: {path} has changed since its evaluation; it is evaluated again", flush=True)
+            print(
+                f"evaluate: {name}: its result is not of the present files of {path}; it is evaluated again", flush=True
+            )
             result = None
         if result is None:
             started = time.monotonic()

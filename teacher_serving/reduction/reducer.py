@@ -19,7 +19,8 @@ from teacher_serving.reduction.torch_backend import ReducedBlock, reduce_block
 ROWS_PER_CALL = 8
 MAX_CPU_ROWS = 512
 MAX_GPU_ROWS = 4096
-# Memory of the torch reduction per logit, beside the logits themselves.
+# Bytes that the torch reduction needs per logit, beside the logits themselves. On a CPU up to 11, 10, 35 and 18 were
+# measured for these modes; sorting on a GPU takes more.
 GPU_BYTES_PER_LOGIT = {"topk": 24, "nucleus": 24, "threshold": 40, "sampled": 40}
 # Rows and greatest accepted difference, in nats, of the comparison of the compiled kernels with torch.
 CHECKED_ROWS = 8

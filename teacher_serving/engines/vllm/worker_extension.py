@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Key of SamplingParams.extra_args for a request whose rows are collected.
 EXTRA_ARGS_KEY = "logitbank"
 _PROMPT_STEP = "_get_prompt_logprobs_dict"
-_RUNNER_NAMES = ("requests", "input_batch", "query_start_loc", "num_prompt_logprobs", "sampler", "model")
+_RUNNER_NAMES = ("requests", "input_batch", "query_start_loc", "num_prompt_logprobs", "sampler", "model", "device")
 
 
 class RowsExtension:
@@ -28,13 +28,15 @@ class RowsExtension:
 
     def logitbank_install(self, targets: dict[str, Any], vocab_size: int, threads: int, memory_mib: int) -> str:
         """Wrap the runner's sampler and its step for prompt log-probabilities. Returns why it could not, or ""."""
-        runner = getattr(self, "model_runner", None)
+        runner: Any = getattr(self, "model_runner", None)
         if missing := [name for name in (_PROMPT_STEP, *_RUNNER_NAMES) if not hasattr(runner, name)]:
             return f"this vLLM's model runner has no {', '.join(missing)}"
         parameters = list(inspect.signature(getattr(runner, _PROMPT_STEP)).parameters)
         if parameters != ["hidden_states", "num_scheduled_tokens"]:
             return f"this vLLM's {_PROMPT_STEP} takes {', '.join(parameters)}"
         self._logitbank_collector = _RowCollector(runner, targets, vocab_size, threads, memory_mib)
+        if str(runner.device) != "cpu":
+            return ""  # a GPU reduces with torch alone
         try:
             return self._logitbank_collector.reducer.check_kernels()
         except Exception as error:  # a kernel that cannot be compiled, for example

@@ -163,7 +163,10 @@ def test_garbage_collection_looks_again_before_it_removes(tmp_path: Path, monkey
     assert len(contents(storage)) == 6
 
 
-def test_all_files_and_folders_are_durable_before_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_folders", [False, True], ids=["new", "folders that another writer has just made"])
+def test_all_files_and_folders_are_durable_before_the_commit(
+    has_folders: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Would catch a removed fsync: of a file, of the folder that names it, or of the folder above a new store."""
     events: list[tuple[str, str]] = []
     fsync, link = os.fsync, os.link
@@ -181,19 +184,24 @@ def test_all_files_and_folders_are_durable_before_the_commit(tmp_path: Path, mon
     root = tmp_path / "runs" / "store"
     storage = LocalStorage(root)
     create_store(storage, SPEC)
+    if has_folders:
+        for name in ("parts", "codebooks", "commits"):
+            (root / name).mkdir()
+        events.clear()
     commit, _ = write_unit(storage, SPEC, units_of("topk", 1)[0])
     linked = events.index(("link", str(root / "commits" / f"{commit.unit}.json")))
     synced = {path for kind, path in events[:linked] if kind == "fsync"}
     part = root / commit.part.path
     files = [path for path in part.rglob("*") if path.is_file()]
-    folders = [tmp_path, tmp_path / "runs", root, root / "parts", part.parent, part, root / "codebooks"]
+    above = [] if has_folders else [tmp_path, tmp_path / "runs"]
+    folders = [*above, root, root / "parts", part.parent, part, root / "codebooks"]
     folders += [path for path in (*part.rglob("*"), *(root / "codebooks").rglob("*")) if path.is_dir()]
     assert len(files) > 10
     assert [path for path in (*files, *folders) if str(path) not in synced] == []
     drafts = [path for path in synced if path.startswith(str(root / "commits" / f".{commit.unit}"))]
     assert len(drafts) == 1, "the commit's own bytes"
     after = [path for kind, path in events[linked:] if kind == "fsync"]
-    assert str(root / "commits") in after
+    assert str(root / "commits") in after and str(root) in after
 
 
 def test_ranges_longer_than_one_call_returns_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,13 +35,10 @@ def spread(targets: SparseTargets, vocab: int) -> tuple[Dense, npt.NDArray[np.bo
     return p, exact
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    specs=st.lists(st.sampled_from(EXACT), min_size=1, max_size=3),
-    weights=st.lists(st.floats(0.05, 9), min_size=3, max_size=3),
-    seed=st.integers(0, 10**6),
-)
-def test_exact_entries_bound_the_dense_average(specs: list[TargetSpec], weights: list[float], seed: int) -> None:
+def average_of_random_teachers(
+    specs: list[TargetSpec], weights: list[float], seed: int
+) -> tuple[np.ndarray, list[SparseTargets], np.ndarray, SparseTargets, int]:
+    """Dense log-probabilities [teachers, 4, vocabulary], targets, shares, the average, and the vocabulary size."""
     rng = np.random.default_rng(seed)
     vocab = int(rng.integers(25, 120))
     teachers = dense_rows(rng, len(specs), 4, vocab)
@@ -50,6 +47,17 @@ def test_exact_entries_bound_the_dense_average(specs: list[TargetSpec], weights:
     shares = np.array(weights) / sum(weights)
     result = average(given_targets, weights)
     result.validate(vocab, "average")
+    return teachers, given_targets, shares, result, vocab
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    specs=st.lists(st.sampled_from(EXACT), min_size=1, max_size=3),
+    weights=st.lists(st.floats(0.05, 9), min_size=3, max_size=3),
+    seed=st.integers(0, 10**6),
+)
+def test_exact_entries_bound_the_dense_average(specs: list[TargetSpec], weights: list[float], seed: int) -> None:
+    teachers, given_targets, shares, result, vocab = average_of_random_teachers(specs, weights, seed)
     assert result.exact is None and result.entropy is None and result.log_normalizers is None
 
     p, is_entry = spread(result, vocab)
@@ -77,14 +85,7 @@ def test_exact_entries_bound_the_dense_average(specs: list[TargetSpec], weights:
 )
 def test_estimates_add_up_to_the_sum_of_the_estimates(specs: list[TargetSpec], weights: list[float], seed: int) -> None:
     """A sum of unbiased estimates is unbiased; and only what is exact in every teacher is exact."""
-    rng = np.random.default_rng(seed)
-    vocab = int(rng.integers(25, 120))
-    teachers = dense_rows(rng, len(specs), 4, vocab)
-    given_targets = [sparse(rng, log_p, spec) for log_p, spec in zip(teachers, specs, strict=True)]
-    weights = weights[: len(specs)]
-    shares = np.array(weights) / sum(weights)
-    result = average(given_targets, weights)
-    result.validate(vocab, "average")
+    teachers, given_targets, shares, result, vocab = average_of_random_teachers(specs, weights, seed)
     assert result.entropy is None and result.log_normalizers is None
 
     each = [spread(targets, vocab) for targets in given_targets]
