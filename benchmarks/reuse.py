@@ -210,7 +210,8 @@ def hard_label_step(model: Any, optimizer: Any, tokens: Any) -> None:
     """A step of hard labels with the same fused head."""
     import torch
 
-    from student.losses.fused_loss import LogitTransform, fused_loss
+    from student.losses.head.fused_loss import fused_loss
+    from student.losses.head.transform import LogitTransform
     from student.losses.row_losses import LossTerm
 
     hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.harness import finish, spread
+from benchmarks.common.harness import finish, peak_resident, spread
 
 # As `logitbank train` starts its ranks.
 from cluster.training.driver import RANK_ON_CPU
@@ -221,12 +221,6 @@ def memory_of(options: argparse.Namespace) -> dict[str, float]:
     for _ in steps:
         pass
     return {"peak_mib": peak_resident() - before}
-
-
-def peak_resident() -> float:
-    """Peak of this process in MiB. getrusage would include what the parent had when it forked."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def summarise(results: dict[str, Any]) -> None:

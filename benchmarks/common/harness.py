@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.json_documents import write_json
-from cluster.runtime.outputs import hardware
+from cluster.runtime.hardware import hardware
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -17,6 +17,12 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, smallest and largest value."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def peak_resident() -> float:
+    """Peak of this process in MiB. getrusage would include what the parent had when it forked."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def finish(name: str, results: dict[str, Any], save: bool, file: str | None = None) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from cache.json_documents import write_json
 from cluster.capture.settings import CaptureSettings
-from cluster.runtime.outputs import hardware, read_json
+from cluster.runtime.hardware import hardware
+from cluster.runtime.outputs import read_json
 
 if TYPE_CHECKING:  # imports torch
     from teacher_serving.capture.unit import UnitSummary

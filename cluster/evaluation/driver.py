@@ -12,7 +12,8 @@ from cache.store.logit_store import LogitStore
 from cluster.evaluation.model_digest import model_digest
 from cluster.evaluation.settings import EvaluateSettings
 from cluster.evaluation.vllm_answers import generate_with_vllm
-from cluster.runtime.outputs import claim, hardware, read_json
+from cluster.runtime.hardware import hardware
+from cluster.runtime.outputs import claim, read_json
 from cluster.runtime.progress_bars import counter
 from student.evaluation.classifier import evaluate_classifier
 from student.evaluation.language_model import evaluate_language_model, teacher_loss

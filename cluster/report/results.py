@@ -11,7 +11,8 @@ from cluster.capture.run_log import capture_log_path
 from cluster.evaluation.model_digest import model_digest
 from cluster.report.metrics_table import metrics_table
 from cluster.report.settings import ReportSettings
-from cluster.runtime.outputs import JOB, hardware, read_json
+from cluster.runtime.hardware import hardware
+from cluster.runtime.outputs import JOB, read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,6 @@
 """Files that a command writes beside its output: the resolved job. Each is written completely or not at all."""
 
 import json
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,19 +61,6 @@ def require_same_job(output: Path, job: Settings, changeable: frozenset[str] = f
 def write_job(output: Path, job: Settings) -> None:
     """Record the job that `output` belongs to."""
     write_json(output / JOB, job.model_dump(mode="json"))
-
-
-def hardware() -> str:
-    """The machine, in words, for result files."""
-    import torch
-
-    name = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{os.cpu_count()} x {name}" + "".join(f", {gpu}" for gpu in gpus)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from cache.errors import InputError, LogitbankError
 from cache.json_documents import write_json
-from cluster.runtime.outputs import hardware, read_json, require_same_job, write_job
+from cluster.runtime.hardware import hardware
+from cluster.runtime.outputs import read_json, require_same_job, write_job
 from cluster.runtime.progress_bars import counter
 from cluster.runtime.ray_session import cluster_gpus, ray_session, require_cpus, require_gpus
 from cluster.training.snapshot_pinning import pin_snapshots

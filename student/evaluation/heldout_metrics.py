@@ -12,12 +12,12 @@ from student.data.batches import LanguageBatches
 from student.data.sources import StoreSource
 from student.evaluation.calibration import CalibrationBins
 from student.losses.batch import Batch
-from student.losses.fused_loss import block_rows
+from student.losses.head.fused_loss import block_rows
 from student.losses.loss_terms import make_loss_terms
 from student.losses.row_losses import LossTerm, loss_and_gradient
 from student.losses.settings import LossSettings
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.model_parts import head_of, hidden_states, layout_of, logits_width, transform_of
+from student.models.model_parts import hidden_states, layout_of, logits_of, logits_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def evaluate_targets(
         terms = make_loss_terms(batch, batches.objectives, torch.ones(len(objectives), device=model.device))
         for first in range(0, len(hidden), size):
             block = slice(first, first + size)
-            logits = transform_of(model).apply_(head_of(model)(hidden[block]).float())
+            logits = logits_of(model, hidden[block])
             sums.add(logits, batch, block, [term.rows(first, first + size) for term in terms])
         progress(min(start + batch_size, len(order)), len(order))
     return _metrics(sums, source)

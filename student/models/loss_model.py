@@ -7,11 +7,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from student.losses.batch import Batch
-from student.losses.fused_loss import block_rows, checkpointed_loss, fused_loss
+from student.losses.head.fused_loss import block_rows, checkpointed_loss, fused_loss
+from student.losses.head.logits import forward_replaced
 from student.losses.loss_terms import make_loss_terms
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.model_parts import (
-    forward_replaced,
     head_of,
     hidden_states,
     is_one_matrix,

@@ -4,15 +4,14 @@ Model families differ in the transform. `require_known_head` compares the result
 family with another transform is refused, because it would be trained on logits that it does not have later.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from cache.errors import InputError
-from student.losses.fused_loss import LogitTransform
+from student.losses.head.logits import precise_logits
+from student.losses.head.transform import LogitTransform
 from student.models.layout import Layout
 from student.models.registry import kind_of
 
@@ -44,6 +43,11 @@ def hidden_states(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     return kind_of(model.config).hidden_states(model, inputs)
 
 
+def logits_of(model: Any, hidden: Tensor) -> Tensor:
+    """Logits of hidden states, float32 [R, V] whatever the dtype of the model. hidden: [R, d]."""
+    return precise_logits(head_of(model), hidden, transform_of(model))
+
+
 def layout_of(model: Any, pack_to: int | None) -> Layout:
     """How examples lie in the model's inputs. Raises InputError if rows shall be packed and it cannot read them."""
     kind = kind_of(model.config)
@@ -60,21 +64,6 @@ def is_one_matrix(head: nn.Module) -> TypeGuard[nn.Linear]:
     return type(head) is nn.Linear
 
 
-@contextmanager
-def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[nn.Module]:
-    """The module with another forward. Calling it still runs its hooks, with which ZeRO-3 gathers its weights."""
-    # As an attribute of the instance. DeepSpeed may have set one already.
-    previous = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield module
-    finally:
-        if previous is None:
-            del module.forward
-        else:
-            module.forward = previous
-
-
 @torch.no_grad()
 def require_known_head(model: Any, name: str) -> None:
     """Raise InputError if the model's own logits differ from the transformed product of hidden states and head.
@@ -87,8 +76,7 @@ def require_known_head(model: Any, name: str) -> None:
     ids = torch.randint(0, width, (1, PROBE_TOKENS), generator=generator).to(device)
     inputs = kind_of(model.config).probe_inputs(ids)
     expected = model(**inputs, use_cache=False).logits.flatten(0, -2).float()
-    product = head_of(model)(hidden_states(model, inputs))
-    computed = transform_of(model).apply_(product.float())
+    computed = logits_of(model, hidden_states(model, inputs))
     difference = float((expected - computed).abs().max())
     if not difference <= MAX_DIFFERENCE * float(expected.std()):
         raise InputError(

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from student.losses.fused_loss import LogitTransform
+from student.losses.head.transform import LogitTransform
 from student.models.layout import Layout
 
 

@@ -32,7 +32,7 @@ from student.data.batches import require_learnable_prompts
 from student.data.collate import collate
 from student.data.sources import require_prompt_targets
 from student.losses.batch import Batch
-from student.losses.fused_loss import loss_of_logits
+from student.losses.head.fused_loss import loss_of_logits
 from student.losses.loss_terms import make_loss_terms
 from student.losses.normalisation import sum_coefficients
 from student.losses.settings import LossSettings

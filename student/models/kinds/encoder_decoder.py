@@ -12,7 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from cache.examples.example import Segment
 from cache.rows.record import Window
-from student.losses.fused_loss import LogitTransform
+from student.losses.head.transform import LogitTransform
 from student.models.layout import ArrangedExamples, Layout, side_by_side
 from student.models.student_kind import StudentKind
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from student.losses.fused_loss import loss_of_logits
+from student.losses.head.fused_loss import loss_of_logits
 from student.losses.registry import OBJECTIVES as REGISTRY
 from student.losses.row_losses import LossTerm
 

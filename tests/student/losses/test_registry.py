@@ -24,7 +24,8 @@ OBJECTIVE = Objective("hellinger", hellinger, default_parameter=0.5)
 RUN = """
 import torch
 from student.losses.batch import Batch
-from student.losses.fused_loss import LogitTransform, fused_loss
+from student.losses.head.fused_loss import fused_loss
+from student.losses.head.transform import LogitTransform
 from student.losses.loss_terms import make_loss_terms
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm, require_supported

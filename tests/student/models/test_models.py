@@ -14,7 +14,7 @@ import student.models.loss_model
 from cache.errors import InputError
 from student.data.collate import collate
 from student.losses.batch import Batch
-from student.losses.fused_loss import loss_of_logits
+from student.losses.head.fused_loss import loss_of_logits
 from student.losses.loss_terms import make_loss_terms
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm

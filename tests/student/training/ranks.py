@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[3]
 RANKS = """
 import sys, time, traceback
 from pathlib import Path
-import student.losses.fused_loss
-student.losses.fused_loss.BLOCK_ELEMENTS = 500 * 5
+import student.losses.head.fused_loss
+student.losses.head.fused_loss.BLOCK_ELEMENTS = 500 * 5
 from student.training.settings import TrainSettings
 from student.training.train import train
 for before, job in zip(sys.argv[1::2], sys.argv[2::2], strict=True):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from student.losses.fused_loss import LogitTransform, checkpointed_loss, fused_loss, loss_of_logits
+from student.losses.head.fused_loss import checkpointed_loss, fused_loss, loss_of_logits
+from student.losses.head.transform import LogitTransform
 from student.losses.row_losses import LossTerm
 from tests.student.losses.dense import OBJECTIVES, coarse, dense_loss, random_law, random_logits, sparse_term, top_k
 

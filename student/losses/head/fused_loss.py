@@ -12,38 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from student.losses.head.logits import precise_logits
+from student.losses.head.product import factor_dtype, has_mixed_product, precise_dtype, precise_product
+from student.losses.head.transform import LogitTransform
 from student.losses.row_losses import LossTerm, loss_and_gradient
 
 # Logits of a block, in elements: 128 MiB of float32 on a CPU. A GPU needs larger products to be fast.
 BLOCK_ELEMENTS = 1 << 25
 GPU_BLOCK_ELEMENTS = 1 << 28
-
-
-@dataclass(frozen=True, slots=True)
-class LogitTransform:
-    """The transform of the product of hidden states and head: logits = cap * tanh(scale * product / cap).
-
-    scale: as in Cohere and Granite. cap: as in Gemma 2; None: logits = scale * product.
-    """
-
-    scale: float = 1.0
-    cap: float | None = None
-
-    def apply_(self, logits: Tensor) -> Tensor:
-        """The logits, computed in place of the product."""
-        if self.scale != 1:
-            logits.mul_(self.scale)
-        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
-
-    def back_(self, gradient: Tensor, logits: Tensor | None) -> Tensor:
-        """Turn the gradient at the logits into that at the product, in place. logits: from `apply_`, for a cap."""
-        if self.cap is not None:
-            assert logits is not None
-            gradient.mul_(1 - (logits / self.cap).square_())
-        return gradient.mul_(self.scale) if self.scale != 1 else gradient
 
 
 def block_rows(vocab_size: int, device: torch.device) -> int:
@@ -62,10 +40,15 @@ def fused_loss(
 ) -> tuple[Tensor, Tensor]:
     """The total of the terms, with gradients for hidden [R, d], weight [V, d] and bias [V]; and each term's sum.
 
-    rows: size of a block. Products use the dtype of the arguments; everything after them is float32 (or float64).
+    rows: size of a block. Logits, and all that follows, are float32 (float64 for float64 arguments), also where hidden
+    states and head are bfloat16. Only the backward products take a gradient that is rounded to the arguments' dtype.
     """
     rows = rows or block_rows(len(weight), hidden.device)
-    total, sums = _FusedLoss.apply(hidden, weight, bias, transform, terms, rows)  # type: ignore[no-untyped-call]
+    dtype = factor_dtype(hidden, weight)
+    needed = _need_gradients(hidden, weight, bias)
+    with torch.autocast(hidden.device.type, enabled=False):
+        result = _FusedLoss.apply(hidden, weight, bias, transform, terms, rows, dtype, needed)  # type: ignore[no-untyped-call]
+    total, sums = result
     return total, sums
 
 
@@ -92,28 +75,26 @@ def checkpointed_loss(
 
 def loss_of_logits(logits: Tensor, terms: Sequence[LossTerm]) -> tuple[Tensor, Tensor]:
     """The same from all logits, [R, V], for training loops that have them anyway."""
-    total, sums = _LogitsLoss.apply(logits, terms)  # type: ignore[no-untyped-call]
+    total, sums = _LogitsLoss.apply(logits, terms, *_need_gradients(logits))  # type: ignore[no-untyped-call]
     return total, sums
+
+
+def _need_gradients(*values: Tensor | None) -> tuple[bool, ...]:
+    """Whether each value needs a gradient now. The `needs_input_grad` of autograd is also true under `no_grad`."""
+    return tuple(value is not None and value.requires_grad and torch.is_grad_enabled() for value in values)
 
 
 def _head_block(
     head: torch.nn.Module, hidden: Tensor, transform: LogitTransform, terms: Sequence[LossTerm]
 ) -> tuple[Tensor, Tensor]:
-    logits = _at_least_float32(head(hidden)) * transform.scale
-    if transform.cap is not None:
-        logits = transform.cap * torch.tanh(logits / transform.cap)
-    return loss_of_logits(logits, terms)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
+    return loss_of_logits(precise_logits(head, hidden, transform), terms)
 
 
 class _LogitsLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, terms: Sequence[LossTerm]) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, terms: Sequence[LossTerm], needed: bool) -> tuple[Tensor, Tensor]:
         copy = logits.detach().to(torch.promote_types(logits.dtype, torch.float32), copy=True)
-        sums, gradient = loss_and_gradient(copy, terms, ctx.needs_input_grad[0])
+        sums, gradient = loss_and_gradient(copy, terms, needed)
         if gradient is not None:
             ctx.save_for_backward(gradient.to(logits.dtype))
         ctx.mark_non_differentiable(sums)
@@ -121,8 +102,8 @@ class _LogitsLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        return ctx.saved_tensors[0] * upstream[0], None
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * upstream[0], None, None
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -135,21 +116,27 @@ class _FusedLoss(torch.autograd.Function):
         transform: LogitTransform,
         terms: Sequence[LossTerm],
         rows: int,
+        dtype: torch.dtype,
+        needed: Sequence[bool],
     ) -> tuple[Tensor, Tensor]:
-        gradients = _HeadGradients.zeros(hidden, weight, bias, ctx.needs_input_grad[:3])
-        with_gradient = any(ctx.needs_input_grad[:3])
-        precise = torch.promote_types(weight.dtype, torch.float32)
-        sums = hidden.new_zeros(len(terms), dtype=precise)
+        with_gradient = any(needed)
+        gradients = _HeadGradients.zeros(hidden, weight, bias, dtype, needed)
+        sums = hidden.new_zeros(len(terms), dtype=precise_dtype(dtype))
+        matrix = weight.to(dtype)
         for start in range(0, len(hidden), rows):
             block = slice(start, start + rows)
-            logits = transform.apply_(functional.linear(hidden[block], weight, bias).to(precise))
+            states = hidden[block].to(dtype)
+            logits = precise_product(states, matrix.t())
+            if bias is not None:
+                logits += bias
+            logits = transform.apply_(logits)
             capped = logits.clone() if transform.cap is not None and with_gradient else None
             block_sums, gradient = loss_and_gradient(
                 logits, [term.rows(start, start + rows) for term in terms], with_gradient
             )
             sums += block_sums
             if gradient is not None:
-                gradients.add_block(transform.back_(gradient, capped), hidden[block], weight, block)
+                gradients.add_block(transform.back_(gradient, capped), states, matrix, block)
         ctx.save_for_backward(gradients.hidden, _like(gradients.weight, weight), _like(gradients.bias, bias))
         ctx.mark_non_differentiable(sums)
         return sums.sum(), sums
@@ -160,7 +147,7 @@ class _FusedLoss(torch.autograd.Function):
         # In place, because a copy of the head's gradient is large. It cannot happen twice: `once_differentiable`, and
         # autograd frees its buffers.
         scaled = [None if gradient is None else gradient.mul_(upstream[0]) for gradient in ctx.saved_tensors]
-        return *scaled, None, None, None
+        return *scaled, None, None, None, None, None
 
 
 def _like(gradient: Tensor | None, value: Tensor | None) -> Tensor | None:
@@ -176,25 +163,28 @@ class _HeadGradients:
     bias: Tensor | None
 
     @classmethod
-    def zeros(cls, hidden: Tensor, weight: Tensor, bias: Tensor | None, needed: Sequence[bool]) -> "_HeadGradients":
-        """The gradients before the first block. needed: for hidden states, weight and bias."""
+    def zeros(
+        cls, hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, needed: Sequence[bool]
+    ) -> "_HeadGradients":
+        """The gradients before the first block. dtype: of products. needed: for hidden states, weight and bias."""
         # Sums over blocks are float32: in bfloat16, small summands would be lost.
-        precise = torch.promote_types(weight.dtype, torch.float32)
+        precise = precise_dtype(dtype)
         return cls(
             torch.empty_like(hidden) if needed[0] else None,
             torch.zeros_like(weight, dtype=precise) if needed[1] else None,
             torch.zeros_like(bias, dtype=precise) if needed[2] and bias is not None else None,
         )
 
-    def add_block(self, gradient: Tensor, hidden: Tensor, weight: Tensor, block: slice) -> None:
-        """Add a block. gradient: at its products, [rows, V]. hidden: its hidden states, [rows, d]."""
+    def add_block(self, gradient: Tensor, states: Tensor, matrix: Tensor, block: slice) -> None:
+        """Add a block. gradient: at its products, [rows, V]. states: its hidden states, [rows, d]. matrix: [V, d]."""
         if self.bias is not None:
             self.bias.add_(gradient.sum(0))
-        precise = gradient.dtype
-        gradient = gradient.to(weight.dtype)
-        if self.hidden is not None:
-            torch.mm(gradient, weight, out=self.hidden[block])
-        if self.weight is not None and weight.dtype == precise:
-            self.weight.addmm_(gradient.t(), hidden)
+        rounded = gradient.to(matrix.dtype)
+        if self.hidden is not None and self.hidden.dtype == matrix.dtype:
+            torch.mm(rounded, matrix, out=self.hidden[block])
+        elif self.hidden is not None:
+            self.hidden[block] = rounded @ matrix
+        if self.weight is not None and has_mixed_product(gradient.device):
+            self.weight.add_(precise_product(rounded.t(), states))
         elif self.weight is not None:
-            self.weight.add_(gradient.t() @ hidden)
+            self.weight.addmm_(gradient.t(), states.to(gradient.dtype))
