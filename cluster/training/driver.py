@@ -61,7 +61,7 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
     with ray_session(address, choose_ranks(settings, local_gpus()) + 1):
         gpus = cluster_gpus()
         ranks = choose_ranks(settings, gpus)
-        settings.run.micro_batch_of(ranks)
+        settings.run.micro_batch_of(ranks, settings.data.pack_to)
         require_gpus(ranks)
         if not gpus:
             require_cpus(ranks)
@@ -105,10 +105,9 @@ def choose_ranks(settings: TrainSettings, gpus: int) -> int:
     progress = read_progress(settings.output / CHECKPOINTS)
     if settings.run.ranks is None and progress:
         ranks = int(progress["ranks"])
-        fits_batch = settings.run.batch_size % (ranks * (settings.run.micro_batch_size or 1)) == 0
-        if fits_batch and (not gpus or ranks <= gpus):
+        if settings.run.fits_ranks(ranks, settings.data.pack_to) and (not gpus or ranks <= gpus):
             return ranks
-    return settings.run.ranks_for(gpus)
+    return settings.run.ranks_for(gpus, settings.data.pack_to)
 
 
 def local_gpus() -> int:
@@ -135,6 +134,7 @@ def summary(result: dict[str, Any]) -> str:
             f"{result['seconds']:.0f} s",
             f"{result['tokens_per_s']:,.0f} tokens/s",
             f"{result['data_wait_share']:.1%} of the time waiting for data",
+            *([f"{share:.1%} of the computed tokens real"] if (share := result.get("real_token_share")) else []),
         ]
     )
 

@@ -35,14 +35,19 @@ class ClassBatches:
             raise InputError('these examples have no teacher; use loss.objective = "hard_label" or data.store')
 
     def batch(self, examples: Sequence[int]) -> Batch:
-        """The batch of these examples. A text without a true label has weight 0 in hard-label terms."""
-        indices = np.asarray(examples, np.int64)
+        """The batch of these examples. A text without a true label has weight 0 in hard-label terms.
+
+        Without examples, the shortest text with weight 0.
+        """
+        indices = np.asarray(examples if len(examples) else [int(np.argmin(self.sizes))], np.int64)
         input_ids, mask = pad_texts([self.source.tokens[i] for i in indices], PADDING)
         labels = self.source.labels[indices]
         weights = np.ones((len(self.objectives.terms), len(indices)), np.float32)
         weights[~np.array(self.objectives.needs_teacher)] = labels >= 0
         if self._weight is not None:
             weights *= np.array([example_weight(self.source.examples[i], self._weight) for i in indices], np.float32)
+        if not len(examples):
+            weights[:] = 0
         classes = len(self.source.names)
         log_p = None if self.source.teacher is None else self.source.teacher.log_probs[indices].astype(np.float64)
         rows = (

@@ -31,7 +31,10 @@ class Batches(Protocol):
     objectives: WeightedObjectives
 
     def batch(self, examples: Sequence[int]) -> Batch:
-        """The micro-batch of these examples."""
+        """The micro-batch of these examples. Without examples, one whose loss and gradients are 0.
+
+        A rank with fewer examples than others needs such a micro-batch: all ranks of ZeRO-3 compute equally often.
+        """
         ...
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -53,6 +56,9 @@ class LanguageBatches:
         require_learnable_prompts(objectives, layout)
 
     def batch(self, examples: Sequence[int]) -> Batch:
+        if not len(examples):
+            shortest = int(np.argmin(self.sizes))
+            return collate(self.source.read([shortest]), self.objectives, self._layout, np.zeros(1, np.float32))
         weights = None
         if self._weight is not None:
             weights = np.array([example_weight(self.source.texts(i), self._weight) for i in examples], np.float32)

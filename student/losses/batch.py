@@ -27,6 +27,11 @@ class Batch:
     entropy: Tensor
     weights: Tensor
 
+    @property
+    def positions(self) -> int:
+        """Token positions that the model computes, padding included: those of all inputs of token ids."""
+        return sum(ids.numel() for name, ids in self.inputs.items() if name.endswith("input_ids"))
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
         return Batch(**{field.name: _to_device(getattr(self, field.name), device) for field in fields(self)})

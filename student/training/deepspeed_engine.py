@@ -49,7 +49,7 @@ class Engine:
         ranks_changed = bool(self.progress and run.zero_stage and self.progress["ranks"] != ranks)
         config = deepspeed_config(optimizer, run, ranks, ranks_changed)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=adam, lr_scheduler=schedule, config=config)
-        self._scale = ranks * run.accumulation_of(ranks)
+        self._scale = ranks
         self.device: torch.device = self._engine.device
         if self.progress:
             self._load(f"step-{self.progress['step']}", ranks_changed)
@@ -59,6 +59,13 @@ class Engine:
         """The model that DeepSpeed wraps."""
         return self._engine.module  # type: ignore[no-any-return]
 
+    def begin_micro_batch(self, ends_step: bool) -> None:
+        """Call before the forward pass of each micro-batch. ends_step: whether it is the last one of its step.
+
+        Steps may differ in their number of micro-batches; the ranks of one step may not.
+        """
+        self._engine.set_gradient_accumulation_boundary(ends_step)
+
     def forward(self, *args: Any) -> Any:
         """The model's forward pass."""
         return self._engine(*args)
@@ -66,12 +73,12 @@ class Engine:
     def backward(self, objective: Tensor) -> None:
         """Accumulate the gradient of `objective`, one summand of a sum over all ranks and micro-batches.
 
-        DeepSpeed averages over both. The factor undoes this, so every row has the same weight on any rank.
+        DeepSpeed averages over ranks. The factor undoes this, so every row has the same weight on any rank.
         """
         self._engine.backward(objective * self._scale)
 
     def step(self) -> None:
-        """End a micro-batch. The last micro-batch of a step updates the weights."""
+        """End a micro-batch. That which ends a step updates the weights."""
         self._engine.step()
 
     @property
@@ -126,9 +133,10 @@ def deepspeed_config(optimizer: OptimizerSettings, run: RunSettings, ranks: int,
     if run.offload == "all":
         zero["offload_param"] = {"device": "cpu"}
     return {
-        "train_batch_size": run.batch_size,
-        "train_micro_batch_size_per_gpu": run.micro_batch_of(ranks),
-        "gradient_accumulation_steps": run.accumulation_of(ranks),
+        # The loop counts micro-batches, and says which of them ends a step. These are the neutral values.
+        "train_batch_size": ranks,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
         "gradient_clipping": optimizer.clip,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,

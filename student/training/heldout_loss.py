@@ -11,6 +11,7 @@ import torch.distributed as dist
 from student.data.batches import Batches
 from student.losses.normalisation import objective_weights, sum_row_weights
 from student.training.deepspeed_engine import Engine
+from student.training.micro_batches import divide
 from student.training.settings import HeldoutSettings, RunSettings
 
 
@@ -45,27 +46,24 @@ class BestStudent:
 class Heldout:
     """Held-out examples in this rank's micro-batches. Every rank has the same number: ZeRO-3 needs all ranks."""
 
-    def __init__(self, batches: Batches, settings: HeldoutSettings, run: RunSettings) -> None:
+    def __init__(
+        self, batches: Batches, settings: HeldoutSettings, run: RunSettings, pack_to: int | None = None
+    ) -> None:
         self._batches = batches
-        count = min(settings.limit, len(batches.sizes))
-        order = np.argsort(batches.sizes[:count], kind="stable")
-        rank, ranks = dist.get_rank(), dist.get_world_size()
-        per_step = ranks * run.micro_batch_of(ranks)
-        groups = [order[start : start + per_step] for start in range(0, count, per_step)]
-        self._groups = [group[rank::ranks] for group in groups]
-        # The last group may be too small for all ranks. Those without examples evaluate one that is not counted.
-        self._spare = [int(group[0]) for group in groups]
+        examples = np.arange(min(settings.limit, len(batches.sizes)))
+        ranks = dist.get_world_size()
+        rows = run.micro_batch_of(ranks, pack_to)
+        self._groups = divide(examples, batches.sizes[examples], rows, dist.get_rank(), ranks, pack_to)
 
     @torch.no_grad()
     def loss(self, engine: Engine) -> tuple[float, list[float]]:
         """The objective, and the mean of each term in nats. The same on every rank."""
         terms = len(self._batches.objectives.terms)
         sums = torch.zeros(2, terms, dtype=torch.float64)
-        for group, spare in zip(self._groups, self._spare, strict=True):
-            batch = self._batches.batch(group.tolist() or [spare]).to(engine.device)
+        for group in self._groups:
+            batch = self._batches.batch(group).to(engine.device)
             parts = engine.forward(batch, torch.ones(terms, device=engine.device)).parts
-            if len(group):
-                sums += torch.stack([parts.double().cpu(), sum_row_weights([batch]).cpu()])
+            sums += torch.stack([parts.double().cpu(), sum_row_weights([batch]).cpu()])
         reduced = sums.to(engine.device)
         dist.all_reduce(reduced)
         means = (reduced[0] / reduced[1].clamp(min=1e-12)).cpu()

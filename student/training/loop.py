@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from student.data.prefetch import Prefetcher
 from student.losses.batch import Batch
@@ -19,16 +20,40 @@ from student.training.planning.inputs import TrainingInputs
 from student.training.settings import TrainSettings
 
 
+class LocalStep(NamedTuple):
+    """One rank's micro-batches of a step, and the number of tokens of their examples."""
+
+    batches: list[Batch]
+    tokens: int
+
+
+class StepSums(NamedTuple):
+    """Sums of a step over all ranks.
+
+    parts: float64 [terms], each term's part of the objective. weights: float64 [terms], of its rows. tokens, computed
+    and real: as in RunProgress.
+    """
+
+    parts: Tensor
+    weights: Tensor
+    tokens: int
+    computed: int
+    real: int
+
+
 @dataclass(frozen=True, slots=True)
 class RunProgress:
     """How far a run is. Each checkpoint stores it.
 
-    tokens: those that carried a loss. seconds: time in the loop. waited: seconds that rank 0 waited for data.
+    tokens: those that carried a loss. computed, real: positions that the model computed, and those of them that hold a
+    token of an example; the others are padding. seconds: time in the loop. waited: seconds that rank 0 waited for data.
     loss: objective of the last step.
     """
 
     step: int = 0
     tokens: int = 0
+    computed: int = 0
+    real: int = 0
     seconds: float = 0.0
     waited: float = 0.0
     loss: float | None = None
@@ -36,7 +61,8 @@ class RunProgress:
 
     def as_document(self) -> dict[str, Any]:
         """As checkpoints store it."""
-        fields = {name: getattr(self, name) for name in ("step", "tokens", "seconds", "waited", "loss")}
+        names = ("step", "tokens", "computed", "real", "seconds", "waited", "loss")
+        fields = {name: getattr(self, name) for name in names}
         return {**fields, "verdict": self.best.as_document()}
 
     @classmethod
@@ -45,7 +71,14 @@ class RunProgress:
         if not document:
             return cls()
         fields = {name: document[name] for name in ("step", "tokens", "seconds", "waited")}
-        return cls(**fields, loss=document.get("loss"), best=BestStudent.from_document(document["verdict"]))
+        counts = {name: document.get(name, 0) for name in ("computed", "real")}
+        best = BestStudent.from_document(document["verdict"])
+        return cls(**fields, **counts, loss=document.get("loss"), best=best)
+
+    @property
+    def real_share(self) -> float:
+        """Share of the computed positions that are no padding."""
+        return self.real / max(self.computed, 1)
 
 
 class Loop:
@@ -66,7 +99,9 @@ class Loop:
         objectives = inputs.batches.objectives
         self._names, self._weights = term_names(objectives), objective_weights(objectives)
         heldout = settings.heldout
-        self._heldout = Heldout(inputs.heldout, heldout, settings.run) if inputs.heldout and heldout else None
+        self._heldout = None
+        if inputs.heldout and heldout:
+            self._heldout = Heldout(inputs.heldout, heldout, settings.run, settings.data.pack_to)
 
     def run(self) -> RunProgress:
         """Train to the end. Returns at once if nothing is left to do."""
@@ -77,18 +112,20 @@ class Loop:
         prefetcher = Prefetcher(self._read_step, progress.step, run.total_steps, data.prefetch, data.readers)
         before, started = progress, time.monotonic()
         try:
-            for batches in prefetcher:
+            for local in prefetcher:
                 learning_rate = self._engine.learning_rate  # the optimizer's step sets that of the next step
-                tokens, parts, counts = self._step(batches)
+                sums = self._step(local)
                 progress = replace(
                     progress,
                     step=progress.step + 1,
-                    tokens=progress.tokens + tokens,
+                    tokens=progress.tokens + sums.tokens,
+                    computed=progress.computed + sums.computed,
+                    real=progress.real + sums.real,
                     seconds=before.seconds + time.monotonic() - started,
                     waited=before.waited + prefetcher.waited,
-                    loss=float(parts.sum()),
+                    loss=float(sums.parts.sum()),
                 )
-                progress = self._finish_step(progress, self._metrics(parts, counts, progress, learning_rate), tracker)
+                progress = self._finish_step(progress, self._metrics(sums, progress, learning_rate), tracker)
                 if progress.best.ends_run(self._settings.heldout):
                     break
         finally:
@@ -97,40 +134,44 @@ class Loop:
                 tracker.close()
         return replace(progress, seconds=before.seconds + time.monotonic() - started)
 
-    def _read_step(self, step: int) -> list[Batch]:
+    def _read_step(self, step: int) -> LocalStep:
         """Read and decode this rank's micro-batches of a step."""
-        batches, run = self._batches, self._settings.run
-        groups = micro_batches_of_step(step, batches, run, dist.get_rank(), dist.get_world_size())
-        return [batches.batch(group) for group in groups]
+        batches, run, pack_to = self._batches, self._settings.run, self._settings.data.pack_to
+        groups = micro_batches_of_step(step, batches, run, dist.get_rank(), dist.get_world_size(), pack_to)
+        tokens = sum(int(batches.sizes[group].sum()) for group in groups if group)
+        return LocalStep([batches.batch(group) for group in groups], tokens)
 
-    def _step(self, batches: list[Batch]) -> tuple[int, torch.Tensor, torch.Tensor]:
-        """One update. Returns, over all ranks: tokens, each term's part of the objective, the sum of its weights."""
-        engine = self._engine
-        local = torch.cat([sum_row_weights(batches), torch.tensor([sum(len(batch.rows) for batch in batches)])])
-        counts = local.to(engine.device)
+    def _step(self, local: LocalStep) -> StepSums:
+        """One update."""
+        engine, batches = self._engine, local.batches
+        with_loss = sum(int((batch.weights > 0).any(0).sum()) for batch in batches)
+        computed = sum(batch.positions for batch in batches)
+        counts = torch.cat([sum_row_weights(batches), torch.tensor([with_loss, computed, local.tokens])])
+        counts = counts.to(engine.device)
         dist.all_reduce(counts)
-        factors = sum_coefficients(self._batches.objectives, counts[:-1])
+        factors = sum_coefficients(self._batches.objectives, counts[:-3])
         parts = torch.zeros(len(self._names), device=engine.device)
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
+            engine.begin_micro_batch(ends_step=number == len(batches))
             sums = engine.forward(batch.to(engine.device), factors)
             engine.backward(sums.objective)
             engine.step()
             parts += sums.parts.float()
         dist.all_reduce(parts)
-        return int(counts[-1]), parts.double().cpu(), counts[:-1].cpu()
+        tokens, computed, real = counts[-3:].long().tolist()
+        return StepSums(parts.double().cpu(), counts[:-3].cpu(), tokens, computed, real)
 
-    def _metrics(
-        self, parts: torch.Tensor, counts: torch.Tensor, progress: RunProgress, learning_rate: float
-    ) -> dict[str, Any]:
+    def _metrics(self, sums: StepSums, progress: RunProgress, learning_rate: float) -> dict[str, Any]:
         """Metrics of a step: the objective, and each term's mean in nats, before weight and T^2."""
-        means = (parts / self._weights).tolist()
-        terms = {name: mean for name, mean, count in zip(self._names, means, counts.tolist(), strict=True) if count}
+        means, counts = (sums.parts / self._weights).tolist(), sums.weights.tolist()
+        terms = {name: mean for name, mean, count in zip(self._names, means, counts, strict=True) if count}
         return {
             "objective": progress.loss,
             **terms,
             "lr": learning_rate,
             "gradient_norm": self._engine.gradient_norm,
             "tokens": progress.tokens,
+            "real_token_share": round(sums.real / max(sums.computed, 1), 4),
             "seconds": round(progress.seconds, 3),
             "data_wait_seconds": round(progress.waited, 3),
         }

@@ -32,6 +32,10 @@ class OptimizerSettings(Settings):
 class RunSettings(Settings):
     """Size and speed of a run. Give steps or epochs. batch_size counts examples over all ranks and micro-batches.
 
+    A micro-batch is what one rank computes at a time. It consists of rows. With data.pack_to, a row is as many examples
+    as fit into that many tokens; otherwise it is one example, and batch_size must be a multiple of ranks x
+    micro_batch_size.
+
     When a run is continued, ranks, micro_batch_size, checkpoint_every and max_failures may change, and steps or
     epochs may be raised, also after its end. The learning rate then follows the schedule of the new length.
     """
@@ -40,7 +44,9 @@ class RunSettings(Settings):
     epochs: float | None = Field(None, gt=0, description="passes over the training examples")
     batch_size: int = Field(64, ge=1, description="examples of a step, over all ranks and micro-batches")
     micro_batch_size: int | None = Field(
-        None, ge=1, description=f"examples of one rank at a time; by default at most {DEFAULT_MICRO_BATCH}"
+        None,
+        ge=1,
+        description=f"rows of a micro-batch; by default 1 with data.pack_to, otherwise at most {DEFAULT_MICRO_BATCH}",
     )
     ranks: int | None = Field(None, ge=1, description="processes; by default one for each GPU, or 1 without a GPU")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="of DeepSpeed")
@@ -54,13 +60,6 @@ class RunSettings(Settings):
     def _consistent(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of 'steps' and 'epochs'")
-        ranks, micro = self.ranks or 1, self.micro_batch_size or 1
-        if self.batch_size % (micro * ranks):
-            given = {"ranks": self.ranks, "micro_batch_size": self.micro_batch_size}
-            names, values = zip(*((name, str(value)) for name, value in given.items() if value), strict=True)
-            raise ValueError(
-                f"batch_size {self.batch_size} must be a multiple of {' x '.join(names)} = {' x '.join(values)}"
-            )
         if self.offload != "none" and self.zero_stage < (3 if self.offload == "all" else 1):
             raise ValueError(f"offload = {self.offload!r} needs zero_stage {3 if self.offload == 'all' else '1 to 3'}")
         return self
@@ -79,18 +78,34 @@ class RunSettings(Settings):
         steps = math.ceil(self.epochs * examples / self.batch_size)
         return self.model_copy(update={"steps": steps, "epochs": None})
 
-    def ranks_for(self, gpus: int) -> int:
-        """The number of ranks on a cluster with so many GPUs: as requested, or as many GPUs as divide the batch."""
+    def require_whole_micro_batches(self) -> None:
+        """Raise ValueError unless the batch can be divided among ranks and micro-batches, a row an example."""
+        ranks, micro = self.ranks or 1, self.micro_batch_size or 1
+        if self.batch_size % (micro * ranks):
+            given = {"ranks": self.ranks, "micro_batch_size": self.micro_batch_size}
+            names, values = zip(*((name, str(value)) for name, value in given.items() if value), strict=True)
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of {' x '.join(names)} = {' x '.join(values)}"
+            )
+
+    def fits_ranks(self, ranks: int, pack_to: int | None = None) -> bool:
+        """Whether so many ranks can share a batch. Packed rows can be divided in any way."""
+        return pack_to is not None or self.batch_size % (ranks * (self.micro_batch_size or 1)) == 0
+
+    def ranks_for(self, gpus: int, pack_to: int | None = None) -> int:
+        """The number of ranks on a cluster with so many GPUs: as requested, or as many GPUs as can share the batch."""
         if self.ranks is not None:
             return self.ranks
-        per_rank = self.micro_batch_size or 1
-        return next(ranks for ranks in range(max(gpus, 1), 0, -1) if self.batch_size % (ranks * per_rank) == 0)
+        return next(ranks for ranks in range(max(gpus, 1), 0, -1) if self.fits_ranks(ranks, pack_to))
 
-    def micro_batch_of(self, ranks: int) -> int:
-        """Examples in a micro-batch of one of `ranks`: as requested, or the largest fitting number up to the default.
+    def micro_batch_of(self, ranks: int, pack_to: int | None = None) -> int:
+        """Rows in a micro-batch of one of `ranks`: as requested; otherwise 1 if rows are packed, or the default.
 
-        Raises InputError if the batch cannot be divided.
+        The default is the largest number up to DEFAULT_MICRO_BATCH that divides a rank's share of the batch.
+        Raises InputError if rows are examples and the batch cannot be divided.
         """
+        if pack_to is not None:
+            return self.micro_batch_size or 1
         share, rest = divmod(self.batch_size, ranks)
         if rest or (self.micro_batch_size is not None and share % self.micro_batch_size):
             raise InputError(
@@ -100,10 +115,6 @@ class RunSettings(Settings):
         if self.micro_batch_size is not None:
             return self.micro_batch_size
         return next(size for size in range(min(share, DEFAULT_MICRO_BATCH), 0, -1) if share % size == 0)
-
-    def accumulation_of(self, ranks: int) -> int:
-        """Micro-batches of one rank in one step."""
-        return self.batch_size // (self.micro_batch_of(ranks) * ranks)
 
 
 class HeldoutSettings(Settings):
@@ -157,6 +168,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.data.pack_to is None:
+            self.run.require_whole_micro_batches()
         if self.data.examples is not None and self.loss.needs_teacher:
             raise ValueError(
                 'an examples file has no teacher distributions; use loss.objective = "hard_label" or data.store'

@@ -27,9 +27,9 @@ class TrainResult:
     """What a run reports at its end (training.json).
 
     tokens: those that carried a loss. seconds: time in the loop, over all restarts; data_wait_share: the share of it
-    that rank 0 waited for data. parameters: those of the saved student, its adapters merged.
-    best_step, best_loss: step and held-out loss of the saved student, if there are held-out examples. last_loss: the
-    objective of the last step. stores: where the examples came from.
+    that rank 0 waited for data. real_token_share: share of the computed positions that are no padding. parameters:
+    those of the saved student, its adapters merged. best_step, best_loss: step and held-out loss of the saved student,
+    if there are held-out examples. last_loss: the objective of the last step. stores: where the examples came from.
     """
 
     steps: int
@@ -39,6 +39,7 @@ class TrainResult:
     seconds: float
     tokens_per_s: float
     data_wait_share: float
+    real_token_share: float
     parameters: int
     trained_parameters: int
     best_step: int | None
@@ -115,6 +116,7 @@ def _result(
         seconds=progress.seconds,
         tokens_per_s=progress.tokens / seconds,
         data_wait_share=progress.waited / seconds,
+        real_token_share=progress.real_share,
         parameters=counts[0],
         trained_parameters=counts[1],
         best_step=progress.best.step,

@@ -17,18 +17,21 @@ from student.models.student_kind import StudentKind
 
 @dataclass(frozen=True, slots=True)
 class PackedLayout:
-    """Several examples a row of `row_length` tokens. Positions that start again keep them apart in the attention."""
+    """Several examples a row of at most `row_length` tokens; the rows of a micro-batch are as long as the fullest one.
+
+    Positions that start again keep examples apart in the attention.
+    """
 
     row_length: int
     learns_prompts: bool = True
 
     def arrange(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> ArrangedExamples:
         packing = pack(np.array([len(window) for window in windows]), self.row_length)
-        input_ids = np.full((packing.rows, self.row_length), PADDING, np.int64)
-        starts = packing.row * self.row_length + packing.offset
+        input_ids = np.full((packing.rows, packing.width), PADDING, np.int64)
+        starts = packing.row * packing.width + packing.offset
         for start, window in zip(starts, windows, strict=True):
             input_ids.reshape(-1)[start : start + len(window)] = window.tokens
-        inputs = {"input_ids": input_ids, "position_ids": positions(packing, self.row_length)}
+        inputs = {"input_ids": input_ids, "position_ids": positions(packing)}
         return ArrangedExamples(inputs, [start + row for start, row in zip(starts, rows, strict=True)])
 
 

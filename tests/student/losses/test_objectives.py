@@ -141,8 +141,8 @@ def test_settings_that_contradict_each_other_are_refused(fields: dict[str, Any],
 
 
 def test_offload_and_batches_must_fit() -> None:
-    with pytest.raises(ValidationError, match="batch_size 8 must be a multiple of ranks x micro_batch_size = 2 x 3"):
-        RunSettings(steps=1, batch_size=8, ranks=2, micro_batch_size=3)
+    with pytest.raises(ValueError, match="batch_size 8 must be a multiple of ranks x micro_batch_size = 2 x 3"):
+        RunSettings(steps=1, batch_size=8, ranks=2, micro_batch_size=3).require_whole_micro_batches()
     with pytest.raises(ValidationError, match="offload = 'all' needs zero_stage 3"):
         RunSettings(steps=1, offload="all", zero_stage=2)
     with pytest.raises(ValidationError, match="offload = 'optimizer' needs zero_stage 1 to 3"):

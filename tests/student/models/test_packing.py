@@ -50,11 +50,11 @@ def difference(model: PreTrainedModel, row_length: int, apart: bool = True) -> f
     packing = pack(LENGTHS, row_length)
     rng = np.random.default_rng(0)
     examples = [torch.from_numpy(rng.integers(0, 97, length)) for length in LENGTHS]
-    input_ids = torch.zeros(packing.rows, row_length, dtype=torch.int64)
+    input_ids = torch.zeros(packing.rows, packing.width, dtype=torch.int64)
     places = list(zip(packing.row.tolist(), packing.offset.tolist(), examples, strict=True))
     for row, offset, example in places:
         input_ids[row, offset : offset + len(example)] = example
-    position_ids = torch.from_numpy(positions(packing, row_length)) if apart else None
+    position_ids = torch.from_numpy(positions(packing)) if apart else None
     with torch.no_grad():
         packed = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
         return max(
@@ -64,17 +64,18 @@ def difference(model: PreTrainedModel, row_length: int, apart: bool = True) -> f
         )
 
 
-def check(packing: Packing, row_length: int) -> None:
+def check(packing: Packing) -> None:
     """Every token of every example has a place of its own, at its position; the rest is padding."""
-    ids = positions(packing, row_length)
-    assert ids.shape == (packing.rows, row_length) and ids.dtype == np.int64
+    ids = positions(packing)
+    assert ids.shape == (packing.rows, packing.width) and ids.dtype == np.int64
     owner = np.full(ids.shape, -1)
     for i, (length, row, offset) in enumerate(zip(packing.lengths, packing.row, packing.offset, strict=True)):
-        assert 0 <= row < packing.rows and offset >= 0 and offset + length <= row_length
+        assert 0 <= row < packing.rows and offset >= 0 and offset + length <= packing.width
         assert (owner[row, offset : offset + length] == -1).all()
         owner[row, offset : offset + length] = i
         assert ids[row, offset : offset + length].tolist() == list(range(length))
-    assert (owner >= 0).any(axis=1).all()  # no row of padding alone
+    filled = (owner >= 0).sum(axis=1)
+    assert (np.diff(filled) <= 0).all() and filled[0] == packing.width
     # As Transformers finds sequences: no padding token is of a real one's.
     sequence = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1] - 1) != 1, axis=1)
     for row in range(packing.rows):
@@ -82,43 +83,47 @@ def check(packing: Packing, row_length: int) -> None:
         assert len(set(sequence[row, owner[row] >= 0])) == len(set(owner[row]) - {-1})
 
 
-@given(lengths=st.lists(st.integers(1, 40), max_size=60), room=st.integers(0, 60))
-def test_all_are_placed_and_none_overlap(lengths: list[int], room: int) -> None:
+@given(lengths=st.lists(st.integers(1, 40), max_size=60), room=st.integers(0, 60), multiple=st.integers(1, 7))
+def test_all_are_placed_and_none_overlap(lengths: list[int], room: int, multiple: int) -> None:
     row_length = max(lengths, default=1) + room
-    packing = pack(lengths, row_length)
+    packing = pack(lengths, row_length, multiple)
     assert len(packing.row) == len(lengths)
-    check(packing, row_length)
-    # What first fit promises: the first of a later row found no room in any earlier one.
-    filled = np.bincount(packing.row, weights=packing.lengths, minlength=packing.rows)
-    assert (filled <= row_length / 2).sum() <= 1
+    assert packing.width <= row_length and packing.rows % multiple == 0 and packing.rows >= 1
+    if lengths:
+        check(packing)
+    # What any fit promises: no two rows could be one. So at most one is half empty, before rounding up.
+    fewest = -(-sum(lengths) // row_length)
+    assert packing.rows < max(2 * fewest, 1) + multiple
 
 
-def test_the_longest_come_first_and_equal_ones_in_order() -> None:
+def test_rows_are_as_few_as_best_fit_needs_and_equally_full() -> None:
     packing = pack([3, 5, 3, 8, 2, 5], 10)
-    assert packing.row.tolist() == [2, 1, 2, 0, 0, 1]
-    assert packing.offset.tolist() == [0, 0, 3, 0, 8, 5]
-    assert packing.rows == 3
+    filled = np.bincount(packing.row, weights=packing.lengths)
+    assert (packing.rows, packing.width, filled.tolist()) == (3, 10, [10, 8, 8])
+    assert packing.row.tolist() == [1, 1, 2, 0, 0, 2]
+    assert packing.offset.tolist() == [0, 3, 0, 0, 8, 3]
+    even = pack([3, 5, 3, 8, 2, 5], 10, 2)
+    assert np.bincount(even.row, weights=even.lengths).tolist() == [8, 7, 6, 5]
+
+
+def test_rows_of_best_fit_are_kept_where_equal_ones_would_be_too_long() -> None:
+    """3 + 3 and 2 + 2 + 2 fit into rows of 6. The emptiest row first would make 7 and 5."""
+    packing = pack([3, 3, 2, 2, 2], 6)
+    assert (packing.rows, packing.width) == (2, 6)
+    check(packing)
 
 
 def test_positions_start_again_with_each_example_and_with_padding() -> None:
-    assert positions(pack([3, 2], 10), 10).tolist() == [[0, 1, 2, 0, 1, 0, 1, 2, 0, 1]]
-    assert positions(pack([4, 2], 6), 6).tolist() == [[0, 1, 2, 3, 0, 1]]
-    assert positions(pack([1], 3), 3).tolist() == [[0, 0, 0]]
-    assert positions(pack([], 3), 3).shape == (0, 3)
+    assert positions(pack([3, 2], 10)).tolist() == [[0, 1, 2, 0, 1]]
+    assert positions(pack([4, 2], 5)).tolist() == [[0, 1, 2, 3], [0, 1, 0, 1]]
+    assert positions(pack([4, 1, 1], 5, 3)).tolist() == [[0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 1, 2]]
+    assert positions(pack([], 3)).shape == (1, 0)
 
 
 @pytest.mark.parametrize("length", [11, 0])
 def test_an_example_that_fits_no_row_is_named(length: int) -> None:
     with pytest.raises(InputError, match=f"example 2 has {length} tokens, but a row takes 1 to 10"):
         pack([10, 1, length, 4], 10)
-
-
-def test_packing_fills_rows_that_padding_leaves_half_empty() -> None:
-    """Lengths spread as those of instruction data: log-normal, median 250 tokens."""
-    lengths = np.clip(np.random.default_rng(0).lognormal(5.5, 0.8, 100), 8, 2048).astype(np.int64)
-    packing = pack(lengths, 2048)
-    assert lengths.sum() / (packing.rows * 2048) > 0.9
-    assert lengths.sum() / (len(lengths) * lengths.max()) < 0.4
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -265,10 +265,12 @@ def test_defaults_follow_the_machine_and_the_batch() -> None:
     for batch_size in (1, 7, 32, 48, 50, 64, 97):
         run = RunSettings(steps=1, batch_size=batch_size)
         micro = run.micro_batch_of(1)
-        assert micro <= 32 and micro * run.accumulation_of(1) == batch_size
+        assert micro <= 32 and batch_size % micro == 0
     assert RunSettings(steps=1, batch_size=64).micro_batch_of(2) == 32
     with pytest.raises(InputError, match="cannot be divided among 3 ranks"):
         RunSettings(steps=1, batch_size=64).micro_batch_of(3)
+    packed = RunSettings(steps=1, batch_size=50)
+    assert (packed.ranks_for(8, 4096), packed.micro_batch_of(8, 4096)) == (8, 1), "packed rows can always be divided"
 
 
 def test_the_outcome_tells_early_stopping_and_losses() -> None:

@@ -59,6 +59,9 @@ T5 = {"model_type": "t5", "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2
 T5 |= {"decoder_start_token_id": 0, "initializer_factor": 0.5}
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.1}
 MORE = ["q_proj", "v_proj", "lm_head"]
+STAGES = (0, 1, 2, 3)
+PACKED = {"pack_to": 20}
+TINY = {"batch_size": 1, "micro_batch_size": 1}
 # Stages of runs that go from two ranks to one, and back. A conversion takes seconds, but for stage 0.
 NARROWED, WIDENED = (2, 3), (0, 1, 3)
 LIMIT = 400
@@ -106,16 +109,21 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         "heldout": {"heldout": heldout},
     }
     one = [job(f"one-{name}", 1, run={"zero_stage": 1}, **kind) for name, kind in kinds.items()]
-    two = [job(f"mix-{stage}", 2, run={"zero_stage": stage}) for stage in (0, 1, 2, 3)]
+    two = [job(f"mix-{stage}", 2, run={"zero_stage": stage}) for stage in STAGES]
     stages = {"threshold": 2, "lora": 3, "lora-head": 3, "t5": 3, "gpt2": 3, "mixture": 2, "heldout": 3}
     two += [job(f"two-{name}", 2, run={"zero_stage": stage}, **kinds[name]) for name, stage in stages.items()]
     two += [
-        job("packed", 2, data={"pack_to": 40}),
+        # Steps of two and of three micro-batches of one row, and of one whose second rank has no example.
+        *(job(f"packed-{stage}", 2, data=PACKED, run={"zero_stage": stage, "micro_batch_size": 1}) for stage in STAGES),
+        *(job(f"tiny-{stage}", 2, data=PACKED, run=TINY | {"zero_stage": stage}) for stage in STAGES),
+        job("packed-rows", 2, data={"pack_to": 40}),
+        job("packed-heldout", 2, data=PACKED, heldout=heldout, run={"zero_stage": 3, "micro_batch_size": 1}),
+        job("packed-offload", 2, data=PACKED, run={"zero_stage": 2, "offload": "optimizer"}),
         job("checkpointing", 2, model={"config": LLAMA, "gradient_checkpointing": True}),
         job("offload-optimizer", 2, run={"zero_stage": 2, "offload": "optimizer"}),
         job("offload-all", 2, run={"zero_stage": 3, "offload": "all"}),
         job("bf16", 2, run={"zero_stage": 1, "precision": "bf16", "steps": 30}, optimizer={"lr": 0.01}),
-        job("whole-60", 2, run={"steps": 60, "checkpoint_every": 2}),
+        job("whole-60", 2, data=PACKED, run={"steps": 60, "checkpoint_every": 2, "micro_batch_size": 1}),
     ]
     # Overfits: the held-out loss of random tokens rises soon.
     patient = {"heldout": {**heldout, "patience": 2}, "optimizer": {"lr": 0.02}}
@@ -130,6 +138,7 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         one = [job(f"widened-{stage}", 1, run={"zero_stage": stage}), *one]
     for stage in NARROWED:
         two = [job(f"narrowed-{stage}", 2, run={"zero_stage": stage}), *two]
+    one += [job("one-tiny", 1, run=TINY)]
     one += [job("regrouped", 1, run={"micro_batch_size": 4}), job("eight", 1, run={"steps": 8})]
     one += [job("regrouped", 1, run={"steps": 8, "micro_batch_size": 2})]
     for name, stages_of, jobs, ranks in (("narrowed", NARROWED, one, 1), ("widened", WIDENED, two, 2)):
@@ -162,10 +171,39 @@ def agree(ours: list[list[float | None]], wanted: list[list[float | None]], rel:
         assert mine[:told] == pytest.approx(theirs[:told], rel=rel)
 
 
-@pytest.mark.parametrize("name", ["mix-0", "mix-1", "mix-2", "mix-3", "packed", "checkpointing"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{kind}-{stage}" for kind in ("mix", "packed") for stage in STAGES),
+        "packed-rows",
+        "packed-offload",
+        "checkpointing",
+    ],
+)
 def test_a_step_is_one_sum(fleet: Fleet, name: str) -> None:
     """Would catch an average over ranks or micro-batches of unlike size, and one N for terms that count differently."""
     agree(fleet.curve(name), fleet.curve("one-mix"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_rank_without_examples_changes_nothing(fleet: Fleet, stage: int) -> None:
+    """Would catch a stand-in that has a loss, a mean that counts it, and a rank that waits for the others for ever."""
+    agree(fleet.curve(f"tiny-{stage}"), fleet.curve("one-tiny"))
+    tokens = [line["tokens"] for line in fleet.metrics(f"tiny-{stage}")]
+    assert tokens == [line["tokens"] for line in fleet.metrics("one-tiny")]
+
+
+def test_packed_rows_give_the_same_heldout_loss(fleet: Fleet) -> None:
+    agree(fleet.curve("packed-heldout"), fleet.curve("one-heldout"))
+
+
+def test_the_share_of_real_tokens_is_in_the_metrics(fleet: Fleet) -> None:
+    """Would catch padding that counts as real, and a share of the last step in place of the run's."""
+    for name, lowest in (("packed-2", 1.0), ("packed-rows", 0.9), ("mix-2", 0.8)):
+        shares = [line["real_token_share"] for line in fleet.metrics(name)]
+        result = json.loads((fleet.root / name / "training.json").read_text())
+        assert min(shares) >= lowest and min(shares) <= result["real_token_share"] <= max(shares) <= 1
+    assert max(line["real_token_share"] for line in fleet.metrics("mix-2")) < 1
 
 
 @pytest.mark.parametrize("name", ["threshold", "lora", "lora-head", "t5", "gpt2", "mixture", "heldout"])
@@ -273,7 +311,8 @@ def test_a_killed_run_continues_bit_exactly(fleet: Fleet, tiny_model: Path) -> N
         fleet.root / "killed",
         fleet.root / "store",
         loss=MIX,
-        run={"ranks": 2, "micro_batch_size": 2, "steps": 60, "checkpoint_every": 2},
+        data=PACKED,
+        run={"ranks": 2, "micro_batch_size": 1, "steps": 60, "checkpoint_every": 2},
     )
     progress, chance = whole.output / "checkpoints" / "progress.json", random.Random(0)
     for least in (2, 10):

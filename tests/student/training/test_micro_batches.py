@@ -1,0 +1,103 @@
+"""Each example of a step is in one micro-batch of one rank; rows are full, and ranks compute equally often."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.examples.example_order import examples_at
+from student.training.micro_batches import micro_batches_of_step
+from student.training.settings import RunSettings
+
+EXAMPLES, PACK_TO = 3000, 4096
+# Lengths spread as those of instruction data: log-normal, median 245 tokens.
+LENGTHS = np.clip(np.random.default_rng(0).lognormal(5.5, 0.8, EXAMPLES), 8, 2048).astype(np.int64)
+
+
+class Sizes:
+    """Examples that are nothing but sizes."""
+
+    def __init__(self, sizes: np.ndarray) -> None:
+        self.sizes = sizes
+
+    def order(self, start: int, count: int, seed: int) -> np.ndarray:
+        return examples_at(start, count, len(self.sizes), seed)
+
+
+def step_of(
+    step: int, run: RunSettings, ranks: int, pack_to: int | None, sizes: np.ndarray = LENGTHS
+) -> list[list[list[int]]]:
+    """The micro-batches of each rank."""
+    batches: Any = Sizes(sizes)
+    return [micro_batches_of_step(step, batches, run, rank, ranks, pack_to) for rank in range(ranks)]
+
+
+def computed(group: list[int], rows: int, pack_to: int | None, sizes: np.ndarray = LENGTHS) -> int:
+    """Positions of the rows that the model's layout makes of a micro-batch."""
+    from student.models.packing import pack
+
+    if not group or pack_to is None:
+        return len(group) * int(sizes[group].max(initial=0))
+    packing = pack(sizes[group], pack_to)
+    assert packing.rows <= rows
+    return packing.rows * packing.width
+
+
+@pytest.mark.parametrize("pack_to", [None, 2048, PACK_TO, 1 << 20])
+@pytest.mark.parametrize("ranks, micro", [(1, 12), (1, 3), (2, 2), (3, 4), (4, 1)])
+def test_every_example_of_a_step_is_in_one_micro_batch(ranks: int, micro: int, pack_to: int | None) -> None:
+    """Would catch one that two ranks share, ranks that compute more often, and examples that depend on the ranks."""
+    run = RunSettings(steps=9, batch_size=12, micro_batch_size=micro, ranks=ranks)
+    for step in range(3):
+        groups = step_of(step, run, ranks, pack_to)
+        assert len({len(mine) for mine in groups}) == 1
+        if pack_to is None:
+            assert {len(group) for mine in groups for group in mine} == {micro}
+        assert all(sum(LENGTHS[group]) <= (pack_to or 1 << 20) * micro for mine in groups for group in mine)
+        assert sorted(i for mine in groups for group in mine for i in group) == sorted(
+            examples_at(step * 12, 12, EXAMPLES, 0).tolist()
+        )
+
+
+def test_ranks_without_examples_have_empty_micro_batches() -> None:
+    run = RunSettings(steps=9, batch_size=3, ranks=4)
+    groups = step_of(0, run, 4, PACK_TO)
+    assert [len(mine) for mine in groups] == [1, 1, 1, 1]
+    assert [len(mine[0]) for mine in groups] == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("ranks", [1, 4, 8, 64])
+@pytest.mark.parametrize("micro", [1, 4, 16])
+def test_packed_rows_are_full_and_ranks_are_equally_busy(ranks: int, micro: int) -> None:
+    """As a run trains them. Would catch packing inside a micro-batch of a few examples, which fills 8% to 31%."""
+    run = RunSettings(steps=9, batch_size=256, micro_batch_size=micro)
+    real = rows = 0
+    for step in range(8):
+        groups = step_of(step, run, ranks, PACK_TO)
+        real += int(sum(LENGTHS[group].sum() for mine in groups for group in mine))
+        rows += sum(computed(group, micro, PACK_TO) for mine in groups for group in mine)
+        loads = [sum(int(LENGTHS[group].sum()) for group in mine) for mine in groups]
+        # A rank can have an example that is longer than its fair share.
+        assert max(loads) < 1.1 * max(np.mean(loads), LENGTHS.max())
+    assert real / rows > 0.95
+
+
+def test_padded_micro_batches_have_examples_of_similar_length() -> None:
+    """Would catch micro-batches in the order of the examples, which are 55% padding."""
+    run = RunSettings(steps=9, batch_size=256, micro_batch_size=4)
+    groups = [group for step in range(8) for mine in step_of(step, run, 8, None) for group in mine]
+    real = sum(int(LENGTHS[group].sum()) for group in groups)
+    assert real / sum(computed(group, 4, None) for group in groups) > 0.7
+    assert real / sum(computed(group, 4, None) for group in np.reshape(np.arange(2048), (-1, 4)).tolist()) < 0.6
+
+
+@pytest.mark.parametrize("pack_to", [None, PACK_TO])
+def test_the_longest_come_first_and_ranks_compute_similar_lengths_together(pack_to: int | None) -> None:
+    """Would catch a peak of memory in the middle of a step, and ranks that wait for one with longer rows."""
+    run = RunSettings(steps=9, batch_size=256, micro_batch_size=4)
+    widths = np.array(
+        [[computed(group, 4, pack_to) for group in mine] for mine in step_of(0, run, 4, pack_to)], np.float64
+    )
+    full = widths[:, :-1] if pack_to else widths  # the last micro-batch may have fewer rows
+    assert (np.diff(full.max(axis=0)) <= 0).all()
+    assert (full.max(axis=0) / full.min(axis=0))[1:].max(initial=1) < 1.3
