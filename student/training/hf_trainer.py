@@ -102,7 +102,7 @@ class DistillationCollator:
     """Turns windows into the arguments of a model, int64 [B, L], with `labels` of type Labels.
 
     layout: from student.models.model_parts.layout_of(model, pack_to); by default padded and causal. For packed rows,
-        first call student.models.packing_probe.refuse_unpackable(model).
+        first call student.models.packing_probe.refuse_unpackable(model, row_length=pack_to).
     """
 
     def __init__(self, objectives: WeightedObjectives, layout: Layout | None = None) -> None:

@@ -162,6 +162,11 @@ class TrainSettings(Settings):
     classes: ClassSettings | None = Field(None, description="the student is a classifier with these classes")
     tracking: TrackingSettings = Field(TrackingSettings(), description="where metrics go")
 
+    @property
+    def packed_rows(self) -> int:
+        """Rows of a packed micro-batch; 0 if rows are not packed."""
+        return 0 if self.data.pack_to is None else self.run.micro_batch_of(1, self.data.pack_to)
+
     def with_steps(self, examples: int) -> Self:
         """The same job with a number of steps, for a number of training examples."""
         return self.model_copy(update={"run": self.run.with_steps(examples)})

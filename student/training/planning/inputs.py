@@ -86,7 +86,7 @@ class InputBuilder:
         )
         layout = layout_of(model, settings.data.pack_to)
         if settings.data.pack_to and self._plan is None:
-            refuse_unpackable(model)
+            refuse_unpackable(model, settings.packed_rows, settings.data.pack_to)
         batches = self._language_batches("train", source, layout)
         sources: dict[Split, Examples | ClassSource] = {"train": source}
         heldout = None

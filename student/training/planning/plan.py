@@ -72,7 +72,8 @@ def job_digest(settings: TrainSettings) -> str:
     values = settings.model_dump(mode="json", include=depends_on)
     for name in ("prefetch", "readers"):
         values["data"].pop(name)
-    return digest(values)
+    # A model that was tested with one packed row at a time is tested again before it reads several.
+    return digest(values | {"packs_several_rows": settings.packed_rows > 1})
 
 
 def read_plan(settings: TrainSettings) -> TrainingPlan | None:

@@ -8,7 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.masking_utils import flash_attention_mask
+from transformers.modeling_flash_attention_utils import _is_packed_sequence
 
 from cache.errors import InputError
 from student.models.packing import Packing, pack, positions
@@ -35,6 +38,9 @@ PACKABLE: dict[str, dict[str, Any]] = {
 UNPACKABLE: dict[str, dict[str, Any]] = {
     "bloom": {"vocab_size": 97, "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "mamba": {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    "recurrent_gemma": {**GROUPED, "head_dim": 8, "lru_width": 32, "attention_window_size": 16, "pad_token_id": 0},
+    # Takes position_ids as one of any keywords, and does not use them; what precedes a token sees it too.
+    "xlnet": {"vocab_size": 97, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64},
 }
 OPT = {"vocab_size": 97, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2}
 LENGTHS = [9, 1, 14, 6, 11, 1, 3]
@@ -129,10 +135,81 @@ def test_an_example_that_fits_no_row_is_named(length: int) -> None:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("model_type", PACKABLE)
 def test_packed_examples_get_the_hidden_states_of_each_alone(model_type: str, attention: str) -> None:
+    """In three rows."""
     model = build(model_type, **PACKABLE[model_type], attn_implementation=attention)
     assert difference(model, 20, apart=False) > 1e-2  # so that a leak would show
     assert difference(model, 20) < 1e-5
     refuse_unpackable(model)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("model_type", PACKABLE)
+def test_no_gradient_reaches_another_example(model_type: str, attention: str) -> None:
+    """Neither one before it, nor behind it, nor in the other row; and its own gradient is that of the example alone."""
+    model = build(model_type, **PACKABLE[model_type], attn_implementation=attention)
+    packing = pack(LENGTHS, 25)
+    assert packing.rows == 2
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(97, (2, packing.width), generator=generator)
+    embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
+    position_ids = torch.from_numpy(positions(packing))
+    states = model.base_model(inputs_embeds=embedded, position_ids=position_ids, use_cache=False).last_hidden_state
+    for row, offset, length in zip(packing.row.tolist(), packing.offset.tolist(), LENGTHS, strict=True):
+        span = slice(offset, offset + length)
+        weights = torch.randn(length, states.shape[-1], generator=generator)
+        (gradient,) = torch.autograd.grad((states[row, span] * weights).sum(), embedded, retain_graph=True)
+        own = embedded[row : row + 1, span].detach().requires_grad_()
+        alone = model.base_model(inputs_embeds=own, use_cache=False).last_hidden_state[0]
+        (expected,) = torch.autograd.grad((alone * weights).sum(), own)
+        assert (gradient[row, span] - expected[0]).norm() < 1e-5 * expected.norm()
+        gradient[row, span] = 0
+        assert gradient.norm() < 1e-6 * expected.norm()
+
+
+def _varlen_like(
+    module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: Any = None, position_ids: Any = None, **_: Any
+) -> tuple[torch.Tensor, None]:
+    """Separates sequences as Transformers does for flash attention: by their positions, in a batch of one row only."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    own = None
+    if position_ids is not None and _is_packed_sequence(position_ids, len(query)):
+        sequence = (position_ids == 0).cumsum(-1)
+        own = (sequence[:, :, None] == sequence[:, None, :]).tril()[:, None]
+    attended = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=own, is_causal=own is None, scale=scaling
+    )
+    return attended.transpose(1, 2).contiguous(), None
+
+
+def register_varlen_like() -> str:
+    """Make the attention above known to Transformers. Returns its name."""
+    AttentionInterface.register("varlen_like", _varlen_like)
+    AttentionMaskInterface.register("varlen_like", flash_attention_mask)
+    return "varlen_like"
+
+
+def test_attention_that_separates_sequences_of_one_row_only_is_refused_for_several() -> None:
+    """As the flash path of Transformers. Would catch a test of one row alone, which passes."""
+    model = build("llama", **GROUPED, attn_implementation=register_varlen_like())
+    refuse_unpackable(model, rows=1)
+    with pytest.raises(InputError, match=r"'llama'.*\(varlen_like\).*one row only.*set run\.micro_batch_size = 1"):
+        refuse_unpackable(model)
+
+
+def test_a_small_leak_is_detected() -> None:
+    """Weights as small as those of a new model: what examples see of each other then changes hidden states little."""
+    model = build("bloom", **{**UNPACKABLE["bloom"], "initializer_range": 0.001})
+    assert difference(model, 20) < 1e-2
+    with pytest.raises(InputError, match="does not keep packed examples apart"):
+        refuse_unpackable(model)
+
+
+def test_attention_in_chunks_of_the_row_is_refused_for_longer_rows() -> None:
+    model = build("llama", **GROUPED, attention_chunk_size=16)
+    refuse_unpackable(model, row_length=16)
+    with pytest.raises(InputError, match=r"'llama' attends in chunks of 16 tokens.*set data\.pack_to to 16 or less"):
+        refuse_unpackable(model, row_length=17)
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])

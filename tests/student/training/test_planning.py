@@ -22,6 +22,7 @@ from student.training.planning.inputs import open_inputs
 from student.training.planning.plan import TrainingPlan, job_digest, plan_folder, read_plan, sizes_file, write_plan
 from student.training.planning.stores import OpenStores
 from student.training.settings import RunSettings, TrainSettings
+from tests.student.models.test_packing import register_varlen_like
 from tests.student.models.test_special_students import CLASSES, COMPACT, graded, store_of
 from tests.student.training.ranks import LLAMA, TOPK, make_store, settings_of
 
@@ -255,6 +256,31 @@ def test_a_job_that_cannot_work_leaves_no_plan(tmp_path: Path, tiny_model: Path,
     with pytest.raises((InputError, StoreError)):
         plan_in_driver(settings_of(tmp_path / "run", store, **wrong))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_mixes_packed_examples_is_refused_in_the_plan(tmp_path: Path, tiny_model: Path) -> None:
+    store = make_store(tmp_path / "store", tiny_model, TOPK, 6)
+    mamba = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}
+    settings = settings_of(tmp_path / "run", store, model={"config": mamba}, data={"pack_to": 40})
+    with pytest.raises(InputError, match="'mamba' does not keep packed examples apart .* leave out data.pack_to"):
+        plan_in_driver(settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_continues_with_more_packed_rows_is_tested_with_them(tmp_path: Path, tiny_model: Path) -> None:
+    """Some attention keeps examples apart in one row only. Would catch a plan that is kept from a run of one row."""
+    store = make_store(tmp_path / "store", tiny_model, TOPK, 6)
+    model = {"config": {**LLAMA, "attn_implementation": register_varlen_like()}}
+    one_row, two_rows = (
+        settings_of(tmp_path / "run", store, model=model, data={"pack_to": 40}, run={"micro_batch_size": rows})
+        for rows in (1, 2)
+    )
+    plan_in_driver(one_row)
+    (one_row.output / "checkpoints").mkdir()
+    (one_row.output / "checkpoints" / "progress.json").write_text('{"step": 2}')
+    plan_in_driver(one_row)
+    with pytest.raises(InputError, match=r"one row only .* set run\.micro_batch_size = 1"):
+        plan_in_driver(two_rows)
 
 
 def test_defaults_follow_the_machine_and_the_batch() -> None:
