@@ -6,9 +6,9 @@ code. Any codebook is correct; a good one makes a store smaller.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,23 @@ import numpy.typing as npt
 from cache.errors import InputError
 
 LIST_LENGTH = 256
+Value = TypeVar("Value")
+
+
+class _LazyValue(Generic[Value]):
+    """A property that is computed once.
+
+    functools.cached_property has a lock before Python 3.12: in the child of a fork, nobody would release it if a thread
+    of the parent had it.
+    """
+
+    def __init__(self, compute: "Callable[[Any], Value]") -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, codebook: Any, owner: type | None = None) -> Value:
+        value = codebook.__dict__[self._compute.__name__] = self._compute(codebook)
+        return value
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,7 @@ class Codebook:
     list_of: npt.NDArray[np.uint32]
     by_token: bool = False
 
-    @cached_property
+    @_LazyValue
     def is_plain(self) -> bool:
         """Whether codes are ids."""
         return self.table.shape[1] == 0 and bool((self.order == np.arange(len(self.order))).all())
@@ -43,14 +60,14 @@ class Codebook:
         """Codes are below this."""
         return len(self.order) + int(self.table.shape[1])
 
-    @cached_property
+    @_LazyValue
     def rank_of_id(self) -> npt.NDArray[np.int32]:
         """Rank of each id in `order`, int32 [vocabulary]."""
         rank = np.empty(len(self.order), np.int32)
         rank[self.order] = np.arange(len(self.order), dtype=np.int32)
         return rank
 
-    @cached_property
+    @_LazyValue
     def digest(self) -> str:
         """Hash of the content, 32 hexadecimal digits."""
         state = hashlib.sha256(f"codebook:{self.table.shape}:{self.by_token}:".encode())

@@ -3,20 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from cache.errors import IntegrityError
+from cache.errors import IntegrityError, StoreError
 
 # A range of a file: name, first byte, number of bytes.
 Range = tuple[str, int, int]
+
+
+class NotCreatedError(StoreError):
+    """The file of a `create` certainly does not exist. After any other error it may, now or later."""
 
 
 class Storage(Protocol):
     """Files by name. Names are relative, with "/"; a name outside the store raises IntegrityError.
 
     Files are never changed in place. `create` is atomic: of several concurrent writers exactly one succeeds.
-    creates_late: whether a `create` that raised may still take effect afterwards, because a service got the request.
     """
-
-    creates_late: bool
 
     def __str__(self) -> str: ...
 
@@ -44,8 +45,15 @@ class Storage(Protocol):
         """Sorted names of all files below `folder`; the name itself if it is a file."""
         ...
 
+    def total_bytes(self) -> int:
+        """Bytes of all files of the store, also of those that nothing refers to."""
+        ...
+
     def create(self, name: str, data: bytes) -> bool:
-        """Create a file with `data`, durably, unless it exists. Returns whether this call created it."""
+        """Create a file with `data`, durably, unless it exists. Returns whether this call created it.
+
+        Raises NotCreatedError if that failed for certain, and StoreError if it is unknown whether the file exists.
+        """
         ...
 
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:

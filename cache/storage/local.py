@@ -1,22 +1,25 @@
 """A store in a folder of a local or shared POSIX file system."""
 
+import errno
 import os
 import shutil
 import stat
-import threading
 import uuid
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from cache.errors import IntegrityError, StoreError
-from cache.storage.base import Range, check_name
+from cache.storage.base import NotCreatedError, Range, check_name
+from cache.storage.durable_files import entries_below, make_folder, read_range, store_errors, sync_folder, write_file
+from cache.storage.fork_safe_lock import ForkSafeLock
 
 # Open files that are cached.
 MAX_OPEN_FILES = 256
+# Answers to link() after which the file certainly does not exist.
+_NOT_LINKED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT)
+# Answers to link() of a file system that has no hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LocalStorage:
@@ -25,13 +28,10 @@ class LocalStorage:
     Safe to share between threads and across fork. Caches up to MAX_OPEN_FILES open files.
     """
 
-    creates_late = False
-
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()  # another process, or this one later, may have another current folder
         self._files: OrderedDict[str, BinaryIO] = OrderedDict()
-        self._lock = threading.Lock()
-        _STORAGES.add(self)
+        self._lock = ForkSafeLock()
 
     def __getstate__(self) -> Path:
         return self.root
@@ -47,100 +47,125 @@ class LocalStorage:
         return self.root / check_name(name, self)
 
     def read(self, name: str) -> bytes:
-        try:
-            return self.path(name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise IntegrityError(f"{self.root / name}: missing") from None
-        except OSError as error:
-            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+        path = self.path(name)
+        with store_errors(path, "read"):
+            try:
+                return path.read_bytes()
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+                return path.read_bytes()  # the name was looked up in a cache of the network file system
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        pieces = []
-        for name, start, length in ranges:
-            file = self._open_file(name)
-            try:
-                pieces.append(_read_range(file.fileno(), start, length))
-            except OSError as error:
-                raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
-        return pieces
+        return [self._read_range(*each) for each in ranges]
 
     def size(self, name: str) -> int | None:
-        try:
-            status = self.path(name).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+        path = self.path(name)
+        with store_errors(path, "read"):
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
-        try:
-            names = [entry.name for entry in os.scandir(self.path(folder))]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise StoreError(f"{self.root / folder}: cannot be listed: {error.strerror}") from error
+        path = self.path(folder)
+        with store_errors(path, "listed"):
+            try:
+                names = [entry.name for entry in os.scandir(path)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
         return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
 
     def drafts(self) -> list[str]:
-        return [str(path.relative_to(self.root)) for path in sorted(self.root.rglob(".*")) if path.is_file()]
+        with store_errors(self.root, "listed"):
+            files = [entry for entry in entries_below(self.root) if entry.is_file()]
+            return sorted(os.path.relpath(file.path, self.root) for file in files if file.name.startswith("."))
 
     def walk(self, folder: str) -> Iterator[str]:
-        base = self.path(folder)
-        for path in sorted(base.rglob("*")) if base.is_dir() else [base]:
-            if path.is_file():
-                yield str(path.relative_to(self.root))
+        path = self.path(folder)
+        with store_errors(path, "listed"):
+            names = [os.path.relpath(entry.path, self.root) for entry in entries_below(path) if entry.is_file()]
+        yield from sorted(names) if names or not path.is_file() else [folder]
+
+    def total_bytes(self) -> int:
+        with store_errors(self.root, "listed"):
+            return sum(_size_or_0(entry) for entry in entries_below(self.root) if entry.is_file())
 
     def create(self, name: str, data: bytes) -> bool:
         # link() is atomic and never replaces a file, so exactly one of several concurrent writers wins, also on NFS.
         target = self.path(name)
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        with _write_errors(target):
-            _make_folder(target.parent)
+        with store_errors(target, "written"):
             try:
-                _write_file(draft, data)
-                try:
-                    os.link(draft, target)
-                except FileExistsError:
-                    # NFS sends a request again when its answer was lost, and then meets its own link.
-                    if not draft.samefile(target):
-                        return False
-                _sync_folder(target.parent)
+                with store_errors(target, "written", NotCreatedError):
+                    make_folder(target.parent)
+                    write_file(draft, data)
+                if not self._link(draft, target):
+                    return False
+                sync_folder(target.parent)
                 if target.parent != self.root:
-                    _sync_folder(self.root)  # another writer may have made target.parent and not synced it yet
+                    sync_folder(self.root)  # another writer may have made target.parent and not synced it yet
                 return True
             finally:
                 draft.unlink(missing_ok=True)
 
+    def _link(self, draft: Path, target: Path) -> bool:
+        """Give a file its final name. Returns False if there is such a file already."""
+        try:
+            os.link(draft, target)
+        except FileExistsError:
+            # NFS sends a request again when its answer was lost, and then meets its own link.
+            return draft.samefile(target)
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise NotCreatedError(
+                    f"{target}: cannot be written: {error.strerror}: this file system has no hard links, with which "
+                    "writers claim a file; put the store on another file system or in an object store"
+                ) from error
+            if error.errno in _NOT_LINKED:
+                raise NotCreatedError(f"{target}: cannot be written: {error.strerror}") from error
+            raise
+        return True
+
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
         top = self.path(folder)
-        with _write_errors(top):
-            _make_folder(top)
+        with store_errors(top, "written"):
+            make_folder(top)
             # Also those that exist: another writer may have made them and not synced them yet.
             folders = {top, *(parent for parent in top.parents if parent.is_relative_to(self.root))}
             for name, data in files.items():
                 path = top / check_name(name, self)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 folders.update(parent for parent in path.parents if parent.is_relative_to(top))
-                _write_file(path, data)
+                write_file(path, data)
             for changed in folders:
-                _sync_folder(changed)
+                sync_folder(changed)
 
     def remove_folder(self, folder: str) -> None:
         path = self.path(folder)
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+        with store_errors(path, "removed"):
+            while path.is_dir():
+                try:
+                    shutil.rmtree(path)
+                except FileNotFoundError:  # another process removes it too
+                    continue
             path.unlink(missing_ok=True)
 
     def age(self, folder: str) -> float:
         top = self.path(folder)
-        times = [path.stat().st_mtime for path in (top, *top.rglob("*")) if path.exists()]
+        times = []
+        with store_errors(top, "read"):
+            for path in (top, *(Path(entry.path) for entry in entries_below(top))):
+                try:
+                    times.append(path.stat().st_mtime)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
         if not times:
             return 0.0
         # Use the clock of the file system: on a shared one it may differ from this machine's.
         probe = self.root / f".clock.{uuid.uuid4().hex}"
-        with _write_errors(probe):
+        with store_errors(probe, "written"):
             probe.touch()
             now = probe.stat().st_mtime
             probe.unlink()
@@ -151,6 +176,20 @@ class LocalStorage:
             files, self._files = self._files, OrderedDict()
         files.clear()
 
+    def _read_range(self, name: str, start: int, length: int) -> bytes:
+        with store_errors(self.root / name, "read"):
+            file = self._open_file(name)  # kept while it is read: another thread may drop it from the cache
+            try:
+                return read_range(file.fileno(), start, length)
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+            # A network file system forgot the open file. The name may still lead to it.
+            with self._lock:
+                self._files.pop(name, None)
+            file = self._open_file(name)
+            return read_range(file.fileno(), start, length)
+
     def _open_file(self, name: str) -> BinaryIO:
         """An open file, from the cache if possible. It is closed when the cache and all readers have dropped it."""
         with self._lock:
@@ -158,12 +197,7 @@ class LocalStorage:
             if file is not None:
                 self._files.move_to_end(name)
                 return file
-        try:
-            file = self.path(name).open("rb", buffering=0)
-        except (FileNotFoundError, NotADirectoryError):
-            raise IntegrityError(f"{self.root / name}: missing") from None
-        except OSError as error:
-            raise StoreError(f"{self.root / name}: cannot be read: {error.strerror}") from error
+        file = self.path(name).open("rb", buffering=0)
         dropped = []
         with self._lock:
             self._files[name] = file
@@ -172,62 +206,9 @@ class LocalStorage:
         return file  # `dropped` is closed here, without the lock
 
 
-# After a fork, the child has a copy of a lock that a thread of the parent may hold, and nobody releases it. The open
-# files stay usable: pread has no position that the processes would share.
-_STORAGES: "weakref.WeakSet[LocalStorage]" = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    for storage in _STORAGES:
-        storage._lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
-
-
-def _read_range(handle: int, start: int, length: int) -> bytes:
-    """Up to `length` bytes from `start`. One call of pread returns at most 2,147,479,552 bytes on Linux."""
-    piece = os.pread(handle, length, start)
-    if len(piece) == length or not piece:
-        return piece
-    pieces = [piece]
-    while piece:
-        start, length = start + len(piece), length - len(piece)
-        piece = os.pread(handle, length, start)
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-@contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing (disk full, read-only, no permission) into a StoreError with the path."""
+def _size_or_0(entry: "os.DirEntry[str]") -> int:
+    """Bytes of a file, or 0 if it was removed meanwhile."""
     try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder and those above it, durably."""
-    missing = []
-    while not path.is_dir():
-        missing.append(path)
-        path = path.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return 0

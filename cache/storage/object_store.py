@@ -5,7 +5,7 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL. They 
 """
 
 import os
-import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from cache.errors import IntegrityError, StoreError
 from cache.storage.base import Range, check_name
+from cache.storage.fork_safe_lock import ForkSafeLock
 
 MAX_REQUESTS = 16
 # Requests that fail are repeated, and requests that hang are given up, so that a wrong address fails within seconds.
@@ -25,6 +26,10 @@ RETRIES: Any = {
 }
 TIMEOUTS = {"connect_timeout": "5s", "timeout": "300s"}
 INSTALL = "pip install 'obstore>=0.12'"
+# A conditional write that meets another one is refused although nothing was written (409 of S3). It is tried again.
+CONFLICT_WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
+# Written twice by the first writer of a store: the service must refuse the second.
+PROBE = ".conditional-writes"
 
 
 class ObjectStorage:
@@ -33,15 +38,14 @@ class ObjectStorage:
     It cannot be used in a process that was forked after the first request: start workers with "spawn".
     """
 
-    creates_late = True
-
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
         if not parts.netloc or parts.username or parts.password or parts.query:
             raise StoreError(f"store {_without_secrets(uri)!r}: expected an address such as s3://bucket/prefix")
         self._uri = uri.rstrip("/")
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._store: Any = None
+        self._is_probed = False
         self._owner_pid = 0
 
     def __getstate__(self) -> str:
@@ -97,25 +101,21 @@ class ObjectStorage:
         return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
 
     def drafts(self) -> list[str]:
-        return []  # objects are created atomically
+        return list(self.walk(".clock"))  # objects are created atomically
 
     def walk(self, folder: str) -> Iterator[str]:
         yield from sorted(entry["path"] for entry in self._entries(folder))
 
-    def create(self, name: str, data: bytes) -> bool:
-        from obstore.exceptions import AlreadyExistsError
+    def total_bytes(self) -> int:
+        return sum(entry["size"] for entry in self._list(None))
 
-        try:
-            self._connected().put(check_name(name, self), data, mode="create")
-        except AlreadyExistsError:
-            # The service may have written and lost its answer; the repeated request then meets its own object. Equal
-            # bytes are therefore taken for ours. Commits contain a random path, so they are never equal by chance.
-            return self._read(name) == data
-        except Exception as error:
-            raise self._store_error(name, "written", error) from error
-        return True
+    def create(self, name: str, data: bytes) -> bool:
+        check_name(name, self)
+        self._require_conditional_writes()
+        return self._create(name, data)
 
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
+        self._require_conditional_writes()
         store = self._connected()
 
         def write(item: tuple[str, bytes]) -> None:
@@ -154,6 +154,76 @@ class ObjectStorage:
         with self._lock:
             self._store = None
 
+    def _create(self, name: str, data: bytes) -> bool:
+        """Create an object. Whatever the service answers, what is read afterwards decides."""
+        from obstore.exceptions import AlreadyExistsError
+
+        failures = 0
+        for wait in (*CONFLICT_WAITS, 0.0):
+            try:
+                self._connected().put(name, data, mode="create")
+                return True
+            except StoreError:
+                raise
+            except Exception as refusal:
+                existing = self._content(name, refusal)
+                if existing is not None:
+                    # The service may have written and lost its answer; the repeated request then meets its own object.
+                    # Equal bytes are therefore taken for ours. Commits contain a random path, so they never are by
+                    # chance.
+                    return existing == data
+                failures += not isinstance(refusal, AlreadyExistsError)
+                if failures > 1:
+                    raise self._store_error(name, "written", refusal) from refusal
+            time.sleep(wait)
+        raise StoreError(
+            f"{self._uri}/{name}: cannot be written: the service says that it exists, and that it does not; run the "
+            "job again"
+        )
+
+    def _content(self, name: str, refusal: Exception) -> bytes | None:
+        """What an object contains after its creation was refused; None if there is no such object."""
+        try:
+            return bytes(self._connected().get(name).bytes())
+        except FileNotFoundError:
+            return None
+        except Exception:
+            raise self._store_error(name, "written", refusal) from refusal
+
+    def _require_conditional_writes(self) -> None:
+        """Before the first write: raise StoreError unless the service refuses to create an object again."""
+        if self._is_probed:
+            return
+        first = self._probe("create")
+        if isinstance(first, Exception):
+            overwritten = self._probe("overwrite")
+            if isinstance(overwritten, Exception):
+                raise self._store_error(PROBE, "written", first) from first
+        again = "exists" if first == "exists" else self._probe("create")
+        if isinstance(again, Exception) and first == "written":
+            raise self._store_error(PROBE, "written", again) from again
+        if again != "exists":
+            verdict = f"refuses ({_first_line(again)})" if isinstance(again, Exception) else "ignores"
+            raise StoreError(
+                f"{self._uri}: the service {verdict} conditional writes (If-None-Match: *), without which two writers "
+                "can replace each other's files; keep the store in a folder, or in a service that has them, such as "
+                "Amazon S3"
+            )
+        self._is_probed = True
+
+    def _probe(self, mode: str) -> Exception | str:
+        """Write the probe. Returns "written", "exists", or the error."""
+        from obstore.exceptions import AlreadyExistsError
+
+        store = self._connected()
+        try:
+            store.put(PROBE, b"", mode=mode)
+        except AlreadyExistsError:
+            return "exists"
+        except Exception as error:
+            return error
+        return "written"
+
     def _read(self, name: str) -> bytes:
         try:
             return bytes(self._connected().get(name).bytes())
@@ -166,10 +236,13 @@ class ObjectStorage:
         """Path, size and time of all objects below a folder, or of the one object with this name."""
         if self.size(name) is not None:
             return [self._connected().head(name)]
+        return self._list(name)
+
+    def _list(self, folder: str | None) -> list[Any]:
         try:
-            return list(self._connected().list(name).collect())
+            return list(self._connected().list(folder).collect())
         except Exception as error:
-            raise self._store_error(name, "listed", error) from error
+            raise self._store_error(folder or "", "listed", error) from error
 
     def _connected(self) -> Any:
         """The client, which is created at the first request."""

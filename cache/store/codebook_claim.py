@@ -11,7 +11,8 @@ from cache.json_documents import decode_document, encode_document
 from cache.parts import layout
 from cache.parts.zarr_shard import decode_chunks, decode_index, encode_array, group_metadata
 from cache.rows.codebook import Codebook, plain_codebook
-from cache.storage.base import Storage
+from cache.storage.base import NotCreatedError, Storage
+from cache.store.commits import remove_unused, withdraw_if_incomplete
 
 CLAIM = "codebook.json"
 
@@ -31,7 +32,7 @@ def claim_codebook(storage: Storage, codebook: Codebook) -> Codebook:
     try:
         storage.write_folder(folder, files)
     except BaseException:
-        storage.remove_folder(folder)
+        remove_unused(storage, folder)
         raise
     claim = {
         "path": folder,
@@ -42,9 +43,15 @@ def claim_codebook(storage: Storage, codebook: Codebook) -> Codebook:
         "by_token": codebook.by_token,
         "files": {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in files.items()},
     }
-    if storage.create(CLAIM, encode_document(claim)):
+    try:
+        is_first = storage.create(CLAIM, encode_document(claim))
+    except NotCreatedError:
+        remove_unused(storage, folder)
+        raise
+    if is_first:
+        withdraw_if_incomplete(storage, CLAIM, folder, files)
         return codebook
-    storage.remove_folder(folder)
+    remove_unused(storage, folder)
     winner = read_codebook(storage, len(codebook.order))
     assert winner is not None
     return winner

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -142,6 +143,27 @@ def quarantine_example(storage: Storage, key: str, example_id: str, reason: str)
 def quarantined_keys(storage: Storage) -> list[str]:
     """Sorted keys of all examples in quarantine."""
     return [name.removesuffix(".json") for name in storage.names("quarantine", ".json")]
+
+
+def remove_unused(storage: Storage, folder: str) -> None:
+    """Remove files that no commit or claim refers to. If that fails they stay, as those of a killed writer do."""
+    with suppress(StoreError):
+        storage.remove_folder(folder)
+
+
+def withdraw_if_incomplete(storage: Storage, name: str, folder: str, files: Iterable[str]) -> None:
+    """Remove the commit or claim `name`, which was just made, and raise StoreError, if files in `folder` are gone.
+
+    A writer that was suspended for longer than the grace of a garbage collection loses its files to it.
+    """
+    absent = sorted({f"{folder}/{file}" for file in files}.difference(storage.walk(folder)))
+    if not absent or storage.size(absent[0]) is not None:
+        return
+    storage.remove_folder(name)
+    raise StoreError(
+        f"{storage}/{absent[0]}: removed before {name} was written, probably by garbage collection with a grace "
+        f"shorter than this write took; {name} is withdrawn; run the job again"
+    )
 
 
 def commit_path(unit: str) -> str:

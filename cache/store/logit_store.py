@@ -1,7 +1,6 @@
 """LogitStore: random access to the examples of a store, pinned to one snapshot."""
 
 import operator
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from cache.rows.codec import QuantisationError
 from cache.rows.record import Record, Window
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
+from cache.storage.fork_safe_lock import ForkSafeLock
 from cache.storage.open import open_storage
 from cache.store.codebook_claim import open_codebook
 from cache.store.commits import committed_units, quarantined_keys, read_commit, read_spec
@@ -58,7 +58,7 @@ class LogitStore:
         self._part_bytes = 0
         self._scratch = Scratch()
         self._codebooks: dict[str, Codebook] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def __getstate__(self) -> tuple[object, ...]:
         return (self.storage, self.spec, self.index, self.snapshot, self._quarantine)

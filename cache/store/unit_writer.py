@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cache.errors import InputError, IntegrityError, StoreError
+from cache.errors import InputError, IntegrityError
 from cache.parts.layout import Profile
 from cache.parts.part import EncodedPart, PartInfo, encode_part
 from cache.parts.part_reader import PartReader
@@ -15,10 +15,19 @@ from cache.rows.codec import QuantisationError, decode_logprobs, encode_logprobs
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.rows.spec import StoreSpec, TargetSpec
-from cache.storage.base import Storage
+from cache.storage.base import NotCreatedError, Storage
 from cache.store.codebook_claim import claim_codebook, read_codebook
 from cache.store.codebook_learning import learn_codebook
-from cache.store.commits import Commit, CommittedExample, FileChecksum, commit_path, publish_commit, unit_name
+from cache.store.commits import (
+    Commit,
+    CommittedExample,
+    FileChecksum,
+    commit_path,
+    publish_commit,
+    remove_unused,
+    unit_name,
+    withdraw_if_incomplete,
+)
 
 NO_ERROR = QuantisationError(0.0, 0.0)
 
@@ -56,23 +65,18 @@ def write_unit(
         total = QuantisationError(previous_error.max_abs_error + error.max_abs_error, previous_error.kl + error.kl)
         commit = _make_commit(unit, spec, records, encoded, total)
     except BaseException:
-        storage.remove_folder(path)
+        remove_unused(storage, path)
         raise
     try:
         is_first = publish_commit(storage, commit)
-    except BaseException:
-        # The commit may exist all the same. If this is unknown, the part stays, and garbage collection may remove it.
-        if not storage.creates_late and storage.size(commit_path(unit)) is None:
-            storage.remove_folder(path)
+    except NotCreatedError:
+        remove_unused(storage, path)
         raise
+    # After any other error the commit may exist, now or later, so the part stays. Garbage collection removes it if not.
     if not is_first:
-        storage.remove_folder(path)
-    elif missing := {f"{path}/{name}" for name in commit.files}.difference(storage.walk(path)):
-        storage.remove_folder(commit_path(unit))
-        raise StoreError(
-            f"{storage}/{min(missing)}: removed before the part was committed, probably by garbage collection with a "
-            "grace shorter than this write took; the unit is not committed; run the job again"
-        )
+        remove_unused(storage, path)
+    else:
+        withdraw_if_incomplete(storage, commit_path(unit), path, commit.files)
     return commit, is_first
 
 

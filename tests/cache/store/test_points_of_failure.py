@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from cache.errors import LogitbankError, StoreError
-from cache.storage import local
+from cache.storage import durable_files
 from cache.storage.local import LocalStorage
 from cache.store import unit_writer
 from cache.store.commits import committed_units, create_store, read_commit
 from cache.store.garbage_collection import collect_garbage
-from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
@@ -124,7 +123,7 @@ def test_a_part_that_was_removed_before_its_commit_is_reported(tmp_path: Path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(unit_writer, "publish_commit", collect_and_publish)
-        with pytest.raises(StoreError, match=r"removed before the part was committed.*run the job again"):
+        with pytest.raises(StoreError, match=r"removed before commits/.* was written.*is withdrawn; run the job again"):
             write_unit(storage, SPEC, second)
     assert len(committed_units(storage)) == 1
     assert write_unit(storage, SPEC, second)[1]
@@ -210,27 +209,9 @@ def test_ranges_longer_than_one_call_returns_are_read_whole(tmp_path: Path, monk
     data = os.urandom(1234)
     (tmp_path / "file").write_bytes(data)
     pread = os.pread
-    monkeypatch.setattr(local.os, "pread", lambda handle, length, start: pread(handle, min(length, 100), start))
+    monkeypatch.setattr(durable_files.os, "pread", lambda handle, length, start: pread(handle, min(length, 100), start))
     assert storage.read_ranges([("file", 0, 1234), ("file", 7, 301), ("file", 1200, 100)]) == [
         data,
         data[7:308],
         data[1200:],
     ]
-
-
-def test_children_of_a_fork_beside_reading_threads_can_read(tmp_path: Path) -> None:
-    """A thread of the parent may hold the lock of the open files at the moment of the fork."""
-    storage = LocalStorage(tmp_path / "store")
-    create_store(storage, SPEC)
-    for unit in units_of("topk", 4):
-        write_unit(storage, SPEC, unit)
-    take_snapshot(storage)
-    store = LogitStore.open(str(storage))
-    opened = store.storage
-    assert isinstance(opened, LocalStorage)
-    with opened._lock:
-        child = os.fork()
-        if child == 0:
-            acquired = opened._lock.acquire(timeout=10)
-            os._exit(0 if acquired else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
