@@ -1,5 +1,5 @@
 # Every target sets up .venv first (once), so each works as the first command in a fresh clone.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 RUN = .venv/bin/python
 PACKAGES = cache teacher_serving student cluster
 SPHINX = $(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build
@@ -15,10 +15,10 @@ help:
 	@echo "make check   formatting, lint, types, floors and documentation;  make format  fixes what can be fixed"
 	@echo "make docs    the documentation, in docs/_build/index.html"
 	@echo "make bench   every benchmark at a small size"
-	@echo "make lock    resolve environment/*.lock anew;  make clean-demo  removes runs/demo"
+	@echo "make lock    resolve and check environment/*.lock;  make clean-demo  removes runs/demo"
 
 setup:
-	@$(PYTHON) environment/install.py
+	@$(PYTHON) -m environment.install
 
 demo: setup
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" sh cluster/jobs/demo/demo.sh $(if $(TEACHER),--teacher "$(TEACHER)")
@@ -35,7 +35,7 @@ test-fast: setup
 check: setup
 	@$(RUN) -m ruff format --check $(SOURCES)
 	@$(RUN) -m ruff check $(SOURCES)
-	@$(RUN) -m mypy $(PACKAGES) logitbank.py
+	@$(RUN) -m mypy $(PACKAGES) environment logitbank.py
 	@.venv/bin/lint-imports --no-cache > .venv/floors.txt || { cat .venv/floors.txt; exit 1; }
 	@$(RUN) -m docs.generate --check
 	@$(SPHINX)
@@ -53,17 +53,9 @@ format: setup
 	@$(RUN) -m ruff format $(SOURCES)
 	@$(RUN) -m ruff check --fix $(SOURCES)
 
-# Needs uv. The CPU lock also needs an index, or UV_FIND_LINKS, that has PyTorch's CPU build; the CUDA lock must not see it.
-UV_COMPILE = uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate -q \
-	--python-platform x86_64-manylinux_2_28
-lock:
-	@$(UV_COMPILE) --extra cpu --override environment/cpu-overrides.txt -o environment/cpu.tmp
-	@env -u UV_FIND_LINKS -u UV_EXTRA_INDEX_URL $(UV_COMPILE) --extra gpu -o environment/gpu.tmp
-	@for device in cpu gpu; do \
-		{ echo "# Pinned $$device environment for Python 3.11, installed with --no-deps. Made by 'make lock'."; \
-		  cat environment/$$device.tmp; } > environment/$$device.lock; \
-		rm -f environment/$$device.tmp; \
-	done
+# Needs uv. Keeps the versions pinned now where they still fit; UPGRADE=1 takes the newest.
+lock: setup
+	@$(RUN) -m environment.resolve $(if $(UPGRADE),--upgrade)
 
 clean-demo:
 	rm -rf runs/demo

@@ -1,0 +1,1 @@
+"""Locks for CPU and CUDA, their checks, and the installer that makes .venv from one of them."""
