@@ -33,7 +33,8 @@ for path in Path("student/losses").rglob("*.py"):
 
 import torch
 from cache.rows.spec import TargetSpec
-from student.losses.fused_loss import LogitTransform, fused_loss
+from student.losses.head.fused_loss import fused_loss
+from student.losses.head.transform import LogitTransform
 from student.losses.row_losses import LossTerm
 from teacher_serving.reduction.draws import row_uniforms
 from teacher_serving.reduction.torch_backend import reduce_block
