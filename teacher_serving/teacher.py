@@ -8,12 +8,23 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import LogitbankError
-from cache.rows.sparse_targets import SparseTargets
+from cache.rows.sparse_targets import SparseTargets, empty_targets
 from cache.rows.spec import SamplingSpec
 
 
 class TeacherDiedError(LogitbankError):
     """A teacher that cannot be used any more. A new process may start another one."""
+
+
+class TeacherStoppedError(LogitbankError):
+    """A teacher that answers no more requests now, such as a service without credit. The job ends.
+
+    answers: for each request of the call its answer, or None if there is none.
+    """
+
+    def __init__(self, message: str, answers: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.answers = answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ class Generated:
     rows: m rows; row i is the distribution that token i was drawn from, before temperature.
     finished: whether the teacher ended the response itself.
     refusal: why the teacher did not answer this request; "" if it did.
+    reasoning: number of leading tokens that a service returned as the reasoning before the answer.
     """
 
     tokens: npt.NDArray[np.uint32]
@@ -61,6 +73,18 @@ class Generated:
     token_logprobs: npt.NDArray[np.float32]
     finished: bool
     refusal: str = ""
+    reasoning: int = 0
+
+
+def refused_score(request: Request, reason: str) -> Scored:
+    """The result of scoring a request that the teacher refused."""
+    n = len(request.tokens)
+    return Scored(empty_targets(n), np.full(n, np.nan, np.float32), reason)
+
+
+def refused_response(reason: str) -> Generated:
+    """The result of a request for a response that the teacher refused."""
+    return Generated(np.zeros(0, np.uint32), empty_targets(0), np.zeros(0, np.float32), False, reason)
 
 
 class Teacher(Protocol):

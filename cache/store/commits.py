@@ -134,17 +134,6 @@ def read_commit(storage: Storage, unit: str, sha256: str | None = None) -> tuple
     return commit, file_hash
 
 
-def quarantine_example(storage: Storage, key: str, example_id: str, reason: str) -> bool:
-    """Record an example that could not be captured, and the reason. Returns False if it is recorded already."""
-    document = encode_document({"key": key, "id": example_id, "reason": reason})
-    return storage.create(f"quarantine/{key}.json", document)
-
-
-def quarantined_keys(storage: Storage) -> list[str]:
-    """Sorted keys of all examples in quarantine."""
-    return [name.removesuffix(".json") for name in storage.names("quarantine", ".json")]
-
-
 def remove_unused(storage: Storage, folder: str) -> None:
     """Remove files that no commit or claim refers to. If that fails they stay, as those of a killed writer do."""
     with suppress(StoreError):

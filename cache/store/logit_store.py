@@ -21,8 +21,10 @@ from cache.storage.base import Storage
 from cache.storage.fork_safe_lock import ForkSafeLock
 from cache.storage.open import open_storage
 from cache.store.codebook_claim import open_codebook
-from cache.store.commits import committed_units, quarantined_keys, read_commit, read_spec
+from cache.store.commits import committed_units, read_commit, read_spec
 from cache.store.index import KEY_BYTES, StoreIndex
+from cache.store.quarantine.entries import document_path, read_entry, waiting_keys
+from cache.store.quarantine.reasons import count_reasons
 from cache.store.snapshots import latest_snapshot, read_index, read_snapshot
 from cache.store.store_info import StoreInfo, summarize
 
@@ -30,6 +32,9 @@ from cache.store.store_info import StoreInfo, summarize
 MAX_PART_BYTES = 64 << 20
 # Tokens that are decoded together, at most. At k = 64 a decoded token takes about 0.6 KB.
 MAX_RUN_TOKENS = 1 << 14
+# Stands for the reason of an entry of an older snapshot that was removed since, so that its example is asked for again.
+CLEARED = "cleared after this snapshot, to be tried again"
+DAMAGED = "its document is damaged; see 'logitbank verify'"
 
 
 class LogitStore:
@@ -87,7 +92,7 @@ class LogitStore:
             spec.require_same(expect, str(uri))
         if unpinned:
             commits = [read_commit(storage, unit) for unit in committed_units(storage)]
-            return cls(storage, spec, StoreIndex.from_commits(commits), None, frozenset(quarantined_keys(storage)))
+            return cls(storage, spec, StoreIndex.from_commits(commits), None, frozenset(waiting_keys(storage)))
         number = latest_snapshot(storage) if snapshot is None else snapshot
         if number == 0 and snapshot is None:
             raise StoreError(f"{uri}: no snapshot yet; let the capture finish, or run 'logitbank snapshot {uri}'")
@@ -225,8 +230,10 @@ class LogitStore:
             progress(unit + 1, len(self.index.unit))
 
     def info(self) -> StoreInfo:
-        """Totals of the store, computed from the index alone."""
-        return summarize(str(self.storage), self.spec, self.snapshot, self.index, self._quarantine)
+        """Totals of the store, computed from the index, and the reasons of the quarantine from its documents."""
+        waiting = self._quarantine.difference(key.tobytes().hex() for key in self.index.key) if self._quarantine else ()
+        reasons = count_reasons(self._reason(key) for key in waiting)
+        return summarize(str(self.storage), self.spec, self.snapshot, self.index, reasons)
 
     def rounding(self, examples: Sequence[int]) -> QuantisationError:
         """Quantisation error of the units that contain these examples."""
@@ -239,6 +246,13 @@ class LogitStore:
         """Bytes of the shards of each array, summed over all parts, by name of the array."""
         sizes = np.maximum(self.index.sizes, 0).sum(axis=0)
         return {name: int(size) for name, size in zip(PART_ARRAYS, sizes, strict=True) if size}
+
+    def _reason(self, key: str) -> str:
+        """Why an example is in quarantine."""
+        try:
+            return read_entry(self.storage, key).reason
+        except IntegrityError:
+            return DAMAGED if self.storage.size(document_path(key)) is not None else CLEARED
 
     def _record(self, i: int) -> Record:
         if not -len(self) <= i < len(self):

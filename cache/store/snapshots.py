@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from cache.errors import IntegrityError, StoreError
 from cache.json_documents import decode_document, digest, encode_document
 from cache.storage.base import Storage
-from cache.store.commits import commit_path, committed_units, quarantined_keys, read_commit, read_spec
+from cache.store.commits import commit_path, committed_units, read_commit, read_spec
 from cache.store.index import StoreIndex
+from cache.store.quarantine.entries import document_path, waiting_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class Snapshot:
     """The commits and the quarantine of a store at one time.
 
     commits: hash of the names of the units and the hashes of their commits. index: name of the index file, which is
-    the SHA-256 of its content. quarantine: SHA-256 of the file of each key.
+    the SHA-256 of its content. quarantine: SHA-256 of the file of each entry that waits, by its key.
     """
 
     number: int
@@ -49,7 +50,7 @@ def take_snapshot(storage: Storage) -> Snapshot:
             examples=len(index.key),
             commits=digest(index.commit_hashes()),
             index=_index_path(data),
-            quarantine={key: _sha256(storage, f"quarantine/{key}.json") for key in quarantined_keys(storage)},
+            quarantine={key: _sha256(storage, document_path(key)) for key in waiting_keys(storage)},
         )
         if latest:
             previous = read_snapshot(storage, latest)

@@ -12,6 +12,8 @@ from cache.store.index import StoreIndex
 class StoreInfo:
     """Totals over all units of a store. `bytes` are those of all files of its parts.
 
+    quarantine: number of examples that wait in quarantine, by reason.
+
     rows: tokens that carry a target. retained_mass: mean probability of the exact entries of a row. max_abs_error, kl:
     quantisation error in nats, the largest of a log-probability and the mean of a row.
     """
@@ -22,7 +24,7 @@ class StoreInfo:
     units: int
     examples: int
     origins: dict[str, int]
-    quarantined: int
+    quarantine: dict[str, int]
     tokens: int
     rows: int
     entries: int
@@ -30,6 +32,11 @@ class StoreInfo:
     retained_mass: float
     max_abs_error: float
     kl: float
+
+    @property
+    def quarantined(self) -> int:
+        """Examples that wait in quarantine."""
+        return sum(self.quarantine.values())
 
     @property
     def bytes_per_token(self) -> float:
@@ -44,6 +51,7 @@ class StoreInfo:
             *_spec_lines(self.spec),
             ("units", f"{self.units:,}"),
             ("examples", f"{self.examples:,} ({origins}); {self.quarantined:,} in quarantine"),
+            *(("in quarantine", f"{count:,}: {reason}") for reason, count in self.quarantine.items()),
             ("tokens", f"{self.tokens:,}, of which {self.rows:,} carry a target"),
             ("entries", f"{self.entries:,}, {self.entries / max(self.rows, 1):.1f} a target"),
             ("bytes", f"{self.bytes:,}"),
@@ -58,9 +66,9 @@ class StoreInfo:
 
 
 def summarize(
-    uri: str, spec: StoreSpec, snapshot: int | None, index: StoreIndex, quarantine: frozenset[str]
+    uri: str, spec: StoreSpec, snapshot: int | None, index: StoreIndex, quarantine: dict[str, int]
 ) -> StoreInfo:
-    """Add up the columns of an index. quarantine: keys of the examples that could not be captured."""
+    """Add up the columns of an index. quarantine: number of examples in quarantine, by reason."""
     rows = index.totals[:, 2]
 
     def mean(column: int) -> float:
@@ -70,7 +78,6 @@ def summarize(
     for name, count in zip(index.origin_names, np.bincount(index.origin), strict=False):
         kind = name.partition("/")[0]
         origins[kind] = origins.get(kind, 0) + int(count)
-    stored_keys = {key.tobytes().hex() for key in index.key} if quarantine else set()
     return StoreInfo(
         uri=uri,
         spec=spec,
@@ -78,7 +85,7 @@ def summarize(
         units=len(index.unit),
         examples=len(index.key),
         origins=origins,
-        quarantined=len(quarantine - stored_keys),
+        quarantine=quarantine,
         tokens=int(index.tokens.sum(dtype=np.int64)),
         rows=int(rows.sum()),
         entries=int(index.totals[:, 1].sum()),

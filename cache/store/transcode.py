@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.examples.example_order import permutation
-from cache.json_documents import decode_document
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
@@ -26,9 +25,10 @@ from cache.storage.base import Storage
 from cache.storage.open import open_storage
 from cache.store.codebook_claim import claim_codebook, read_codebook
 from cache.store.codebook_learning import SAMPLE_ROWS, learn_codebook
-from cache.store.commits import committed_units, create_store, quarantine_example, unit_name
+from cache.store.commits import committed_units, create_store, unit_name
 from cache.store.fill import require_profile, require_same_profile, token_blocks
 from cache.store.logit_store import LogitStore
+from cache.store.quarantine.entries import document_path, quarantine_example, read_entry
 from cache.store.snapshots import read_snapshot, take_snapshot
 from cache.store.unit_writer import write_unit
 
@@ -148,9 +148,9 @@ def _copy_quarantine(store: LogitStore, storage: Storage) -> None:
     if store.snapshot is None:
         return
     for key in read_snapshot(store.storage, store.snapshot).quarantine:
-        name = f"quarantine/{key}.json"
-        body = decode_document(store.storage.read(name), f"{store.storage}/{name}")
-        quarantine_example(storage, body["key"], body["id"], body["reason"])
+        if store.storage.size(document_path(key)) is not None:  # a retry may have removed it after the snapshot
+            entry = read_entry(store.storage, key)
+            quarantine_example(storage, key, entry.id, entry.reason, entry.time)
 
 
 def _normalised_uri(uri: str) -> str:

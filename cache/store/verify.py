@@ -1,11 +1,10 @@
 """Verify a store: read every byte of every committed file and compare it with the checksums of the commits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 
 from cache.errors import IntegrityError, LogitbankError
-from cache.json_documents import decode_document
 from cache.parts.part_reader import PartReader
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
@@ -18,10 +17,10 @@ from cache.store.commits import (
     FileChecksum,
     commit_path,
     committed_units,
-    quarantined_keys,
     read_commit,
     read_spec,
 )
+from cache.store.quarantine.entries import document_path, quarantined_keys, read_entry
 from cache.store.snapshots import check_companion, read_index, read_snapshot, snapshot_numbers
 from cache.store.unit_writer import checksum_file
 
@@ -78,20 +77,29 @@ def _verify_snapshots(storage: Storage, spec: StoreSpec, report: VerifyReport) -
     for number in snapshot_numbers(storage):
         try:
             snapshot = read_snapshot(storage, number)
-            quarantine |= snapshot.quarantine
+            quarantine = snapshot.quarantine
             if snapshot.fingerprint != spec.fingerprint:
                 report.problems.append(f"{storage}/snapshots/{number}.json: belongs to another spec")
             check_companion(storage, snapshot)
             commits |= read_index(storage, snapshot).commit_hashes()
         except LogitbankError as error:
             report.problems.append(str(error))
-    for key in sorted(set(quarantined_keys(storage)) | set(quarantine)):
-        name = f"quarantine/{key}.json"
+    _verify_quarantine(storage, quarantine, report)
+    return commits
+
+
+def _verify_quarantine(storage: Storage, listed: Mapping[str, str], report: VerifyReport) -> None:
+    """Check every entry, and those that the newest snapshot lists against its hashes.
+
+    An older snapshot may list entries that were removed since, so that their examples are asked for again.
+    """
+    for key in sorted(set(quarantined_keys(storage)) | set(listed)):
         try:
-            decode_document(storage.read(name), f"{storage}/{name}")
+            read_entry(storage, key)
+            if key in listed and checksum_file(storage, document_path(key)).sha256 != listed[key]:
+                report.problems.append(f"{storage}/{document_path(key)}: not the file that the newest snapshot lists")
         except LogitbankError as error:
             report.problems.append(str(error))
-    return commits
 
 
 def _verify_codebook(storage: Storage, report: VerifyReport) -> set[str]:

@@ -44,6 +44,7 @@ class Dispatcher:
         self._restarting: list[tuple[float, Any]] = []
         self._deaths_by_unit = [0] * len(units)
         self._lost_workers = 0
+        self._is_stopped = False
         # Several calls can report the death of one worker: it is replaced once.
         self._replacements: dict[Any, Any] = {}
 
@@ -61,6 +62,11 @@ class Dispatcher:
             for reference in ray.wait(list(self._calls), num_returns=1, timeout=POLL_SECONDS)[0]:
                 self._collect(reference, on_done)
             on_poll()
+
+    def stop(self) -> None:
+        """Submit no further unit. `run` returns when the units in progress are finished."""
+        self._is_stopped = True
+        self._queue.clear()
 
     def current_workers(self) -> list[Any]:
         """All workers, with replacements in place of those that were lost."""
@@ -99,7 +105,8 @@ class Dispatcher:
                 raise StoreError(
                     f"unit {call.unit + 1} of {len(self._units)} lost its worker {MAX_DEATHS} times: {error}"
                 ) from error
-            self._queue.appendleft(call.unit)
+            if not self._is_stopped:
+                self._queue.appendleft(call.unit)
         worker = call.worker
         if isinstance(error, ActorDiedError):
             if worker not in self._replacements:

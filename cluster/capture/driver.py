@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from cache.errors import LogitbankError
 from cache.storage.base import Storage
-from cache.store.commits import create_store, quarantine_example, quarantined_keys
+from cache.store.commits import create_store
+from cache.store.logit_store import LogitStore
+from cache.store.quarantine.entries import quarantine_example, quarantined_keys, update_marks
 from cache.store.snapshots import take_snapshot
 from cluster.capture.actor import UNITS_PER_WORKER, start_worker
 from cluster.capture.dispatch import Dispatcher, examples_in_progress, wait_ready
@@ -25,7 +28,9 @@ class CaptureOutcome:
     """What one run of a job did.
 
     examples: examples of the job that are in the store now. captured, rows: examples and tokens of this run.
-    refused: all examples in the store's quarantine. truncated: examples of the job that lost tokens.
+    refused: examples of the job in the store's quarantine; reasons: their number by reason, the most frequent first.
+    truncated: examples of the job that lost tokens. without_rows: examples of this run without log-probabilities,
+    because the service returned none for them.
     seconds: from the first unit to the last commit, without start_seconds, the start of the engines.
     snapshot: number of the new snapshot. cost: price of this run's units, if a service was used. rows_from: the ways in
     which rows were made that are not the usual one.
@@ -41,6 +46,8 @@ class CaptureOutcome:
     snapshot: int
     cost: float = 0.0
     rows_from: tuple[str, ...] = ()
+    reasons: dict[str, int] = field(default_factory=dict)
+    without_rows: int = 0
 
 
 def run_capture(settings: CaptureSettings) -> CaptureOutcome:
@@ -50,19 +57,43 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     log = RunLog(settings, planned=len(plan.examples) + len(plan.rejected), truncated=plan.truncated)
     if job.units:
         _capture_missing(settings, job, log)
-    create_store(storage, job.description.spec)
-    for key, (example_id, reason) in plan.rejected.items():
-        quarantine_example(storage, key, example_id, reason)
+    else:
+        _begin_store(job)
+    if log.stopped:
+        raise LogitbankError(_explain_stop(plan, storage, log))
     snapshot = take_snapshot(storage)
     return _summarize(plan, storage, log, snapshot.number)
 
 
+def _begin_store(job: CapturePlan) -> None:
+    """Create the store, put the examples that the plan rejects into quarantine, and mark the entries of other plans."""
+    create_store(job.storage, job.description.spec)
+    for key, (example_id, reason) in job.plan.rejected.items():
+        quarantine_example(job.storage, key, example_id, reason)
+    if quarantined_keys(job.storage):
+        # Entries from earlier runs may be about lines that are different now.
+        stored = _keys(LogitStore.open(str(job.storage), unpinned=True))
+        update_marks(job.storage, job.plan.examples.keys() | job.plan.rejected.keys(), stored)
+
+
+def _keys(store: LogitStore) -> set[str]:
+    return {key.tobytes().hex() for key in store.index.key}
+
+
+def _explain_stop(plan: Plan, storage: Storage, log: RunLog) -> str:
+    """The error of a job that ends because its teacher answers no more."""
+    stored = len(_keys(LogitStore.open(str(storage), unpinned=True)).intersection(plan.examples))
+    kept = f"{stored:,} of {len(plan.examples):,} examples are captured and are not asked for again"
+    return f"{log.stopped} ({kept})"
+
+
 def _summarize(plan: Plan, storage: Storage, log: RunLog, snapshot: int) -> CaptureOutcome:
-    quarantined = set(quarantined_keys(storage))
+    store = LogitStore.open(str(storage), snapshot)
+    info = store.info()
     return CaptureOutcome(
-        sum(key not in quarantined for key in plan.examples),
+        len(_keys(store).intersection(plan.examples)),
         log.examples,
-        len(quarantined),
+        info.quarantined,
         plan.truncated,
         log.rows,
         log.seconds,
@@ -70,6 +101,8 @@ def _summarize(plan: Plan, storage: Storage, log: RunLog, snapshot: int) -> Capt
         snapshot,
         log.cost,
         tuple(log.rows_from),
+        info.quarantine,
+        log.without_rows,
     )
 
 
@@ -87,7 +120,7 @@ def _capture_missing(settings: CaptureSettings, job: CapturePlan, log: RunLog) -
         start = partial(start_worker, settings, job.description, on_gpu)
         workers = [start() for _ in range(count)]
         wait_ready(workers)
-        create_store(job.storage, job.description.spec)  # only now: no store is left behind if the teacher cannot start
+        _begin_store(job)  # only now: no store is left behind if the teacher cannot start
         log.start_seconds = time.monotonic() - started
         _capture_units(start, workers, job.units, log, len(job.plan.examples))
 
@@ -103,8 +136,12 @@ def _capture_units(
 
         def on_done(number: int, summary: UnitSummary) -> None:
             nonlocal committed
-            committed += len(units[number])
             log.add(summary)
+            if summary.stopped:
+                dispatcher.stop()
+                committed += summary.examples + summary.refused
+            else:
+                committed += len(units[number])
             progress.set_postfix_str(f"{log.rows / log.seconds:,.0f} tokens/s", refresh=False)
             progress.update(max(0, committed - progress.n))
 

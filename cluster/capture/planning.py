@@ -8,7 +8,8 @@ from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.local import LocalStorage
 from cache.storage.open import open_storage
-from cache.store.commits import SPEC, committed_units, quarantined_keys, read_commit, read_spec
+from cache.store.commits import SPEC, committed_units, read_commit, read_spec
+from cache.store.quarantine.entries import quarantined_keys
 from cluster.capture.settings import CaptureSettings
 from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, PlannedExample, plan_capture, reject_lines
 from teacher_serving.capture.start import describe

@@ -28,6 +28,8 @@ class RunLog:
         self._planned = planned
         self.truncated = truncated
         self.examples = self.rows = self.refused = 0
+        self.without_rows = 0
+        self.stopped = ""
         self.rows_from: list[str] = []
         self.seconds = self.start_seconds = self.cost = 0.0
 
@@ -39,13 +41,16 @@ class RunLog:
         """Add the summary of a unit and write the log."""
         self.seconds = time.monotonic() - self._started
         self.refused += summary.refused
+        self.without_rows += summary.without_rows
+        self.stopped = self.stopped or summary.stopped
         self.cost += summary.cost
         if summary.rows_from and summary.rows_from not in self.rows_from:
             self.rows_from.append(summary.rows_from)
         if summary.is_committed:
             self.examples += summary.examples
             self.rows += summary.rows
-        names = ("examples", "rows", "refused", "truncated", "seconds", "start_seconds", "cost", "rows_from")
+        counts = ("examples", "rows", "refused", "truncated", "seconds", "start_seconds", "cost")
+        names = (*counts, "rows_from", "without_rows", "stopped")
         run = {name: getattr(self, name) for name in names}
         document = {"job": self._job, "hardware": self._hardware, "planned": self._planned}
         write_json(self._path, {**document, "runs": [*self._earlier, run]})

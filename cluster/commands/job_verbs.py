@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,8 @@ if TYPE_CHECKING:  # pydantic is heavy
     from cache.settings import Settings
 
 JOBS = "cluster/jobs/demo"
+# Reasons of the quarantine that the summary of a capture names.
+SHOWN_REASONS = 3
 
 Job = TypeVar("Job", bound="Settings")
 
@@ -80,8 +83,25 @@ def _capture(arguments: argparse.Namespace) -> Result:
         f"{outcome.examples:,} in {job.store}, snapshot {outcome.snapshot}; "
         f"{outcome.refused:,} in quarantine, {outcome.truncated:,} truncated{cost}"
         + "".join(f"\ncapture: rows come from {source}" for source in outcome.rows_from)
+        + _without_rows(outcome.without_rows)
+        + _quarantine_lines(outcome.reasons, job.store)
     )
     return Result(text, {**asdict(outcome), "store": job.store})
+
+
+def _without_rows(count: int) -> str:
+    """A line about answers of a service that came without log-probabilities."""
+    return f"\ncapture: {count:,} examples have text alone: the service returned no rows for them" if count else ""
+
+
+def _quarantine_lines(reasons: Mapping[str, int], store: str) -> str:
+    """Lines with the most frequent reasons of the quarantine, and the command that lists all."""
+    lines = [
+        f"\ncapture: in quarantine, {count:,}: {reason}" for reason, count in list(reasons.items())[:SHOWN_REASONS]
+    ]
+    if lines:
+        lines.append(f"\ncapture: 'logitbank quarantine {store}' lists them, and with --retry clears them")
+    return "".join(lines)
 
 
 def _train(arguments: argparse.Namespace) -> Result:

@@ -124,6 +124,7 @@ def _store_state(uri: str) -> RunState:
         "committed_units": info.units,
         "committed_examples": info.examples,
         "in_quarantine": info.quarantined,
+        "quarantine": info.quarantine or None,
         **capture,
         "tokens_with_target": info.rows,
         "newest_snapshot": snapshot or None,
@@ -143,6 +144,7 @@ def _capture_facts(uri: str) -> dict[str, Any]:
     return {
         "planned_examples": log.get("planned"),
         "tokens_per_s": run["rows"] / run["seconds"] if run.get("seconds") else None,
+        "stopped": run.get("stopped") or None,
         "updated": _age(path) if log else None,
     }
 
@@ -241,6 +243,8 @@ def _age(path: Path) -> str:
 def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4f}"
+    if isinstance(value, dict):
+        return "; ".join(f"{count:,} {reason}" for reason, count in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value)

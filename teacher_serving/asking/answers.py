@@ -14,6 +14,15 @@ Status = Literal["parsed", "no_label", "no_rationale"]
 LabelMatch = Literal["agrees", "disagrees", "unparsed", "no_truth"]
 KeepPolicy = Literal["all", "agreeing", "rationalize"]
 
+# Tags that reasoning models write around their reasoning. A prompt may end with the opening tag already.
+REASONING_TAGS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("◁think▷", "◁/think▷"),
+)
 QUOTES = ("''", '""', "‘’", "“”", "«»", "``", "**", "__")
 
 
@@ -41,8 +50,8 @@ class Selection:
     needs_hint: bool
 
 
-def parse_answer(text: str, marker: str, stop: str = "") -> ParsedAnswer:
-    """Split a response into rationale and label.
+def parse_answer(text: str, marker: str, stop: str = "", reasoning_end: int | None = None) -> ParsedAnswer:
+    """Split a response into rationale and label. Reasoning before the answer is the rationale, or the start of it.
 
     marker: text such as "Answer:", matched without regard to case. The last match counts, including markdown just
         before it. The label is the rest of its line, without surrounding spaces, a leading colon, a final period, and
@@ -50,20 +59,22 @@ def parse_answer(text: str, marker: str, stop: str = "") -> ParsedAnswer:
         rationale.
     stop: text such as "Q:" that begins the next question. From its first match at the start of a line, the text is
         ignored; a match without text before it does not count.
+    reasoning_end: offset at which the answer begins after reasoning; None to look for tags such as <think>.
     status: "no_label" if the marker is missing or its line is empty; the rationale is then the text that is there.
         "no_rationale" if there is only a label.
     """
-    end = find_stop(text, stop)
+    begin = find_reasoning_end(text) if reasoning_end is None else reasoning_end
+    end = find_stop(text, stop, begin)
     if not marker:
-        start, label_end = _strip_span(text, 0, end)
+        start, label_end = _strip_span(text, begin, end)
         status: Status = "parsed" if start < label_end else "no_label"
-        return ParsedAnswer("", text[start:label_end], status, 0, start, label_end)
-    matches = list(re.finditer(re.escape(marker), text[:end], re.IGNORECASE))
+        return ParsedAnswer(text[:begin].strip(), text[start:label_end], status, begin, start, label_end)
+    matches = list(re.compile(re.escape(marker), re.IGNORECASE).finditer(text, begin, end))
     if not matches:
         return ParsedAnswer(text[:end].strip(), "", "no_label", end, end, end)
     line_end = text.find("\n", matches[-1].end(), end)
     start, label_end = _strip_decoration(text, matches[-1].end(), line_end if line_end >= 0 else end)
-    rationale_end = _marker_start(text, matches[-1].start())
+    rationale_end = max(begin, _marker_start(text, matches[-1].start()))
     rationale = text[:rationale_end].strip()
     status = "no_label" if start == label_end else "parsed" if rationale else "no_rationale"
     return ParsedAnswer(rationale, text[start:label_end], status, rationale_end, start, label_end)
@@ -94,13 +105,28 @@ def select_samples(matches: Sequence[LabelMatch], keep: KeepPolicy) -> Selection
     return Selection(kept, keep == "rationalize" and bool(matches) and not kept)
 
 
-def find_stop(text: str, stop: str) -> int:
-    """Return the offset at which `stop` begins a line and text precedes it, or the length of the text."""
+def find_stop(text: str, stop: str, begin: int = 0) -> int:
+    """Return the offset at which `stop` begins a line and text precedes it, or the length of the text.
+
+    begin: offset of the answer. What is before it is not searched.
+    """
     if stop:
         for match in re.finditer(rf"^[ \t]*{re.escape(stop)}", text, re.MULTILINE):
-            if text[: match.start()].strip():
+            if text[begin : match.start()].strip():
                 return match.start()
     return len(text)
+
+
+def find_reasoning_end(text: str) -> int:
+    """Return the offset at which the answer begins after reasoning in tags such as <think>; 0 if there are none.
+
+    Tags inside an answer do not count: the opening tag must be the first text, or be part of the prompt.
+    """
+    for opening, closing in REASONING_TAGS:
+        head, tag, rest = text.partition(closing)
+        if tag and opening not in head.lstrip().removeprefix(opening):
+            return len(text) - len(rest.lstrip())
+    return 0
 
 
 def _marker_start(text: str, start: int) -> int:

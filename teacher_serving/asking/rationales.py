@@ -19,6 +19,7 @@ from teacher_serving.asking.answers import (
     LabelMatch,
     ParsedAnswer,
     compare_label,
+    find_reasoning_end,
     find_stop,
     parse_answer,
     select_samples,
@@ -35,13 +36,17 @@ UNCHANGED_PROMPT = PromptingSpec("", "", "", "", "all", "", "same")
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response to one prompt, cut at the stop text, with its parsed parts."""
+    """A response to one prompt, cut at the stop text, with its parsed parts.
+
+    reasoning_end: offset in the text at which the answer begins after reasoning; 0 if there is none.
+    """
 
     planned: PlannedExample
     generated: Generated
     text: str
     parsed: ParsedAnswer
     judgement: LabelMatch
+    reasoning_end: int = 0
 
 
 def generate_records(
@@ -112,13 +117,16 @@ def _parse_response(
     planned: PlannedExample, generated: Generated, tokenizer: Tokenizer, marker: str, stop: str
 ) -> Response:
     """Cut a response at the stop text, parse it, and compare its label with the example's."""
-    text = decode(generated.tokens, tokenizer)
-    if (end := find_stop(text, stop)) < len(text):
+    text, reasoning = decode(generated.tokens, tokenizer), generated.reasoning
+    begin = len(decode(generated.tokens[:reasoning], tokenizer)) if reasoning else find_reasoning_end(text)
+    if (end := find_stop(text, stop, begin)) < len(text):
         n = _tokens_within(generated.tokens, tokenizer, end)
-        generated = Generated(generated.tokens[:n], generated.rows.rows(0, n), generated.token_logprobs[:n], True)
+        cut = generated.tokens[:n], generated.rows.rows(0, n), generated.token_logprobs[:n]
+        generated = Generated(*cut, True, reasoning=min(reasoning, n))
         text = decode(generated.tokens, tokenizer)
-    parsed = parse_answer(text, marker, stop)
-    return Response(planned, generated, text, parsed, compare_label(parsed, planned.tokenized.example.label))
+    parsed = parse_answer(text, marker, stop, begin)
+    judgement = compare_label(parsed, planned.tokenized.example.label)
+    return Response(planned, generated, text, parsed, judgement, min(begin, len(text)))
 
 
 # The length of the decoded prefix grows with the number of tokens, so boundaries can be bisected.
@@ -183,10 +191,9 @@ def build_record(response: Response, tokenizer: Tokenizer, marker: str, hinted: 
     prompt, generated, parsed = response.planned.tokenized, response.generated, response.parsed
     segments = np.full(len(generated.tokens), Segment.RESPONSE, np.uint8)
     facts: dict[str, Any] = {"finished": generated.finished, "status": parsed.status}
-    rationale = ""
+    rationale = response.text[: parsed.rationale_end if parsed.label else response.reasoning_end]
+    segments[: _tokens_up_to(generated.tokens, tokenizer, response.text, len(rationale))] = Segment.RATIONALE
     if marker and parsed.label:
-        rationale = response.text[: parsed.rationale_end]
-        segments[: _tokens_up_to(generated.tokens, tokenizer, response.text, parsed.rationale_end)] = Segment.RATIONALE
         # A label often begins inside a token that also contains the space before it.
         start = _tokens_within(generated.tokens, tokenizer, parsed.label_start)
         segments[start : _tokens_up_to(generated.tokens, tokenizer, response.text, parsed.label_end)] = Segment.LABEL

@@ -5,7 +5,7 @@ from typing import Any
 
 from cache.rows.spec import SamplingSpec
 from teacher_serving.engines.endpoint.chat import ChatAnswer, ChatService
-from teacher_serving.engines.endpoint.client import RefusedError
+from teacher_serving.engines.endpoint.failures import RefusedError
 from teacher_serving.teacher import Request
 
 
@@ -38,12 +38,11 @@ class AnthropicMessages(ChatService):
             body["top_p"] = sampling.top_p
         return body
 
-    def _parse_usage(self, usage: Mapping[str, Any]) -> tuple[int, int]:
-        return int(usage["input_tokens"]), int(usage["output_tokens"])
-
     def _parse(self, answer: Mapping[str, Any]) -> ChatAnswer:
         reason = answer["stop_reason"]
         if reason in ("refusal", "tool_use", "pause_turn"):
             raise RefusedError(f"the service did not answer: {reason}")
-        text = "".join(block["text"] for block in answer["content"] if block["type"] == "text")
-        return ChatAnswer(text, reason in ("end_turn", "stop_sequence"), None)
+        blocks = answer["content"]
+        text = "".join(block["text"] for block in blocks if block["type"] == "text")
+        reasoning = "\n\n".join(block["thinking"] for block in blocks if block["type"] == "thinking")
+        return ChatAnswer(text, reason in ("end_turn", "stop_sequence"), None, reasoning)

@@ -9,14 +9,17 @@ import numpy.typing as npt
 
 from cache.errors import InputError, LogitbankError
 from cache.examples.tokenizers import Tokenizer, decode
-from cache.rows.sparse_targets import concatenate, empty_targets
+from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import SamplingSpec, StoreSpec
-from teacher_serving.engines.endpoint.client import PARSE_ERRORS, RefusedError, Service
-from teacher_serving.reduction.reducer import Rows
+from teacher_serving.engines.endpoint.client import Service
+from teacher_serving.engines.endpoint.failures import FormError, RefusedError
+from teacher_serving.engines.endpoint.rows import PARSE_ERRORS, require_valid
+from teacher_serving.reduction.reducer import Rows, concatenate_rows
 from teacher_serving.teacher import Generated, Request, Scored
 
 TRIAL_REQUEST = Request("0" * 32, np.zeros(0, np.uint32), messages=({"role": "user", "content": "Say yes."},))
 TRIAL_TOKENS = 16
+THINK, END_THINK = "<think>", "</think>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +27,26 @@ class ChatAnswer:
     """A parsed answer. finished: the model ended the text itself, rather than at the limit of tokens.
 
     logprobs: the log-probabilities of its tokens in the form of the API; None if the service returned none.
+    reasoning: text that the service returned beside the answer, from before it.
     """
 
     text: str
     finished: bool
     logprobs: Any
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTokens:
+    """Token ids of an answer, uint32 [n], and their rows. reasoning: number of leading tokens of the reasoning."""
+
+    tokens: npt.NDArray[np.uint32]
+    rows: Rows
+    reasoning: int = 0
 
 
 class ChatService:
-    """A chat API. Subclasses define `path`, `_build_body`, `_parse_usage` and `_parse`, and may define `_make_rows`."""
+    """A chat API. Subclasses define `path`, `_build_body` and `_parse`, and may define `_make_rows`."""
 
     path: str
 
@@ -40,18 +54,27 @@ class ChatService:
         self._service, self._model, self._spec, self._tokenizer = service, model, spec, tokenizer
 
     def check(self) -> None:
-        """Send a short trial request with the settings of the job. Raises InputError if the service refuses it."""
+        """Send a short trial request with the settings of the job.
+
+        Raises RefusedError if the service refuses it, InputError if it returns no log-probabilities.
+        """
         sampling = self._spec.sampling
         if sampling is None:
             return
-        try:
-            answer = self._complete(TRIAL_REQUEST, sampling, min(TRIAL_TOKENS, sampling.max_tokens))
-        except RefusedError as error:
-            raise InputError(f"{self._service.name}: {error}") from None
+        answer = self._complete(TRIAL_REQUEST, sampling, min(TRIAL_TOKENS, sampling.max_tokens))
+        if answer.logprobs is None and self._spec.targets.k and not answer.text:
+            # A model that reasons first needs more tokens to come to an answer.
+            answer = self._complete(TRIAL_REQUEST, sampling, sampling.max_tokens)
+        self._find_rows(answer)
         if answer.logprobs is None and self._spec.targets.k:
             raise InputError(
                 f"{self._service.name}: returns no log-probabilities; set engine.endpoint.top_logprobs = 0"
             )
+
+    def probe(self) -> None:
+        """Send the short trial request again. Raises RefusedError or ServiceFailedError if it has no good answer."""
+        if (sampling := self._spec.sampling) is not None:
+            self._find_rows(self._complete(TRIAL_REQUEST, sampling, min(TRIAL_TOKENS, sampling.max_tokens)))
 
     def score(self, request: Request) -> Scored:
         """Raise LogitbankError: no chat API can score."""
@@ -61,33 +84,28 @@ class ChatService:
         """Generate one response. Raises RefusedError if the service returns none."""
         answer = self._complete(request, sampling, sampling.max_tokens)
         if not answer.text.strip():
-            raise RefusedError("the service returned no text")
-        try:
-            tokens_and_rows = None if answer.logprobs is None else self._make_rows(answer.text, answer.logprobs)
-        except PARSE_ERRORS:
-            raise RefusedError("the service's log-probabilities do not have the form of its API") from None
-        tokens, rows = tokens_and_rows or self._tokenize_without_rows(answer.text)
-        end = self._tokenizer.eos_token_id
+            raise RefusedError(_explain_silence(answer, sampling.max_tokens))
+        found = self._find_rows(answer) or self._tokenize_without_rows(answer.text)
+        if answer.reasoning and not found.reasoning:
+            before = self._tokenize_without_rows(self._write_reasoning(request, answer.reasoning))
+            tokens = np.concatenate([before.tokens, found.tokens])
+            found = AnswerTokens(tokens, concatenate_rows([before.rows, found.rows]), len(before.tokens))
+        tokens, rows, end = found.tokens, found.rows, self._tokenizer.eos_token_id
         # Few services return the token that ended a response. It is assumed to be the tokenizer's.
         if answer.finished and end is not None and decode(tokens[-1:], self._tokenizer):
             tokens = np.append(tokens, np.uint32(end))
-            logprobs = np.append(rows.token_logprobs, np.float32(np.nan))
-            rows = Rows(concatenate([rows.targets, empty_targets(1)]), logprobs)
-        return Generated(tokens, rows.targets, rows.token_logprobs, answer.finished)
+            rows = concatenate_rows([rows, Rows(empty_targets(1), np.full(1, np.nan, np.float32))])
+        return Generated(tokens, rows.targets, rows.token_logprobs, answer.finished, reasoning=found.reasoning)
 
     def _build_body(self, request: Request, sampling: SamplingSpec, max_tokens: int) -> dict[str, Any]:
         """Build the JSON body of a call, without the model's name."""
-        raise NotImplementedError
-
-    def _parse_usage(self, usage: Mapping[str, Any]) -> tuple[int, int]:
-        """Return the tokens of the prompt and of the response."""
         raise NotImplementedError
 
     def _parse(self, answer: Mapping[str, Any]) -> ChatAnswer:
         """Parse an answer. Raises one of PARSE_ERRORS if it has another form, RefusedError if it is a refusal."""
         raise NotImplementedError
 
-    def _make_rows(self, text: str, logprobs: Any) -> tuple[npt.NDArray[np.uint32], Rows] | None:
+    def _make_rows(self, answer: ChatAnswer) -> AnswerTokens | None:
         """Return token ids and their rows; None if the service's tokens are not the tokenizer's."""
         return None
 
@@ -96,14 +114,46 @@ class ChatService:
         body = {"model": self._model, **self._build_body(request, sampling, max_tokens)}
         answer = self._service.post(self.path, body)
         try:
-            self._service.add_usage(*self._parse_usage(answer["usage"]))
+            parsed = self._parse(answer)
         except PARSE_ERRORS:
-            self._service.add_usage(0, 0)  # some services report no usage
+            raise FormError("the service's answer does not have the form of its API") from None
         try:
-            return self._parse(answer)
-        except PARSE_ERRORS:
-            raise RefusedError("the service's answer does not have the form of its API") from None
+            (parsed.text + parsed.reasoning).encode()
+        except UnicodeEncodeError:
+            raise FormError("the service's text has half of a surrogate pair, which is no Unicode text") from None
+        return parsed
 
-    def _tokenize_without_rows(self, text: str) -> tuple[npt.NDArray[np.uint32], Rows]:
+    def _find_rows(self, answer: ChatAnswer) -> AnswerTokens | None:
+        """Return token ids and rows of an answer, None without log-probabilities. Raises FormError for wrong ones."""
+        if answer.logprobs is None:
+            return None
+        try:
+            found = self._make_rows(answer)
+        except PARSE_ERRORS:
+            raise FormError("the service's log-probabilities do not have the form of its API") from None
+        if found is not None:
+            require_valid(found.rows, self._spec.vocab_size)
+        return found
+
+    def _write_reasoning(self, request: Request, reasoning: str) -> str:
+        """Write reasoning as the model does: in <think> tags if its tokenizer has them, else before an empty line."""
+        tokenizer: Any = self._tokenizer
+        vocabulary = tokenizer.get_vocab()
+        if THINK in vocabulary and END_THINK in vocabulary:
+            prompt = str(tokenizer.decode(request.tokens.tolist(), skip_special_tokens=False))
+            opening = "" if prompt.rstrip().endswith(THINK) else f"{THINK}\n"
+            text = reasoning.strip("\n")
+            return f"{opening}{text}\n{END_THINK}\n\n"
+        return reasoning if reasoning.endswith("\n") else f"{reasoning}\n\n"
+
+    def _tokenize_without_rows(self, text: str) -> AnswerTokens:
         tokens = np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], np.uint32)
-        return tokens, Rows(empty_targets(len(tokens)), np.full(len(tokens), np.nan, np.float32))
+        return AnswerTokens(tokens, Rows(empty_targets(len(tokens)), np.full(len(tokens), np.nan, np.float32)))
+
+
+def _explain_silence(answer: ChatAnswer, max_tokens: int) -> str:
+    """Say why an answer without text has none."""
+    if answer.finished:
+        return "the service returned no text" + (" after its reasoning" if answer.reasoning else "")
+    what = "only reasoning" if answer.reasoning else "no text"
+    return f"the service returned {what} within generation.max_new_tokens = {max_tokens}; raise it"

@@ -1,27 +1,41 @@
 """Service: calls one API through its official client, with rate limit, cost and errors. No message contains the key."""
 
+import math
 import os
 import threading
+import time
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from cache.errors import InputError, LogitbankError
+from cache.errors import InputError
+from teacher_serving.engines.endpoint.failures import (
+    CONTINUE,
+    PASSING_STATUSES,
+    RefusedError,
+    ServiceFailedError,
+    embedded_error,
+    error_details,
+    error_text,
+    find_cause,
+)
 from teacher_serving.engines.endpoint.rate_limit import RateLimit
 from teacher_serving.engines.endpoint.settings import EndpointSettings
 from teacher_serving.teacher import Usage
 
 ADDRESSES = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
-# Status codes of a request that fails however often it is sent: malformed, unknown, too long, filtered.
-REFUSED_STATUSES = (400, 404, 413, 422)
 # Calls that may return something else than a JSON object before the job ends. A proxy in between can cause it.
 MAX_UNREADABLE_ANSWERS = 3
 MAX_TEXT_LENGTH = 300
-# Exceptions of parsing an answer that does not have the expected form.
-PARSE_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
-
-
-class RefusedError(Exception):
-    """The service refused this one request. The message gives the reason, without the key."""
+# Pause before the first repetition of a call, and the longest one, in seconds. Each pause is twice the one before.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
+# Headers that a service gets. The clients add others from environment variables, which are meant for one service alone.
+SENT_HEADERS = (
+    *("host", "connection", "accept", "accept-encoding", "user-agent", "cookie", "anthropic-version"),
+    *("content-type", "content-length", "transfer-encoding"),
+)
+# The names that services use for the tokens of a prompt and of a response.
+PROMPT_TOKENS, RESPONSE_TOKENS = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
 
 
 class Service:
@@ -44,29 +58,33 @@ class Service:
         return f"service {self._settings.base_url or ADDRESSES[self._settings.api]}"
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send one call and return the answer. The client retries failures, after the pause that the service requests
-        or one that grows.
+        """Send one call, add its usage, and return the answer. Failures that may pass are tried again, after the pause
+        that the service requests or one that grows.
 
-        Raises RefusedError if the service refuses this request, and LogitbankError, which ends the job, if the key or
-        the service fails.
+        Raises RefusedError if the service refuses this request or may refuse all, and LogitbankError, which ends the
+        job, if the key or the service fails.
         """
-        for _ in range(MAX_UNREADABLE_ANSWERS):
+        unreadable = 0
+        for retry in range(self._settings.max_retries + MAX_UNREADABLE_ANSWERS):
             self._limit.wait()
             answer = self._call(path, body)
-            if isinstance(answer, dict):
+            if not isinstance(answer, dict):
+                unreadable += 1
+                if unreadable == MAX_UNREADABLE_ANSWERS:
+                    break
+                continue
+            failed = embedded_error(answer)
+            if failed is None:
+                self._add_usage(answer.get("usage"))
                 return answer
-        raise LogitbankError(f"{self.name}: its answer to {path} is not a JSON object; check engine.endpoint.base_url")
-
-    def add_usage(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Add the tokens of one answer, and their price, to the usage."""
-        price = self._settings.price_input * prompt_tokens + self._settings.price_output * completion_tokens
-        with self._lock:
-            self.usage = Usage(
-                self.usage.requests + 1,
-                self.usage.prompt_tokens + prompt_tokens,
-                self.usage.completion_tokens + completion_tokens,
-                self.usage.cost + price / 1e6,
-            )
+            status, reply = failed
+            may_pass = status in PASSING_STATUSES or status >= 500
+            if not may_pass or retry >= self._settings.max_retries:
+                raise self._explain_status(status, reply)
+            time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2**retry))
+        raise ServiceFailedError(
+            f"{self.name}: its answer to {path} is not a JSON object; check engine.endpoint.base_url, {CONTINUE}"
+        )
 
     def clean_text(self, text: object) -> str:
         """Return text of a service as one short line without the key."""
@@ -74,6 +92,18 @@ class Service:
         if self._key:
             line = line.replace(self._key, "[key]")
         return line if len(line) <= MAX_TEXT_LENGTH else line[:MAX_TEXT_LENGTH] + "..."
+
+    def _add_usage(self, usage: Any) -> None:
+        """Add the tokens of one answer, and their price, to the usage. Some services report none."""
+        prompt, response = _count_tokens(usage, PROMPT_TOKENS), _count_tokens(usage, RESPONSE_TOKENS)
+        price = self._settings.price_input * prompt + self._settings.price_output * response
+        with self._lock:
+            self.usage = Usage(
+                self.usage.requests + 1,
+                self.usage.prompt_tokens + prompt,
+                self.usage.completion_tokens + response,
+                self.usage.cost + price / 1e6,
+            )
 
     def _call(self, path: str, body: dict[str, Any]) -> Any:
         failure: Exception
@@ -87,24 +117,43 @@ class Service:
         raise failure
 
     def _explain(self, error: Any) -> Exception:
-        """Return the error to raise for a failed call: RefusedError for its request, LogitbankError for the job."""
-        tries = self._settings.max_retries + 1
-        resume = "run the job again to continue"
+        """Return the error to raise for a failed call: RefusedError for its request, ServiceFailedError for the job."""
         if isinstance(error, self._library.APIConnectionError):
+            tries = self._settings.max_retries + 1
             reason = self.clean_text(f"{error} {error.__cause__ or ''}")
-            return LogitbankError(f"{self.name}: no answer after {tries} tries ({reason}); {resume}")
+            return ServiceFailedError(f"{self.name}: no answer after {tries} tries ({reason}); run the job again")
         if not isinstance(error, self._library.APIStatusError):
-            return LogitbankError(f"{self.name}: {self.clean_text(error)}")
-        code, message = error.status_code, self.clean_text(_error_text(error))
-        if code in REFUSED_STATUSES:
-            return RefusedError(f"the service refused the request ({code}): {message}")
+            return ServiceFailedError(f"{self.name}: {self.clean_text(error)}; run the job again to continue")
+        if 300 <= error.status_code < 400:
+            # Redirects are not followed: prompts and key are for this address alone.
+            target = self.clean_text(error.response.headers.get("location", "another address"))
+            return ServiceFailedError(
+                f"{self.name}: redirects to {target} ({error.status_code}), which is not followed; set "
+                "engine.endpoint.base_url to the address that answers",
+                error.status_code,
+            )
+        return self._explain_status(error.status_code, error.body or str(error))
+
+    def _explain_status(self, code: int, body: Any) -> Exception:
+        """Return the error to raise for a reply with the status of a failure."""
+        tries, message = self._settings.max_retries + 1, self.clean_text(error_text(body))
+        cause = find_cause(code, error_details(body))
+        if cause != "service":
+            return RefusedError(f"the service refused the request ({code}): {message}", cause == "request")
         if code == 401:  # the service's text is not shown: it may repeat part of the key
             variable = self._settings.key_variable
             fix = f"check environment variable {variable}" if variable else "set engine.endpoint.api_key_env"
-            return LogitbankError(f"{self.name}: rejected the API key (401); {fix}")
-        if code == 429:
-            return LogitbankError(f"{self.name}: still limits requests after {tries} tries (429): {message}; {resume}")
-        return LogitbankError(f"{self.name}: failed ({code}): {message}; {resume}")
+            text = f"rejected the API key (401); {fix}, {CONTINUE}"
+        elif code == 402:
+            text = f"the account has no credit left (402): {message}; add credit, {CONTINUE}"
+        elif code == 404:
+            fix = "check teacher.model and engine.endpoint.base_url"
+            text = f"the service refused the request (404): {message}; {fix}, {CONTINUE}"
+        elif code == 429:
+            text = f"still limits requests after {tries} tries (429): {message}; run the job again to continue"
+        else:
+            text = f"failed ({code}): {message}; run the job again to continue"
+        return ServiceFailedError(f"{self.name}: {text}", code)
 
 
 def read_key(settings: EndpointSettings) -> str:
@@ -129,25 +178,45 @@ def read_key(settings: EndpointSettings) -> str:
 
 
 def _open_client(settings: EndpointSettings, key: str) -> tuple[ModuleType, Any]:
-    """Open the official client; returns its library too. It reads no address or key from the environment itself."""
-    options: dict[str, Any] = {
-        "base_url": settings.base_url or ADDRESSES[settings.api],
-        "api_key": key or "none",
-        "max_retries": settings.max_retries,
-        "timeout": settings.timeout_s,
-    }
+    """Open the official client; returns its library too.
+
+    It reads no address or key from the environment, and sends only the headers of SENT_HEADERS and the service's own
+    key. A proxy of the environment is used.
+    """
+    library: ModuleType
     if settings.api == "anthropic":
-        import anthropic
+        import anthropic as library
 
-        return anthropic, anthropic.Anthropic(**options)
-    import openai
+        key_header, value = "x-api-key", key
+    else:
+        import openai as library
 
-    return openai, openai.OpenAI(**options)
+        key_header, value = "authorization", f"Bearer {key}"
+
+    def keep_own_headers(request: Any) -> None:
+        for name in [name for name in request.headers if name.lower() not in SENT_HEADERS]:
+            del request.headers[name]
+        if key:
+            request.headers[key_header] = value
+
+    http_client = library.DefaultHttpxClient(
+        follow_redirects=False, timeout=settings.timeout_s, event_hooks={"request": [keep_own_headers]}
+    )
+    make = library.Anthropic if settings.api == "anthropic" else library.OpenAI
+    client = make(
+        base_url=settings.base_url or ADDRESSES[settings.api],
+        api_key=key or "none",
+        max_retries=settings.max_retries,
+        timeout=settings.timeout_s,
+        http_client=http_client,
+    )
+    return library, client
 
 
-def _error_text(error: Any) -> str:
-    """Return the service's own message from an error of the library."""
-    body = error.body
-    for name in ("error", "message"):
-        body = body.get(name, body) if isinstance(body, dict) else body
-    return str(body or error)
+def _count_tokens(usage: Any, names: tuple[str, ...]) -> int:
+    """The number of tokens that a usage names; 0 if it names none."""
+    for name in names:
+        value = usage.get(name) if isinstance(usage, Mapping) else None
+        if isinstance(value, int | float) and math.isfinite(value) and value > 0:
+            return int(value)
+    return 0

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cache.errors import InputError
 from cache.examples.token_bytes import ids_by_bytes
 from cache.examples.tokenizers import Tokenizer, decode
 from cache.rows.spec import SamplingSpec, StoreSpec
-from teacher_serving.engines.endpoint.chat import ChatAnswer, ChatService
-from teacher_serving.engines.endpoint.client import RefusedError, Service
-from teacher_serving.engines.endpoint.rows import rows_from_top_logprobs
+from teacher_serving.engines.endpoint.chat import AnswerTokens, ChatAnswer, ChatService
+from teacher_serving.engines.endpoint.client import Service
+from teacher_serving.engines.endpoint.failures import RefusedError
+from teacher_serving.engines.endpoint.rows import own_logprobs, rows_from_top_logprobs
 from teacher_serving.reduction.reducer import Rows
 from teacher_serving.teacher import Request
 
@@ -35,7 +34,7 @@ class OpenaiChat(ChatService):
         """See ChatService.check. Also finds out the name of the limit of new tokens."""
         try:
             super().check()
-        except InputError as error:
+        except RefusedError as error:
             if NEWER_LIMIT_KEY not in str(error):
                 raise
             self._limit_key = NEWER_LIMIT_KEY
@@ -54,9 +53,6 @@ class OpenaiChat(ChatService):
             body |= {"logprobs": True, "top_logprobs": self._top_logprobs}
         return body
 
-    def _parse_usage(self, usage: Mapping[str, Any]) -> tuple[int, int]:
-        return int(usage["prompt_tokens"]), int(usage["completion_tokens"])
-
     def _parse(self, answer: Mapping[str, Any]) -> ChatAnswer:
         choice = answer["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
@@ -66,29 +62,81 @@ class OpenaiChat(ChatService):
         if message.get("tool_calls") or message.get("function_call"):
             raise RefusedError("the service called a tool instead of answering")
         logprobs = (choice.get("logprobs") or {}).get("content") if self._top_logprobs else None
-        return ChatAnswer(str(message["content"] or ""), reason == "stop", logprobs)
+        text, reasoning = _split_content(message)
+        return ChatAnswer(text, reason == "stop", logprobs or None, reasoning)
 
-    def _make_rows(
-        self, text: str, logprobs: Sequence[Mapping[str, Any]]
-    ) -> tuple[npt.NDArray[np.uint32], Rows] | None:
-        ids = [self._find_id(token) for token in logprobs]
-        if None in ids:
+    def _make_rows(self, answer: ChatAnswer) -> AnswerTokens | None:
+        entries: Sequence[Mapping[str, Any]] = answer.logprobs
+        ids = [self._find_id(entry) for entry in entries]
+        start = self._find_answer(entries, ids, answer.text)
+        if start is None:
             return None
-        tokens = np.asarray(ids, np.uint32)
-        if decode(tokens, self._tokenizer).strip() != text.strip():
-            return None
+        reasoning = answer.reasoning.strip()
+        has_reasoning = bool(start and reasoning) and None not in ids[:start]
+        if not (has_reasoning and reasoning in decode(np.asarray(ids[:start], np.uint32), self._tokenizer)):
+            ids, entries, start = ids[start:], entries[start:], 0
         positions = [
-            [(id_, float(each["logprob"])) for each in _most_likely(token) if (id_ := self._find_id(each)) is not None]
-            for token in logprobs
+            [(id_, float(each["logprob"])) for each in _most_likely(entry) if (id_ := self._find_id(each)) is not None]
+            for entry in entries
         ]
-        token_logprobs = np.minimum(np.asarray([token["logprob"] for token in logprobs], np.float32), 0.0)
+        token_logprobs = own_logprobs([entry["logprob"] for entry in entries])
         targets = rows_from_top_logprobs(positions, self._top_logprobs, self._spec.targets, self._spec.vocab_size)
-        return tokens, Rows(targets, token_logprobs)
+        return AnswerTokens(np.asarray(ids, np.uint32), Rows(targets, token_logprobs), start)
+
+    def _find_answer(self, entries: Sequence[Mapping[str, Any]], ids: Sequence[int | None], text: str) -> int | None:
+        """Find the first token of the answer: services may list the tokens of the reasoning before it.
+
+        Returns None if the tokens do not spell the answer, or not with ids of the tokenizer.
+        """
+        if self._spell(ids) == text.strip():
+            return 0
+        end = len(ids)
+        while end and self._spell(ids[end - 1 : end]) == "":
+            end -= 1  # tokens that end a turn
+        pieces = [_token_bytes(entry) for entry in entries[:end]]
+        written, answer = b"".join(pieces).rstrip(), text.strip().encode()
+        first = len(written) - len(answer)
+        if first < 0 or not written.endswith(answer):
+            return None
+        starts = np.cumsum([0, *map(len, pieces)])
+        token = int(np.searchsorted(starts, first, side="right")) - 1
+        is_answer = not written[starts[token] : first].strip() and self._spell(ids[token:]) == text.strip()
+        return token if is_answer else None
+
+    def _spell(self, ids: Sequence[int | None]) -> str | None:
+        """The text of token ids, stripped; None if one is unknown."""
+        return None if None in ids else decode(np.asarray(ids, np.uint32), self._tokenizer).strip()
 
     def _find_id(self, token: Mapping[str, Any]) -> int | None:
         """Find the tokenizer's id of a token by its bytes."""
-        data = token.get("bytes")
-        return self._ids.get(bytes(data) if data is not None else token["token"].encode())
+        return self._ids.get(_token_bytes(token))
+
+
+def _token_bytes(token: Mapping[str, Any]) -> bytes:
+    """The bytes of a token. Some services give only its text."""
+    data = token.get("bytes")
+    return bytes(data) if data is not None else str(token["token"]).encode()
+
+
+def _split_content(message: Mapping[str, Any]) -> tuple[str, str]:
+    """The text of a message, and the reasoning that comes beside it.
+
+    Names of the reasoning: DeepSeek's and older vLLM's `reasoning_content`; `reasoning` of vLLM, OpenRouter and others.
+    Mistral's content is a list of parts, of which some are the reasoning.
+    """
+    content, reasoning = message.get("content"), ""
+    for name in ("reasoning_content", "reasoning"):
+        value = message.get(name)
+        reasoning = reasoning or (value if isinstance(value, str) else "")
+    if content is None:
+        return "", reasoning
+    if isinstance(content, str):
+        return content, reasoning
+    text = "".join(part["text"] for part in content if part["type"] == "text")
+    thoughts = [part["thinking"] for part in content if part["type"] == "thinking"]
+    for thought in thoughts:
+        reasoning += thought if isinstance(thought, str) else "".join(part["text"] for part in thought)
+    return text, reasoning
 
 
 def _most_likely(token: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

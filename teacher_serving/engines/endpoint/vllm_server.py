@@ -8,8 +8,9 @@ import numpy.typing as npt
 from cache.errors import InputError
 from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.asking.requests import build_scored
-from teacher_serving.engines.endpoint.client import PARSE_ERRORS, RefusedError, Service
-from teacher_serving.engines.endpoint.rows import rows_from_top_logprobs
+from teacher_serving.engines.endpoint.client import Service
+from teacher_serving.engines.endpoint.failures import FormError, RefusedError
+from teacher_serving.engines.endpoint.rows import PARSE_ERRORS, own_logprobs, require_valid, rows_from_top_logprobs
 from teacher_serving.reduction.draws import sampling_seed
 from teacher_serving.reduction.reducer import Rows
 from teacher_serving.teacher import Generated, Request, Scored
@@ -49,6 +50,10 @@ class VllmCompletions:
                 fix = f"; start it with --max-logprobs {self._top_logprobs}, or lower engine.endpoint.top_logprobs"
             raise InputError(f"{name}: {error}{fix}") from None
 
+    def probe(self) -> None:
+        """Send the short trial request again. Raises RefusedError or ServiceFailedError if it has no good answer."""
+        self.score(TRIAL_REQUEST)
+
     def score(self, request: Request) -> Scored:
         """Score one request. Raises RefusedError if the server refuses it or is not vLLM's."""
         body = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": self._top_logprobs}
@@ -62,7 +67,7 @@ class VllmCompletions:
             positions = [[(int(id_), float(v["logprob"])) for id_, v in entry.items()] for entry in entries]
             return build_scored(request, self._make_rows(positions, [v["logprob"] for v in token_entries]))
         except PARSE_ERRORS:
-            raise RefusedError("the service's answer has no log-probabilities of the prompt; is it vLLM?") from None
+            raise FormError("the service's answer has no log-probabilities of the prompt; is it vLLM?") from None
 
     def generate(self, request: Request, sampling: SamplingSpec, max_tokens: int | None = None) -> Generated:
         """Generate one response. max_tokens: replaces the limit in `sampling`.
@@ -89,9 +94,10 @@ class VllmCompletions:
             if not len(tokens) == len(rows.token_logprobs) == len(rows.targets):
                 raise ValueError
         except PARSE_ERRORS:
-            raise RefusedError("the service's answer has no token ids with log-probabilities; is it vLLM?") from None
-        if len(tokens) and int(tokens.max()) >= self._spec.vocab_size:
-            raise RefusedError(f"the service returned token {tokens.max()}, which the tokenizer does not have")
+            raise FormError("the service's answer has no token ids with log-probabilities; is it vLLM?") from None
+        if len(tokens) and (int(tokens.max()) >= self._spec.vocab_size or int(tokens.min()) < 0):
+            wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+            raise FormError(f"the service returned token {wrong}, which the tokenizer does not have")
         finished = choice.get("finish_reason") == "stop"
         return Generated(tokens.astype(np.uint32), rows.targets, rows.token_logprobs, finished)
 
@@ -100,13 +106,12 @@ class VllmCompletions:
         prompt: npt.NDArray[np.uint32] = request.tokens
         answer = self._service.post(PATH, {"model": self._model, "prompt": prompt.tolist(), **body})
         try:
-            usage = answer["usage"]
-            self._service.add_usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
             return dict(answer["choices"][0])
         except PARSE_ERRORS:
-            raise RefusedError("the service's answer has no choice or no usage") from None
+            raise FormError("the service's answer has no choice") from None
 
     def _make_rows(self, positions: list[list[tuple[int, float]]], token_logprobs: list[float]) -> Rows:
         targets = rows_from_top_logprobs(positions, self._top_logprobs, self._spec.targets, self._spec.vocab_size)
-        # Rounding can make a log-probability slightly larger than 0.
-        return Rows(targets, np.minimum(np.asarray(token_logprobs, np.float32), 0.0))
+        rows = Rows(targets, own_logprobs(token_logprobs))
+        require_valid(rows, self._spec.vocab_size)
+        return rows

@@ -26,8 +26,9 @@ from cache.rows.spec import TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.codebook_claim import claim_codebook
 from cache.store.codebook_learning import list_codebook
-from cache.store.commits import create_store, quarantine_example
+from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
+from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store

@@ -15,7 +15,8 @@ from cache.errors import LogitbankError, StoreError
 from cache.parts.layout import PROFILES, Profile
 from cache.storage.local import LocalStorage
 from cache.store.codebook_claim import CLAIM
-from cache.store.commits import create_store, quarantine_example
+from cache.store.commits import create_store
+from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshots import latest_snapshot, take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store

@@ -8,9 +8,10 @@ import pytest
 from cache.errors import StoreError
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import committed_units, quarantine_example, read_commit
+from cache.store.commits import committed_units, read_commit
 from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
+from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store

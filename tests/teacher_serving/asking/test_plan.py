@@ -13,7 +13,8 @@ from cache.examples.jsonl import BadExample
 from cache.examples.rendering import render, render_prompt
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import create_store, quarantine_example
+from cache.store.commits import create_store
+from cache.store.quarantine.entries import quarantine_example
 from cluster.capture.planning import missing_units
 from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, plan_capture, reject_lines
 from teacher_serving.asking.prompter import make_prompter

@@ -17,7 +17,7 @@ from teacher_serving.engines.endpoint.rate_limit import RateLimit
 from teacher_serving.engines.endpoint.settings import EndpointSettings
 from teacher_serving.engines.endpoint.teacher import EndpointTeacher
 from teacher_serving.engines.settings import TeacherSettings
-from teacher_serving.teacher import Generated, Request
+from teacher_serving.teacher import Generated, Request, TeacherStoppedError
 from tests.teacher_serving.engines.endpoint.endpoint_server import (
     Call,
     Reply,
@@ -96,7 +96,7 @@ def test_one_example_that_is_refused_does_not_stop_the_others(tokenizer: Tokeniz
         "choiceless": Reply(body={"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 0}}),
         "cut": completion("one two", finish_reason="length"),
     }
-    with failing_service(lambda call: replies.get(call.turn, completion("yes"))) as (address, _):
+    with failing_service(lambda call: replies.get(call.turn, completion("yes"))) as (address, calls):
         teacher = make(address, tokenizer, price_input=1000.0, price_output=10000.0)
         before = teacher.usage
         answers = dict(zip([*replies, "good"], teacher.generate(ask(*replies, "good"), SAMPLING), strict=True))
@@ -111,10 +111,13 @@ def test_one_example_that_is_refused_does_not_stop_the_others(tokenizer: Tokeniz
     assert not reasons["good"] and not reasons["cut"]
     assert answers["good"].finished and not answers["cut"].finished
     assert answers["cut"].tokens[-1] != tokenizer.eos_token_id
-    assert spent.requests - before.requests == 7, "what is refused with an error is not paid"
-    # Six answers of 10 tokens read and 4 written, and one that tells of 1 and 0.
-    assert spent.prompt_tokens - before.prompt_tokens == 61 and spent.completion_tokens - before.completion_tokens == 24
-    assert spent.cost - before.cost == pytest.approx((61 * 1000 + 24 * 10000) / 1e6)
+    paid = [call for call in calls[before.requests :] if call.turn not in ("bad", "long")]
+    assert spent.requests - before.requests == len(paid), "what is refused with an error is not paid"
+    # One answer reports 1 and 0 tokens, all others 10 tokens read and 4 written.
+    tokens = 1 + 10 * (len(paid) - 1), 4 * (len(paid) - 1)
+    assert spent.prompt_tokens - before.prompt_tokens == tokens[0]
+    assert spent.completion_tokens - before.completion_tokens == tokens[1]
+    assert spent.cost - before.cost == pytest.approx((tokens[0] * 1000 + tokens[1] * 10000) / 1e6)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +125,10 @@ def test_one_example_that_is_refused_does_not_stop_the_others(tokenizer: Tokeniz
     [
         (
             failure(401, f"Incorrect key {KEY}"),
-            rf"rejected the API key \(401\); check environment variable {VARIABLE}$",
+            rf"rejected the API key \(401\); check environment variable {VARIABLE}, then",
         ),
-        (failure(403, f"{KEY} may not use it"), r"failed \(403\): \[key\] may not use it; run the job again"),
-        (failure(402, "no money left"), r"failed \(402\): no money left; run the job again"),
+        (failure(403, f"{KEY} may not use it"), r"the service refused the request \(403\): \[key\] may not use it"),
+        (failure(402, "no money left"), r"has no credit left \(402\): no money left; add credit, then run"),
         (failure(429, "slow down", retry_after_ms="1"), r"still limits requests after 3 tries \(429\): slow down; run"),
         (failure(503, f"{KEY} failed", retry_after_ms="1"), r"failed \(503\): \[key\] failed; run the job again"),
         (Reply(200, f"<html>hello {KEY}</html>"), r"is not a JSON object; check engine\.endpoint\.base_url"),
@@ -144,13 +147,22 @@ def test_what_is_wrong_for_all_ends_the_job_in_one_line_without_the_key(
     assert raised.value.__cause__ is None and raised.value.__context__ is None, "the library's error may hold the key"
 
 
+def turn_number(call: Call) -> int:
+    return int(call.turn)
+
+
 def test_an_error_among_many_requests_ends_them_all(tokenizer: Tokenizer) -> None:
     replies = {"Say yes.": completion("yes"), "7": failure(401, KEY)}
     with failing_service(lambda call: replies.get(call.turn, completion("yes"))) as (address, calls):
         teacher = make(address, tokenizer, concurrency=2)
-        with pytest.raises(LogitbankError, match="rejected the API key"):
+        with pytest.raises(TeacherStoppedError, match="rejected the API key") as raised:
             teacher.generate(ask(*map(str, range(200))), SAMPLING)
         assert len(calls) < 100
+        answered = [i for i, answer in enumerate(raised.value.answers) if answer is not None]
+        assert answered == [int(call.turn) for call in sorted(calls[1:], key=turn_number) if call.turn != "7"]
+        with pytest.raises(TeacherStoppedError, match="rejected the API key"):
+            teacher.generate(ask("one more"), SAMPLING)
+        assert calls[-1].turn != "one more", "no request is sent to a service that has failed"
 
 
 def test_a_service_that_refuses_even_the_first_words_is_not_used(tokenizer: Tokenizer) -> None:
