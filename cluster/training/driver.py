@@ -126,17 +126,19 @@ def summary(result: dict[str, Any]) -> str:
         losses.append(f"best held-out loss {result['best_loss']:.4f} at step {result['best_step']:,}")
     if result.get("last_loss") is not None:
         losses.append(f"last training loss {result['last_loss']:.4f}")
-    return ", ".join(
-        [
-            steps,
-            *losses,
-            f"{result['parameters']:,} parameters",
-            f"{result['seconds']:.0f} s",
-            f"{result['tokens_per_s']:,.0f} tokens/s",
-            f"{result['data_wait_share']:.1%} of the time waiting for data",
-            *([f"{share:.1%} of the computed tokens real"] if (share := result.get("real_token_share")) else []),
-        ]
-    )
+    facts = [
+        steps,
+        *losses,
+        f"{result['parameters']:,} parameters",
+        f"{result['seconds']:.0f} s",
+        f"{result['tokens_per_s']:,.0f} tokens/s",
+        f"{result['data_wait_share']:.1%} of the time waiting for data",
+    ]
+    if share := result.get("real_token_share"):
+        facts.append(f"{share:.1%} of the computed tokens real")
+    if count := result.get("examples_without_loss"):
+        facts.append(f"{count:,} times an example without a token that has a loss")
+    return "; ".join(filter(None, [", ".join(facts), result.get("notes")]))
 
 
 def _require_more_steps(settings: TrainSettings) -> None:

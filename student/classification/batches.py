@@ -64,6 +64,7 @@ class ClassBatches:
             tuple(torch.full((len(indices),), -torch.inf) for _ in rows),
             torch.full((len(indices),), torch.nan),
             torch.from_numpy(weights),
+            int(np.count_nonzero(~(weights > 0).any(axis=0))),
         )
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:

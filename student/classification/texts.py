@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from cache.errors import InputError
 from cache.examples.example import Example
 from student.classification.settings import ClassSettings
 from student.tokenizers.bpe import learn_tokenizer
@@ -30,6 +31,17 @@ def learn_input_tokenizer(
     """Learn a byte-level BPE of at most `vocab_size` ids from the texts of the training examples."""
     texts = (input_text(example, settings.input) for example in examples)
     return learn_tokenizer((Example("", ({"role": "user", "content": text},)) for text in texts), vocab_size)
+
+
+def require_readable(config: PreTrainedConfig, tokens: Sequence[npt.NDArray[np.int64]]) -> None:
+    """Raise InputError if a text has more tokens than a classifier with this configuration reads."""
+    limit = getattr(config, "max_tokens", None)
+    longest = max(map(len, tokens), default=0)
+    if limit is not None and longest > limit:
+        raise InputError(
+            f"the longest text has {longest:,} tokens, but the model reads max_tokens = {limit}; set "
+            f"classes.max_tokens = {limit} to cut longer texts, or use a model that reads more"
+        )
 
 
 def pad_texts(tokens: Sequence[npt.NDArray[np.int64]], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -56,6 +56,7 @@ def collate(
         tuple(map(torch.from_numpy, targets.log_tail)),
         torch.from_numpy(targets.entropy),
         torch.from_numpy(np.concatenate([w[:, own] for w, own in zip(weights, selected, strict=True)], axis=1)),
+        sum(not len(own) for own in selected),
     )
 
 

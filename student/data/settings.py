@@ -1,11 +1,13 @@
 """Settings of the training data: stores or a file of examples."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cache.settings import Settings, StoreUri
+
+MAX_TOKENS = 2048
 
 
 class WeightedStore(Settings):
@@ -31,13 +33,33 @@ class DataSettings(Settings):
     origins: tuple[Literal["scored", "generated"], ...] = Field(
         ("scored", "generated"), description="which examples: given responses, responses by the teacher, or both"
     )
-    max_tokens: int = Field(2048, ge=2, description="longer examples are left out, and counted")
+    max_tokens: int = Field(
+        MAX_TOKENS, ge=2, description="longer examples are left out, and counted; by default pack_to, if that is given"
+    )
     align: Literal["same", "cross_tokenizer"] = Field(
         "same", description="cross_tokenizer: map the targets onto the tokens of a student with a tokenizer of its own"
     )
-    pack_to: int | None = Field(None, ge=2, description="put several examples into rows of this many tokens")
+    pack_to: int | None = Field(
+        None, ge=2, description="put several examples into rows of at most this many tokens; max_tokens or more"
+    )
     prefetch: int = Field(4, ge=1, description="steps that are read and decoded ahead")
     readers: int = Field(1, ge=1, description="threads a rank that read and decode")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_rows(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("pack_to"), int) and values.get("max_tokens") is None:
+            return {**values, "max_tokens": values["pack_to"]}
+        return values
+
+    @model_validator(mode="after")
+    def _fits_rows(self) -> Self:
+        if self.pack_to is not None and self.max_tokens > self.pack_to:
+            raise ValueError(
+                f"max_tokens = {self.max_tokens} allows examples that are longer than a row of pack_to = "
+                f"{self.pack_to} tokens; raise pack_to, or lower max_tokens or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -1,6 +1,7 @@
 """Sources of the examples of a run: stores, or a file of examples. Their sizes are known without reading them."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,16 +20,28 @@ from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm
 
+WITHOUT_LOSS = "without a token that has a loss"
+
+
+def too_long(data: DataSettings) -> str:
+    """Why an example of more than max_tokens tokens is left out."""
+    return f"longer than data.max_tokens = {data.max_tokens:,}"
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Numbers of examples with the reason for each, in words; empty if there are none."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+
 
 class Examples(Protocol):
     """Examples whose sizes are known without reading them.
 
-    tokens: int64 [examples], tokens of each example. left_out: number of examples that are too long or have no row with
-    a loss. form: the form of their targets.
+    tokens: int64 [examples], tokens of each example. left_out: number of examples that are not among them, by reason.
+    form: the form of their targets.
     """
 
     tokens: npt.NDArray[np.int64]
-    left_out: int
+    left_out: Counter[str]
     form: TargetForm
 
     def __len__(self) -> int: ...
@@ -68,13 +81,19 @@ class StoreSource:
     def __init__(self, store: Store, data: DataSettings, loss: LossSettings) -> None:
         require_prompt_targets(store, loss)
         candidates = np.flatnonzero(store.has_origin(data.origins))
-        fits = (store.tokens[candidates] <= data.max_tokens) & (max_loss_rows(store, loss)[candidates] > 0)
-        self._indices = candidates[fits]
-        self.left_out = len(candidates) - len(self._indices)
+        fits = store.tokens[candidates] <= data.max_tokens
+        has_loss = max_loss_rows(store, loss)[candidates] > 0
+        self._indices = candidates[fits & has_loss]
+        self.left_out = +Counter(
+            {too_long(data): int(np.count_nonzero(~fits)), WITHOUT_LOSS: int(np.count_nonzero(fits & ~has_loss))}
+        )
         self.store = store
         self.form = TargetForm.of(store.spec.targets)
         if not len(self._indices):
-            raise StoreError(f"{store.storage}: no example with origin {' or '.join(sorted(data.origins))} fits")
+            origins = " or ".join(sorted(data.origins))
+            raise StoreError(
+                f"{store.storage}: no example with origin {origins} fits ({describe_left_out(self.left_out) or 'none'})"
+            )
         self.tokens = store.tokens[self._indices].astype(np.int64)
 
     def __len__(self) -> int:
@@ -100,14 +119,24 @@ class FileSource:
     def __init__(
         self, examples: Sequence[Example], tokenizer: Tokenizer, data: DataSettings, loss: LossSettings
     ) -> None:
-        rendered = [render(e, tokenizer) for e in examples if e.rationale + e.response or e.is_trace]
         weights = np.max([loss.segments_of(term).by_segment for term in loss.all_terms], axis=0)
-        self._rendered = [
-            r for r in rendered if len(r.tokens) <= data.max_tokens and bool((weights[r.segments[1:]] > 0).any())
-        ]
-        self.left_out = len(examples) - len(self._rendered)
+        self._rendered: list[TokenizedExample] = []
+        self.left_out: Counter[str] = Counter()
+        for example in examples:
+            rendered = render(example, tokenizer) if example.rationale + example.response or example.is_trace else None
+            if rendered is None:
+                self.left_out["without a response"] += 1
+            elif len(rendered.tokens) > data.max_tokens:
+                self.left_out[too_long(data)] += 1
+            elif not (weights[rendered.segments[1:]] > 0).any():
+                self.left_out[WITHOUT_LOSS] += 1
+            else:
+                self._rendered.append(rendered)
         if not self._rendered:
-            raise InputError(f"examples file {data.examples}: no example has a response that fits max_tokens")
+            raise InputError(
+                f"examples file {data.examples}: no example has a response that fits max_tokens "
+                f"({describe_left_out(self.left_out) or 'the file has none'})"
+            )
         self.tokens = np.array([len(r.tokens) for r in self._rendered])
         self.form = TargetForm("none")
 
@@ -141,7 +170,7 @@ class MixtureSource:
         self._weights = tuple(weights)
         self._starts = np.cumsum([0, *map(len, sources)])
         self.tokens = np.concatenate([source.tokens for source in sources])
-        self.left_out = sum(source.left_out for source in sources)
+        self.left_out = sum((source.left_out for source in sources), Counter[str]())
         (self.form,) = forms
 
     def __len__(self) -> int:

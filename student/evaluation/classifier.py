@@ -14,7 +14,7 @@ from cache.progress import Progress
 from cache.store.logit_store import LogitStore
 from student.classification.settings import ClassSettings
 from student.classification.source import ClassSource
-from student.classification.texts import pad_texts
+from student.classification.texts import pad_texts, require_readable
 from student.evaluation.class_metrics import class_metrics
 from student.models.layout import PADDING
 from student.models.registry import read_config
@@ -41,6 +41,7 @@ def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, pr
     source = ClassSource.from_store(
         store, classes, load_tokenizer(store.spec.teacher), load_tokenizer(path), ("scored",), progress
     )
+    require_readable(model.config, source.tokens)
     log_q = np.concatenate([_log_probs(model, source, i, i + BATCH) for i in range(0, len(source), BATCH)])
     milliseconds = _milliseconds_per_text(model, source)
     assert source.teacher is not None
@@ -56,6 +57,8 @@ def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, pr
         "top1_agreement": agreement,
         "rows": len(source),
         "labelled": len(labelled),
+        "examples_left_out": sum(source.left_out.values()),
+        "texts_cut": source.truncated,
         "parameters": model.num_parameters(),
         "ms_per_text": milliseconds,
     }

@@ -11,6 +11,7 @@ from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from cache.progress import Progress
 from cache.rows.record import Record
 from cache.store.logit_store import LogitStore
+from student.data.sequence_lengths import require_positions
 from student.data.settings import DataSettings
 from student.data.sources import StoreSource
 from student.evaluation.generation import distinct_prompts, generate_answers
@@ -61,8 +62,14 @@ def evaluate_language_model(
     source = StoreSource(store, data, LossSettings(objective="hard_label"))
     if task is not None:
         task.judge(source.texts(0), "")  # examples of another task raise here, before the long work
+    require_positions(model.config, source, "stored", "evaluate it on a store of shorter examples")
     heldout = evaluate_targets(model, source, BATCH, progress("held-out"))
-    metrics = {**asdict(heldout), "parameters": model.num_parameters()}
+    metrics = {
+        **asdict(heldout),
+        "examples": len(source),
+        "examples_left_out": source.left_out.total(),
+        "parameters": model.num_parameters(),
+    }
     if task is None:
         return metrics
     prompts = distinct_prompts(store, settings.prompts)

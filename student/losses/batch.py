@@ -16,6 +16,7 @@ class Batch:
     ids: int64 [R, K]. log_p, log_tail: for each temperature of the objectives, float32 [R, K] (-inf where padded) and
         [R].
     entropy: float32 [R], of the teacher's distribution, NaN where unknown. weights: float32 [terms, R].
+    without_loss: number of examples without a row.
     """
 
     inputs: dict[str, Tensor]
@@ -26,6 +27,7 @@ class Batch:
     log_tail: tuple[Tensor, ...]
     entropy: Tensor
     weights: Tensor
+    without_loss: int = 0
 
     @property
     def positions(self) -> int:
@@ -42,4 +44,6 @@ def _to_device(value: Any, device: torch.device) -> Any:
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
         return {name: _to_device(item, device) for name, item in value.items()}
+    if isinstance(value, int):
+        return value
     return tuple(_to_device(item, device) for item in value)

@@ -9,9 +9,9 @@ from cache.errors import InputError
 # Lengths of the sequences in each row of the test: different, and longer than the convolutions of hybrid models.
 ROWS = ((7, 9, 5), (9, 5, 7))
 
-# Relative differences of hidden states, as multiples of the spacing of floats in the model's dtype. A sequence that is
-# packed and one that is alone are computed in other shapes, and so rounded differently. Packed twice, only the groups of
-# a mixture of experts differ. Models that mix examples differ by 5e-3 to 0.5 from each alone.
+# Relative differences of hidden states, as multiples of the spacing of floats in the model's dtype. A packed sequence
+# and one alone are computed in other shapes, so they are rounded differently. Packed twice, only groups of a mixture of
+# experts differ. Models that mix examples differ by 5e-3 to 0.5 from each alone.
 ALONE_LIMIT, OTHERS_LIMIT = 1000.0, 50.0
 MAX_LIMIT = 0.1
 

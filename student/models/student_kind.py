@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from cache.rows.record import Window
 from student.losses.head.transform import LogitTransform
 from student.models.layout import Layout
 
@@ -59,6 +60,10 @@ class StudentKind(ABC):
     @abstractmethod
     def layout(self, config: PreTrainedConfig, pack_to: int | None) -> Layout:
         """How examples lie in its inputs. pack_to: tokens of a packed row; None unless it can be packed."""
+
+    def longest_sequence(self, window: Window) -> int:
+        """Tokens of the longest sequence in which the model reads or writes an example."""
+        return len(window)
 
     def answer_start(self, prompt_length: int) -> int:
         """How many tokens `generate` returns before the answer to a prompt of this padded length."""

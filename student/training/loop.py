@@ -21,24 +21,25 @@ from student.training.settings import TrainSettings
 
 
 class LocalStep(NamedTuple):
-    """One rank's micro-batches of a step, and the number of tokens of their examples."""
+    """One rank's micro-batches of a step.
+
+    counts: int64 [4], for its examples: tokens, computed, real and without_loss of RunProgress.
+    """
 
     batches: list[Batch]
-    tokens: int
+    counts: Tensor
 
 
 class StepSums(NamedTuple):
     """Sums of a step over all ranks.
 
-    parts: float64 [terms], each term's part of the objective. weights: float64 [terms], of its rows. tokens, computed
-    and real: as in RunProgress.
+    parts: float64 [terms], each term's part of the objective. weights: float64 [terms], of its rows. counts: as in
+    LocalStep.
     """
 
     parts: Tensor
     weights: Tensor
-    tokens: int
-    computed: int
-    real: int
+    counts: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,15 @@ class RunProgress:
     """How far a run is. Each checkpoint stores it.
 
     tokens: those that carried a loss. computed, real: positions that the model computed, and those of them that hold a
-    token of an example; the others are padding. seconds: time in the loop. waited: seconds that rank 0 waited for data.
-    loss: objective of the last step.
+    token of an example; the others are padding. without_loss: examples of which no token carried a loss. seconds: time
+    in the loop. waited: seconds that rank 0 waited for data. loss: objective of the last step.
     """
 
     step: int = 0
     tokens: int = 0
     computed: int = 0
     real: int = 0
+    without_loss: int = 0
     seconds: float = 0.0
     waited: float = 0.0
     loss: float | None = None
@@ -61,7 +63,7 @@ class RunProgress:
 
     def as_document(self) -> dict[str, Any]:
         """As checkpoints store it."""
-        names = ("step", "tokens", "computed", "real", "seconds", "waited", "loss")
+        names = ("step", "tokens", "computed", "real", "without_loss", "seconds", "waited", "loss")
         fields = {name: getattr(self, name) for name in names}
         return {**fields, "verdict": self.best.as_document()}
 
@@ -71,7 +73,7 @@ class RunProgress:
         if not document:
             return cls()
         fields = {name: document[name] for name in ("step", "tokens", "seconds", "waited")}
-        counts = {name: document.get(name, 0) for name in ("computed", "real")}
+        counts = {name: document.get(name, 0) for name in ("computed", "real", "without_loss")}
         best = BestStudent.from_document(document["verdict"])
         return cls(**fields, **counts, loss=document.get("loss"), best=best)
 
@@ -115,12 +117,14 @@ class Loop:
             for local in prefetcher:
                 learning_rate = self._engine.learning_rate  # the optimizer's step sets that of the next step
                 sums = self._step(local)
+                tokens, computed, real, without_loss = sums.counts
                 progress = replace(
                     progress,
                     step=progress.step + 1,
-                    tokens=progress.tokens + sums.tokens,
-                    computed=progress.computed + sums.computed,
-                    real=progress.real + sums.real,
+                    tokens=progress.tokens + tokens,
+                    computed=progress.computed + computed,
+                    real=progress.real + real,
+                    without_loss=progress.without_loss + without_loss,
                     seconds=before.seconds + time.monotonic() - started,
                     waited=before.waited + prefetcher.waited,
                     loss=float(sums.parts.sum()),
@@ -138,18 +142,23 @@ class Loop:
         """Read and decode this rank's micro-batches of a step."""
         batches, run, pack_to = self._batches, self._settings.run, self._settings.data.pack_to
         groups = micro_batches_of_step(step, batches, run, dist.get_rank(), dist.get_world_size(), pack_to)
-        tokens = sum(int(batches.sizes[group].sum()) for group in groups if group)
-        return LocalStep([batches.batch(group) for group in groups], tokens)
+        read = [batches.batch(group) for group in groups]
+        counts = (
+            sum(int((batch.weights > 0).any(0).sum()) for batch in read),
+            sum(batch.positions for batch in read),
+            sum(int(batches.sizes[group].sum()) for group in groups if group),
+            sum(batch.without_loss for batch, group in zip(read, groups, strict=True) if group),
+        )
+        return LocalStep(read, torch.tensor(counts))
 
     def _step(self, local: LocalStep) -> StepSums:
         """One update."""
         engine, batches = self._engine, local.batches
-        with_loss = sum(int((batch.weights > 0).any(0).sum()) for batch in batches)
-        computed = sum(batch.positions for batch in batches)
-        counts = torch.cat([sum_row_weights(batches), torch.tensor([with_loss, computed, local.tokens])])
-        counts = counts.to(engine.device)
-        dist.all_reduce(counts)
-        factors = sum_coefficients(self._batches.objectives, counts[:-3])
+        weights = sum_row_weights(batches)
+        totals = torch.cat([weights, local.counts.to(weights)]).to(engine.device)
+        dist.all_reduce(totals)
+        weights, counts = totals[: len(weights)], totals[len(weights) :]
+        factors = sum_coefficients(self._batches.objectives, weights)
         parts = torch.zeros(len(self._names), device=engine.device)
         for number, batch in enumerate(batches, start=1):
             engine.begin_micro_batch(ends_step=number == len(batches))
@@ -158,20 +167,21 @@ class Loop:
             engine.step()
             parts += sums.parts.float()
         dist.all_reduce(parts)
-        tokens, computed, real = counts[-3:].long().tolist()
-        return StepSums(parts.double().cpu(), counts[:-3].cpu(), tokens, computed, real)
+        return StepSums(parts.double().cpu(), weights.cpu(), counts.long().tolist())
 
     def _metrics(self, sums: StepSums, progress: RunProgress, learning_rate: float) -> dict[str, Any]:
         """Metrics of a step: the objective, and each term's mean in nats, before weight and T^2."""
         means, counts = (sums.parts / self._weights).tolist(), sums.weights.tolist()
         terms = {name: mean for name, mean, count in zip(self._names, means, counts, strict=True) if count}
+        _, computed, real, without_loss = sums.counts
         return {
             "objective": progress.loss,
             **terms,
             "lr": learning_rate,
             "gradient_norm": self._engine.gradient_norm,
             "tokens": progress.tokens,
-            "real_token_share": round(sums.real / max(sums.computed, 1), 4),
+            "real_token_share": round(real / max(computed, 1), 4),
+            **({"examples_without_loss": without_loss} if without_loss else {}),
             "seconds": round(progress.seconds, 3),
             "data_wait_seconds": round(progress.waited, 3),
         }

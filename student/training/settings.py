@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from cache.errors import InputError
 from cache.settings import Settings, StoreUri
 from student.classification.settings import ClassSettings
-from student.data.settings import DataSettings
+from student.data.settings import MAX_TOKENS, DataSettings
 from student.losses.settings import LossSettings
 from student.models.settings import ModelSettings
 from student.tokenizers.settings import TokenizerSettings
@@ -186,6 +186,11 @@ class TrainSettings(Settings):
             raise ValueError('align = "cross_tokenizer" needs the student\'s tokenizer: set tokenizer.path')
         if self.classes is not None and (len(self.data.stores) > 1 or self.data.pack_to or self.data.align != "same"):
             raise ValueError("[classes] reads one 'store' or 'examples', without data.pack_to and data.align")
+        if self.classes is not None and self.data.max_tokens != MAX_TOKENS:
+            raise ValueError(
+                "data.max_tokens has no effect for [classes]: a classifier reads texts; set classes.max_tokens, at "
+                "which longer texts are cut"
+            )
         if self.heldout is not None and self.heldout.examples is not None and self.loss.needs_teacher:
             raise ValueError("heldout.examples has no teacher distributions, which the loss needs; give heldout.store")
         return self

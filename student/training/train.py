@@ -27,9 +27,11 @@ class TrainResult:
     """What a run reports at its end (training.json).
 
     tokens: those that carried a loss. seconds: time in the loop, over all restarts; data_wait_share: the share of it
-    that rank 0 waited for data. real_token_share: share of the computed positions that are no padding. parameters:
-    those of the saved student, its adapters merged. best_step, best_loss: step and held-out loss of the saved student,
-    if there are held-out examples. last_loss: the objective of the last step. stores: where the examples came from.
+    that rank 0 waited for data. real_token_share: share of the computed positions that are no padding.
+    examples_without_loss: how often an example was used of which no token carried a loss. parameters: those of the
+    saved student, its adapters merged. best_step, best_loss: step and held-out loss of the saved student, if there are
+    held-out examples. last_loss: the objective of the last step. stores: where the examples came from. notes: as in
+    TrainingPlan.
     """
 
     steps: int
@@ -40,6 +42,7 @@ class TrainResult:
     tokens_per_s: float
     data_wait_share: float
     real_token_share: float
+    examples_without_loss: int
     parameters: int
     trained_parameters: int
     best_step: int | None
@@ -111,12 +114,13 @@ def _result(
     return TrainResult(
         steps=progress.step,
         examples=inputs.examples,
-        examples_left_out=inputs.left_out,
+        examples_left_out=sum(inputs.left_out.values()),
         tokens=progress.tokens,
         seconds=progress.seconds,
         tokens_per_s=progress.tokens / seconds,
         data_wait_share=progress.waited / seconds,
         real_token_share=progress.real_share,
+        examples_without_loss=progress.without_loss,
         parameters=counts[0],
         trained_parameters=counts[1],
         best_step=progress.best.step,

@@ -93,6 +93,10 @@ class EncoderDecoder(StudentKind):
         start = getattr(config, "decoder_start_token_id", None)
         return EncoderDecoderLayout(config.pad_token_id if start is None else start)
 
+    def longest_sequence(self, window: Window) -> int:
+        prompt = _prompt_length(window)
+        return max(prompt, len(window) - prompt)
+
     def answer_start(self, prompt_length: int) -> int:
         return 1  # the decoder's start token
 

@@ -34,12 +34,16 @@ def open_examples(
         return FileSource(read_examples(data.examples), vocabulary.tokenizer, data, loss)
     opened = stores.open_all(data)
     readable: list[Store] = list(opened)
+    unmatched = 0
     if data.teachers:
-        readable = [AveragedStores(opened, [item.weight for item in data.teachers])]
+        averaged = AveragedStores(opened, [item.weight for item in data.teachers])
+        readable, unmatched = [averaged], averaged.left_out
     if data.align == "cross_tokenizer":
         teacher = load_tokenizer(opened[0].spec.teacher)
         readable = [CrossTokenizerStore(opened[0], teacher, vocabulary.tokenizer, progress, sizes)]
     sources = [StoreSource(store, data, loss) for store in readable]
+    if unmatched:
+        sources[0].left_out["not scored by all of data.teachers"] = unmatched
     for source in sources:
         require_supported(loss, source.form, str(source.store.storage))
     return sources[0] if len(sources) == 1 else MixtureSource(sources, [item.weight for item in data.mixture])

@@ -1,5 +1,6 @@
 """The model and the batches of a training job, opened and built from its settings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cache.progress import Progress, no_progress
 from student.classification.batches import CLASS_TARGETS, ClassBatches
 from student.classification.source import ClassSource
+from student.classification.texts import require_readable
 from student.data.batches import Batches, LanguageBatches
+from student.data.sequence_lengths import require_positions
 from student.data.settings import DataSettings
 from student.data.sources import Examples
 from student.losses.target_forms import TargetForm, require_supported
@@ -24,12 +27,14 @@ from student.training.planning.stores import OpenStores
 from student.training.planning.vocabulary import Vocabulary, load_vocabulary
 from student.training.settings import TrainSettings
 
+SHORTER = "set data.max_tokens = {limit} to leave them out"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingInputs:
     """What a run learns from. sources: by split, what the batches are made of.
 
-    examples: training examples; left_out: those of the data that are not among them.
+    examples: training examples; left_out: those of the data that are not among them, by reason.
     """
 
     model: PreTrainedModel
@@ -38,7 +43,7 @@ class TrainingInputs:
     heldout: Batches | None
     sources: dict[Split, Examples | ClassSource]
     examples: int
-    left_out: int
+    left_out: Mapping[str, int]
 
 
 def open_inputs(settings: TrainSettings, plan: TrainingPlan, stores: OpenStores) -> TrainingInputs:
@@ -85,13 +90,17 @@ class InputBuilder:
             test_head=self._plan is None,
         )
         layout = layout_of(model, settings.data.pack_to)
-        if settings.data.pack_to and self._plan is None:
-            refuse_unpackable(model, settings.packed_rows, settings.data.pack_to)
+        if self._plan is None:
+            if settings.data.pack_to:
+                refuse_unpackable(model, settings.packed_rows, settings.data.pack_to)
+            require_positions(model.config, source, "training", SHORTER)
         batches = self._language_batches("train", source, layout)
         sources: dict[Split, Examples | ClassSource] = {"train": source}
         heldout = None
         if "heldout" in self._data:
             sources["heldout"] = heldout_source = self._open_examples("heldout")
+            if self._plan is None:
+                require_positions(model.config, heldout_source, "held-out", SHORTER)
             heldout = self._language_batches("heldout", heldout_source, layout)
         return TrainingInputs(model, vocabulary.tokenizer, batches, heldout, sources, len(source), source.left_out)
 
@@ -101,14 +110,15 @@ class InputBuilder:
         model = build_model(
             settings.model, len(vocabulary.tokenizer), vocabulary.tokenizer, settings.run.seed, source.names
         )
+        require_readable(model.config, source.tokens)
         batches = self._class_batches("train", source)
         sources: dict[Split, Examples | ClassSource] = {"train": source}
         heldout = None
         if "heldout" in self._data:
             sources["heldout"] = heldout_source = self._open_classes("heldout")
+            require_readable(model.config, heldout_source.tokens)
             heldout = self._class_batches("heldout", heldout_source)
-        left_out = sum(source.left_out.values())
-        return TrainingInputs(model, vocabulary.tokenizer, batches, heldout, sources, len(source), left_out)
+        return TrainingInputs(model, vocabulary.tokenizer, batches, heldout, sources, len(source), source.left_out)
 
     def _open_examples(self, split: Split) -> Examples:
         data, sizes = self._data[split], None

@@ -11,6 +11,7 @@ from cache.errors import LogitbankError
 from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
 from student.classification.source import ClassSource
+from student.data.sources import describe_left_out
 from student.training.planning.examples import aligned_store
 from student.training.planning.inputs import InputBuilder, TrainingInputs
 from student.training.planning.plan import (
@@ -51,7 +52,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
             vocabulary.size,
             inputs.examples,
             describe_stores(stores.open_all(settings.data)),
-            _notes(inputs),
+            _notes(inputs, settings),
         )
         write_plan(settings, plan, draft)
     return plan
@@ -88,10 +89,21 @@ def _save_sources(inputs: TrainingInputs, folder: Path) -> None:
             store.sizes.save(sizes_file(folder, split))
 
 
-def _notes(inputs: TrainingInputs) -> str:
-    """What was left out of the training examples, or how they were aligned."""
-    source = inputs.sources["train"]
-    if isinstance(source, ClassSource):
-        return "; ".join(f"{count:,} left out: {reason}" for reason, count in source.left_out.items())
-    store = aligned_store(source)
-    return "" if store is None else str(store.shares)
+def _notes(inputs: TrainingInputs, settings: TrainSettings) -> str:
+    """What was left out or cut, of the training and the held-out examples, and how they were aligned."""
+    notes = []
+    for split, source in inputs.sources.items():
+        name = "training" if split == "train" else "held-out"
+        if left_out := sum(source.left_out.values()):
+            total = len(source) + left_out
+            notes.append(f"{left_out:,} of {total:,} {name} examples left out: {describe_left_out(source.left_out)}")
+        if isinstance(source, ClassSource) and source.truncated and settings.classes is not None:
+            notes.append(
+                f"{source.truncated:,} of {len(source):,} {name} texts cut to classes.max_tokens = "
+                f"{settings.classes.max_tokens:,} tokens"
+            )
+        elif not isinstance(source, ClassSource) and (store := aligned_store(source)) is not None:
+            notes.append(str(store.shares) if split == "train" else f"{name}: {store.shares}")
+        if split == "heldout" and settings.heldout is not None and len(source) > settings.heldout.limit:
+            notes.append(f"heldout.limit: the first {settings.heldout.limit:,} of {len(source):,} held-out examples")
+    return "; ".join(notes)

@@ -11,10 +11,13 @@ from cache.examples.example import Example
 from cache.examples.rendering import render
 from cache.rows.sparse_targets import concatenate, empty_targets
 from cache.rows.spec import TargetSpec
+from student.classification.batches import CLASS_TARGETS, ClassBatches
 from student.classification.labels import class_ids
 from student.classification.probabilities import answer_row
 from student.classification.source import ClassSource
 from student.classification.texts import input_text, learn_input_tokenizer
+from student.losses.settings import LossSettings
+from student.losses.weighted_objectives import WeightedObjectives
 from tests.student.classification.judge_teacher import (
     AT_LABEL,
     SETTINGS,
@@ -137,3 +140,14 @@ def test_a_compact_tokenizer_is_learned_from_what_is_read_alone() -> None:
     assert all(len(tokenizer(word)["input_ids"]) == len(word) for word in ("zyzzyva", "quokka", "xylem"))
     both = SETTINGS.model_copy(update={"input": "all_turns"})
     assert len(learn_input_tokenizer(examples, both, 300)("zyzzyva")["input_ids"]) == 1
+
+
+def test_a_micro_batch_without_texts_weighs_nothing() -> None:
+    """The shortest text stands in for a rank without texts. Would catch one that counts."""
+    texts = [("heat " * 9, "correct"), ("ice", "wrong")]
+    examples = [Example(str(i), ({"role": "user", "content": t},), label=y) for i, (t, y) in enumerate(texts)]
+    source = ClassSource.from_examples(examples, SETTINGS, STUDENT)
+    batches = ClassBatches(source, WeightedObjectives.of(LossSettings(objective="hard_label"), CLASS_TARGETS))
+    batch = batches.batch([])
+    assert batch.weights.tolist() == [[0.0]] and batch.inputs["input_ids"].shape == (1, len(source.tokens[1]))
+    assert batches.batch([0, 1]).weights.tolist() == [[1.0, 1.0]] and batches.batch([0, 1]).without_loss == 0

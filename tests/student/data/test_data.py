@@ -195,9 +195,26 @@ def test_weights_of_examples_multiply() -> None:
     batch = collate(windows(), objectives_of(), example_weights=np.array([1.0, 0.0, 2.5, 1.0], np.float32))
     assert batch.weights[0].tolist() == [1.0] * 6 + [2.5] * 9 + [1.0] * 4
     nothing = collate(windows(), objectives_of(), example_weights=np.zeros(4, np.float32))
-    assert len(nothing.rows) == 0
+    assert len(nothing.rows) == 0 and nothing.without_loss == 4 and batch.without_loss == 1
     loss, gradient = loss_and_gradient(model_of(LLAMA), objectives_of(), [nothing])
     assert loss == 0 and not gradient.any()
+
+
+@pytest.mark.parametrize("fields", [LLAMA, T5], ids=["llama", "t5"])
+@pytest.mark.parametrize("pack_to", [None, 40])
+def test_a_micro_batch_without_examples_has_no_loss_and_no_gradient(
+    fields: dict[str, Any], pack_to: int | None
+) -> None:
+    """Would catch a layout that cannot arrange nothing, and a stand-in that is learned or has no graph."""
+    model, objectives = model_of(fields), objectives_of(terms=MIX)
+    layout = PADDED if pack_to is None else PackedLayout(pack_to)
+    layout = EncoderDecoderLayout() if model.config.is_encoder_decoder else layout
+    source: Any = Source([len(window) for window in windows()])
+    source.read = lambda examples: [windows()[i] for i in examples]
+    batch = LanguageBatches(source, objectives, layout).batch([])
+    assert batch.weights.shape == (len(MIX), 0) and batch.positions > 0
+    loss, gradient = loss_and_gradient(model, objectives, [batch])
+    assert loss == 0 and len(gradient) and not gradient.any()
 
 
 @pytest.mark.parametrize("value", [None, -1, True, "2", float("nan"), float("inf")])

@@ -88,15 +88,17 @@ def make_record(rng: np.random.Generator, name: str, prompt: int, response: int,
     return replace(record, key=tokenized.key, tokenized=tokenized)
 
 
-def make_store(folder: Path, tiny_model: Path, targets: TargetSpec, count: int, seed: int = 0) -> Path:
-    """A store of `count` random examples of 7 to 17 tokens."""
+def make_store(
+    folder: Path, tiny_model: Path, targets: TargetSpec, count: int, seed: int = 0, longest_response: int = 9
+) -> Path:
+    """A store of `count` random examples of 7 to 16 tokens: prompts of 4 to 7, responses of 3 to `longest_response`."""
     rng = np.random.default_rng(seed)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     ids = tokenizer_digest(tokenizer)
     spec = StoreSpec(str(tiny_model), "w", ids, "c", VOCAB, len(tokenizer), "float32", targets, None)
     storage = LocalStorage(folder)
     create_store(storage, spec)
-    sizes = rng.integers([4, 3], [8, 10], (count, 2)).tolist()
+    sizes = rng.integers([4, 3], [8, longest_response + 1], (count, 2)).tolist()
     write_unit(storage, spec, [make_record(rng, f"{seed}-{i}", *size, targets) for i, size in enumerate(sizes)])
     take_snapshot(storage)
     return storage.root

@@ -262,7 +262,7 @@ def test_a_model_that_mixes_packed_examples_is_refused_in_the_plan(tmp_path: Pat
     store = make_store(tmp_path / "store", tiny_model, TOPK, 6)
     mamba = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}
     settings = settings_of(tmp_path / "run", store, model={"config": mamba}, data={"pack_to": 40})
-    with pytest.raises(InputError, match="'mamba' does not keep packed examples apart .* leave out data.pack_to"):
+    with pytest.raises(InputError, match=r"'mamba' does not keep packed examples apart .* leave out data.pack_to"):
         plan_in_driver(settings)
     assert not (tmp_path / "run").exists()
 

@@ -1,0 +1,50 @@
+"""What a training job would do, without starting ranks and without writing to its output."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from cache.storage.open import open_storage
+from cache.store.commits import SPEC
+from cluster.training.driver import choose_ranks, local_gpus
+from cluster.training.snapshot_pinning import pin_snapshots
+from student.training.planning.planner import plan_training
+from student.training.planning.stores import OpenStores
+from student.training.settings import TrainSettings
+
+
+def preview_training(settings: TrainSettings) -> str:
+    """Check the job as a run would, and describe it: examples, what is left out of them, steps and ranks.
+
+    Raises the LogitbankError with which the run would end before its first step. Where an earlier job has still to
+    write the data, nothing can be checked: a line on standard error says so, and the description is empty.
+    """
+    if missing := _missing_inputs(settings):
+        print(f"train: {', '.join(missing)}: does not exist yet, so data and model are not checked", file=sys.stderr)
+        return ""
+    stores = OpenStores()
+    pinned = pin_snapshots(settings, stores)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = plan_training(pinned.model_copy(update={"output": Path(folder)}), stores)
+    ranks = choose_ranks(settings, local_gpus())
+    rows = settings.run.micro_batch_of(ranks, settings.data.pack_to)
+    kind = "example" if settings.data.pack_to is None else f"packed row of up to {settings.data.pack_to:,} tokens"
+    lines = [
+        f"{plan.examples:,} training examples, {settings.with_steps(plan.examples).run.total_steps:,} steps of "
+        f"{settings.run.batch_size:,} on {ranks} rank{'s' if ranks > 1 else ''} with micro-batches of {rows} "
+        f"{kind}{'s' if rows > 1 else ''}",
+        *filter(None, plan.notes.split("; ")),
+    ]
+    return "\n".join(lines)
+
+
+def _missing_inputs(settings: TrainSettings) -> list[str]:
+    """Stores and files of the job that do not exist."""
+    heldout = settings.heldout
+    stores = [item.store for item in settings.data.stores]
+    files = [settings.data.examples]
+    if heldout is not None:
+        stores += [heldout.store] if heldout.store is not None else []
+        files.append(heldout.examples)
+    missing = [f"store {uri}" for uri in stores if open_storage(uri).size(SPEC) is None]
+    return missing + [f"file {path}" for path in files if path is not None and not path.exists()]
