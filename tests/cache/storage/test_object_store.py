@@ -36,12 +36,12 @@ from tests.cache.rows.rows import (
     random_record,
     store_spec,
 )
+from tests.cache.storage.conftest import SECRET
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 BUCKET = "bucket"
-SECRET = "d0-not-tell-this"
 
 
 @pytest.fixture(scope="session")
@@ -67,16 +67,6 @@ def s3_server() -> Iterator[str]:
     finally:
         server.kill()
         server.wait()
-
-
-@pytest.fixture
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"{SECRET}-id")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
 
 
 @pytest.fixture
