@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.examples.example import Segment, TokenizedExample
-from teacher_serving.reduction.reducer import Rows
 from teacher_serving.reduction.row_arrays import scatter_rows
+from teacher_serving.reduction.rows import Rows
 from teacher_serving.teacher import Request, Scored
 
 

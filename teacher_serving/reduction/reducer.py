@@ -1,8 +1,7 @@
 """Reduce full logits to the sparse rows of a store, block by block, on the device where the logits are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,40 +9,21 @@ import numpy.typing as npt
 import torch
 
 from cache.errors import LogitbankError
-from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
+from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
 from teacher_serving.reduction.draws import row_uniforms
+from teacher_serving.reduction.kernel_check import difference_between
+from teacher_serving.reduction.rows import Rows, concatenate_rows
 from teacher_serving.reduction.torch_backend import ReducedBlock, reduce_block
+from teacher_serving.reduction.triton_backend import missing_for, start_on_gpu
 
-# Rows of one call of the kernels. If logits need a float32 copy, that copy stays in the CPU cache.
-ROWS_PER_CALL = 8
 MAX_CPU_ROWS = 512
 MAX_GPU_ROWS = 4096
-# Bytes that the torch reduction needs per logit, beside the logits themselves. On a CPU up to 11, 10, 35 and 18 were
-# measured for these modes; sorting on a GPU takes more.
-GPU_BYTES_PER_LOGIT = {"topk": 24, "nucleus": 24, "threshold": 40, "sampled": 40}
-# Rows and greatest accepted difference, in nats, of the comparison of the compiled kernels with torch.
+# Bytes that the reductions on a GPU need per logit, beside the logits themselves. For torch, up to 11, 10, 35 and 18
+# were measured on a CPU for these modes; sorting on a GPU takes more.
+TORCH_BYTES_PER_LOGIT = {"topk": 24, "nucleus": 24, "threshold": 40, "sampled": 40}
+TRITON_BYTES_PER_LOGIT = 1
 CHECKED_ROWS = 8
-MAX_KERNEL_DIFFERENCE = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Sparse rows and the log-probability of the token after each.
-
-    targets: n rows. token_logprobs: float32 [n]; NaN where the next token was not given.
-    """
-
-    targets: SparseTargets
-    token_logprobs: npt.NDArray[np.float32]
-
-
-def concatenate_rows(parts: Sequence[Rows]) -> Rows:
-    """Return all rows of all parts in order."""
-    if not parts:
-        return Rows(empty_targets(0), np.zeros(0, np.float32))
-    token_logprobs = np.concatenate([part.token_logprobs for part in parts])
-    return Rows(concatenate([part.targets for part in parts]), token_logprobs)
 
 
 class ReductionError(LogitbankError):
@@ -69,11 +49,16 @@ class Reducer:
         self._vocab_size = vocab_size
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._memory = memory_mib << 20
+        self._why_plain_torch: dict[torch.device, str] = {}
 
-    def block_rows(self, bytes_per_logit: int, on_gpu: bool) -> int:
+    def block_rows(self, bytes_per_logit: int, device: torch.device) -> int:
         """Return the number of rows per block: as many as the memory allows, so that the LM head runs at full speed."""
-        row_bytes = self._vocab_size * (bytes_per_logit + (GPU_BYTES_PER_LOGIT[self._targets.mode] if on_gpu else 0))
-        return max(1, min(MAX_GPU_ROWS if on_gpu else MAX_CPU_ROWS, self._memory // row_bytes))
+        added, most = 0, MAX_CPU_ROWS
+        if device.type == "cuda":
+            has_kernels = not self.why_plain_torch(device)
+            added = TRITON_BYTES_PER_LOGIT if has_kernels else TORCH_BYTES_PER_LOGIT[self._targets.mode]
+            most = MAX_GPU_ROWS
+        return max(1, min(most, self._memory // (self._vocab_size * (bytes_per_logit + added))))
 
     def reduce_hidden(
         self,
@@ -88,8 +73,8 @@ class Reducer:
         calls to_logits for every block, also after a failure, because other ranks wait for it there. Raises
         ReductionError after the last block if a block could not be reduced.
         """
-        size = self.block_rows(hidden.element_size(), hidden.is_cuda)
-        parts: list[Rows] = []
+        size = self.block_rows(hidden.element_size(), hidden.device)
+        parts: list[Callable[[], Rows]] = []
         failure: Exception | None = None
         for start in range(0, len(hidden), size):
             logits = to_logits(hidden[start : start + size])
@@ -97,12 +82,15 @@ class Reducer:
                 continue
             block = slice(start, start + size)
             try:
-                parts.append(self.reduce(logits, next_tokens[block], uniforms[block]))
+                parts.append(self.start(logits, next_tokens[block], uniforms[block]))
             except Exception as error:
                 failure = error
-        if failure is not None:
-            raise ReductionError(f"{type(failure).__name__}: {failure}") from failure
-        return concatenate_rows(parts)
+        try:
+            if failure is None:
+                return concatenate_rows([rows() for rows in parts])
+        except Exception as error:  # of the device, which works on after a block is started
+            failure = error
+        raise ReductionError(f"{type(failure).__name__}: {failure}") from failure
 
     def reduce(
         self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
@@ -113,110 +101,98 @@ class Reducer:
         draws.row_uniforms. A row without a finite distribution (a NaN or +inf among the logits, or only -inf) gets no
         entries and a token log-probability of NaN.
         """
-        logits = logits[:, : self._vocab_size]
         if not logits.is_cuda:
-            return self.rows_from_block(self._reduce_on_cpu(logits, next_tokens, uniforms))
-        size = self.block_rows(0, on_gpu=True)
-        starts = range(0, max(1, len(logits)), size)
-        return concatenate_rows(
-            [
-                self.reduce_with_torch(logits[i : i + size], next_tokens[i : i + size], uniforms[i : i + size])
-                for i in starts
-            ]
-        )
+            return self.reduce_with_loops(logits[:, : self._vocab_size], next_tokens, uniforms)
+        return self.start(logits, next_tokens, uniforms)()
+
+    def start(
+        self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
+    ) -> Callable[[], Rows]:
+        """Begin what `reduce` does, and return a function that waits for the rows.
+
+        On a GPU with Triton nothing waits before that: several blocks, and the model's next step, can be queued.
+        """
+        if not logits.is_cuda:
+            rows = self.reduce(logits, next_tokens, uniforms)
+            return lambda: rows
+        begin = self.reduce_with_torch if self.why_plain_torch(logits.device) else self._start_triton
+        size = self.block_rows(0, logits.device)
+        blocks = [slice(i, i + size) for i in range(0, max(1, len(logits)), size)]
+        logits = logits[:, : self._vocab_size]
+        started = [begin(logits[block], next_tokens[block], uniforms[block]) for block in blocks]
+        return lambda: concatenate_rows([part if isinstance(part, Rows) else part() for part in started])
+
+    def _start_triton(
+        self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
+    ) -> Callable[[], Rows]:
+        arrays = start_on_gpu(logits, next_tokens, uniforms, self._targets)
+        return lambda: self.rows_from_arrays(arrays())
 
     def reduce_with_torch(
         self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
     ) -> Rows:
         """Reduce one block like `reduce`, with torch on the device of the logits."""
         block = reduce_block(
-            logits.float(),
+            logits[:, : self._vocab_size].float(),
             torch.from_numpy(next_tokens).to(logits.device),
             torch.from_numpy(uniforms).to(logits.device),
             self._targets,
         )
-        return self.rows_from_block({name: getattr(block, name).cpu().numpy() for name in ReducedBlock.__slots__})
+        return self.rows_from_arrays({name: getattr(block, name).cpu().numpy() for name in ReducedBlock.__slots__})
 
-    def _reduce_on_cpu(
+    def reduce_with_loops(
         self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
-    ) -> Mapping[str, npt.NDArray[Any]]:
-        from teacher_serving.reduction.kernels import ReducedArrays, ReductionRule, reduce_rows
+    ) -> Rows:
+        """Reduce logits on a CPU like `reduce`, with compiled loops."""
+        from teacher_serving.reduction.loops_backend import reduce_with_loops
 
-        n, targets = len(logits), self._targets
-        max_entries = min(targets.max_entries, self._vocab_size)
-        rule = ReductionRule(
-            max_entries,
-            targets.mass if targets.mode == "nucleus" else 2.0,
-            targets.threshold,
-            targets.draws,
-            targets.entropy,
-            np.asarray(targets.temperatures, np.float64),
-        )
-        out = ReducedArrays(
-            ids=np.zeros((n, max_entries), np.int64),
-            logprobs=np.zeros((n, max_entries), np.float32),
-            exact=np.zeros(n, np.int64),
-            counts=np.zeros(n, np.int64),
-            log_tail=np.zeros(n, np.float32),
-            token_logprobs=np.full(n, np.nan, np.float32),
-            entropy=np.full(n, np.nan, np.float32),
-            log_normalizers=np.zeros((n, len(targets.temperatures)), np.float32),
-        )
-        needs_copy = logits.dtype != torch.float32 or logits.stride(1) != 1
+        return self.rows_from_arrays(reduce_with_loops(logits, next_tokens, uniforms, self._targets, self._pool))
 
-        def reduce_from(start: int) -> None:
-            rows = slice(start, min(start + ROWS_PER_CALL, n))
-            block = logits[rows].float().contiguous() if needs_copy else logits[rows]
-            part = ReducedArrays._make(values[rows] for values in out)
-            reduce_rows(block.numpy(), next_tokens[rows], uniforms[rows], rule, part)
+    def check_kernels(self, device: torch.device) -> str:
+        """Compare the kernels of a device with torch on a few random rows. Returns how they differ, or "".
 
-        starts = range(0, n, ROWS_PER_CALL)
-        if self._pool and len(starts) > 1:
-            list(self._pool.map(reduce_from, starts))
-        else:
-            for start in starts:
-                reduce_from(start)
-        return out._asdict()
-
-    def check_kernels(self) -> str:
-        """Compare `reduce` with torch on a few rows of random logits. Returns how they differ, or ""."""
-        rng = np.random.default_rng(0)
-        logits = torch.from_numpy(rng.normal(0, 4, (CHECKED_ROWS, self._vocab_size)).astype(np.float32))
-        next_tokens = rng.integers(0, self._vocab_size, CHECKED_ROWS)
-        uniforms = row_uniforms(self._targets, "0" * 32, np.arange(CHECKED_ROWS))
-        ours, theirs = (make(logits, next_tokens, uniforms) for make in (self.reduce, self.reduce_with_torch))
-        if not np.array_equal(ours.targets.exact_counts, theirs.targets.exact_counts):
-            return "the compiled kernels keep other numbers of entries than torch"
-        for name in ("log_tail", "entropy", "log_normalizers", "token_logprobs"):
-            one, two = (getattr(rows if name == "token_logprobs" else rows.targets, name) for rows in (ours, theirs))
-            if one is not None and not np.allclose(one, two, rtol=0, atol=MAX_KERNEL_DIFFERENCE):
-                return f"{name} of the compiled kernels and of torch differ by {np.abs(one - two).max():.2g}"
-        for i in range(CHECKED_ROWS):
-            one, two = (rows.targets.rows(i, i + 1) for rows in (ours, theirs))
-            n = int(one.exact_counts[0])
-            # Logits differ in the last digit, which may move a draw to the id beside it.
-            moved = len(set(one.ids[n:].tolist()) ^ set(two.ids[n:].tolist()))
-            if moved > 2 or not np.array_equal(one.ids[:n], two.ids[:n]):
-                return "the compiled kernels keep other token ids than torch"
-            if not np.allclose(one.logprobs[:n], two.logprobs[:n], rtol=0, atol=MAX_KERNEL_DIFFERENCE):
-                return "log-probabilities of the compiled kernels and of torch differ"
+        On a GPU whose kernels differ, or do not compile, torch reduces from then on; why_plain_torch says so.
+        """
+        if device.type == "cpu":
+            return self._compare(device)
+        if not self.why_plain_torch(device):
+            try:
+                difference = self._compare(device)
+            except Exception as error:  # there are many reasons why a kernel may not compile
+                difference = f"they failed: {type(error).__name__}: {error}"
+            self._why_plain_torch[device] = difference and f"Triton's kernels cannot be used here: {difference}"
         return ""
 
-    def rows_from_block(self, block: Mapping[str, npt.NDArray[Any]]) -> Rows:
-        """Return rows from the arrays of a reduction by name; see ReducedBlock and kernels.ReducedArrays."""
-        counts = np.asarray(block["counts"], np.int64)
+    def why_plain_torch(self, device: torch.device) -> str:
+        """Why plain torch, which is much slower, reduces logits on this GPU; "" if Triton's kernels do."""
+        if device not in self._why_plain_torch:
+            self._why_plain_torch[device] = missing_for(self._targets, self._vocab_size, device)
+        return self._why_plain_torch[device]
+
+    def _compare(self, device: torch.device) -> str:
+        rng = np.random.default_rng(0)
+        logits = torch.from_numpy(rng.normal(0, 4, (CHECKED_ROWS, self._vocab_size)).astype(np.float32)).to(device)
+        next_tokens = rng.integers(0, self._vocab_size, CHECKED_ROWS)
+        uniforms = row_uniforms(self._targets, "0" * 32, np.arange(CHECKED_ROWS))
+        return difference_between(
+            *(make(logits, next_tokens, uniforms) for make in (self.reduce, self.reduce_with_torch))
+        )
+
+    def rows_from_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Rows:
+        """Return rows from the arrays of a reduction by name; see kernels.ReducedArrays."""
+        counts = np.asarray(arrays["counts"], np.int64)
         is_invalid = counts < 0
         counts = np.where(is_invalid, 0, counts)
-        is_entry = np.arange(block["ids"].shape[1]) < counts[:, None]
-        log_tail = np.where(is_invalid, 0, np.asarray(block["log_tail"], np.float32)).astype(np.float32)
+        is_entry = np.arange(arrays["ids"].shape[1]) < counts[:, None]
+        log_tail = np.where(is_invalid, 0, np.asarray(arrays["log_tail"], np.float32)).astype(np.float32)
         targets = SparseTargets(
             np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
-            block["ids"][is_entry].astype(np.uint32),
-            np.asarray(block["logprobs"][is_entry], np.float32),
+            arrays["ids"][is_entry].astype(np.uint32),
+            np.asarray(arrays["logprobs"][is_entry], np.float32),
             log_tail,
-            np.where(is_invalid, 0, np.asarray(block["exact"], np.int64)) if self._targets.has_sampled else None,
-            np.asarray(block["entropy"], np.float32) if self._targets.entropy else None,
-            np.asarray(block["log_normalizers"], np.float32) if self._targets.temperatures else None,
+            np.where(is_invalid, 0, np.asarray(arrays["exact"], np.int64)) if self._targets.has_sampled else None,
+            np.asarray(arrays["entropy"], np.float32) if self._targets.entropy else None,
+            np.asarray(arrays["log_normalizers"], np.float32) if self._targets.temperatures else None,
         )
-        token_logprobs = np.where(is_invalid, np.nan, np.asarray(block["token_logprobs"], np.float32))
+        token_logprobs = np.where(is_invalid, np.nan, np.asarray(arrays["token_logprobs"], np.float32))
         return Rows(targets, token_logprobs.astype(np.float32))

@@ -14,7 +14,7 @@ from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.engines.endpoint.client import Service
 from teacher_serving.engines.endpoint.failures import FormError, RefusedError
 from teacher_serving.engines.endpoint.rows import PARSE_ERRORS, require_valid
-from teacher_serving.reduction.reducer import Rows, concatenate_rows
+from teacher_serving.reduction.rows import Rows, concatenate_rows
 from teacher_serving.teacher import Generated, Request, Scored
 
 TRIAL_REQUEST = Request("0" * 32, np.zeros(0, np.uint32), messages=({"role": "user", "content": "Say yes."},))

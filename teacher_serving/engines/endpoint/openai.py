@@ -12,7 +12,7 @@ from teacher_serving.engines.endpoint.chat import AnswerTokens, ChatAnswer, Chat
 from teacher_serving.engines.endpoint.client import Service
 from teacher_serving.engines.endpoint.failures import RefusedError
 from teacher_serving.engines.endpoint.rows import own_logprobs, rows_from_top_logprobs
-from teacher_serving.reduction.reducer import Rows
+from teacher_serving.reduction.rows import Rows
 from teacher_serving.teacher import Request
 
 # OpenAI's newer models accept the limit of new tokens only under the second name. Other services know the first.

@@ -10,8 +10,8 @@ from cache.errors import InputError
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
 from teacher_serving.engines.endpoint.failures import FormError
-from teacher_serving.reduction.reducer import Rows
 from teacher_serving.reduction.row_arrays import cut_to_nucleus, rows_from_topk
+from teacher_serving.reduction.rows import Rows
 
 TopLogprobs = Iterable[tuple[int, float]]
 

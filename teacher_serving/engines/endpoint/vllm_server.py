@@ -12,7 +12,7 @@ from teacher_serving.engines.endpoint.client import Service
 from teacher_serving.engines.endpoint.failures import FormError, RefusedError
 from teacher_serving.engines.endpoint.rows import PARSE_ERRORS, own_logprobs, require_valid, rows_from_top_logprobs
 from teacher_serving.reduction.draws import sampling_seed
-from teacher_serving.reduction.reducer import Rows
+from teacher_serving.reduction.rows import Rows
 from teacher_serving.teacher import Generated, Request, Scored
 
 PATH = "/completions"

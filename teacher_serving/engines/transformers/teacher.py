@@ -17,7 +17,8 @@ from teacher_serving.asking.requests import build_scored, continuation_request
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.transformers.settings import TransformersSettings
 from teacher_serving.reduction.draws import row_uniforms, sampling_seed
-from teacher_serving.reduction.reducer import Reducer, Rows, concatenate_rows, select_rows
+from teacher_serving.reduction.reducer import Reducer, select_rows
+from teacher_serving.reduction.rows import Rows, concatenate_rows
 from teacher_serving.teacher import Generated, Request, Scored
 
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.rows.spec import TargetSpec
-from teacher_serving.reduction.reducer import Rows
 from teacher_serving.reduction.row_arrays import cut_to_nucleus, rows_from_topk, take_rows
+from teacher_serving.reduction.rows import Rows
 from teacher_serving.teacher import Request
 
 

@@ -25,8 +25,8 @@ from teacher_serving.engines.vllm.settings import VllmSettings
 from teacher_serving.engines.vllm.worker_extension import EXTRA_ARGS_KEY
 from teacher_serving.engines.vllm.worker_rows import group_rows_by_request
 from teacher_serving.reduction.draws import sampling_seed
-from teacher_serving.reduction.reducer import Rows
 from teacher_serving.reduction.row_arrays import take_rows
+from teacher_serving.reduction.rows import Rows
 from teacher_serving.teacher import Generated, Request, Scored, TeacherDiedError
 
 TRIAL_KEY = "0" * 32
@@ -69,6 +69,8 @@ class VllmTeacher:
                 f"targets of mode {spec.targets.mode!r}, with entropy or with temperatures need full logits, which "
                 f'this vLLM\'s workers do not provide ({self.fallback_reason}); use engine.kind = "transformers"'
             )
+        # Why a GPU's worker reduces with plain torch, which is much slower than kernels; "" if it does not.
+        self._plain_torch_reason = "" if self.fallback_reason else self._why_plain_torch()
         # Why the rows of responses come from scoring them; "" if they come from generation.
         self._rescoring_reason = ""
         self._has_checked_responses = False
@@ -78,7 +80,10 @@ class VllmTeacher:
         """See NamesRowSource."""
         if self.fallback_reason:
             return f"vLLM's public interface ({self.fallback_reason})"
-        return f"a second pass over each response ({self._rescoring_reason})" if self._rescoring_reason else ""
+        ways = [f"a second pass over each response ({self._rescoring_reason})"] if self._rescoring_reason else []
+        if self._plain_torch_reason:
+            ways.append(f"a reduction in plain torch, which is slow ({self._plain_torch_reason})")
+        return " and ".join(ways)
 
     def score(self, requests: Sequence[Request]) -> list[Scored]:
         """See Teacher.score."""
@@ -138,6 +143,10 @@ class VllmTeacher:
         if reason := next((reason for reason in reasons if reason), ""):
             return str(reason)
         return self._compare_with_public_logprobs()
+
+    def _why_plain_torch(self) -> str:
+        reasons = self._llm.collective_rpc("logitbank_plain_torch")
+        return next((str(reason) for reason in reasons if reason), "")
 
     def _compare_with_public_logprobs(self) -> str:
         """Score a few tokens in the workers and through the public interface. Returns how they differ, or ""."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from teacher_serving.reduction.reducer import Rows
+    from teacher_serving.reduction.rows import Rows
 
 # Key of SamplingParams.extra_args for a request whose rows are collected.
 EXTRA_ARGS_KEY = "logitbank"
@@ -35,12 +35,15 @@ class RowsExtension:
         if parameters != ["hidden_states", "num_scheduled_tokens"]:
             return f"this vLLM's {_PROMPT_STEP} takes {', '.join(parameters)}"
         self._logitbank_collector = _RowCollector(runner, targets, vocab_size, threads, memory_mib)
-        if str(runner.device) != "cpu":
-            return ""  # a GPU reduces with torch alone
         try:
-            return self._logitbank_collector.reducer.check_kernels()
+            return self._logitbank_collector.reducer.check_kernels(runner.device)
         except Exception as error:  # a kernel that cannot be compiled, for example
             return _describe(error)
+
+    def logitbank_plain_torch(self) -> str:
+        """Return why this rank reduces with plain torch on its GPU; "" if kernels do, and on a CPU."""
+        device = self._logitbank_collector.device
+        return self._logitbank_collector.reducer.why_plain_torch(device) if device.type == "cuda" else ""
 
     def logitbank_take_rows(self) -> bytes:
         """Return the rows since the last call, see worker_rows.py; b"" from a rank without rows."""
@@ -61,7 +64,7 @@ class _RowCollector:
         from teacher_serving.reduction.reducer import Reducer
 
         spec = TargetSpec(**{**targets, "temperatures": tuple(targets["temperatures"])})
-        self._runner = runner
+        self._runner, self.device = runner, runner.device
         self.reducer = Reducer(spec, vocab_size, threads, memory_mib)
         self._targets = spec
         # All ranks of a tensor-parallel group compute the same logits. One of them stores the rows.
@@ -212,7 +215,7 @@ class _RowCollector:
     def take_rows(self) -> bytes:
         """Return and forget the stored rows, or the failure of an earlier step."""
         from teacher_serving.engines.vllm.worker_rows import pack_failure, pack_rows
-        from teacher_serving.reduction.reducer import concatenate_rows
+        from teacher_serving.reduction.rows import concatenate_rows
 
         try:
             if self._failure:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from cache.errors import LogitbankError
 from cache.rows.sparse_targets import SparseTargets
-from teacher_serving.reduction.reducer import Rows, concatenate_rows
 from teacher_serving.reduction.row_arrays import take_rows
+from teacher_serving.reduction.rows import Rows, concatenate_rows
 
 # An archive of rows never starts with these bytes.
 FAILURE_PREFIX = b"failure: "

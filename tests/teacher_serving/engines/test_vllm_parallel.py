@@ -132,7 +132,7 @@ def test_where_the_workers_step_does_not_fit_the_public_interface_serves(
             patch.setattr(STEP, renamed)
         else:
             patch.setattr(Reducer, "reduce", worse)
-            patch.setattr(Reducer, "check_kernels", lambda self: "")
+            patch.setattr(Reducer, "check_kernels", lambda self, device: "")
         if targets.mode == "threshold":
             with pytest.raises(LogitbankError, match=f"'threshold'.*{reason}.*engine.kind = \"transformers\""):
                 start_plain(tiny_model, targets)

@@ -5,10 +5,12 @@ import torch
 
 from cache.rows.spec import TargetSpec
 from teacher_serving.reduction.draws import row_uniforms
-from teacher_serving.reduction.reducer import Reducer, Rows
-from teacher_serving.reduction.torch_backend import ReducedBlock, reduce_block
+from teacher_serving.reduction.reducer import Reducer
+from teacher_serving.reduction.rows import Rows
+from teacher_serving.reduction.triton_backend import reduce_packed
 
-WAYS = ("loops", "torch")
+# Triton's interpreter is too slow for all tests; test_triton_kernels.py has some for it.
+WAYS = ("loops", "torch", "triton") if torch.cuda.is_available() else ("loops", "torch")
 # The loops work in chunks of 64.
 VOCABULARIES = (3, 63, 64, 65, 100, 1000, 5000)
 # Of values in nats; and of the bounds that make a head, which rounding may cross.
@@ -34,16 +36,20 @@ def reduced(
     vocabulary: int | None = None,
     threads: int = 1,
 ) -> Rows:
-    """Rows of logits by the compiled loops, or by torch as on a GPU."""
+    """Rows of logits by the compiled loops, by torch, or by Triton's kernels, on a GPU if there is one."""
     n, width = logits.shape
     following = np.full(n, -1, np.int64) if following is None else following
     numbers = drawn(targets, n) if numbers is None else numbers
     reducer = Reducer(targets, vocabulary or width, threads)
     if way == "loops":
         return reducer.reduce(logits, following, numbers)
-    given = logits[:, : vocabulary or width].float()
-    block = reduce_block(given, torch.from_numpy(following), torch.from_numpy(numbers), targets)
-    return reducer.rows_from_block({name: getattr(block, name).numpy() for name in ReducedBlock.__slots__})
+    if way == "torch":
+        return reducer.reduce_with_torch(logits, following, numbers)
+    if torch.cuda.is_available():
+        return reducer.reduce(logits.cuda(), following, numbers)
+    some = logits[:, : vocabulary or width]
+    block = reduce_packed(some, torch.from_numpy(following), torch.from_numpy(numbers), targets)
+    return reducer.rows_from_arrays(block.arrays(block.packed.numpy()))
 
 
 def dense(logits: torch.Tensor) -> np.ndarray:

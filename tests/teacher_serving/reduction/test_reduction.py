@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cache.rows.spec import TargetSpec
-from teacher_serving.reduction.reducer import Reducer, ReductionError, Rows, select_rows
+from teacher_serving.reduction.reducer import Reducer, ReductionError, select_rows
+from teacher_serving.reduction.rows import Rows
 from tests.teacher_serving.reduction.dense import (
     VOCABULARIES,
     WAYS,
@@ -39,6 +40,7 @@ SCALES = {
     "low": (1.0, -1e4),
     "sharp and low": (100.0, -1e4),
 }
+CPU = torch.device("cpu")
 EACH_WAY = pytest.mark.parametrize("way", WAYS)
 EACH_MODE = pytest.mark.parametrize("name", list(TARGETS))
 NAN, MINUS_NAN = np.array([0x7FC00000, 0xFFC00000], np.uint32).view(np.float32)
@@ -198,7 +200,7 @@ def test_hidden_states_are_reduced_within_the_memory(mode: str) -> None:
             return logits[some[:, 0].long()]
 
         reducer = Reducer(targets, 5000, memory_mib=memory_mib)
-        most = reducer.block_rows(hidden.element_size(), False)
+        most = reducer.block_rows(hidden.element_size(), CPU)
         assert most == 1 or most * 5000 * 4 <= memory_mib << 20
         rows = reducer.reduce_hidden(hidden, to_logits, following, numbers)
         assert max(asked) <= most and sum(asked) == 300
@@ -210,8 +212,8 @@ def test_hidden_states_are_reduced_within_the_memory(mode: str) -> None:
 
 
 def test_the_smallest_memory_still_takes_a_row() -> None:
-    assert Reducer(TargetSpec(k=4), 10_000_000, memory_mib=16).block_rows(4, False) == 1
-    assert Reducer(TargetSpec(k=4), 10_000_000, memory_mib=16).block_rows(2, True) == 1
+    assert Reducer(TargetSpec(k=4), 10_000_000, memory_mib=16).block_rows(4, CPU) == 1
+    assert Reducer(TargetSpec(k=4), 10_000_000, memory_mib=16).block_rows(2, torch.device("cuda")) == 1
 
 
 def test_a_rank_without_logits_gives_no_rows() -> None:
@@ -268,7 +270,7 @@ def test_kernels_are_checked_against_torch(
     targets: TargetSpec, vocabulary: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reducer = Reducer(targets, vocabulary)
-    assert reducer.check_kernels() == ""
+    assert reducer.check_kernels(CPU) == ""
     plain = Reducer.reduce
     changes = {
         "token_logprobs": lambda rows: replace(rows, token_logprobs=rows.token_logprobs - 0.01),
@@ -278,4 +280,4 @@ def test_kernels_are_checked_against_torch(
     for reason, change in changes.items():
         with monkeypatch.context() as patch:
             patch.setattr(Reducer, "reduce", lambda self, *a, change=change: change(plain(self, *a)))
-            assert reason in reducer.check_kernels()
+            assert reason in reducer.check_kernels(CPU)
