@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 _LINE = re.compile(r"^line \d+: ")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|‘[^’]*’|“[^”]*”")
-_NUMBER = re.compile(r"(?<![\w.(])\d[\d,.]*(?<![,.])")
+_NUMBER = re.compile(r"(?<![-\w.(])\d[\d,.]*(?<![,.])")
 
 
 def general_reason(reason: str) -> str:

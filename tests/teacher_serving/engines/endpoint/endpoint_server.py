@@ -78,6 +78,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
+    """An answer. status: 0 to close the connection without one."""
+
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -99,6 +101,10 @@ def failing_service(reply: Callable[[Call], Reply]) -> Iterator[tuple[str, list[
                 call = Call(len(calls), self.path, headers, body)
                 calls.append(call)
             answer = reply(call)
+            if not answer.status:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             is_text = isinstance(answer.body, str)
             data = answer.body.encode() if is_text else json.dumps(answer.body).encode()
             self.send_response(answer.status)
