@@ -29,11 +29,7 @@ MAX_UNREADABLE_ANSWERS = 3
 MAX_TEXT_LENGTH = 300
 # Pause before the first repetition of a call, and the longest one, in seconds. Each pause is twice the one before.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
-# Headers that a service gets. The clients add others from environment variables, which are meant for one service alone.
-SENT_HEADERS = (
-    *("host", "connection", "accept", "accept-encoding", "user-agent", "cookie", "anthropic-version"),
-    *("content-type", "content-length", "transfer-encoding"),
-)
+ANTHROPIC_VERSION = "2023-06-01"
 # The names that services use for the tokens of a prompt and of a response.
 PROMPT_TOKENS, RESPONSE_TOKENS = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
 
@@ -180,27 +176,36 @@ def read_key(settings: EndpointSettings) -> str:
 def _open_client(settings: EndpointSettings, key: str) -> tuple[ModuleType, Any]:
     """Open the official client; returns its library too.
 
-    It reads no address or key from the environment, and sends only the headers of SENT_HEADERS and the service's own
-    key. A proxy of the environment is used.
+    It reads no address or key from the environment. A proxy of the environment is used.
     """
     library: ModuleType
     if settings.api == "anthropic":
         import anthropic as library
 
-        key_header, value = "x-api-key", key
+        own = {"anthropic-version": ANTHROPIC_VERSION, **({"x-api-key": key} if key else {})}
     else:
         import openai as library
 
-        key_header, value = "authorization", f"Bearer {key}"
+        own = {"authorization": f"Bearer {key}"} if key else {}
+    agent = f"logitbank ({library.__name__} {library.__version__})"
 
-    def keep_own_headers(request: Any) -> None:
-        for name in [name for name in request.headers if name.lower() not in SENT_HEADERS]:
+    def replace_headers(request: Any) -> None:
+        # The clients take headers from environment variables, which are meant for one service, and may replace any.
+        sent = {
+            "host": request.url.netloc.decode("ascii"),
+            "connection": "keep-alive",
+            "accept": "application/json",
+            "accept-encoding": "gzip, deflate",
+            "user-agent": agent,
+            "content-type": "application/json",
+            "content-length": str(len(request.content)),
+        }
+        for name in list(request.headers):
             del request.headers[name]
-        if key:
-            request.headers[key_header] = value
+        request.headers.update({**sent, **own})
 
     http_client = library.DefaultHttpxClient(
-        follow_redirects=False, timeout=settings.timeout_s, event_hooks={"request": [keep_own_headers]}
+        follow_redirects=False, timeout=settings.timeout_s, event_hooks={"request": [replace_headers]}
     )
     make = library.Anthropic if settings.api == "anthropic" else library.OpenAI
     client = make(
