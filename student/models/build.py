@@ -10,7 +10,8 @@ from transformers.pytorch_utils import Conv1D
 
 from cache.errors import InputError
 from student.models.model_parts import logits_width, require_known_head
-from student.models.registry import STUDENT_KINDS, kind_of, make_config, read_config
+from student.models.new_config import new_config
+from student.models.registry import kind_of, read_config
 from student.models.settings import LoraSettings, ModelSettings
 
 
@@ -35,13 +36,26 @@ def build_model(
         name = model.config.model_type
     model.eval()
     if test_head and not kind_of(model.config).needs_classes:  # a classifier has no sequence of token ids to test
-        require_known_head(model, name)
+        _require_known_head(model, name)
     if settings.lora is not None:
         torch.manual_seed(seed)
         model = add_adapters(model, settings.lora, name)
     if settings.gradient_checkpointing:
         _checkpoint_activations(model, name)
     return model
+
+
+def _require_known_head(model: PreTrainedModel, name: str) -> None:
+    """Raise InputError unless a forward pass works, and the logits are the known function of hidden states and head."""
+    try:
+        require_known_head(model, name)
+    except InputError:
+        raise
+    except Exception as error:  # the code of a model may raise anything
+        raise InputError(
+            f"model {name!r} of type {model.config.model_type!r}: its forward pass fails ({_reason(error)}); "
+            "check model.config, or use another model"
+        ) from error
 
 
 def load_student(path: str, vocab_size: int) -> PreTrainedModel:
@@ -52,7 +66,7 @@ def load_student(path: str, vocab_size: int) -> PreTrainedModel:
             f"model {path!r} has {logits_width(model)} logits, but the store's vocabulary {vocab_size} ids; "
             "give a student that was trained from this store"
         )
-    require_known_head(model.eval(), path)
+    _require_known_head(model.eval(), path)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -125,29 +139,38 @@ def _from_config(
     seed: int,
     classes: Sequence[str],
 ) -> PreTrainedModel:
-    model_type = fields.pop("model_type")
-    if classes:
-        fields["id2label"] = dict(enumerate(classes))
-    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = new_config(fields, vocab_size, tokenizer, classes)
+    _remove_dropout(config)
+    torch.manual_seed(seed)
     try:
-        config = make_config(model_type, **{"vocab_size": vocab_size, **ids, **fields})
-        kind = kind_of(config)
-        if bool(classes) != kind.needs_classes:
-            classifiers = ", ".join(each.name for each in STUDENT_KINDS if each.needs_classes)
-            raise InputError(
-                f"model.config.model_type = {model_type!r} is of the kind {kind.name}; a student of the kind "
-                f"{classifiers} needs [classes], and no other student has them"
-            )
-        kind.complete_config(config)
-        _remove_dropout(config)
-        torch.manual_seed(seed)
-        model: PreTrainedModel = kind.auto_class().from_config(config, dtype=torch.float32)
-    except InputError:
-        raise
+        model: PreTrainedModel = kind_of(config).auto_class().from_config(config, dtype=torch.float32)
     except Exception as error:  # the code of a model may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"model.config: {model_type!r} cannot be built from it: {reason}") from error
+        raise InputError(f"model.config: {config.model_type!r} cannot be built from it: {_reason(error)}") from error
+    _learn_shared_padding(model)
     return model
+
+
+def _learn_shared_padding(model: PreTrainedModel) -> None:
+    """Give the embedding of a padding token that also has a meaning, such as eos, a start value and a gradient.
+
+    Embeddings of padding are zero and are never learned. Many chat models pad with the token that ends a turn.
+    """
+    config = model.config
+    if config.pad_token_id is None or config.pad_token_id not in (config.bos_token_id, config.eos_token_id):
+        return
+    std = getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
+    width = model.get_input_embeddings().num_embeddings
+    for module in model.modules():
+        if not isinstance(module, nn.Embedding) or module.num_embeddings != width:
+            continue
+        if module.padding_idx == config.pad_token_id:
+            module.padding_idx = None
+            with torch.no_grad():
+                module.weight[config.pad_token_id].normal_(0.0, std)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _remove_dropout(config: PreTrainedConfig) -> None:

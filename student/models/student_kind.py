@@ -1,6 +1,7 @@
 """The interface of a kind of student: all that depends on the architecture of a model."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -38,9 +39,9 @@ class StudentKind(ABC):
     def auto_class(self) -> Any:
         """The auto class of Transformers that builds and loads such a model."""
 
-    def complete_config(self, config: PreTrainedConfig) -> None:
-        """Fill in what a new model needs and a job file may leave out."""
-        return
+    def unused_keys(self, fields: Mapping[str, Any]) -> dict[str, str]:
+        """Keys of [model.config] that have no effect beside the others, each with the reason. Without building it."""
+        return {}
 
     @abstractmethod
     def hidden_states(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:

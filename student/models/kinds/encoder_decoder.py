@@ -64,10 +64,6 @@ class EncoderDecoder(StudentKind):
     def auto_class(self) -> Any:
         return AutoModelForSeq2SeqLM
 
-    def complete_config(self, config: PreTrainedConfig) -> None:
-        if getattr(config, "decoder_start_token_id", None) is None:
-            config.decoder_start_token_id = config.pad_token_id
-
     def hidden_states(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         mask = inputs["attention_mask"]
         encoded = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state

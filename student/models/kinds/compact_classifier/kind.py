@@ -1,5 +1,6 @@
 """The compact classifier as a kind of student."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -8,6 +9,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 from student.models.kinds.compact_classifier.model import MODEL_TYPE
 from student.models.layout import Layout
 from student.models.student_kind import StudentKind
+
+# Keys of a configuration that one kind of compact classifier has.
+OWN_KEYS = {"transformer": ("layers", "heads"), "cnn": ("kernel_sizes",)}
 
 
 class CompactClassifierKind(StudentKind):
@@ -28,6 +32,15 @@ class CompactClassifierKind(StudentKind):
     def hidden_states(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         states: Tensor = model.pooled(**inputs)
         return states
+
+    def unused_keys(self, fields: Mapping[str, Any]) -> dict[str, str]:
+        kind = fields.get("kind", "embedding_bag")
+        return {
+            name: f'it belongs to kind = "{owner}", and the model has kind = {kind!r}'
+            for owner, names in OWN_KEYS.items()
+            for name in names
+            if owner != kind and name in fields
+        }
 
     def layout(self, config: PreTrainedConfig, pack_to: int | None) -> Layout:
         raise NotImplementedError("a classifier reads texts, not windows: use student.classification.batches")
