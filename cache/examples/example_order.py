@@ -6,6 +6,8 @@ from such a stream of each source.
 """
 
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -35,19 +37,53 @@ def permutation(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.argsort(splitmix64(np.arange(n, dtype=np.uint64) ^ root), kind="stable")
 
 
-def examples_at(start: int, count: int, n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Examples at positions start..start + count of the endless stream over n examples, int64 [count]."""
-    return _stream(np.arange(start, start + count), n, seed)
+class Permutations:
+    """The permutations that were used last, so that not every step sorts all examples again. Safe between threads.
+
+    Two epochs of each stream are kept, because steps that are read ahead may be in the next one: 8 bytes an example, or
+    16 above 2^31 examples.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int], OrderedDict[int, npt.NDArray[np.signedinteger]]] = {}
+        self._lock = threading.Lock()
+
+    def of_epoch(self, n: int, seed: int, epoch: int) -> npt.NDArray[np.signedinteger]:
+        """The order of n examples in an epoch, as `permutation` gives it; int32 [n] where that is wide enough."""
+        with self._lock:  # of several threads, only one sorts
+            epochs = self._kept.setdefault((n, seed), OrderedDict())
+            if epoch not in epochs:
+                epochs[epoch] = permutation(n, seed, epoch).astype(np.int32 if n <= 1 << 31 else np.int64)
+                if len(epochs) > 2:
+                    epochs.popitem(last=False)
+            epochs.move_to_end(epoch)
+            return epochs[epoch]
+
+
+def examples_at(
+    start: int, count: int, n: int, seed: int, permutations: Permutations | None = None
+) -> npt.NDArray[np.int64]:
+    """Examples at positions start..start + count of the endless stream over n examples, int64 [count].
+
+    permutations: those of earlier calls; without them, all examples are sorted.
+    """
+    return _stream(np.arange(start, start + count), n, seed, permutations or Permutations())
 
 
 def mixture_at(
-    start: int, count: int, sizes: Sequence[int], weights: Sequence[float], seed: int
+    start: int,
+    count: int,
+    sizes: Sequence[int],
+    weights: Sequence[float],
+    seed: int,
+    permutations: Permutations | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Sources and examples at positions start..start + count of the endless mixture, int64 [count] each.
 
     sizes: number of examples of each source. weights: relative shares, rounded to 1 in BLOCK positions (`block_counts`)
     and exact over every block. The i-th position of a source has the i-th example of the source's own stream; with a
-    single source this is `examples_at`. Raises InputError if `block_counts` does, or if a source has no examples.
+    single source this is `examples_at`. permutations: those of earlier calls; without them, all examples of all sources
+    are sorted. Raises InputError if `block_counts` does, or if a source has no examples.
     """
     if not len(sizes) or len(sizes) != len(weights):
         raise InputError(
@@ -70,9 +106,10 @@ def mixture_at(
     first = start - blocks.start * BLOCK
     selected_sources, selected_picks = sources.ravel()[first : first + count], picks.ravel()[first : first + count]
     examples = np.empty(count, np.int64)
+    permutations = permutations or Permutations()
     for source in np.unique(selected_sources):
         here = selected_sources == source
-        examples[here] = _stream(selected_picks[here], sizes[source], _seed_of(seed, int(source)))
+        examples[here] = _stream(selected_picks[here], sizes[source], _seed_of(seed, int(source)), permutations)
     return selected_sources, examples
 
 
@@ -97,14 +134,14 @@ def block_counts(weights: Sequence[float]) -> npt.NDArray[np.int64]:
     return counts
 
 
-def _stream(picks: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDArray[np.int64]:
+def _stream(picks: npt.NDArray[np.int64], n: int, seed: int, permutations: Permutations) -> npt.NDArray[np.int64]:
     """Examples at the ascending positions `picks` of the endless stream over n examples, int64 [picks]."""
     epochs = picks // n
     examples = np.empty(len(picks), np.int64)
     edges = [0, *(np.flatnonzero(np.diff(epochs)) + 1).tolist(), len(picks)]
     for first, last in pairwise(edges):
         if first < last:
-            examples[first:last] = permutation(n, seed, int(epochs[first]))[picks[first:last] % n]
+            examples[first:last] = permutations.of_epoch(n, seed, int(epochs[first]))[picks[first:last] % n]
     return examples
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError, StoreError
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.examples.example_order import examples_at, mixture_at
+from cache.examples.example_order import Permutations, examples_at, mixture_at
 from cache.examples.rendering import render
 from cache.examples.tokenizers import Tokenizer
 from cache.rows.record import Record, Window
@@ -95,6 +95,7 @@ class StoreSource:
                 f"{store.storage}: no example with origin {origins} fits ({describe_left_out(self.left_out) or 'none'})"
             )
         self.tokens = store.tokens[self._indices].astype(np.int64)
+        self._permutations = Permutations()
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -110,7 +111,7 @@ class StoreSource:
         return self.record(i).tokenized.example
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
-        return examples_at(start, count, len(self), seed)
+        return examples_at(start, count, len(self), seed, self._permutations)
 
 
 class FileSource:
@@ -138,6 +139,7 @@ class FileSource:
                 f"({describe_left_out(self.left_out) or 'the file has none'})"
             )
         self.tokens = np.array([len(r.tokens) for r in self._rendered])
+        self._permutations = Permutations()
         self.form = TargetForm("none")
 
     def __len__(self) -> int:
@@ -150,7 +152,7 @@ class FileSource:
         return self._rendered[i].example
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
-        return examples_at(start, count, len(self), seed)
+        return examples_at(start, count, len(self), seed, self._permutations)
 
     @staticmethod
     def _window(example: TokenizedExample) -> Window:
@@ -172,6 +174,7 @@ class MixtureSource:
         self.tokens = np.concatenate([source.tokens for source in sources])
         self.left_out = sum((source.left_out for source in sources), Counter[str]())
         (self.form,) = forms
+        self._permutations = Permutations()
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -192,7 +195,8 @@ class MixtureSource:
         return self.sources[number].texts(i - int(self._starts[number]))
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
-        sources, examples = mixture_at(start, count, [len(source) for source in self.sources], self._weights, seed)
+        sizes = [len(source) for source in self.sources]
+        sources, examples = mixture_at(start, count, sizes, self._weights, seed, self._permutations)
         return self._starts[sources] + examples
 
 

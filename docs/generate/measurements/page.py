@@ -21,6 +21,7 @@ def page() -> str:
         demo.section(),
         capture.section(),
         training.section(),
+        training.batches(),
         training.reuse(),
         targets.section(),
         store.section(),

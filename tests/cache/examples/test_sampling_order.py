@@ -1,12 +1,15 @@
 """The order of examples is a function of its arguments and nothing else."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import InputError
-from cache.examples.example_order import BLOCK, block_counts, examples_at, mixture_at, permutation
+from cache.examples import example_order
+from cache.examples.example_order import BLOCK, Permutations, block_counts, examples_at, mixture_at, permutation
 
 
 @given(n=st.integers(1, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 10**6))
@@ -122,3 +125,55 @@ def test_order_of_a_mixture_is_frozen() -> None:
 def test_impossible_mixtures_are_refused(sizes: list[int], weights: list[float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         mixture_at(0, 4, sizes, weights, 0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(sources=SOURCES, starts=st.lists(st.integers(0, 5 * BLOCK), min_size=1, max_size=6), seed=st.integers(0, 9))
+def test_kept_permutations_change_no_order(sources: list[tuple[int, float]], starts: list[int], seed: int) -> None:
+    """In any order of requests. Would catch an epoch or a stream that is taken for another one."""
+    sizes, weights = zip(*sources, strict=True)
+    kept = Permutations()
+    for start in starts:
+        for of_seed in (seed, seed + 1):
+            assert examples_at(start, 40, sizes[0], of_seed, kept).tolist() == (
+                examples_at(start, 40, sizes[0], of_seed).tolist()
+            )
+            ours = mixture_at(start, 40, sizes, weights, of_seed, kept)
+            expected = mixture_at(start, 40, sizes, weights, of_seed)
+            assert all(np.array_equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
+def test_an_epoch_is_sorted_once_for_all_steps_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch examples that are all sorted again at each step, by each thread, or where two epochs meet."""
+    sorted_epochs: list[tuple[int, int, int]] = []
+
+    def count(n: int, seed: int, epoch: int) -> np.ndarray:
+        sorted_epochs.append((n, seed, epoch))
+        return permutation(n, seed, epoch)
+
+    monkeypatch.setattr(example_order, "permutation", count)
+    kept = Permutations()
+    with ThreadPoolExecutor(4) as pool:
+        steps = list(pool.map(lambda step: examples_at(step * 8, 8, 100, 0, kept), range(25)))
+    assert sorted_epochs == [(100, 0, 0), (100, 0, 1)]
+    assert np.concatenate(steps).tolist() == [*permutation(100, 0, 0), *permutation(100, 0, 1)]
+    kept.of_epoch(100, 0, 2)
+    assert len(sorted_epochs) == 3
+    kept.of_epoch(100, 0, 1)
+    assert len(sorted_epochs) == 3
+    kept.of_epoch(100, 0, 0)
+    assert len(sorted_epochs) == 4, "two epochs are kept"
+
+
+def test_a_mixture_sorts_each_source_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sorted_sizes: list[int] = []
+
+    def count(n: int, seed: int, epoch: int) -> np.ndarray:
+        sorted_sizes.append(n)
+        return permutation(n, seed, epoch)
+
+    monkeypatch.setattr(example_order, "permutation", count)
+    kept = Permutations()
+    for step in range(20):
+        mixture_at(step * 8, 8, [300, 500], [1.0, 1.0], 0, kept)
+    assert sorted(n for n in sorted_sizes if n != BLOCK) == [300, 500]
