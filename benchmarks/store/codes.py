@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks.common.harness import finish
 from benchmarks.common.rows import entropy_bytes, rows_from_npz
+from cache.parts.codebook_learning import code_bytes, frequency_codebook, list_codebook
 from cache.rows.codebook import Codebook, plain_codebook
 from cache.rows.spec import TargetSpec
-from cache.store.codebook_learning import code_bytes, frequency_codebook, list_codebook
 
 
 def main() -> None:

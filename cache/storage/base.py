@@ -64,6 +64,10 @@ class Storage(Protocol):
         """Remove a folder with everything below it, or a file, if it exists."""
         ...
 
+    def changed(self, name: str) -> float:
+        """Time of the last change of a file, in seconds by the clock of the storage; 0 if there is no such file."""
+        ...
+
     def age(self, folder: str) -> float:
         """Seconds since the last change of a file, or of any file below a folder, by the clock of the storage.
 

@@ -152,6 +152,14 @@ class LocalStorage:
                     continue
             path.unlink(missing_ok=True)
 
+    def changed(self, name: str) -> float:
+        path = self.path(name)
+        with store_errors(path, "read"):
+            try:
+                return path.stat().st_mtime
+            except (FileNotFoundError, NotADirectoryError):
+                return 0.0
+
     def age(self, folder: str) -> float:
         top = self.path(folder)
         times = []

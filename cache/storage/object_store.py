@@ -136,6 +136,14 @@ class ObjectStorage:
         except Exception as error:
             raise self._store_error(folder, "removed", error) from error
 
+    def changed(self, name: str) -> float:
+        try:
+            return float(self._connected().head(check_name(name, self))["last_modified"].timestamp())
+        except FileNotFoundError:
+            return 0.0
+        except Exception as error:
+            raise self._store_error(name, "read", error) from error
+
     def age(self, folder: str) -> float:
         times = [entry["last_modified"] for entry in self._entries(folder)]
         if not times:

@@ -1,5 +1,6 @@
 """Garbage collection: remove files that no commit, snapshot or claim refers to, once no writer can need them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cache.errors import IntegrityError
@@ -7,7 +8,7 @@ from cache.storage.base import Storage
 from cache.store.codebook_claim import CLAIM, read_claim
 from cache.store.commits import commit_path, committed_units, read_commit, read_spec
 from cache.store.quarantine.entries import entry_files, obsolete_keys
-from cache.store.snapshots import read_index, read_snapshot, snapshot_numbers
+from cache.store.snapshot_reading import open_snapshot, read_snapshot, snapshot_numbers, snapshot_path
 
 # A writer needs minutes from its first file to its commit. Older files belong to a writer that was killed.
 GRACE_SECONDS = 24 * 3600.0
@@ -16,10 +17,13 @@ GRACE_SECONDS = 24 * 3600.0
 @dataclass(slots=True)
 class GarbageReport:
     """removed: names that were removed, or would be in a dry run; bytes: their size. young: names of unreferenced files
-    that a writer may still need."""
+    that a writer may still need. withdrawn: commits and claims that a writer made in the moment in which its files,
+    older than the grace, were removed; their unit is captured again by the next run.
+    """
 
     removed: list[str] = field(default_factory=list)
     young: list[str] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
     bytes: int = 0
 
 
@@ -27,8 +31,8 @@ def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: boo
     """Remove unreferenced attempts, codebooks, indexes and drafts that are older than `grace` seconds, and
     obsolete entries of the quarantine.
 
-    Raises IntegrityError, and removes nothing, if a commit, snapshot or index cannot be read, because then it is
-    unknown which files are referenced.
+    Raises IntegrityError, and removes nothing, if a commit, snapshot or index cannot be read or made again, because
+    then it is unknown which files are referenced.
     """
     read_spec(storage)
     referenced = _referenced_names(storage)
@@ -39,6 +43,7 @@ def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: boo
     candidates += storage.drafts()
     candidates += [name for key in obsolete_keys(storage) for name in entry_files(key)]
     report = GarbageReport()
+    numbers = snapshot_numbers(storage)
     for name in candidates:
         if name in referenced:
             continue
@@ -46,21 +51,34 @@ def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: boo
             report.young.append(name)
             continue
         size = sum(storage.size(file) or 0 for file in storage.walk(name))
-        if _is_committed_now(storage, name):
+        if _referring_file(storage, name, numbers):
             continue
         report.removed.append(name)
         report.bytes += size
-        if not dry_run:
-            storage.remove_folder(name)
+        if dry_run:
+            continue
+        storage.remove_folder(name)
+        # A writer that slept may have made its commit since. It looks for its files afterwards, as is done here: one of
+        # the two sees what the other did.
+        reference = _referring_file(storage, name, numbers)
+        if reference and not name.startswith("snapshots/"):
+            storage.remove_folder(reference)
+            report.withdrawn.append(reference)
     return report
 
 
-def _is_committed_now(storage: Storage, name: str) -> bool:
-    """Whether a commit that was made since the start of the collection refers to this attempt."""
-    if not name.startswith("parts/"):
-        return False
-    unit = name.split("/")[1]
-    return storage.size(commit_path(unit)) is not None and read_commit(storage, unit)[0].part.path == name
+def _referring_file(storage: Storage, name: str, numbers: Sequence[int]) -> str | None:
+    """The commit, claim or snapshot that refers to a file or folder now. numbers: snapshots that do not."""
+    kind, _, rest = name.partition("/")
+    if kind == "parts":
+        path = commit_path(rest.partition("/")[0])
+        is_commit = storage.size(path) is not None
+        return path if is_commit and read_commit(storage, rest.partition("/")[0])[0].part.path == name else None
+    if kind == "codebooks":
+        claim = read_claim(storage)
+        return CLAIM if claim and claim["path"] == name else None
+    later = [number for number in snapshot_numbers(storage) if number not in numbers] if kind == "snapshots" else []
+    return next((snapshot_path(n) for n in later if read_snapshot(storage, n).index == name), None)
 
 
 def _referenced_names(storage: Storage) -> set[str]:
@@ -69,10 +87,9 @@ def _referenced_names(storage: Storage) -> set[str]:
     referenced: set[str] = set()
     listed: set[str] = set()  # entries of the quarantine in the newest snapshot
     for number in snapshot_numbers(storage):
-        snapshot = read_snapshot(storage, number)
+        snapshot, index = open_snapshot(storage, number)
         referenced.add(snapshot.index)
         listed = {name for key in snapshot.quarantine for name in entry_files(key)}
-        index = read_index(storage, snapshot)
         parts += [index.part_info(unit) for unit in range(len(index.unit))]
     claim = read_claim(storage)
     if claim is None and any(part.codebook for part in parts):

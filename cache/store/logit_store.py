@@ -25,7 +25,7 @@ from cache.store.commits import committed_units, read_commit, read_spec
 from cache.store.index import KEY_BYTES, StoreIndex
 from cache.store.quarantine.entries import document_path, read_entry, waiting_keys
 from cache.store.quarantine.reasons import count_reasons
-from cache.store.snapshots import latest_snapshot, read_index, read_snapshot
+from cache.store.snapshot_reading import latest_snapshot, open_snapshot
 from cache.store.store_info import StoreInfo, summarize
 
 # Memory for the indexes and starts of opened parts: about 16 bytes per chunk and per example.
@@ -84,7 +84,8 @@ class LogitStore:
 
         expect: the spec that the store must have. Raises StoreError if there is no such store or snapshot,
         SpecMismatchError if the fingerprint is not that of `expect`, and IntegrityError, with the name of the file, if
-        a file is missing or altered.
+        a file is missing or altered. A lost index or snapshot document is made again from the commits, in memory: the
+        store may be one that only others may write.
         """
         storage = open_storage(uri)
         spec = read_spec(storage)
@@ -96,10 +97,10 @@ class LogitStore:
         number = latest_snapshot(storage) if snapshot is None else snapshot
         if number == 0 and snapshot is None:
             raise StoreError(f"{uri}: no snapshot yet; let the capture finish, or run 'logitbank snapshot {uri}'")
-        pinned = read_snapshot(storage, number)
+        pinned, index = open_snapshot(storage, number)
         if pinned.fingerprint != spec.fingerprint:
             raise IntegrityError(f"{uri}: snapshot {number} belongs to another spec")
-        return cls(storage, spec, read_index(storage, pinned), number, frozenset(pinned.quarantine))
+        return cls(storage, spec, index, number, frozenset(pinned.quarantine))
 
     def close(self) -> None:
         """Close all files and free the cached indexes of parts. The store opens them again if it is read later."""

@@ -1,101 +1,134 @@
-"""Snapshots: numbered, immutable lists of commits. Each has an index from which a store opens at once."""
+"""Take snapshots: numbered, immutable lists of commits. Each has an index from which a store opens at once."""
 
-import hashlib
-from dataclasses import asdict, dataclass
+import logging
+from contextlib import suppress
+from dataclasses import asdict
 
-from cache.errors import IntegrityError, StoreError
-from cache.json_documents import decode_document, digest, encode_document
+from cache.errors import IntegrityError
+from cache.json_documents import encode_document
 from cache.storage.base import Storage
 from cache.store.commits import commit_path, committed_units, read_commit, read_spec
 from cache.store.index import StoreIndex
-from cache.store.quarantine.entries import document_path, waiting_keys
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The commits and the quarantine of a store at one time.
-
-    commits: hash of the names of the units and the hashes of their commits. index: name of the index file, which is
-    the SHA-256 of its content. quarantine: SHA-256 of the file of each entry that waits, by its key.
-    """
-
-    number: int
-    fingerprint: str
-    units: int
-    examples: int
-    commits: str
-    index: str
-    quarantine: dict[str, str]
-
-    @property
-    def digest(self) -> str:
-        """Hash of all fields."""
-        return digest(asdict(self))
+from cache.store.snapshot_reading import (
+    Snapshot,
+    check_companion,
+    companion,
+    companion_path,
+    index_path,
+    latest_snapshot,
+    open_snapshot,
+    quarantine_hashes,
+    read_index,
+    read_snapshot,
+    recover_snapshot,
+    snapshot_path,
+)
 
 
 def take_snapshot(storage: Storage) -> Snapshot:
     """Pin everything that is committed now. If nothing changed, the newest snapshot is returned.
 
-    Raises IntegrityError if a commit is altered, of another spec, or missing although the last snapshot lists it.
+    Raises IntegrityError if a commit is altered, of another spec, or missing although an earlier snapshot lists it.
     """
     fingerprint = read_spec(storage).fingerprint
     while True:
         latest = latest_snapshot(storage)
         index = _index_of_commits(storage, fingerprint)
         data = index.to_bytes()
-        snapshot = Snapshot(
-            number=latest + 1,
-            fingerprint=fingerprint,
-            units=len(index.unit),
-            examples=len(index.key),
-            commits=digest(index.commit_hashes()),
-            index=_index_path(data),
-            quarantine={key: _sha256(storage, document_path(key)) for key in waiting_keys(storage)},
-        )
-        if latest:
-            previous = read_snapshot(storage, latest)
-            _write_companion(storage, previous)  # a writer may have been killed between the two files
-            if (previous.commits, previous.quarantine) == (snapshot.commits, snapshot.quarantine):
-                _restore_index(storage, previous, data)
-                return previous
-            _require_all_commits(storage, previous, index)
+        snapshot = Snapshot.of_index(latest + 1, fingerprint, index, index_path(data), quarantine_hashes(storage))
+        pinned = _newest_readable(storage, latest)
+        if pinned:
+            previous, listed = pinned
+            if previous.number == latest:
+                with suppress(IntegrityError):  # which 'verify' names
+                    restore_snapshot(storage, latest)  # a writer may have been killed between its files
+                if (previous.commits, previous.quarantine) == (snapshot.commits, snapshot.quarantine):
+                    return previous
+            _require_all_commits(storage, previous, listed, index)
         storage.create(snapshot.index, data)
-        if storage.create(_snapshot_path(snapshot.number), encode_document(asdict(snapshot))):
-            _write_companion(storage, snapshot)
+        if storage.create(snapshot_path(snapshot.number), encode_document(asdict(snapshot))):
+            storage.create(companion_path(snapshot.number), companion(snapshot))
+            if storage.size(snapshot.index) is None:  # of a killed writer, and removed by garbage collection meanwhile
+                storage.create(snapshot.index, data)
             return snapshot
 
 
-def latest_snapshot(storage: Storage) -> int:
-    """Number of the newest snapshot that has a file or a companion file; 0 if there is none."""
-    return max(snapshot_numbers(storage), default=0)
+def restore_snapshot(storage: Storage, number: int) -> list[str]:
+    """Write the lost or damaged files of a snapshot again. Returns their names.
+
+    Raises IntegrityError, and changes nothing, if the snapshot cannot be made again from the commits.
+    """
+    snapshot, index = open_snapshot(storage, number, quiet=True)
+    try:
+        check_companion(storage, snapshot)
+    except IntegrityError as error:
+        snapshot = _true_snapshot(storage, snapshot, index, error)
+    data = index.to_bytes()
+    files = [
+        (snapshot_path(number), encode_document(asdict(snapshot))),
+        (companion_path(number), companion(snapshot)),
+    ]
+    if not _is_intact(storage, snapshot):
+        if index_path(data) != snapshot.index:
+            raise IntegrityError(
+                f"{storage}/{snapshot.index}: lost; this version writes an index of the same content as other bytes"
+            )
+        files.append((snapshot.index, data))
+    restored = []
+    for name, content in files:
+        if storage.size(name) is None or storage.read(name) != content:
+            storage.remove_folder(name)
+            storage.create(name, content)
+            restored.append(name)
+    return restored
 
 
-def read_snapshot(storage: Storage, number: int) -> Snapshot:
-    """The snapshot with this number. Raises StoreError if there is none, IntegrityError if it is missing or altered."""
-    name = _snapshot_path(number)
-    if storage.size(name) is None and number not in snapshot_numbers(storage):
-        raise StoreError(f"{storage}: no snapshot {number}; the newest is {latest_snapshot(storage)}")
-    return Snapshot(**decode_document(storage.read(name), f"{storage}/{name}"))
+def _true_snapshot(storage: Storage, snapshot: Snapshot, index: StoreIndex, fault: IntegrityError) -> Snapshot:
+    """Which snapshot is right, if a document and its companion disagree or the companion is lost.
+
+    A companion that something in the store agrees with is right. Otherwise a document that agrees with its index is.
+    """
+    try:
+        return recover_snapshot(storage, snapshot.number, str(fault))
+    except IntegrityError:
+        expected = Snapshot.of_index(
+            snapshot.number, read_spec(storage).fingerprint, index, snapshot.index, snapshot.quarantine
+        )
+        if expected != snapshot:
+            raise
+    return snapshot
 
 
-def read_index(storage: Storage, snapshot: Snapshot) -> StoreIndex:
-    """The index of a snapshot. Raises IntegrityError if it is missing or altered."""
-    data = storage.read(snapshot.index)
-    if snapshot.index != _index_path(data):
-        raise IntegrityError(f"{storage}/{snapshot.index}: altered or truncated: its content does not match its name")
-    return StoreIndex.from_bytes(data, f"{storage}/{snapshot.index}")
+def _is_intact(storage: Storage, snapshot: Snapshot) -> bool:
+    """Whether the index file of a snapshot is there and unchanged."""
+    try:
+        read_index(storage, snapshot)
+    except IntegrityError:
+        return False
+    return True
 
 
-def snapshot_numbers(storage: Storage) -> list[int]:
-    """Numbers for which a snapshot and its companion must exist: 1 to the newest of either kind."""
-    return list(range(1, max([0, *_numbers(storage, ".json"), *_numbers(storage, ".sha256")]) + 1))
+def _newest_readable(storage: Storage, latest: int) -> tuple[Snapshot, StoreIndex] | None:
+    """The newest snapshot that can be read or made again, and its index. None if there is none.
+
+    Raises IntegrityError if one that cannot be made again lists more units than are committed: then commits are lost.
+    """
+    for number in range(latest, 0, -1):
+        try:
+            return open_snapshot(storage, number, quiet=True)
+        except IntegrityError as error:
+            _require_enough_commits(storage, number, error)
+            logging.getLogger(__name__).warning("%s; the next snapshot lists all commits", error)
+    return None
 
 
-def check_companion(storage: Storage, snapshot: Snapshot) -> None:
-    """Raise IntegrityError unless the companion file of the snapshot exists and agrees with it."""
-    name = _companion_path(snapshot.number)
-    if storage.read(name) != _companion(snapshot):
-        raise IntegrityError(f"{storage}/{name}: does not agree with snapshot {snapshot.number}")
+def _require_enough_commits(storage: Storage, number: int, fault: IntegrityError) -> None:
+    try:
+        units = read_snapshot(storage, number).units
+    except IntegrityError:
+        return
+    if units > len(committed_units(storage)):
+        raise fault
 
 
 def _index_of_commits(storage: Storage, fingerprint: str) -> StoreIndex:
@@ -107,49 +140,8 @@ def _index_of_commits(storage: Storage, fingerprint: str) -> StoreIndex:
     return StoreIndex.from_commits(commits)
 
 
-def _numbers(storage: Storage, suffix: str) -> list[int]:
-    """Numbers of the files with this suffix. Files with other names do not belong to the format."""
-    names = [name.removesuffix(suffix) for name in storage.names("snapshots", suffix)]
-    return [int(name) for name in names if name.isdecimal() and name == str(int(name))]
-
-
-def _restore_index(storage: Storage, snapshot: Snapshot, data: bytes) -> None:
-    """Write the index of an unchanged snapshot again if it is missing or altered: its name is its hash."""
-    try:
-        read_index(storage, snapshot)
-    except IntegrityError:
-        if snapshot.index == _index_path(data):
-            storage.remove_folder(snapshot.index)
-            storage.create(snapshot.index, data)
-
-
-def _require_all_commits(storage: Storage, previous: Snapshot, index: StoreIndex) -> None:
+def _require_all_commits(storage: Storage, previous: Snapshot, listed: StoreIndex, index: StoreIndex) -> None:
     """Raise IntegrityError if a unit of the previous snapshot lost its commit, which a new snapshot would hide."""
-    lost = sorted(set(read_index(storage, previous).commit_hashes()) - set(index.commit_hashes()))
+    lost = sorted(set(listed.commit_hashes()) - set(index.commit_hashes()))
     if lost:
         raise IntegrityError(f"{storage}/{commit_path(lost[0])}: missing, though snapshot {previous.number} lists it")
-
-
-def _write_companion(storage: Storage, snapshot: Snapshot) -> None:
-    # Without a second file, a deleted newest snapshot would leave no trace.
-    storage.create(_companion_path(snapshot.number), _companion(snapshot))
-
-
-def _companion(snapshot: Snapshot) -> bytes:
-    return f"{snapshot.digest}  {snapshot.number}.json\n".encode()
-
-
-def _sha256(storage: Storage, name: str) -> str:
-    return hashlib.sha256(storage.read(name)).hexdigest()
-
-
-def _index_path(data: bytes) -> str:
-    return f"snapshots/{hashlib.sha256(data).hexdigest()}.npz"
-
-
-def _snapshot_path(number: int) -> str:
-    return f"snapshots/{number}.json"
-
-
-def _companion_path(number: int) -> str:
-    return f"snapshots/{number}.sha256"

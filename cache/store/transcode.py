@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.examples.example_order import permutation
+from cache.parts.codebook_learning import SAMPLE_ROWS, learn_codebook
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
@@ -24,12 +25,12 @@ from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
 from cache.store.codebook_claim import claim_codebook, read_codebook
-from cache.store.codebook_learning import SAMPLE_ROWS, learn_codebook
 from cache.store.commits import committed_units, create_store, unit_name
 from cache.store.fill import require_profile, require_same_profile, token_blocks
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import document_path, quarantine_example, read_entry
-from cache.store.snapshots import read_snapshot, take_snapshot
+from cache.store.snapshot_reading import read_snapshot
+from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cache.errors import InputError, IntegrityError
+from cache.parts.codebook_learning import learn_codebook
 from cache.parts.layout import Profile
 from cache.parts.part import EncodedPart, PartInfo, encode_part
 from cache.parts.part_reader import PartReader
@@ -17,7 +18,6 @@ from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.base import NotCreatedError, Storage
 from cache.store.codebook_claim import claim_codebook, read_codebook
-from cache.store.codebook_learning import learn_codebook
 from cache.store.commits import (
     Commit,
     CommittedExample,

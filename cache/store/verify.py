@@ -1,6 +1,7 @@
 """Verify a store: read every byte of every committed file and compare it with the checksums of the commits."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -21,31 +22,43 @@ from cache.store.commits import (
     read_spec,
 )
 from cache.store.quarantine.entries import document_path, quarantined_keys, read_entry
-from cache.store.snapshots import check_companion, read_index, read_snapshot, snapshot_numbers
+from cache.store.snapshot_reading import (
+    check_companion,
+    open_snapshot,
+    read_index,
+    read_snapshot,
+    snapshot_numbers,
+    snapshot_path,
+)
+from cache.store.snapshots import restore_snapshot
 from cache.store.unit_writer import checksum_file
 
 
 @dataclass(slots=True)
 class VerifyReport:
     """problems: one line per fault, with the name of the file. uncommitted: folders that no commit or claim refers to;
-    killed writers leave them."""
+    killed writers leave them. repaired: names of files that were written again. doubles: examples that an earlier unit
+    has too; readers see the first."""
 
     files: int = 0
     bytes: int = 0
     examples: int = 0
+    doubles: int = 0
     problems: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
     uncommitted: list[str] = field(default_factory=list)
 
 
-def verify_store(uri: str, progress: Progress = no_progress) -> VerifyReport:
+def verify_store(uri: str, progress: Progress = no_progress, repair: bool = False) -> VerifyReport:
     """Check all files of the store at `uri`. progress: called with (units done, units).
 
-    Faults are reported, not raised. Raises StoreError if there is no store at `uri`.
+    repair: write lost or damaged indexes, snapshots and companions again, which follow from the commits.
+    Faults are reported, not raised. Raises StoreError if there is no store at `uri`, or if it cannot be written.
     """
     storage = open_storage(uri)
     report = VerifyReport()
     spec = read_spec(storage)
-    hashes = _verify_snapshots(storage, spec, report)
+    hashes = _verify_snapshots(storage, spec, report, repair)
     codebooks = _verify_codebook(storage, report)
     codebook_of = cache(partial(open_codebook, storage, vocab_size=spec.vocab_size))
     units = sorted(set(committed_units(storage)) | set(hashes))
@@ -70,22 +83,47 @@ def verify_store(uri: str, progress: Progress = no_progress) -> VerifyReport:
     return report
 
 
-def _verify_snapshots(storage: Storage, spec: StoreSpec, report: VerifyReport) -> dict[str, str]:
+def _verify_snapshots(storage: Storage, spec: StoreSpec, report: VerifyReport, repair: bool) -> dict[str, str]:
     """Check snapshots and quarantine. Returns the hash of each commit that a snapshot lists."""
     commits: dict[str, str] = {}
     quarantine: dict[str, str] = {}
     for number in snapshot_numbers(storage):
+        faults = _snapshot_faults(storage, number)
+        if faults and repair:
+            with suppress(IntegrityError):  # the faults stay
+                report.repaired += restore_snapshot(storage, number)
+                faults = _snapshot_faults(storage, number)
         try:
-            snapshot = read_snapshot(storage, number)
-            quarantine = snapshot.quarantine
-            if snapshot.fingerprint != spec.fingerprint:
-                report.problems.append(f"{storage}/snapshots/{number}.json: belongs to another spec")
-            check_companion(storage, snapshot)
-            commits |= read_index(storage, snapshot).commit_hashes()
-        except LogitbankError as error:
-            report.problems.append(str(error))
+            snapshot, index = open_snapshot(storage, number, quiet=True)
+        except IntegrityError as error:
+            report.problems += [*faults[:-1], str(error)] if faults else [str(error)]
+            continue
+        report.problems += [f"{fault}; 'logitbank verify --repair' writes it again" for fault in faults]
+        quarantine = snapshot.quarantine
+        if snapshot.fingerprint != spec.fingerprint:
+            report.problems.append(f"{storage}/{snapshot_path(number)}: belongs to another spec")
+        commits |= index.commit_hashes()
     _verify_quarantine(storage, quarantine, report)
     return commits
+
+
+def _snapshot_faults(storage: Storage, number: int) -> list[str]:
+    """What is wrong with the files of a snapshot, a line a file."""
+    faults = []
+    try:
+        snapshot = read_snapshot(storage, number)
+    except IntegrityError as error:
+        faults.append(str(error))
+        try:
+            snapshot = open_snapshot(storage, number, quiet=True)[0]
+        except IntegrityError:
+            return faults
+    for check in (check_companion, read_index):
+        try:
+            check(storage, snapshot)
+        except IntegrityError as error:
+            faults.append(str(error))
+    return faults
 
 
 def _verify_quarantine(storage: Storage, listed: Mapping[str, str], report: VerifyReport) -> None:

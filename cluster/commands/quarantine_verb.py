@@ -112,7 +112,8 @@ def _explain(entry: "QuarantineEntry") -> str:
 def _clear(storage: "Storage", entries: "Sequence[QuarantineEntry]") -> None:
     """Remove entries. A new snapshot without them follows if the newest one lists any."""
     from cache.store.quarantine.entries import remove_entries
-    from cache.store.snapshots import latest_snapshot, read_snapshot, take_snapshot
+    from cache.store.snapshot_reading import latest_snapshot, read_snapshot
+    from cache.store.snapshots import take_snapshot
 
     keys = {entry.key for entry in entries}
     remove_entries(storage, sorted(keys))

@@ -21,6 +21,9 @@ def add_store_verbs(verbs: Verbs) -> None:
     gc = verbs.add("gc", _gc, "remove files that no commit uses", f"logitbank gc {store} --dry-run")
     for verb in (inspect, verify, snapshot, gc):
         complete_folders(verb.add_argument("store", help=STORE_HELP))
+    verify.add_argument(
+        "--repair", action="store_true", help="write lost indexes and snapshots again, which follow from the commits"
+    )
     inspect.add_argument("--snapshot", type=int, help=SNAPSHOT_HELP)
     inspect.add_argument(
         "--example",
@@ -51,7 +54,7 @@ def store_facts(info: Any) -> dict[str, Any]:
 def _inspect(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri, open_storage
     from cache.store.logit_store import LogitStore
-    from cache.store.snapshots import latest_snapshot
+    from cache.store.snapshot_reading import latest_snapshot
     from cluster.report.token_view import token_view
 
     if arguments.example is not None and (arguments.json or not arguments.example):
@@ -76,9 +79,11 @@ def _verify(arguments: argparse.Namespace) -> Result:
     from cache.store.verify import verify_store
     from cluster.runtime.progress_bars import counter
 
-    report = verify_store(absolute_uri(arguments.store, arguments.root), counter("verify", "units"))
+    uri = absolute_uri(arguments.store, arguments.root)
+    report = verify_store(uri, counter("verify", "units"), arguments.repair)
     verdict = f"{len(report.problems)} problems" if report.problems else "sound"
     lines = [
+        *(f"repaired: {name}" for name in report.repaired),
         *(f"damaged: {problem}" for problem in report.problems),
         *(f"uncommitted, not counted: {part}" for part in report.uncommitted),
         f"verify: {verdict}; {report.files:,} files, {report.bytes:,} bytes, {report.examples:,} examples",
@@ -112,6 +117,7 @@ def _gc(arguments: argparse.Namespace) -> Result:
     lines = [
         *(f"{verb} {name}" for name in report.removed),
         *(f"kept, younger than {arguments.older_than:g} hours: {name}" for name in report.young),
+        *(f"withdrawn, its files were already removed: {name}; run the job again" for name in report.withdrawn),
         f"gc: {verb} {len(report.removed):,}, {report.bytes:,} bytes; kept {len(report.young):,}",
     ]
     return Result("\n".join(lines), asdict(report))

@@ -107,7 +107,7 @@ def _job_has(folder: Path, key: str) -> bool:
 
 def _store_state(uri: str) -> RunState:
     from cache.store.logit_store import LogitStore
-    from cache.store.snapshots import latest_snapshot
+    from cache.store.snapshot_reading import latest_snapshot
 
     info = LogitStore.open(uri, unpinned=True).info()
     snapshot = latest_snapshot(open_storage(uri))

@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from cache.parts.codebook_learning import frequency_codebook, list_codebook
 from cache.rows.codebook import Codebook, plain_codebook
 from cache.rows.codec import ODDS_LIMIT, RESOLUTION, EncodedRows, decode_rows, encode_rows, measure_error
 from cache.rows.level_grid import LOWEST_LOGPROB
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetMode, TargetSpec
-from cache.store.codebook_learning import frequency_codebook, list_codebook
 from tests.cache.rows.rows import TARGETS, VOCAB, id_sets, log_softmax, sparse
 
 KINDS = ("plain", "frequency", "lists", "by_token")

@@ -25,7 +25,8 @@ from cache.store.commits import create_store
 from cache.store.garbage_collection import collect_garbage
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
-from cache.store.snapshots import latest_snapshot, take_snapshot
+from cache.store.snapshot_reading import latest_snapshot
+from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import (

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from cache.errors import StoreError
+from cache.parts.codebook_learning import list_codebook
 from cache.parts.layout import Profile
 from cache.rows.record import Record
 from cache.rows.sparse_targets import concatenate
 from cache.rows.spec import TargetMode
 from cache.storage.local import LocalStorage
 from cache.store.codebook_claim import CLAIM, claim_codebook
-from cache.store.codebook_learning import list_codebook
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
@@ -78,8 +78,8 @@ def read_or_named(storage: LocalStorage, path: Path, expected: list[Record]) -> 
 
 
 def is_read(path: Path) -> bool:
-    """Whether a pinned reader needs the file: the shards, the claim, the spec, the newest snapshot and its index."""
+    """Whether a pinned reader needs the file: the shards, the claim, the spec. Lost snapshots are made again."""
     if array_of(path) != path:
         # The grid is the spec's; the copy is for readers who do not know how it is made.
         return array_of(path).name != "grid"
-    return path.name in ("spec.json", CLAIM, "2.json")
+    return path.name in ("spec.json", CLAIM)

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cache.parts.codebook_learning import list_codebook
 from cache.parts.layout import Profile
 from cache.rows.record import Window
 from cache.rows.sparse_targets import concatenate
 from cache.rows.spec import TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.codebook_claim import claim_codebook
-from cache.store.codebook_learning import list_codebook
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example

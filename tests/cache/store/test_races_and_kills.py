@@ -19,7 +19,8 @@ from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
 from cache.store.garbage_collection import collect_garbage
 from cache.store.logit_store import LogitStore
-from cache.store.snapshots import latest_snapshot, snapshot_numbers, take_snapshot
+from cache.store.snapshot_reading import latest_snapshot, snapshot_numbers
+from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, assert_same_record, assert_stored, store_spec

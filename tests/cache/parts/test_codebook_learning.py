@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cache.parts.codebook_learning import code_bytes, learn_codebook
 from cache.rows.codebook import plain_codebook
 from cache.rows.spec import TargetMode, TargetSpec
-from cache.store.codebook_learning import code_bytes, learn_codebook
 from tests.cache.rows.codec_checks import check_round_trip, structured_rows
 from tests.cache.rows.rows import MODES, TARGETS, VOCAB, log_softmax, random_rows, sparse
 

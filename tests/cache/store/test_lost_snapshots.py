@@ -1,0 +1,213 @@
+"""A lost or damaged index, snapshot or companion: everything works on, is what it was, and can be written again."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cache.errors import IntegrityError
+from cache.storage.local import LocalStorage
+from cache.store import snapshot_reading
+from cache.store.commits import committed_units
+from cache.store.garbage_collection import collect_garbage
+from cache.store.logit_store import LogitStore
+from cache.store.quarantine.entries import quarantine_example
+from cache.store.snapshot_reading import latest_snapshot, read_snapshot
+from cache.store.snapshots import take_snapshot
+from cache.store.unit_writer import write_unit
+from cache.store.verify import verify_store
+from tests.cache.rows.rows import TARGETS, assert_same_record, store_spec
+from tests.cache.store.damage import make_store, units_of
+
+SPEC = store_spec(TARGETS["topk"])
+UNITS = 5
+KINDS = ("index", "document", "companion")
+
+
+@pytest.fixture(scope="module")
+def sound_store(tmp_path_factory: pytest.TempPathFactory) -> LocalStorage:
+    """A snapshot after each of UNITS units, each of which adds an example, and quarantine in between."""
+    storage = make_store(tmp_path_factory.mktemp("sound") / "store", units=UNITS)
+    for turn in range(2):
+        quarantine_example(storage, f"{turn + 1}" * 32, "bad", "too long")
+        take_snapshot(storage)
+    return storage
+
+
+@pytest.fixture
+def storage(sound_store: LocalStorage, tmp_path: Path) -> LocalStorage:
+    return LocalStorage(shutil.copytree(sound_store.root, tmp_path / "store"))
+
+
+def files_of(storage: LocalStorage, number: int) -> dict[str, Path]:
+    folder = storage.root / "snapshots"
+    index = storage.root / read_snapshot(storage, number).index
+    return {"index": index, "document": folder / f"{number}.json", "companion": folder / f"{number}.sha256"}
+
+
+def damage(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"truncated": data[: len(data) // 2], "flipped": bytes([data[0] ^ 4]) + data[1:]}[how])
+
+
+def assert_same_as(storage: LocalStorage, sound: LocalStorage, number: int) -> None:
+    """Record by record, in the same order."""
+    found, expected = (LogitStore.open(each.root, snapshot=number) for each in (storage, sound))
+    assert (
+        found.index.to_bytes() == expected.index.to_bytes() and found.info().quarantined == expected.info().quarantined
+    )
+    for record, other in zip(found, expected, strict=True):
+        assert_same_record(record, other)
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated", "flipped"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_lost_file_stops_nothing_and_is_written_again(
+    kind: str, how: str, storage: LocalStorage, sound_store: LocalStorage
+) -> None:
+    last = latest_snapshot(storage)
+    for number in range(1, last + 1):
+        path = files_of(storage, number)[kind]
+        sound = path.read_bytes()
+        damage(path, how)
+        assert_same_as(storage, sound_store, number)
+        report = verify_store(str(storage))
+        assert report.problems and all(path.name in line and "verify --repair" in line for line in report.problems)
+        repaired = verify_store(str(storage), repair=True)
+        assert repaired.problems == [] and set(repaired.repaired) == {f"snapshots/{path.name}"}
+        assert path.read_bytes() == sound, number
+    assert not verify_store(str(storage)).problems
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated", "flipped"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_capture_goes_on_beside_a_lost_file(
+    kind: str, how: str, storage: LocalStorage, sound_store: LocalStorage
+) -> None:
+    last = latest_snapshot(storage)
+    lost = files_of(storage, last)[kind]
+    sound = lost.read_bytes()
+    damage(lost, how)
+    assert collect_garbage(storage, grace=-1.0).removed == []
+    write_unit(storage, SPEC, units_of("topk", 1, seed=9)[0])
+    assert take_snapshot(storage).number == last + 1
+    assert lost.read_bytes() == sound
+    assert_same_as(storage, sound_store, last)
+    assert len(LogitStore.open(storage.root)) == 3 * (UNITS + 1)
+    assert collect_garbage(storage, grace=-1.0).removed == [] and not verify_store(str(storage)).problems
+
+
+def test_all_indexes_at_once_are_made_again(storage: LocalStorage, sound_store: LocalStorage) -> None:
+    last = latest_snapshot(storage)
+    for path in (storage.root / "snapshots").glob("*.npz"):
+        path.unlink()
+    for number in range(1, last + 1):
+        assert_same_as(storage, sound_store, number)
+    assert len(verify_store(str(storage), repair=True).repaired) == UNITS
+    assert take_snapshot(storage).number == last and not verify_store(str(storage)).problems
+
+
+def test_the_commits_of_a_lost_index_are_found_without_times(
+    storage: LocalStorage, sound_store: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a copy of the store. Where there are too many choices, the snapshot is refused by name."""
+    for path in (storage.root / "commits").iterdir():
+        os.utime(path, (time.time(), time.time() - hash(path.name) % 1000))
+    for number in (1, 2, 3):
+        files_of(storage, number)["index"].unlink()
+    for number in (1, 2, 3):
+        assert_same_as(storage, sound_store, number)
+    for unit in committed_units(storage):  # the wrong order for certain
+        is_listed = unit in LogitStore.open(sound_store.root, snapshot=2).index.commit_hashes()
+        moment = time.time() + (1000 if is_listed else 0)
+        os.utime(storage.root / f"commits/{unit}.json", (moment, moment))
+    monkeypatch.setattr(snapshot_reading, "MAX_TRIALS", 0)
+    with pytest.raises(IntegrityError, match=r"\.npz: missing; it cannot be made again: which commits snapshot 2"):
+        LogitStore.open(storage.root, snapshot=2)
+    assert len(LogitStore.open(storage.root)) == 3 * UNITS
+
+
+def test_a_lost_commit_is_not_hidden_by_a_lost_index(storage: LocalStorage) -> None:
+    index = files_of(storage, latest_snapshot(storage))["index"]
+    index.unlink()
+    commit = next((storage.root / "commits").iterdir())
+    commit.unlink()
+    calls: list[Callable[[], object]] = [
+        lambda: LogitStore.open(storage.root),
+        lambda: take_snapshot(storage),
+        lambda: collect_garbage(storage, grace=-1.0),
+    ]
+    for call in calls:
+        with pytest.raises(IntegrityError, match=f"{index.name}: missing; it cannot be made again"):
+            call()
+    for repair in (False, True):
+        problems = verify_store(str(storage), repair=repair).problems
+        assert any(index.name in line for line in problems)
+
+
+def test_a_store_that_may_only_be_read_opens_without_its_index() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        storage = make_store(Path(folder) / "store")
+        before = len(LogitStore.open(storage.root))
+        files_of(storage, 2)["index"].unlink()
+        files_of(storage, 2)["document"].unlink()
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            try:
+                os._exit(len(list(LogitStore.open(storage.root))))
+            finally:
+                os._exit(255)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == before == 6
+
+
+def test_a_document_rewritten_after_its_companion_is_put_right(
+    storage: LocalStorage, sound_store: LocalStorage
+) -> None:
+    """The companion is right: something in the store has the hash that it names."""
+    document = files_of(storage, 3)["document"]
+    sound = document.read_bytes()
+    document.write_bytes((storage.root / "snapshots/2.json").read_bytes().replace(b'"number":2', b'"number":3'))
+    assert any("3.json: altered" in line for line in verify_store(str(storage)).problems)
+    assert verify_store(str(storage), repair=True).repaired == ["snapshots/3.json"]
+    assert document.read_bytes() == sound
+
+
+def test_an_index_that_a_killed_writer_left_is_there_when_it_is_named(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name comes again, and garbage collection removes it between the index and the snapshot."""
+    write_unit(storage, SPEC, units_of("topk", 1, seed=9)[0])
+    last = latest_snapshot(storage)
+    create = LocalStorage.create
+
+    class KilledError(Exception):
+        pass
+
+    def killed(self: LocalStorage, name: str, data: bytes) -> bool:
+        if name == f"snapshots/{last + 1}.json":
+            raise KilledError
+        return create(self, name, data)
+
+    def collected(self: LocalStorage, name: str, data: bytes) -> bool:
+        if name == f"snapshots/{last + 1}.json":
+            assert len(collect_garbage(LocalStorage(self.root), grace=-1.0).removed) == 1
+        return create(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "create", killed)
+        with pytest.raises(KilledError):
+            take_snapshot(storage)
+        patch.setattr(LocalStorage, "create", collected)
+        assert take_snapshot(storage).number == last + 1
+    assert not verify_store(str(storage)).problems
