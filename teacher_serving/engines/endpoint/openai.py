@@ -115,7 +115,10 @@ class OpenaiChat(ChatService):
 def _token_bytes(token: Mapping[str, Any]) -> bytes:
     """The bytes of a token. Some services give only its text."""
     data = token.get("bytes")
-    return bytes(data) if data is not None else str(token["token"]).encode()
+    if data is not None:
+        return bytes(data)
+    text: str = token["token"]
+    return text.encode()
 
 
 def _split_content(message: Mapping[str, Any]) -> tuple[str, str]:

@@ -6,19 +6,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cache.storage.local import LocalStorage
-from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantined_keys
-from cluster.capture.actor import CaptureWorker
-from cluster.capture.planning import plan_job
-from cluster.capture.settings import CaptureSettings
 from cluster.commands.main import main
-from cluster.runtime.job_file import load_job
-from teacher_serving.capture.unit import UnitSummary
+from tests.cluster.capture.service_jobs import capture_units, job_at, start_worker, write_job
 from tests.teacher_serving.engines.endpoint.endpoint_server import (
     Call,
     Reply,
@@ -82,40 +78,13 @@ class Service:
             return self._answer(call.turn)
 
 
-def write_examples(folder: Path, count: int) -> None:
-    lines = [json.dumps({"id": f"e{i}", "prompt": f"say {'one ' * (i % 7)}{i}"}) + "\n" for i in range(count)]
-    (folder / "examples.jsonl").write_text("".join(lines))
+def examples(count: int) -> list[dict[str, Any]]:
+    return [{"id": f"e{i}", "prompt": f"say {'one ' * (i % 7)}{i}"} for i in range(count)]
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, tiny_model: Path) -> Path:
-    write_examples(tmp_path, EXAMPLES)
-    (tmp_path / "capture.toml").write_text(
-        f'examples = "examples.jsonl"\nstore = "s"\nscore = false\nunit_size = {UNIT}\n'
-        f'[teacher]\nmodel = "m"\ntokenizer = "{tiny_model}"\nmax_tokens = 300\n'
-        '[engine]\nkind = "endpoint"\n[engine.endpoint]\napi = "openai"\ntop_logprobs = 0\nmax_retries = 0\n'
-        "price_input = 1000.0\nprice_output = 10000.0\n[generation]\nmax_new_tokens = 12\n"
-    )
-    return tmp_path
-
-
-def job_at(workplace: Path, address: str, *changes: str) -> CaptureSettings:
-    settings = [f"engine.endpoint.base_url={address}", *changes]
-    return load_job(workplace / "capture.toml", settings, CaptureSettings, workplace)
-
-
-def capture_units(job: CaptureSettings) -> list[UnitSummary]:
-    """Capture the missing units in this process, as an actor does, until one is stopped."""
-    planned = plan_job(job)
-    worker = CaptureWorker(job, planned.description, on_gpu=False)
-    asyncio.run(worker.ready())
-    create_store(planned.storage, planned.description.spec)
-    summaries = []
-    for unit in planned.units:
-        summaries.append(asyncio.run(worker.capture(unit)))
-        if summaries[-1].stopped:
-            break
-    return summaries
+    return write_job(tmp_path, tiny_model, examples(EXAMPLES), UNIT)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +152,7 @@ def test_the_hour_of_a_failure_does_not_matter(workplace: Path) -> None:
         service = Service(REFUSALS["unknown reason"], 10**6, lambda turn: completion("one"))
         with failing_service(service.reply) as (address, _):
             job = job_at(workplace, address, f"store=s{good}")
-            planned = plan_job(job)
-            worker = CaptureWorker(job, planned.description, on_gpu=False)
-            asyncio.run(worker.ready())
-            create_store(planned.storage, planned.description.spec)
+            worker, planned = start_worker(job)
             service.good = good
             stops = [asyncio.run(worker.capture(unit)).stopped for unit in planned.units]
             assert stops[-1] and sorted(map(bool, stops)) == list(map(bool, stops)), "once stopped, it stays stopped"
@@ -197,8 +163,10 @@ def test_the_hour_of_a_failure_does_not_matter(workplace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_ends_with_one_line_and_continues(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_examples(workplace, 300)
+def test_the_command_ends_with_one_line_and_continues(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workplace = write_job(tmp_path, tiny_model, examples(300))
     service = Service(REFUSALS["deepseek balance"], 137, lambda turn: completion("one two"))
     with failing_service(service.reply) as (address, _):
         command = ["--root", str(workplace), "capture", str(workplace / "capture.toml")]
