@@ -1,6 +1,7 @@
 """The store of teacher distributions: captured once, read by any number of students.
 
-    examples   items to learn from: JSON Lines, chat rendering, tokenizers, truncation, order of sampling
+    examples   items to learn from: JSON Lines, keys, tokenizers, truncation, order of sampling
+    rendering  examples to token ids and segments, by chat templates
     storage    files by name, in a folder or an object store
     rows       a sparse distribution per token: targets, spec, quantisation, codebooks, codec
     parts      the Zarr v3 group with the records of one unit
@@ -26,13 +27,13 @@ from cache.lazy_names import lazy_names
 if TYPE_CHECKING:
     from cache.examples.example import Example, Segment, TokenizedExample
     from cache.examples.jsonl import read_examples, write_examples
-    from cache.examples.rendering import render
     from cache.examples.tokenizers import load_tokenizer
     from cache.exchange.axolotl import export_axolotl, import_axolotl
     from cache.exchange.conversion import ImportedTeacher
     from cache.exchange.distillkit import export_distillkit, import_distillkit
     from cache.exchange.parquet import export_parquet, import_parquet
     from cache.progress import Progress
+    from cache.rendering.render import render
     from cache.rows.record import Record, Window
     from cache.rows.sparse_targets import SparseTargets
     from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
@@ -95,7 +96,7 @@ if not TYPE_CHECKING:
         {
             "cache.examples.example": ("Example", "Segment", "TokenizedExample"),
             "cache.examples.jsonl": ("read_examples", "write_examples"),
-            "cache.examples.rendering": ("render",),
+            "cache.rendering.render": ("render",),
             "cache.examples.tokenizers": ("load_tokenizer",),
             "cache.exchange.axolotl": ("export_axolotl", "import_axolotl"),
             "cache.exchange.conversion": ("ImportedTeacher",),

@@ -17,8 +17,8 @@ from benchmarks.common.library_teacher import HELD_OUT_EVERY, library_examples
 from cache.errors import InputError
 from cache.examples.example import Example
 from cache.examples.jsonl import read_examples
-from cache.examples.rendering import render
 from cache.examples.tokenizers import load_tokenizer
+from cache.rendering.render import render
 from student.models.model_parts import head_of, hidden_states, logits_width, transform_of
 from student.tokenizers.bpe import learn_tokenizer
 from student.training.schedule import rate_factor

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 
 from cache.examples.jsonl import read_examples
-from cache.examples.rendering import render
 from cache.examples.tokenizers import load_tokenizer
+from cache.rendering.render import render
 
 LONGEST = 512
 PRIOR = 1024

@@ -1,10 +1,10 @@
-"""Examples: from JSON Lines to token ids and their segments.
+"""Examples: what a JSON Lines file contains, and what it becomes.
 
-In: a JSON Lines file of prompts or chats, and a tokenizer. Out: TokenizedExample, whose key identifies it in a store.
+In: a JSON Lines file of prompts or chats. Out: Examples; TokenizedExample, whose key identifies it in a store, is made
+by cache/rendering.
 
-    jsonl             reads and writes files of Examples
+    jsonl             reads and writes files of Examples; json_line: one line, strictly
     example           Example, TokenizedExample, Segment (the role of a token)
-    rendering         Example to TokenizedExample, with assistant_turns for chats
     truncation        examples that are longer than a limit
     tokenizers        load_tokenizer, and a digest to compare tokenizers; token_bytes: the bytes of each id
     example_order     which example comes when, in any number of epochs and mixtures
@@ -14,7 +14,6 @@ It knows nothing of targets, files of a store, or models.
 
 from cache.examples.example import Example, Segment, TokenizedExample
 from cache.examples.jsonl import read_examples, write_examples
-from cache.examples.rendering import render, render_prompt
 from cache.examples.tokenizers import Tokenizer, load_tokenizer, tokenizer_digest
 from cache.examples.truncation import truncate
 
@@ -25,8 +24,6 @@ __all__ = [
     "Tokenizer",
     "load_tokenizer",
     "read_examples",
-    "render",
-    "render_prompt",
     "tokenizer_digest",
     "truncate",
     "write_examples",

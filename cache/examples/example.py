@@ -1,6 +1,7 @@
 """Examples before and after tokenisation, and the key that identifies one."""
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -28,6 +29,8 @@ class Example:
     metadata: facts that a task needs to evaluate an answer.
     label: the true answer, if it is known. It is never part of a prompt or a response.
     tools: schemas of the tools for the chat template.
+    has_own_id: False if the file gives no id, which is then the number of the line. Such an id is no part of what
+        identifies the example, so that a new first line does not make every other example a new one.
     """
 
     id: str
@@ -37,6 +40,7 @@ class Example:
     metadata: dict[str, Any] = field(default_factory=dict)
     label: str = ""
     tools: tuple[dict[str, Any], ...] = ()
+    has_own_id: bool = field(default=True, compare=False)
 
     @property
     def is_trace(self) -> bool:
@@ -47,7 +51,16 @@ class Example:
     def to_document(self) -> dict[str, Any]:
         """Fields for JSON. `label` and `tools` came later and are left out if empty: older stores have no such keys."""
         fields = asdict(self)
+        del fields["has_own_id"]
         return {name: value for name, value in fields.items() if value or name not in ("label", "tools")}
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that is kept of the example, in hexadecimal. Examples with equal hashes are one."""
+        fields = self.to_document()
+        if not self.has_own_id:
+            del fields["id"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True, default=repr).encode()).hexdigest()
 
     @classmethod
     def from_document(cls, fields: dict[str, Any]) -> "Example":
@@ -71,8 +84,8 @@ class TokenizedExample:
 
     @property
     def key(self) -> str:
-        """32 hexadecimal digits: a hash of origin, token ids and segments."""
-        state = hashlib.sha256(f"{self.origin}:{len(self.tokens)}:".encode())
+        """32 hexadecimal digits: a hash of origin, the example's identity, token ids and segments."""
+        state = hashlib.sha256(f"{self.origin}:{self.example.identity}:{len(self.tokens)}:".encode())
         state.update(np.ascontiguousarray(self.tokens, dtype="<u4").tobytes())
         state.update(np.ascontiguousarray(self.segments, dtype="u1").tobytes())
         return state.hexdigest()[:32]

@@ -11,6 +11,7 @@ from typing import Any
 
 from cache.errors import InputError
 from cache.examples.example import Example
+from cache.examples.json_line import parse_json_line
 
 KEYS = {"id", "messages", "prompt", "rationale", "response", "metadata", "label", "tools"}
 TURN_FORM = "turns of the form {'role': text, 'content': text}"
@@ -65,12 +66,11 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
 def _parse_line(line: bytes, number: int) -> Example | BadExample:
     name = str(number)
     try:
-        value = json.loads(line)
+        value = parse_json_line(line, is_first=number == 1)
         if isinstance(value, dict) and isinstance(value.get("id"), str | int):
-            name = str(value["id"]).encode(errors="replace").decode()
-        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be encoded
+            name = str(value["id"])
         return _parse(value, number)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return BadExample(number, name, str(error))
 
 
@@ -79,8 +79,12 @@ def _parse(value: Any, number: int) -> Example:
         raise ValueError(f"expected a JSON object, not {type(value).__name__}")
     if unknown := sorted(set(value) - KEYS):
         raise ValueError(f"unknown key {unknown[0]!r}; known keys: {', '.join(sorted(KEYS))}")
+    # Tables contain null for an absent value.
+    value = {key: item for key, item in value.items() if item is not None}
     if ("messages" in value) == ("prompt" in value):
         raise ValueError("give exactly one of 'messages' and 'prompt'")
+    if not isinstance(value.get("id", ""), str | int) or isinstance(value.get("id"), bool):
+        raise ValueError("'id' must be text or an integer")
     messages = value["messages"] if "messages" in value else [{"role": "user", "content": value["prompt"]}]
     if not isinstance(messages, list) or not messages or not isinstance(value.get("prompt", ""), str):
         raise ValueError(f"the prompt must be text, or {TURN_FORM}")
@@ -99,6 +103,7 @@ def _parse(value: Any, number: int) -> Example:
         metadata=value.get("metadata", {}),
         label=value.get("label", ""),
         tools=tuple(value.get("tools", [])),
+        has_own_id="id" in value,
     )
 
 
@@ -110,12 +115,40 @@ def _turn(turn: Any, number: int) -> dict[str, Any]:
     fields = {key: value for key, value in turn.items() if key == "content" or value not in (None, [])}
     if not _are_objects(fields.get("tool_calls", [])):
         raise ValueError(f"turn {number}: 'tool_calls' must be a list of objects")
+    if isinstance(fields.get("content"), list):
+        fields["content"] = _text_of_parts(fields["content"], number)
     if not isinstance(fields.get("content"), str) and (fields.get("content") is not None or "tool_calls" not in fields):
         raise ValueError(f"turn {number}: 'content' must be text; only a turn with 'tool_calls' may omit it")
     for key in ("name", "tool_call_id", "reasoning_content"):
         if not isinstance(fields.get(key, ""), str):
             raise ValueError(f"turn {number}: {key!r} must be text")
+    if "tool_calls" in fields:
+        fields["tool_calls"] = [_tool_call(call, number) for call in fields["tool_calls"]]
     return fields
+
+
+def _text_of_parts(parts: list[Any], number: int) -> str:
+    """The text of a content that is a list of parts, as in OpenAI's API."""
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f"turn {number}: 'content' has a part that is not of the form {{'type': 'text', 'text': text}}"
+        )
+    return "".join(map(str, texts))
+
+
+def _tool_call(call: dict[str, Any], number: int) -> dict[str, Any]:
+    """The call with its arguments as an object: OpenAI's API writes them as JSON text, but templates need an object."""
+    has_wrapper = isinstance(call.get("function"), dict)
+    function = dict(call["function"]) if has_wrapper else dict(call)
+    if isinstance(function.get("arguments"), str):
+        try:
+            function["arguments"] = parse_json_line(function["arguments"].encode() or b"{}")
+        except ValueError:
+            function["arguments"] = None
+    if not isinstance(function.get("arguments", {}), dict):
+        raise ValueError(f"turn {number}: 'arguments' of a tool call must be an object, or JSON text of one")
+    return {**call, "function": function} if has_wrapper else function
 
 
 def _are_objects(value: Any) -> bool:

@@ -4,6 +4,8 @@ Everything that needs a tokenizer loads it here, so that a name or a folder mean
 report. Transformers is imported when a tokenizer is loaded, not before.
 """
 
+import json
+import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +28,7 @@ class Tokenizer(Protocol):
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
     def __call__(self, text: str, **options: Any) -> Any: ...
     def decode(self, token_ids: Any, **options: Any) -> Any: ...
+    def convert_ids_to_tokens(self, ids: Any) -> Any: ...
 
 
 def load_tokenizer(name_or_path: str | Path, trust_remote_code: bool = False, what: str = "tokenizer") -> Any:
@@ -37,24 +40,74 @@ def load_tokenizer(name_or_path: str | Path, trust_remote_code: bool = False, wh
     from transformers import AutoTokenizer
 
     try:
+        # The flag is always given: without it Transformers asks on the terminal.
         return AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the files of a tokenizer may raise anything
+        reason = one_line(error)
+        if "trust_remote_code" in reason:
+            raise InputError(
+                f"{what} {str(name_or_path)!r}: contains Python code of its own, which is not run; set "
+                "trust_remote_code = true in the table that names it, if you trust the code"
+            ) from None
         raise InputError(
-            f"{what} {str(name_or_path)!r}: cannot be loaded; give a model folder or hub name ({error})"
+            f"{what} {str(name_or_path)!r}: cannot be loaded; give a model folder or hub name ({reason})"
         ) from error
 
 
-def tokenizer_digest(tokenizer: Any) -> str:
-    """Hash of everything that turns text into ids. Tokenizers with equal digests produce equal ids.
+def one_line(error: Exception) -> str:
+    """The message of an error of another library, in one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
 
-    Raises InputError for a slow tokenizer.
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Hash of everything that turns text into ids, and of nothing else. Equal digests mean equal ids.
+
+    How ids become text, and the limits and padding that a user of the tokenizer has set, are no part of it. Raises
+    InputError for a slow tokenizer.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise InputError(
             f"{type(tokenizer).__name__} is a slow tokenizer without offsets; use a fast one (tokenizer.json)"
         )
-    return digest(backend.to_str())
+    fields = json.loads(backend.to_str())
+    for name in ("version", "truncation", "padding", "decoder"):
+        fields.pop(name, None)
+    fields["added_tokens"] = sorted(fields.get("added_tokens", []), key=lambda token: int(token["id"]))
+    return digest(fields)
+
+
+def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
+    """The files of a fast tokenizer, by name. They need no code of its own.
+
+    Raises InputError if they would be read as another tokenizer.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        chat_template=tokenizer.chat_template,
+        model_max_length=tokenizer.model_max_length,
+        **tokenizer.special_tokens_map,
+    )
+    with tempfile.TemporaryDirectory() as name:
+        plain.save_pretrained(name)
+        again = load_tokenizer(name)
+        if tokenizer_digest(again) != tokenizer_digest(tokenizer) or again.chat_template != tokenizer.chat_template:
+            raise InputError(f"tokenizer {tokenizer.name_or_path!r}: its saved files are read as another tokenizer")
+        root = Path(name)
+        return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def vocabulary_difference(tokenizer: Any, other: Any) -> str:
+    """How the ids of two tokenizers differ, in words; "" if every token of the first has the same id in the other."""
+    others = other.get_vocab()
+    for token, id_ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        if others.get(token) != id_:
+            where = f"id {others[token]}" if token in others else "no token"
+            return f"token {token!r} is id {id_} in the one, and {where} in the other"
+    return ""
 
 
 def decode(tokens: npt.NDArray[np.uint32], tokenizer: Tokenizer) -> str:

@@ -1,6 +1,6 @@
 """The spec: all settings that determine the content of a store, and their fingerprint."""
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from math import ceil
 from typing import Any, Literal
 
@@ -125,6 +125,8 @@ class StoreSpec:
     truncation: how examples that are too long were treated.
     service: what the service returns, if the teacher is an endpoint ("" otherwise).
     asked: whose tokens have targets: "assistant", or "all" if those of the prompt have some too.
+    chat_template_kwargs: variables of the chat template beside the messages. template_date: the day, YYYY-MM-DD, that
+        the template writes as today; "" if it writes none.
     """
 
     teacher: str
@@ -142,6 +144,8 @@ class StoreSpec:
     service: str = ""
     asked: str = "assistant"
     prompting: PromptingSpec | None = None
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
+    template_date: str = ""
 
     @property
     def content(self) -> dict[str, Any]:
@@ -152,9 +156,9 @@ class StoreSpec:
         values = asdict(self)
         values["targets"] = self.targets.to_document()
         return {
-            field.name: values[field.name]
-            for field in fields(self)
-            if field.name != "teacher" and (field.default is MISSING or values[field.name] != field.default)
+            item.name: values[item.name]
+            for item in fields(self)
+            if item.name != "teacher" and (not _has_default(item) or values[item.name] != _default(item))
         }
 
     @property
@@ -194,3 +198,11 @@ class StoreSpec:
             f"store {store} has another fingerprint ({self.fingerprint[:12]}, requested {other.fingerprint[:12]}); "
             f"{'; '.join(rows)}. Give another store path, or the settings with which this store was captured"
         )
+
+
+def _has_default(item: "Field[Any]") -> bool:
+    return item.default is not MISSING or item.default_factory is not MISSING
+
+
+def _default(item: "Field[Any]") -> Any:
+    return item.default_factory() if item.default_factory is not MISSING else item.default

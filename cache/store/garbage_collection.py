@@ -9,6 +9,8 @@ from cache.store.codebook_claim import CLAIM, read_claim
 from cache.store.commits import commit_path, committed_units, read_commit, read_spec
 from cache.store.quarantine.entries import entry_files, obsolete_keys
 from cache.store.snapshot_reading import open_snapshot, read_snapshot, snapshot_numbers, snapshot_path
+from cache.store.tokenizer_files import FOLDER as TOKENIZERS
+from cache.store.tokenizer_files import read_tokenizer_claim
 
 # A writer needs minutes from its first file to its commit. Older files belong to a writer that was killed.
 GRACE_SECONDS = 24 * 3600.0
@@ -39,6 +41,7 @@ def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: boo
     units = storage.names("parts")
     candidates = [f"parts/{unit}/{attempt}" for unit in units for attempt in storage.names(f"parts/{unit}")]
     candidates += [f"codebooks/{name}" for name in storage.names("codebooks")]
+    candidates += [f"{TOKENIZERS}/{name}" for name in storage.names(TOKENIZERS)]
     candidates += [f"snapshots/{name}" for name in storage.names("snapshots", ".npz")]
     candidates += storage.drafts()
     candidates += [name for key in obsolete_keys(storage) for name in entry_files(key)]
@@ -94,4 +97,5 @@ def _referenced_names(storage: Storage) -> set[str]:
     claim = read_claim(storage)
     if claim is None and any(part.codebook for part in parts):
         raise IntegrityError(f"{storage}/{CLAIM}: missing, though parts were written with a codebook")
-    return referenced | listed | {part.path for part in parts} | ({claim["path"]} if claim else set())
+    claims = [each for each in (claim, read_tokenizer_claim(storage)) if each is not None]
+    return referenced | listed | {part.path for part in parts} | {each["path"] for each in claims}

@@ -31,6 +31,7 @@ from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import document_path, quarantine_example, read_entry
 from cache.store.snapshot_reading import read_snapshot
 from cache.store.snapshots import take_snapshot
+from cache.store.tokenizer_files import transfer_tokenizer
 from cache.store.unit_writer import write_unit
 
 
@@ -59,6 +60,7 @@ def transcode_store(
     store = LogitStore.open(source, snapshot)
     storage = open_storage(target)
     create_store(storage, store.spec)
+    transfer_tokenizer(store.storage, storage)
     units = _units(store, unit_examples)
     names = [unit_name([store.key(int(i)) for i in unit]) for unit in units]
     present = set(committed_units(storage)) & set(names)

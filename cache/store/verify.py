@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
+from typing import Any
 
 from cache.errors import IntegrityError, LogitbankError
 from cache.parts.part_reader import PartReader
@@ -31,6 +32,8 @@ from cache.store.snapshot_reading import (
     snapshot_path,
 )
 from cache.store.snapshots import restore_snapshot
+from cache.store.tokenizer_files import FOLDER as TOKENIZERS
+from cache.store.tokenizer_files import read_tokenizer_claim
 from cache.store.unit_writer import checksum_file
 
 
@@ -59,7 +62,8 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     report = VerifyReport()
     spec = read_spec(storage)
     hashes = _verify_snapshots(storage, spec, report, repair)
-    codebooks = _verify_codebook(storage, report)
+    codebooks = _verify_claim(storage, read_claim, "codebooks", report)
+    tokenizers = _verify_claim(storage, read_tokenizer_claim, TOKENIZERS, report)
     codebook_of = cache(partial(open_codebook, storage, vocab_size=spec.vocab_size))
     units = sorted(set(committed_units(storage)) | set(hashes))
     committed: set[str] = set()
@@ -77,9 +81,8 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     for unit in sorted(set(storage.names("parts")) - unreadable):
         paths = [f"parts/{unit}/{attempt}" for attempt in storage.names(f"parts/{unit}")]
         report.uncommitted += [path for path in paths if path not in committed]
-    report.uncommitted += [
-        path for name in storage.names("codebooks") if (path := f"codebooks/{name}") not in codebooks
-    ]
+    for folder, claimed in (("codebooks", codebooks), (TOKENIZERS, tokenizers)):
+        report.uncommitted += [path for name in storage.names(folder) if (path := f"{folder}/{name}") not in claimed]
     return report
 
 
@@ -140,13 +143,15 @@ def _verify_quarantine(storage: Storage, listed: Mapping[str, str], report: Veri
             report.problems.append(str(error))
 
 
-def _verify_codebook(storage: Storage, report: VerifyReport) -> set[str]:
-    """Check the files of the codebook. Returns the codebook folders that the store uses."""
+def _verify_claim(
+    storage: Storage, read: Callable[[Storage], dict[str, Any] | None], parent: str, report: VerifyReport
+) -> set[str]:
+    """Check the files that a claim names, of the codebook or the tokenizer. Returns the folders that the store uses."""
     try:
-        claim = read_claim(storage)
+        claim = read(storage)
     except LogitbankError as error:
         report.problems.append(str(error))
-        return {f"codebooks/{name}" for name in storage.names("codebooks")}
+        return {f"{parent}/{name}" for name in storage.names(parent)}
     if claim is None:
         return set()
     files = {name: FileChecksum(*fields) for name, fields in claim["files"].items()}

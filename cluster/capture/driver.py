@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,10 @@ from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example, quarantined_keys, update_marks
 from cache.store.snapshots import take_snapshot
+from cache.store.tokenizer_files import claim_tokenizer
 from cluster.capture.actor import UNITS_PER_WORKER, start_worker
 from cluster.capture.dispatch import Dispatcher, examples_in_progress, wait_ready
+from cluster.capture.input_summary import InputSummary
 from cluster.capture.planning import CapturePlan, plan_job
 from cluster.capture.run_log import RunLog
 from cluster.capture.settings import CaptureSettings
@@ -33,7 +35,8 @@ class CaptureOutcome:
     because the service returned none for them.
     seconds: from the first unit to the last commit, without start_seconds, the start of the engines.
     snapshot: number of the new snapshot. cost: price of this run's units, if a service was used. rows_from: the ways in
-    which rows were made that are not the usual one.
+    which rows were made that are not the usual one. input: what became of the lines of the examples file. others:
+    records of the store that do not belong to this job.
     """
 
     examples: int
@@ -48,13 +51,15 @@ class CaptureOutcome:
     rows_from: tuple[str, ...] = ()
     reasons: dict[str, int] = field(default_factory=dict)
     without_rows: int = 0
+    input: InputSummary | None = None
+    others: int = 0
 
 
 def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     """Capture the examples that the store lacks, then take a snapshot. A second run resumes the first."""
     job = plan_job(settings)
     plan, storage = job.plan, job.storage
-    log = RunLog(settings, planned=len(plan.examples) + len(plan.rejected), truncated=plan.truncated)
+    log = RunLog(settings, planned=len(plan.examples) + len(plan.rejected), truncated=plan.truncated, lines=job.input)
     if job.units:
         _capture_missing(settings, job, log)
     else:
@@ -62,12 +67,13 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     if log.stopped:
         raise LogitbankError(_explain_stop(plan, storage, log))
     snapshot = take_snapshot(storage)
-    return _summarize(plan, storage, log, snapshot.number)
+    return replace(_summarize(plan, storage, log, snapshot.number), input=job.input, others=job.others)
 
 
 def _begin_store(job: CapturePlan) -> None:
-    """Create the store, put the examples that the plan rejects into quarantine, and mark the entries of other plans."""
+    """Create the store with its tokenizer, put rejected examples into quarantine, and mark entries of other plans."""
     create_store(job.storage, job.description.spec)
+    claim_tokenizer(job.storage, job.description.spec, job.description.tokenizer)
     for key, (example_id, reason) in job.plan.rejected.items():
         quarantine_example(job.storage, key, example_id, reason)
     if quarantined_keys(job.storage):

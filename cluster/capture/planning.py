@@ -1,5 +1,6 @@
 """Plan a capture job: which examples it needs, which of them the store lacks, and their division into units."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from cache.errors import InputError
@@ -10,30 +11,32 @@ from cache.storage.local import LocalStorage
 from cache.storage.open import open_storage
 from cache.store.commits import SPEC, committed_units, read_commit, read_spec
 from cache.store.quarantine.entries import quarantined_keys
+from cluster.capture.input_summary import InputSummary, explain_input, summarise_input
 from cluster.capture.settings import CaptureSettings
 from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, PlannedExample, plan_capture, reject_lines
 from teacher_serving.capture.start import describe
 from teacher_serving.engines.description import TeacherDescription
-
-# Rejected examples that a dry run names.
-SHOWN_REJECTIONS = 5
+from teacher_serving.engines.settings import TeacherSettings
 
 
 @dataclass(frozen=True, slots=True)
 class CapturePlan:
     """A job compared with the store as it is now.
 
-    plan: all examples of the job. units: those that the store lacks, divided into units.
+    plan: all responses of the job. units: those that the store lacks, divided into units. input: what becomes of the
+    lines of the examples file. others: records of the store that do not belong to this job.
     """
 
     description: TeacherDescription
     plan: Plan
     storage: Storage
     units: list[list[PlannedExample]]
+    input: InputSummary
+    others: int
 
     @property
     def missing_examples(self) -> int:
-        """Examples that the store lacks."""
+        """Responses that the store lacks."""
         return sum(map(len, self.units))
 
 
@@ -43,8 +46,15 @@ def plan_job(settings: CaptureSettings) -> CapturePlan:
     Raises InputError if the settings or examples are wrong, SpecMismatchError if the store has another spec.
     """
     bad: list[BadExample] = []
-    examples = read_examples(settings.examples, bad.append)[: settings.limit]
-    description = describe(settings.teacher, settings.engine, settings.targets, settings.generation, settings.score)
+    everything = read_examples(settings.examples, bad.append)
+    examples = everything[: settings.limit]
+    storage = open_storage(settings.store)
+    _require_store_folder(storage)
+    stored = read_spec(storage) if storage.size(SPEC) is not None else None
+    teacher = _with_stored_date(settings.teacher, stored)
+    description = describe(teacher, settings.engine, settings.targets, settings.generation, settings.score)
+    if stored:
+        stored.require_same(description.spec, str(storage))
     limits = Limits(settings.teacher.max_tokens, description.spec.vocab_size, settings.teacher.truncation)
     plan = plan_capture(
         examples,
@@ -54,13 +64,14 @@ def plan_job(settings: CaptureSettings) -> CapturePlan:
         settings.targets.of,
         settings.generation,
         description.prompter,
+        description.form,
     )
     reject_lines(plan, bad)
     _require_examples(plan, settings)
-    storage = open_storage(settings.store)
-    _require_store_folder(storage)
-    _require_same_spec(storage, description.spec)
-    return CapturePlan(description, plan, storage, missing_units(plan, storage, settings.unit_size))
+    committed = committed_keys(storage)
+    units = divide_missing(plan, committed | set(quarantined_keys(storage)), settings.unit_size)
+    summary = summarise_input(plan, len(bad), len(everything) - len(examples))
+    return CapturePlan(description, plan, storage, units, summary, len(committed - plan.examples.keys()))
 
 
 def _require_store_folder(storage: Storage) -> None:
@@ -74,29 +85,39 @@ def _require_store_folder(storage: Storage) -> None:
         raise InputError(f"store {root}: is a folder with other files, and no store; give a new folder")
 
 
+def _with_stored_date(teacher: TeacherSettings, stored: StoreSpec | None) -> TeacherSettings:
+    """The settings with the date of the store's prompts: its capture may continue on another day."""
+    if teacher.template_date or stored is None or not stored.template_date:
+        return teacher
+    return teacher.model_copy(update={"template_date": stored.template_date})
+
+
 def preview_job(settings: CaptureSettings) -> str:
     """Describe what a run of the job would do. Starts no engine and writes nothing."""
     job = plan_job(settings)
-    rejected = list(job.plan.rejected.values())
-    reasons = [f"rejected {name}: {reason}" for name, reason in rejected[:SHOWN_REJECTIONS]]
-    if len(rejected) > SHOWN_REJECTIONS:
-        reasons.append(f"and {len(rejected) - SHOWN_REJECTIONS:,} more")
-    summary = (
-        f"fingerprint {job.description.spec.fingerprint}\n{len(job.plan.examples):,} examples planned "
-        f"({job.plan.truncated:,} truncated), {len(job.plan.rejected):,} rejected, "
-        f"{job.missing_examples:,} missing in {len(job.units):,} units"
-    )
-    return "\n".join([summary, *reasons])
+    planned, missing = len(job.plan.examples), job.missing_examples
+    lines = [
+        f"fingerprint {job.description.spec.fingerprint}",
+        str(job.input),
+        f"{planned:,} responses ({job.plan.truncated:,} truncated), {planned - missing:,} of them done; {missing:,} to "
+        f"capture in {len(job.units):,} units",
+    ]
+    if job.others:
+        lines.append(f"the store has {job.others:,} records that do not belong to this job")
+    return "\n".join([*lines, *explain_input(job.plan)])
 
 
-def missing_units(plan: Plan, storage: Storage, unit_size: int) -> list[list[PlannedExample]]:
-    """Divide the examples that are neither committed nor in quarantine into units, in the order of the plan.
+def committed_keys(storage: Storage) -> set[str]:
+    """Keys of all records that are committed."""
+    return {e.key for unit in committed_units(storage) for e in read_commit(storage, unit)[0].examples}
 
-    A unit has at least unit_size examples, except the last. All responses to one example are in one unit, because which
-    of them are kept depends on the others.
+
+def divide_missing(plan: Plan, present: Set[str], unit_size: int) -> list[list[PlannedExample]]:
+    """Divide the responses whose keys are not present into units, in the order of the plan.
+
+    A unit has at least unit_size responses, except the last. All responses to one example are in one unit, because
+    which of them are kept depends on the others.
     """
-    present = {e.key for unit in committed_units(storage) for e in read_commit(storage, unit)[0].examples}
-    present.update(quarantined_keys(storage))
     units: list[list[PlannedExample]] = []
     for item in (item for key, item in plan.examples.items() if key not in present):
         if not units or (len(units[-1]) >= unit_size and not _have_same_example(units[-1][-1], item)):
@@ -107,16 +128,10 @@ def missing_units(plan: Plan, storage: Storage, unit_size: int) -> list[list[Pla
 
 def _have_same_example(a: PlannedExample, b: PlannedExample) -> bool:
     """Whether both are responses of the teacher to the same example."""
-    return a.tokenized.example.id == b.tokenized.example.id and SCORED_ORIGIN not in (
-        a.tokenized.origin,
-        b.tokenized.origin,
+    return a.tokenized.example is b.tokenized.example or (
+        SCORED_ORIGIN not in (a.tokenized.origin, b.tokenized.origin)
+        and a.tokenized.example.identity == b.tokenized.example.identity
     )
-
-
-def _require_same_spec(storage: Storage, spec: StoreSpec) -> None:
-    """Raise SpecMismatchError if the store exists and has another spec."""
-    if storage.size(SPEC) is not None:
-        read_spec(storage).require_same(spec, str(storage))
 
 
 def _require_examples(plan: Plan, settings: CaptureSettings) -> None:

@@ -1,10 +1,12 @@
 """The capture log: a JSON file beside a store that records what each run of a capture job did."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.json_documents import write_json
+from cluster.capture.input_summary import InputSummary
 from cluster.capture.settings import CaptureSettings
 from cluster.runtime.hardware import hardware
 from cluster.runtime.outputs import read_json
@@ -16,16 +18,17 @@ if TYPE_CHECKING:  # imports torch
 class RunLog:
     """Counts rows, seconds and cost of this run, and writes them to the log together with those of earlier runs.
 
-    planned: examples of the job, rejected ones included. truncated: those of them that lost tokens.
+    planned: examples of the job, rejected ones included. truncated: those of them that lost tokens. lines: what becomes
+    of the lines of the examples file.
     """
 
-    def __init__(self, settings: CaptureSettings, planned: int, truncated: int) -> None:
+    def __init__(self, settings: CaptureSettings, planned: int, truncated: int, lines: InputSummary) -> None:
         self._path = capture_log_path(settings.store)
         self._job = settings.model_dump(mode="json")
         self._hardware = hardware()
         self._earlier: list[dict[str, Any]] = read_json(self._path)["runs"] if self._path.exists() else []
         self._started = 0.0
-        self._planned = planned
+        self._planned, self._input = planned, asdict(lines)
         self.truncated = truncated
         self.examples = self.rows = self.refused = 0
         self.without_rows = 0
@@ -52,7 +55,7 @@ class RunLog:
         counts = ("examples", "rows", "refused", "truncated", "seconds", "start_seconds", "cost")
         names = (*counts, "rows_from", "without_rows", "stopped")
         run = {name: getattr(self, name) for name in names}
-        document = {"job": self._job, "hardware": self._hardware, "planned": self._planned}
+        document = {"job": self._job, "hardware": self._hardware, "planned": self._planned, "input": self._input}
         write_json(self._path, {**document, "runs": [*self._earlier, run]})
 
 

@@ -82,6 +82,8 @@ def _capture(arguments: argparse.Namespace) -> Result:
         f"capture: {outcome.captured:,} examples and {outcome.rows:,} tokens captured now{rate}; "
         f"{outcome.examples:,} in {job.store}, snapshot {outcome.snapshot}; "
         f"{outcome.refused:,} in quarantine, {outcome.truncated:,} truncated{cost}"
+        + (f"\ncapture: {outcome.input}" if outcome.input else "")
+        + (f"\ncapture: the store has {outcome.others:,} records of other jobs" if outcome.others else "")
         + "".join(f"\ncapture: rows come from {source}" for source in outcome.rows_from)
         + _without_rows(outcome.without_rows)
         + _quarantine_lines(outcome.reasons, job.store)

@@ -2,21 +2,22 @@
 
 import numpy as np
 
-from cache.errors import InputError
 from cache.examples.example import Segment
 from cache.examples.tokenizers import load_tokenizer
 from cache.store.logit_store import LogitStore
+from cache.store.tokenizer_files import open_tokenizer
 
 
 def token_view(store: LogitStore, key: str, width: int = 5, tokenizer_name: str | None = None) -> str:
     """A line for each token: its segment, text and probability, and the teacher's `width` most probable tokens.
 
-    key: the first digits of an example's key. tokenizer_name: folder or hub name, if the tokenizer is not with the
-    teacher. Raises InputError if the teacher is a service and tokenizer_name is None.
+    key: the first digits of an example's key. tokenizer_name: folder or hub name, in place of the store's own
+    tokenizer. Raises InputError if there is none.
     """
-    if tokenizer_name is None and store.spec.service:
-        raise InputError(f"the teacher {store.spec.teacher!r} is a service; give its tokenizer with --tokenizer")
-    tokenizer = load_tokenizer(tokenizer_name or store.spec.teacher, what="the teacher's tokenizer")
+    if tokenizer_name is None:
+        tokenizer = open_tokenizer(store.storage, store.spec)
+    else:
+        tokenizer = load_tokenizer(tokenizer_name, what="--tokenizer")
 
     def text(token: int) -> str:
         return repr(tokenizer.decode([token]))

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from cache.errors import InputError, StoreError
 from cache.examples.example import Example, Segment, TokenizedExample
 from cache.examples.example_order import Permutations, examples_at, mixture_at
-from cache.examples.rendering import render
 from cache.examples.tokenizers import Tokenizer
+from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
+from cache.rendering.render import render
 from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import StoreSpec
@@ -118,13 +119,22 @@ class FileSource:
     """Examples of a file, with their responses. There is no teacher, so only hard labels can be learned."""
 
     def __init__(
-        self, examples: Sequence[Example], tokenizer: Tokenizer, data: DataSettings, loss: LossSettings
+        self,
+        examples: Sequence[Example],
+        tokenizer: Tokenizer,
+        data: DataSettings,
+        loss: LossSettings,
+        form: PromptForm = DEFAULT_FORM,
     ) -> None:
         weights = np.max([loss.segments_of(term).by_segment for term in loss.all_terms], axis=0)
         self._rendered: list[TokenizedExample] = []
         self.left_out: Counter[str] = Counter()
         for example in examples:
-            rendered = render(example, tokenizer) if example.rationale + example.response or example.is_trace else None
+            rendered = (
+                render(example, tokenizer, form=form)
+                if example.rationale + example.response or example.is_trace
+                else None
+            )
             if rendered is None:
                 self.left_out["without a response"] += 1
             elif len(rendered.tokens) > data.max_tokens:

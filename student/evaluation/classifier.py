@@ -12,6 +12,7 @@ from cache.errors import InputError, SpecMismatchError
 from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
 from cache.store.logit_store import LogitStore
+from cache.store.tokenizer_files import open_tokenizer
 from student.classification.settings import ClassSettings
 from student.classification.source import ClassSource
 from student.classification.texts import pad_texts, require_readable
@@ -39,7 +40,7 @@ def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, pr
     if names != tuple(classes.labels):
         raise SpecMismatchError(f"model {path!r} has the classes {names}, the job {tuple(classes.labels)}")
     source = ClassSource.from_store(
-        store, classes, load_tokenizer(store.spec.teacher), load_tokenizer(path), ("scored",), progress
+        store, classes, open_tokenizer(store.storage, store.spec), load_tokenizer(path), ("scored",), progress
     )
     require_readable(model.config, source.tokens)
     log_q = np.concatenate([_log_probs(model, source, i, i + BATCH) for i in range(0, len(source), BATCH)])

@@ -5,6 +5,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from cache.registry import Registry
+from student.models.settings import ModelSettings
 from student.models.student_kind import StudentKind
 
 STUDENT_KINDS: Registry[StudentKind] = Registry("kind of student", "student.models.kinds", "STUDENT_KIND")
@@ -23,6 +24,19 @@ def read_config(path: str) -> PreTrainedConfig:
     """The configuration of a saved model. Loads all kinds first, since some register classes with Transformers."""
     STUDENT_KINDS.names()
     return AutoConfig.from_pretrained(path)
+
+
+def has_encoder(settings: ModelSettings) -> bool:
+    """Whether the student reads prompts with an encoder. False for settings that no model can be built from."""
+    try:
+        if settings.pretrained is not None:
+            config = read_config(settings.pretrained)
+        else:
+            fields = dict(settings.config or {})
+            config = make_config(fields.pop("model_type"))
+    except Exception:  # the code of a configuration may raise anything; building the model says what is wrong
+        return False
+    return not kind_of(config).learns_prompts
 
 
 def make_config(model_type: str, **fields: Any) -> PreTrainedConfig:

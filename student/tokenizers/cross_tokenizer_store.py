@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import SpecMismatchError, StoreError
-from cache.examples.example import TokenizedExample
-from cache.examples.rendering import render
+from cache.examples.example import Segment, TokenizedExample
 from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
+from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
+from cache.rendering.render import render
 from cache.rows.record import Record, Window
 from cache.store.logit_store import LogitStore
 from student.tokenizers.alignment import Aligned, Alignment, align
@@ -85,12 +86,13 @@ class CrossTokenizerStore:
         student: Any,
         progress: Progress = no_progress,
         sizes: AlignedSizes | None = None,
+        form: PromptForm = DEFAULT_FORM,
     ) -> None:
         """Align the whole store once to compute its sizes, unless earlier `sizes` are given.
 
-        teacher, student: fast tokenizers. Raises SpecMismatchError if the store was captured with another tokenizer
-        than `teacher`, StoreError if its targets are estimates, InputError for a tokenizer whose tokens have no bytes,
-        and for an example that the student's tokenizer cannot encode.
+        teacher, student: fast tokenizers. form: how the student's renders texts. Raises SpecMismatchError if the store
+        was captured with another tokenizer than `teacher`, StoreError if its targets are estimates, InputError for a
+        tokenizer whose tokens have no bytes, and for an example that the student's tokenizer cannot encode.
         """
         if tokenizer_digest(teacher) != store.spec.tokenizer:
             raise SpecMismatchError(
@@ -104,7 +106,7 @@ class CrossTokenizerStore:
                 "distribution within a teacher's token is a quotient of estimates, and skipping these positions "
                 "selects by the text that follows; capture topk or nucleus targets"
             )
-        self._store, self._student = store, student
+        self._store, self._student, self._form = store, student, form
         self._vocabulary = map_vocabularies(teacher, store.spec.vocab_size, student)
         self.storage = store.storage
         self.spec = replace(
@@ -156,10 +158,14 @@ class CrossTokenizerStore:
 
     def _render(self, teacher: TokenizedExample) -> TokenizedExample:
         """An example in the student's tokens, without an end token if the teacher's response has none."""
-        rendered = render(teacher.example, self._student, self._store.spec.asked)  # type: ignore[arg-type]
-        if teacher.example.is_trace or not len(rendered.tokens) or rendered.tokens[-1] != self._student.eos_token_id:
+        rendered = render(teacher.example, self._student, self._store.spec.asked, self._form)  # type: ignore[arg-type]
+        spoken = np.flatnonzero(teacher.segments != Segment.PROMPT)
+        own = np.flatnonzero(rendered.segments != Segment.PROMPT)
+        if teacher.example.is_trace or not len(own) or not len(spoken):
             return rendered
-        last = self._vocabulary.teacher_bytes[int(teacher.tokens[-1])]
+        last = self._vocabulary.teacher_bytes[int(teacher.tokens[spoken[-1]])]
         if last is None or last == END_OF_TEXT:
             return rendered
-        return replace(rendered, tokens=rendered.tokens[:-1], segments=rendered.segments[:-1])
+        if self._vocabulary.student_bytes[int(rendered.tokens[own[-1]])] != END_OF_TEXT:
+            return rendered
+        return replace(rendered, tokens=rendered.tokens[: own[-1]], segments=rendered.segments[: own[-1]])

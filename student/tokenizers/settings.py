@@ -1,5 +1,7 @@
 """Settings of a student's tokenizer."""
 
+from typing import Any
+
 from pydantic import Field
 
 from cache.settings import ModelPath, Settings
@@ -10,3 +12,8 @@ class TokenizerSettings(Settings):
 
     path: ModelPath | None = Field(None, description="folder or hub name; the teacher's if not given")
     vocab_size: int | None = Field(None, ge=300, description="learn a byte-level BPE of this size")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="variables of the chat template, where the student renders texts itself: with data.examples, or "
+        'data.align = "cross_tokenizer"',
+    )

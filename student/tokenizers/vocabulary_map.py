@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.examples.token_bytes import bytes_of_ids
+from cache.rendering.end_of_turn import end_of_turn
 
 # Instead of a student id. NO_TOKEN: no student token begins these bytes. EXCLUDED: these bytes cannot follow the
 # previous token, because the student's tokenizer would have made that token longer.
@@ -131,20 +132,25 @@ class VocabularyMap:
 def map_vocabularies(teacher: Any, teacher_size: int, student: Any) -> VocabularyMap:
     """Map the vocabularies of two fast tokenizers. teacher_size: width of the teacher's logits, or more.
 
-    The tokens that end a text correspond to each other, and so do those that begin it. Other special tokens and padding
-    correspond to nothing. Raises InputError for a tokenizer whose tokens have no bytes.
+    The tokens that end a text or a turn correspond to each other, and so do those that begin a text. Other special
+    tokens and padding correspond to nothing. Raises InputError for a tokenizer whose tokens have no bytes.
     """
     fix = "a student learns across tokenizers only where tokens are bytes or sentence pieces; use the teacher's own"
     backend = student.backend_tokenizer
     teacher_bytes = bytes_of_ids(teacher, teacher_size, fix)
     student_bytes = bytes_of_ids(student, max(student.get_vocab().values()) + 1, fix)
+    # A teacher may end its text by either token. A student learns to end it by the one of its template.
+    ends = (_ids(teacher.eos_token_id, end_of_turn(teacher)), _ids(end_of_turn(student)))
+    begins = (_ids(teacher.bos_token_id), _ids(student.bos_token_id))
     # The end comes first: a token that has both roles is the end.
-    for role, mark in (("eos_token_id", END_OF_TEXT), ("bos_token_id", BEGIN_OF_TEXT)):
-        teacher_id, student_id = getattr(teacher, role), getattr(student, role)
-        if teacher_id is None or student_id is None:
+    for mark, (teacher_ids, student_ids) in ((END_OF_TEXT, ends), (BEGIN_OF_TEXT, begins)):
+        if any(teacher_bytes[id_] for id_ in teacher_ids) or any(student_bytes[id_] for id_ in student_ids):
             continue
-        if not teacher_bytes[teacher_id] and not student_bytes[student_id]:
-            teacher_bytes[teacher_id], student_bytes[student_id] = mark, mark
+        if teacher_ids and student_ids:
+            for id_ in teacher_ids:
+                teacher_bytes[id_] = mark
+            for id_ in student_ids:
+                student_bytes[id_] = mark
 
     def encode(data: bytes) -> Sequence[int] | None:
         try:
@@ -153,3 +159,7 @@ def map_vocabularies(teacher: Any, teacher_size: int, student: Any) -> Vocabular
             return None
 
     return VocabularyMap(teacher_bytes, student_bytes, encode)
+
+
+def _ids(*ids: int | None) -> set[int]:
+    return {id_ for id_ in ids if id_ is not None}

@@ -1,7 +1,8 @@
 """Plan a capture: tokenise each example once, truncate it if it is too long, or reject it with a reason."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import numpy.typing as npt
 from cache.errors import InputError
 from cache.examples.example import Example, TokenizedExample
 from cache.examples.jsonl import BadExample
-from cache.examples.rendering import TargetsOf, render, render_prompt
 from cache.examples.tokenizers import Tokenizer
 from cache.examples.truncation import Truncation, truncate
+from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
+from cache.rendering.render import TargetsOf, render, render_prompt
 from teacher_serving.asking.prompter import Prompter
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.teacher import Request
@@ -33,7 +35,11 @@ class PlannedExample:
 
     @property
     def key(self) -> str:
-        return self.tokenized.key
+        """The key of the record, 32 hexadecimal digits. It also depends on the prompt, if that is another one."""
+        if self.prompt is None:
+            return self.tokenized.key
+        prompt = np.ascontiguousarray(self.prompt, dtype="<u4").tobytes()
+        return hashlib.sha256(self.tokenized.key.encode() + prompt).hexdigest()[:32]
 
     @property
     def teacher_prompt(self) -> npt.NDArray[np.uint32]:
@@ -48,12 +54,21 @@ class PlannedExample:
         return Request(self.key, self.teacher_prompt, messages=messages, tools=example.tools)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
-    """Examples to capture by key, in order, and rejected examples by key, each with its id and the reason."""
+    """What to capture, and what not.
 
-    examples: dict[str, PlannedExample]
-    rejected: dict[str, tuple[str, str]]
+    examples: responses to capture by key, in order. count: number of examples of which nothing is rejected.
+    rejected: rejected examples by key, each with its id and the reason.
+    duplicates: the id of each example that is equal to an earlier one, and the id of that one.
+    unanswered: ids of the examples that have no response and get none from the teacher.
+    """
+
+    examples: dict[str, PlannedExample] = field(default_factory=dict)
+    rejected: dict[str, tuple[str, str]] = field(default_factory=dict)
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
+    count: int = 0
 
     @property
     def truncated(self) -> int:
@@ -78,21 +93,56 @@ def plan_capture(
     targets_of: TargetsOf = "assistant",
     generation: GenerationSettings | None = None,
     prompter: Prompter | None = None,
+    form: PromptForm = DEFAULT_FORM,
 ) -> Plan:
-    """Tokenise the examples and return the plan. Deterministic. One bad example does not affect the others."""
-    plan = Plan({}, {})
+    """Tokenise the examples and return the plan. Deterministic. One bad example does not affect the others.
+
+    Every example is in exactly one part of the plan.
+    """
+    plan = Plan()
     for number, example in enumerate(examples):
         planned: list[PlannedExample] = []
         try:
             if score and (example.rationale + example.response or example.is_trace):
-                planned.append(PlannedExample(_fit(render(example, tokenizer, targets_of), limits, 0)))
+                _require_words(example)
+                planned.append(PlannedExample(_fit(render(example, tokenizer, targets_of, form), limits, 0)))
             if generation and (generation.examples is None or number < generation.examples):
-                planned += _plan_responses(example, tokenizer, limits, generation, prompter)
+                planned += _plan_responses(example, tokenizer, limits, generation, prompter, form)
         except InputError as error:
-            plan.rejected[rejection_key(repr(example))] = (example.id, str(error))
-        for item in planned:
-            plan.examples.setdefault(item.key, item)
+            _reject(plan, example, str(error))
+            plan.examples |= {item.key: item for item in planned if item.key not in plan.examples}
+        else:
+            _add(plan, example, {item.key: item for item in planned})
     return plan
+
+
+def _reject(plan: Plan, example: Example, reason: str) -> None:
+    key = rejection_key(example.identity)
+    if key in plan.rejected:
+        plan.duplicates.append((example.id, plan.rejected[key][0]))
+    else:
+        plan.rejected[key] = (example.id, reason)
+
+
+def _add(plan: Plan, example: Example, planned: dict[str, PlannedExample]) -> None:
+    """Add the responses of an example to the plan, or say why there are none."""
+    if not planned:
+        plan.unanswered.append(example.id)
+    elif all(key in plan.examples for key in planned):
+        earlier = plan.examples[next(iter(planned))].tokenized.example.id
+        plan.duplicates.append((example.id, earlier))
+    else:
+        plan.count += 1
+        for key, item in planned.items():
+            plan.examples.setdefault(key, item)
+
+
+def _require_words(example: Example) -> None:
+    """Raise InputError if a chat ends with a turn of the assistant that contains nothing."""
+    last = example.messages[-1] if example.messages else {}
+    contains = (last.get("content") or "").strip() or last.get("tool_calls") or last.get("reasoning_content")
+    if example.is_trace and not contains:
+        raise InputError("the last turn, the assistant's, is empty; give its text, or remove the turn")
 
 
 def reject_lines(plan: Plan, bad: Sequence[BadExample]) -> None:
@@ -113,14 +163,15 @@ def _plan_responses(
     limits: Limits,
     generation: GenerationSettings,
     prompter: Prompter | None,
+    form: PromptForm,
 ) -> list[PlannedExample]:
-    prompt = render_prompt(example, tokenizer)
+    prompt = render_prompt(example, tokenizer, form)
     room = generation.max_new_tokens
     if prompter is None or prompter.template is None:
         prompt = _fit(prompt, limits, room)
         return [PlannedExample(replace(prompt, origin=f"generated/{i}")) for i in range(generation.samples)]
     templated = prompter.apply_template(example)
-    teacher_prompt = _fit(render_prompt(templated, tokenizer), limits, room)
+    teacher_prompt = _fit(render_prompt(templated, tokenizer, form), limits, room)
     if generation.context == "same":
         prompt = replace(teacher_prompt, example=replace(example, metadata=teacher_prompt.example.metadata))
     else:

@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass, replace
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.rendering import render_prompt
 from cache.examples.tokenizers import Tokenizer
 from cache.json_documents import digest
+from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
+from cache.rendering.render import render_prompt
 from cache.rows.spec import PromptingSpec
 from teacher_serving.asking.prompt_templates import PromptTemplate, Shot, fill_template, load_template, read_shots
 from teacher_serving.asking.settings import GenerationSettings
@@ -19,13 +20,14 @@ class Prompter:
     """Templates of a job.
 
     template: None if the prompts of the examples are used unchanged. hint: template of the prompt that contains the
-    label, or None. max_prompt_tokens: longest prompt that leaves room for a response.
+    label, or None. max_prompt_tokens: longest prompt that leaves room for a response. form: how prompts are rendered.
     """
 
     template: PromptTemplate | None
     hint: PromptTemplate | None
     shots: Sequence[Shot]
     max_prompt_tokens: int
+    form: PromptForm = DEFAULT_FORM
 
     def apply_template(self, example: Example) -> Example:
         """Return the example with the messages for the teacher. Raises InputError if the template cannot be filled."""
@@ -38,19 +40,20 @@ class Prompter:
         if self.hint is None:
             raise InputError('no hint template; set generation.keep = "rationalize"')
         hinted = replace(example, messages=fill_template(self.hint, example, self.shots, example.label))
-        tokens = render_prompt(hinted, tokenizer).tokens
+        tokens = render_prompt(hinted, tokenizer, self.form).tokens
         if len(tokens) > self.max_prompt_tokens:
             raise InputError(f"{len(tokens)} tokens of the prompt with the hint are more than {self.max_prompt_tokens}")
         return Request(key, tokens, messages=hinted.messages, tools=hinted.tools)
 
 
-def make_prompter(generation: GenerationSettings, max_tokens: int) -> Prompter:
+def make_prompter(generation: GenerationSettings, max_tokens: int, form: PromptForm = DEFAULT_FORM) -> Prompter:
     """Read the templates of a job. Raises InputError for a template that cannot be read."""
     return Prompter(
         load_template(generation.template) if generation.template else None,
         load_template(generation.hint_template) if generation.keep == "rationalize" else None,
         read_shots(generation.shots) if generation.shots else (),
         max_tokens - generation.max_new_tokens,
+        form,
     )
 
 

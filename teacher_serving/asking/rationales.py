@@ -90,8 +90,8 @@ def generate_records(
 
 
 def _example_of(response: Response) -> tuple[str, bytes]:
-    """Return a key that all samples of one example share."""
-    return response.planned.tokenized.example.id, response.planned.tokenized.tokens.tobytes()
+    """Return a key that all samples of one example share, and no other example has."""
+    return response.planned.tokenized.example.identity, response.planned.teacher_prompt.tobytes()
 
 
 def _ask(
@@ -187,7 +187,7 @@ def _rationalize(
 
 
 def build_record(response: Response, tokenizer: Tokenizer, marker: str, hinted: bool) -> Record:
-    """Build the record of prompt and response. Its key is that of the prompt and the sample number."""
+    """Build the record of prompt and response, with the key that was planned."""
     prompt, generated, parsed = response.planned.tokenized, response.generated, response.parsed
     segments = np.full(len(generated.tokens), Segment.RESPONSE, np.uint8)
     facts: dict[str, Any] = {"finished": generated.finished, "status": parsed.status}
@@ -214,4 +214,4 @@ def build_record(response: Response, tokenizer: Tokenizer, marker: str, hinted: 
     )
     token_logprobs = np.concatenate([np.full(n, np.nan, np.float32), generated.token_logprobs])
     targets = scatter_rows(generated.rows, np.arange(n - 1, n + m - 1), n + m)
-    return Record(prompt.key, tokenized, targets, token_logprobs)
+    return Record(response.planned.key, tokenized, targets, token_logprobs)

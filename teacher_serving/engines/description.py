@@ -7,6 +7,7 @@ from typing import Any
 
 from cache.errors import SpecMismatchError
 from cache.examples.tokenizers import Tokenizer, load_tokenizer, tokenizer_digest
+from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
 from cache.rows.spec import StoreSpec
 from teacher_serving.asking.prompter import Prompter
 
@@ -17,6 +18,7 @@ class TeacherDescription:
 
     folder: the model's files; None if a service runs the model. tokenizer_source: folder or hub name of the tokenizer.
     prompter: the templates of a job that generates responses; otherwise None.
+    form: how prompts are rendered.
 
     A pickle of it contains the source of the tokenizer, not the tokenizer: Ray keeps large arguments of an actor in its
     object store, and an actor cannot be restarted once they are lost there.
@@ -27,6 +29,7 @@ class TeacherDescription:
     tokenizer_source: str
     trust_remote_code: bool
     prompter: Prompter | None
+    form: PromptForm = DEFAULT_FORM
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -10,10 +10,12 @@ from transformers import AutoConfig
 from cache.errors import InputError
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from cache.json_documents import digest
+from cache.rendering.prompt_form import PromptForm, require_template_variables
 from cache.rows.spec import StoreSpec
 from teacher_serving.asking.prompter import make_prompter, prompting_spec
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.engines.description import TeacherDescription
+from teacher_serving.engines.prompt_settings import choose_template_date
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.reduction.settings import TargetSettings
 
@@ -67,10 +69,14 @@ def describe_local_model(
         tokenizer = load_tokenizer(folder, teacher.trust_remote_code)
     except (OSError, ValueError, KeyError, InputError) as error:
         raise InputError(f"teacher {teacher.model!r} is not a model: {error}") from error
+    require_template_variables(tokenizer, teacher.chat_template_kwargs, "teacher.chat_template_kwargs")
     _require_vocabulary(targets, config)
     _require_context(teacher, config)
     _require_engine(teacher, targets, config, runs_encoders)
-    prompter = make_prompter(generation, teacher.max_tokens) if generation else None
+    form = PromptForm(
+        teacher.chat_template_kwargs, choose_template_date(teacher, tokenizer), bool(config.is_encoder_decoder)
+    )
+    prompter = make_prompter(generation, teacher.max_tokens, form) if generation else None
     spec = StoreSpec(
         teacher=teacher.model,
         weights=_hash_weights(folder),
@@ -86,8 +92,10 @@ def describe_local_model(
         truncation=teacher.truncation,
         asked=targets.of,
         prompting=prompting_spec(generation, prompter) if generation and prompter else None,
+        chat_template_kwargs=teacher.chat_template_kwargs,
+        template_date=form.template_date,
     )
-    return TeacherDescription(spec, folder, str(folder), teacher.trust_remote_code, prompter)
+    return TeacherDescription(spec, folder, str(folder), teacher.trust_remote_code, prompter, form)
 
 
 def _require_vocabulary(targets: TargetSettings, config: Any) -> None:

@@ -1,10 +1,16 @@
 """Settings that all teachers and engines have in common. Each engine defines its own settings in its folder."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from cache.rendering.prompt_form import parse_date
 from cache.settings import ModelPath, Settings
+
+
+def _check_date(text: str) -> str:
+    parse_date(text)
+    return text
 
 
 class TeacherSettings(Settings):
@@ -22,6 +28,14 @@ class TeacherSettings(Settings):
     lora_path: ModelPath | None = Field(None, description="folder of a LoRA adapter of the model")
     quantization: str | None = Field(
         None, description="vLLM's name of a quantisation scheme, if the model's files do not name one"
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="variables of the chat template, such as { enable_thinking = false }"
+    )
+    template_date: Annotated[str, AfterValidator(_check_date)] | None = Field(
+        None,
+        description="day, YYYY-MM-DD, that a chat template writes as today; by default the day on which the store was "
+        "begun",
     )
     trust_remote_code: bool = Field(False, description="run Python code that the model's folder contains")
     tokenizer: ModelPath | None = Field(

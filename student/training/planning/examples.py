@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from cache.examples.jsonl import read_examples
-from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress, no_progress
+from cache.store.tokenizer_files import open_tokenizer
 from student.classification.source import ClassSource
 from student.data.averaged_stores import AveragedStores
 from student.data.settings import DataSettings
@@ -31,7 +31,7 @@ def open_examples(
     """
     loss = settings.loss
     if data.examples is not None:
-        return FileSource(read_examples(data.examples), vocabulary.tokenizer, data, loss)
+        return FileSource(read_examples(data.examples), vocabulary.tokenizer, data, loss, vocabulary.form)
     opened = stores.open_all(data)
     readable: list[Store] = list(opened)
     unmatched = 0
@@ -39,8 +39,8 @@ def open_examples(
         averaged = AveragedStores(opened, [item.weight for item in data.teachers])
         readable, unmatched = [averaged], averaged.left_out
     if data.align == "cross_tokenizer":
-        teacher = load_tokenizer(opened[0].spec.teacher)
-        readable = [CrossTokenizerStore(opened[0], teacher, vocabulary.tokenizer, progress, sizes)]
+        teacher = open_tokenizer(opened[0].storage, opened[0].spec)
+        readable = [CrossTokenizerStore(opened[0], teacher, vocabulary.tokenizer, progress, sizes, vocabulary.form)]
     sources = [StoreSource(store, data, loss) for store in readable]
     if unmatched:
         sources[0].left_out["not scored by all of data.teachers"] = unmatched
@@ -73,5 +73,5 @@ def open_classes(
     if data.examples is not None:
         return ClassSource.from_examples(read_examples(data.examples), settings.classes, vocabulary.tokenizer)
     (store,) = stores.open_all(data)
-    teacher = load_tokenizer(store.spec.teacher)
+    teacher = open_tokenizer(store.storage, store.spec)
     return ClassSource.from_store(store, settings.classes, teacher, vocabulary.tokenizer, data.origins, progress)

@@ -52,7 +52,7 @@ def open_inputs(settings: TrainSettings, plan: TrainingPlan, stores: OpenStores)
     Raises SpecMismatchError if the tokenizer has changed since the job was planned.
     """
     folder = plan_folder(settings)
-    return InputBuilder(settings, load_vocabulary(folder, plan), stores, folder).build()
+    return InputBuilder(settings, load_vocabulary(settings, folder, plan), stores, folder).build()
 
 
 class InputBuilder:

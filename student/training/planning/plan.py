@@ -29,12 +29,13 @@ class TrainingPlan:
     """What ranks need to know beside the settings.
 
     job: digest of the settings that the plan depends on.
-    tokenizer: folder or hub name of the student's tokenizer; None if it was learned.
+    tokenizer: folder or hub name of the student's tokenizer; None if it is saved with the plan.
     tokenizer_digest: hash of this tokenizer (cache.examples.tokenizers.tokenizer_digest).
     vocab_size: minimum number of logits of the student.
     examples: number of training examples.
     stores: facts of each training store, for cards and results.
     notes: what was aligned or left out, in words; may be empty.
+    template_date: the day that the student's chat template writes as today; "" if it writes none.
     """
 
     job: str
@@ -44,6 +45,7 @@ class TrainingPlan:
     examples: int
     stores: list[dict[str, Any]]
     notes: str = ""
+    template_date: str = ""
 
 
 def plan_folder(settings: TrainSettings) -> Path:

@@ -37,7 +37,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
     """
     existing = read_plan(settings) if steps_done(settings.output) else None
     if existing is not None:
-        load_vocabulary(plan_folder(settings), existing)
+        load_vocabulary(settings, plan_folder(settings), existing)
         return existing
     # In a folder of its own: a job that cannot work leaves nothing behind.
     with tempfile.TemporaryDirectory() as name:
@@ -53,6 +53,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
             inputs.examples,
             describe_stores(stores.open_all(settings.data)),
             _notes(inputs, settings),
+            vocabulary.form.template_date,
         )
         write_plan(settings, plan, draft)
     return plan

@@ -1,7 +1,7 @@
 """The tokenizer of a job: the teacher's, another one, or one that is learned from the training examples."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -9,8 +9,11 @@ from transformers import PreTrainedTokenizerBase
 from cache.errors import InputError, SpecMismatchError
 from cache.examples.example import Example
 from cache.examples.jsonl import read_examples
-from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
+from cache.examples.tokenizers import load_tokenizer, tokenizer_digest, vocabulary_difference
+from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm, require_template_variables, today, writes_date
+from cache.store.tokenizer_files import copy_tokenizer
 from student.classification.texts import learn_input_tokenizer
+from student.models.registry import has_encoder
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 from student.training.planning.plan import TrainingPlan, tokenizer_folder
 from student.training.planning.stores import OpenStores
@@ -21,12 +24,14 @@ from student.training.settings import TrainSettings
 class Vocabulary:
     """The student's tokenizer, and the minimum number of logits of the student.
 
-    path: folder or hub name that loads the tokenizer; None if it was learned.
+    path: folder or hub name that loads the tokenizer; None if it is saved with the plan. form: how the student's own
+    tokenizer renders texts.
     """
 
     tokenizer: PreTrainedTokenizerBase
     size: int
     path: str | None = None
+    form: PromptForm = DEFAULT_FORM
 
 
 def choose_vocabulary(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabulary:
@@ -34,6 +39,18 @@ def choose_vocabulary(settings: TrainSettings, stores: OpenStores, folder: Path)
 
     Raises SpecMismatchError if a store was captured with another tokenizer, InputError if there is no tokenizer.
     """
+    vocabulary = _choose(settings, stores, folder)
+    date = today() if writes_date(vocabulary.tokenizer) else ""
+    variables = settings.tokenizer.chat_template_kwargs
+    require_template_variables(vocabulary.tokenizer, variables, "tokenizer.chat_template_kwargs")
+    if variables and settings.data.examples is None and settings.data.align != "cross_tokenizer":
+        raise InputError(
+            "tokenizer.chat_template_kwargs: the store contains token ids, so no text is rendered; leave it out"
+        )
+    return replace(vocabulary, form=PromptForm(variables, date, has_encoder(settings.model)))
+
+
+def _choose(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabulary:
     requested = settings.tokenizer
     learns = bool(requested.vocab_size and not requested.path)
     if settings.classes is not None:
@@ -49,26 +66,27 @@ def choose_vocabulary(settings: TrainSettings, stores: OpenStores, folder: Path)
         return _load(requested.path or settings.model.pretrained or "")
     if settings.data.examples is not None:
         return _learn(settings, stores, folder) if learns else _load(requested.path or settings.model.pretrained or "")
-    return _of_stores(settings, stores)
+    return _of_stores(settings, stores, folder)
 
 
-def load_vocabulary(folder: Path, plan: TrainingPlan) -> Vocabulary:
+def load_vocabulary(settings: TrainSettings, folder: Path, plan: TrainingPlan) -> Vocabulary:
     """Load the tokenizer of a plan in `folder`.
 
     Raises SpecMismatchError if the tokenizer has changed since the job was planned, InputError if it cannot be loaded.
     """
     path = plan.tokenizer
-    tokenizer = _load_learned(folder) if path is None else load_tokenizer(path)
+    tokenizer = _load_saved(folder) if path is None else load_tokenizer(path)
     if tokenizer_digest(tokenizer) != plan.tokenizer_digest:
         raise SpecMismatchError(
             f"tokenizer {str(path or tokenizer_folder(folder))!r} has changed since the job was planned; restore it, "
             "or train into another output"
         )
-    return Vocabulary(tokenizer, plan.vocab_size, path)
+    form = PromptForm(settings.tokenizer.chat_template_kwargs, plan.template_date, has_encoder(settings.model))
+    return Vocabulary(tokenizer, plan.vocab_size, path, form)
 
 
-def _load_learned(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that was learned for the plan in `folder`."""
+def _load_saved(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that is saved with the plan in `folder`."""
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(str(tokenizer_folder(folder)))
     # Loading adds two facts about the folder, which a saved student would carry on.
     for key in ("is_local", "local_files_only"):
@@ -81,17 +99,39 @@ def _load(path: str) -> Vocabulary:
     return Vocabulary(tokenizer, len(tokenizer), path)
 
 
-def _of_stores(settings: TrainSettings, stores: OpenStores) -> Vocabulary:
+def _of_stores(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabulary:
     """The teacher's tokenizer, with logits for the widest store."""
     opened = stores.open_all(settings.data)
-    path = settings.tokenizer.path or opened[0].spec.teacher
-    tokenizer = load_tokenizer(path)
+    path: str | None = settings.tokenizer.path
+    if path is None and copy_tokenizer(opened[0].storage, tokenizer_folder(folder)):
+        tokenizer = _load_saved(folder)
+    else:
+        path = path or opened[0].spec.teacher
+        tokenizer = load_tokenizer(path)
     if tokenizer_digest(tokenizer) != opened[0].spec.tokenizer:
         raise SpecMismatchError(
             f"store {opened[0].storage} was captured with another tokenizer than {path!r} has; set tokenizer.path to "
             'the teacher\'s, or data.align = "cross_tokenizer" for a student with a tokenizer of its own'
         )
+    if settings.model.pretrained is not None:
+        _require_same_ids(settings.model.pretrained, tokenizer, str(opened[0].storage))
     return Vocabulary(tokenizer, max(store.spec.vocab_size for store in opened), path)
+
+
+def _require_same_ids(model: str, tokenizer: PreTrainedTokenizerBase, store: str) -> None:
+    """Raise SpecMismatchError if a pretrained student has a tokenizer of its own, with other ids than the store's."""
+    try:
+        own = load_tokenizer(model)
+    except InputError:
+        return  # weights without a tokenizer: only their owner knows what the ids mean
+    if tokenizer_digest(own) == tokenizer_digest(tokenizer):
+        return
+    if difference := vocabulary_difference(tokenizer, own):
+        raise SpecMismatchError(
+            f"model {model!r} has another vocabulary than store {store}: {difference}; set "
+            'data.align = "cross_tokenizer" to keep its tokenizer, or give model.config to start '
+            "with the teacher's"
+        )
 
 
 def _learn(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabulary:
@@ -104,7 +144,7 @@ def _learn(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabul
     else:
         tokenizer = learn_input_tokenizer(examples, settings.classes, size)
     save_tokenizer(tokenizer, tokenizer_folder(folder))
-    return Vocabulary(_load_learned(folder), len(tokenizer))
+    return Vocabulary(_load_saved(folder), len(tokenizer))
 
 
 def _training_examples(settings: TrainSettings, stores: OpenStores) -> Iterator[Example]:

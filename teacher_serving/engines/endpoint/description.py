@@ -6,11 +6,13 @@ from cache.errors import InputError
 from cache.examples.token_bytes import ids_by_bytes
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from cache.json_documents import digest
+from cache.rendering.prompt_form import PromptForm, require_template_variables
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from teacher_serving.asking.prompter import make_prompter, prompting_spec
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.endpoint.settings import MAX_CHAT_LOGPROBS, EndpointSettings
+from teacher_serving.engines.prompt_settings import choose_template_date
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.reduction.settings import TargetSettings
 
@@ -32,7 +34,10 @@ def describe_endpoint(
     tokenizer = _open_tokenizer(teacher)
     if endpoint.api == "openai" and endpoint.top_logprobs:
         ids_by_bytes(tokenizer, fix="set engine.endpoint.top_logprobs = 0")  # raises InputError if it cannot be done
-    prompter = make_prompter(generation, teacher.max_tokens) if generation else None
+    require_template_variables(tokenizer, teacher.chat_template_kwargs, "teacher.chat_template_kwargs")
+    date = choose_template_date(teacher, tokenizer) if endpoint.api == "vllm" else ""
+    form = PromptForm(teacher.chat_template_kwargs, date)
+    prompter = make_prompter(generation, teacher.max_tokens, form) if generation else None
     spec = StoreSpec(
         teacher=teacher.model,
         weights=f"service:{endpoint.api}:{teacher.model}:{endpoint.revision}",
@@ -47,8 +52,10 @@ def describe_endpoint(
         service=describe_service(endpoint, sampling),
         asked=targets.of,
         prompting=prompting_spec(generation, prompter) if generation and prompter else None,
+        chat_template_kwargs=teacher.chat_template_kwargs,
+        template_date=form.template_date,
     )
-    return TeacherDescription(spec, None, str(teacher.tokenizer), teacher.trust_remote_code, prompter)
+    return TeacherDescription(spec, None, str(teacher.tokenizer), teacher.trust_remote_code, prompter, form)
 
 
 def describe_service(endpoint: EndpointSettings, sampling: SamplingSpec | None) -> str:
@@ -118,6 +125,9 @@ def _require_valid_settings(
         raise InputError(f'teacher.dtype = "{teacher.dtype}": the dtype of a service is unknown; leave it out')
     if endpoint.api == "vllm":
         return
+    for name in ("chat_template_kwargs", "template_date"):
+        if getattr(teacher, name):
+            raise InputError(f"teacher.{name}: the service applies its own chat template; leave it out")
     if teacher.truncation != "refuse":
         raise InputError(
             f'teacher.truncation = "{teacher.truncation}": the service reads whole turns, which cannot be '

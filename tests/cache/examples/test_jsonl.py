@@ -34,7 +34,24 @@ def test_prompt_and_messages_are_two_spellings(tmp_path: Path) -> None:
         ('{"response": "b"}', "line 2: give exactly one of"),
         ('{"prompt": 3}', "line 2: the prompt must be text"),
         ('{"messages": []}', "line 2: the prompt must be"),
-        ('{"prompt": null}', "line 2: the prompt must be text"),
+        ('{"prompt": null}', "line 2: give exactly one of 'messages' and 'prompt'"),
+        ('{"prompt": "a", "prompt": "b"}', "line 2: has the key 'prompt' twice"),
+        ('{"prompt": "a", "metadata": {"x": NaN}}', "line 2: contains NaN, which JSON does not allow"),
+        ('{"prompt": "a", "metadata": {"x": -Infinity}}', "line 2: contains -Infinity"),
+        ('{"prompt": "a", "metadata": {"x": 1e999}}', "line 2: contains the number 1e999, which is too large"),
+        ('{"prompt": "a", "metadata": {"x": ' + "9" * 5000 + "}}", "line 2: contains a number of 5,000 digits"),
+        ('{"prompt": "a", "metadata": ' + "[" * 100_000, "line 2: is nested too deeply"),
+        ('{"prompt": ', "line 2: is not JSON: expecting value at character 13$"),
+        ('{"prompt": "a", "id": 1.5}', "line 2: 'id' must be text or an integer"),
+        ('{"prompt": "a", "id": true}', "line 2: 'id' must be text or an integer"),
+        (
+            '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}',
+            "turn 1: 'content' has a part that is not",
+        ),
+        (
+            '{"messages": [{"role": "a", "content": null, "tool_calls": [{"name": "f", "arguments": "{2"}]}]}',
+            "line 2: turn 1: 'arguments' of a tool call must be an object",
+        ),
         ('{"prompt": "a", "response": 5}', "line 2: 'response' must be text"),
         ('{"prompt": "a", "label": 5}', "line 2: 'label' must be text"),
         ('{"prompt": "a", "tools": {}}', "line 2: 'tools' must be a list of objects"),
@@ -47,8 +64,8 @@ def test_prompt_and_messages_are_two_spellings(tmp_path: Path) -> None:
         ('{"messages": [{"role": "a", "content": "", "tool_calls": "x"}]}', "line 2: turn 1: 'tool_calls' must be"),
         ('{"messages": [{"role": "a", "content": "", "name": 5}]}', "line 2: turn 1: 'name' must be text"),
         ('{"prompt": "a", "metadata": []}', "line 2: 'metadata' must be an object"),
-        ('{"prompt": "\udc80"}', "line 2"),
-        ('{"prompt": "\\ud83d"}', "line 2: .*surrogates not allowed"),
+        ('{"prompt": "\udc80"}', r"line 2: is not UTF-8 text \(byte 13\)"),
+        ('{"prompt": "\\ud83d"}', "line 2: .*half a surrogate pair"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -109,10 +126,28 @@ def test_bad_lines_are_handed_over_and_the_rest_is_read(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     bad: list[BadExample] = []
     assert [example.id for example in read_examples(path, bad.append)] == ["1", "x", "x"]
-    assert [(each.line, each.id) for each in bad] == [(2, "2"), (3, "x"), (5, "12"), (6, "?"), (7, "7")]
-    assert bad[2].reason == "give exactly one of 'messages' and 'prompt'" and "surrogates" in bad[3].reason
+    assert [(each.line, each.id) for each in bad] == [(2, "2"), (3, "x"), (5, "12"), (6, "6"), (7, "7")]
+    assert bad[2].reason == "give exactly one of 'messages' and 'prompt'" and "surrogate" in bad[3].reason
     for each in bad:
         (each.id + each.reason).encode()  # may be written to a file
+
+
+def test_files_of_other_programs_are_read(tmp_path: Path) -> None:
+    """A byte-order mark, line ends of Windows, nulls of a table, contents as parts, arguments as JSON text."""
+    path = tmp_path / "examples.jsonl"
+    call = '{"function": {"name": "add", "arguments": %s}}'
+    messages = '[{"role": "user", "content": %s}, {"role": "assistant", "content": null, "tool_calls": [' + call + "]}]"
+    parts = '[{"type": "text", "text": "two "}, {"type": "text", "text": "and two"}]'
+    lines = [
+        '{"prompt": "a", "messages": null, "response": null, "metadata": null, "id": null, "tools": null}',
+        '{"messages": ' + messages % (parts, '"{\\"a\\": 2}"') + "}",
+        '{"messages": ' + messages % ('"two and two"', '{"a": 2}') + "}",
+    ]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n")
+    first, second, third = read_examples(path)
+    assert first == Example("1", (turn("user", "a"),)) and not first.has_own_id
+    assert second.messages == third.messages and second.messages[0]["content"] == "two and two"
+    assert second.messages[1]["tool_calls"][0]["function"]["arguments"] == {"a": 2}
 
 
 def test_a_file_of_bad_lines_only_is_refused_by_the_first(tmp_path: Path) -> None:

@@ -86,12 +86,13 @@ def test_a_dry_run_counts_and_writes_nothing(workplace: Path, capsys: pytest.Cap
     before = sorted(workplace.rglob("*"))
     job = str(workplace / "capture.toml")
     assert main(["--root", str(workplace), "capture", job, "--dry-run"]) == 0
-    assert "1 examples planned (0 truncated), 0 rejected, 1 missing in 1 units" in capsys.readouterr().out
+    preview = capsys.readouterr().out
+    assert "of 1 lines 1 are examples to capture\n1 responses (0 truncated), 0 of them done; 1 to capture" in preview
     short = ["--set", "teacher.max_tokens=4", "--set", "teacher.truncation=left"]
     assert main(["--root", str(workplace), "capture", job, "--dry-run", *short]) == 0
-    assert "1 examples planned (1 truncated), 0 rejected, 1 missing in 1 units" in capsys.readouterr().out
+    assert "\n1 responses (1 truncated), 0 of them done; 1 to capture" in capsys.readouterr().out
     assert main(["--root", str(workplace), "capture", job, "--dry-run", *short[:2]]) == 0
-    assert "0 examples planned (0 truncated), 1 rejected, 0 missing in 0 units" in capsys.readouterr().out
+    assert "of 1 lines 0 are examples to capture, 1 rejected\n0 responses" in capsys.readouterr().out
     assert sorted(workplace.rglob("*")) == before
 
 
@@ -103,7 +104,8 @@ def test_a_bad_line_is_set_aside_and_the_others_are_captured(
     command = ["--root", str(workplace), "capture", str(workplace / "capture.toml"), "--set", "examples=mixed.jsonl"]
     assert main([*command, "--dry-run"]) == 0
     preview = capsys.readouterr().out
-    assert "0 examples planned (0 truncated), 2 rejected" in preview
+    assert "of 3 lines 0 are examples to capture, 1 without a response, 2 no examples\n" in preview
+    assert "without a response: example 1" in preview
     assert "rejected 2: line 2: " in preview and "rejected y: line 3: unknown key 'text'" in preview
     assert main(command) == 0
     assert "2 in quarantine, 0 truncated" in capsys.readouterr().out

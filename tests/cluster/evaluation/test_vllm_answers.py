@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from cache.errors import LogitbankError
 from cache.examples.example import Example
-from cache.examples.rendering import render
+from cache.rendering.render import render
 from cache.rows.record import Record
 from cache.rows.sparse_targets import empty_targets
 from cluster.evaluation.vllm_answers import generate_with_vllm

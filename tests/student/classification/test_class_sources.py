@@ -8,7 +8,7 @@ import pytest
 
 from cache.errors import InputError, SpecMismatchError, StoreError
 from cache.examples.example import Example
-from cache.examples.rendering import render
+from cache.rendering.render import render
 from cache.rows.sparse_targets import concatenate, empty_targets
 from cache.rows.spec import TargetSpec
 from student.classification.batches import CLASS_TARGETS, ClassBatches

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from cache.errors import SpecMismatchError
 from cache.examples.example import Example
 from cache.examples.jsonl import write_examples
-from cache.examples.rendering import render
 from cache.examples.tokenizers import tokenizer_digest
+from cache.rendering.render import render
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import StoreSpec, TargetSpec

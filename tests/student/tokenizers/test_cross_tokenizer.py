@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from cache.errors import InputError, SpecMismatchError, StoreError
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.examples.rendering import render
 from cache.examples.token_bytes import bytes_of_ids
 from cache.examples.tokenizers import tokenizer_digest
+from cache.rendering.render import render
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import StoreSpec, TargetSpec

@@ -10,12 +10,13 @@ from transformers import AutoTokenizer
 
 from cache.examples.example import Example, Segment
 from cache.examples.jsonl import BadExample
-from cache.examples.rendering import render, render_prompt
+from cache.rendering.render import render, render_prompt
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
-from cache.store.quarantine.entries import quarantine_example
-from cluster.capture.planning import missing_units
+from cache.store.quarantine.entries import quarantine_example, quarantined_keys
+from cluster.capture.input_summary import summarise_input
+from cluster.capture.planning import committed_keys, divide_missing
 from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, plan_capture, reject_lines
 from teacher_serving.asking.prompter import make_prompter
 from teacher_serving.asking.requests import continuation_request, scoring_request
@@ -45,7 +46,7 @@ def plan(examples: list[Example], tokenizer: Any, limits: Limits = LIMITS, **opt
 def test_the_same_examples_give_the_same_plan(tokenizer: Any) -> None:
     examples = [example(str(i), f"say {word}") for i, word in enumerate(("one", "two", "three"))]
     first = plan(examples, tokenizer, generation=SAMPLES)
-    again = plan([replace(item, metadata={"note": 1}) for item in examples], tokenizer, generation=SAMPLES)
+    again = plan([replace(item) for item in examples], tokenizer, generation=SAMPLES)
     assert list(first.examples) == list(again.examples) and len(first.examples) == 3 * (1 + 3)
     origins = [item.tokenized.origin for item in first.examples.values()]
     assert origins == [SCORED_ORIGIN, "generated/0", "generated/1", "generated/2"] * 3
@@ -55,9 +56,53 @@ def test_the_same_examples_give_the_same_plan(tokenizer: Any) -> None:
 
 
 def test_a_repeated_example_is_requested_once(tokenizer: Any) -> None:
-    twice = plan([example("a"), example("b"), example("a", "say red")], tokenizer, generation=SAMPLES)
-    assert len(twice.examples) == 2 * (1 + 3)
-    assert [item.tokenized.example.id for item in twice.examples.values()] == ["a"] * 8
+    lines = [example("1", has_own_id=False), example("2", has_own_id=False), example("3", "say red", has_own_id=False)]
+    twice = plan(lines, tokenizer, generation=SAMPLES)
+    assert len(twice.examples) == 2 * (1 + 3) and twice.count == 2 and twice.duplicates == [("2", "1")]
+    assert [item.tokenized.example.id for item in twice.examples.values()] == ["1"] * 4 + ["3"] * 4
+
+
+CONTEXTS = [example(str(i), label=str(i), metadata={"context": f"it is {i}"}) for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        CONTEXTS,
+        [replace(item, id="same", metadata={}) for item in CONTEXTS],  # labels alone
+        [replace(item, id="same", label="") for item in CONTEXTS],  # metadata alone
+        [replace(item, metadata={}, label="") for item in CONTEXTS],  # ids alone
+    ],
+    ids=["all", "labels", "metadata", "ids"],
+)
+@pytest.mark.parametrize("template", [None, "step_by_step"])
+def test_examples_that_differ_in_what_is_kept_are_several(
+    tokenizer: Any, given: list[Example], template: str | None
+) -> None:
+    options: dict[str, Any] = {"template": template, "answer_marker": "Answer:"} if template else {}
+    settings = GenerationSettings(samples=2, max_new_tokens=5, **options)
+    prompter = make_prompter(settings, 400)
+    made = plan(given, tokenizer, Limits(400, 325), generation=settings, prompter=prompter)
+    assert len(made.examples) == 5 * 3 and made.count == 5 and not made.duplicates
+
+
+def test_every_example_is_in_one_part_of_the_plan(tokenizer: Any) -> None:
+    given = [
+        example("a"),
+        example("a"),
+        example("silent", response=""),
+        LONG,
+        LONG,
+        Example("empty", (turn("user", "say one"), turn("assistant", " "))),
+        example("b"),
+    ]
+    made = plan(given, tokenizer)
+    assert (made.count, made.unanswered) == (2, ["silent"])
+    assert made.duplicates == [("a", "a"), ("long", "long")]
+    reasons = dict(made.rejected.values())
+    assert reasons.keys() == {"long", "empty"} and "the last turn, the assistant's, is empty" in reasons["empty"]
+    summary = summarise_input(made, invalid=0, beyond_limit=3)
+    assert (summary.lines, summary.captured, summary.rejected) == (10, 2, 2)
 
 
 @pytest.mark.parametrize("score, generation, count", [(True, None, 1), (False, SAMPLES, 6), (True, SAMPLES, 7)])
@@ -138,9 +183,8 @@ def test_a_template_is_what_the_teacher_reads(tokenizer: Any, context: str) -> N
         assert np.array_equal(item.tokenized.tokens, bare if context == "bare" else read.tokens)
         assert item.tokenized.example.messages == given.messages and item.tokenized.example.metadata == {"level": 1}
         assert read.key == item.key
-    # The same prompt of the record under another template is another spec, not another key; "same" is another key.
     plainly = plan([given], tokenizer, limits, score=False, generation=SAMPLES).examples.keys()
-    assert bool(asked.examples.keys() & plainly) == (context == "bare")
+    assert not asked.examples.keys() & plainly
 
 
 def test_each_impossible_request_is_refused_alone(tokenizer: Any) -> None:
@@ -201,7 +245,7 @@ def test_responses_of_an_example_stay_together(tokenizer: Any, tmp_path: Path, s
     made = plan(given, tokenizer, generation=SAMPLES)
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, spec)
-    units = missing_units(made, storage, unit_size)
+    units = divide_missing(made, committed_keys(storage) | set(quarantined_keys(storage)), unit_size)
     assert [item.key for unit in units for item in unit] == list(made.examples)
     for number in "01234":
         holding = [
@@ -215,9 +259,11 @@ def test_responses_of_an_example_stay_together(tokenizer: Any, tmp_path: Path, s
     # What is told of elsewhere is not asked for again.
     gone = list(made.examples)[1]
     quarantine_example(storage, gone, "0", "not kept")
-    assert [item.key for unit in missing_units(made, storage, unit_size) for item in unit] == [
-        key for key in made.examples if key != gone
-    ]
+    assert [
+        item.key
+        for unit in divide_missing(made, committed_keys(storage) | set(quarantined_keys(storage)), unit_size)
+        for item in unit
+    ] == [key for key in made.examples if key != gone]
 
 
 @pytest.mark.parametrize("template", [PLAIN, MARKED])

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from cache.errors import InputError, LogitbankError
 from cache.examples.example import Example
-from cache.examples.rendering import render_prompt
+from cache.rendering.render import render_prompt
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import SamplingSpec, TargetSpec
 from cache.store.logit_store import LogitStore

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cache.errors import InputError
 from cache.examples.example import Example, Segment
-from cache.examples.rendering import render, render_prompt
+from cache.rendering.render import render, render_prompt
 from tests.cache.examples.chats import AGENT, MARKED, PLAIN, chat_tokenizer, turn
 
 EXAMPLE = Example("1", ({"role": "user", "content": "say one two"},), "first one,", " then two")
@@ -36,15 +36,20 @@ def test_a_model_is_prompted_with_the_ids_it_learned(tokenizer) -> None:  # type
     assert np.array_equal(rendered.tokens[: rendered.prompt_length], prompt.tokens)
 
 
-def test_key_depends_on_tokens_segments_and_origin(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_key_depends_on_everything_that_is_kept(tokenizer) -> None:  # type: ignore[no-untyped-def]
     rendered = render(EXAMPLE, tokenizer)
-    moved = render(Example("2", EXAMPLE.messages, "first one, then", " two"), tokenizer)
+    moved = render(Example("1", EXAMPLE.messages, "first one, then", " two"), tokenizer)
     assert np.array_equal(moved.tokens, rendered.tokens)
-    assert moved.key != rendered.key
-    assert (
-        render(Example("other id", EXAMPLE.messages, EXAMPLE.rationale, EXAMPLE.response), tokenizer).key
-        == rendered.key
-    )
+    others = [replace(EXAMPLE, id="2"), replace(EXAMPLE, label="two"), replace(EXAMPLE, metadata={"context": 1})]
+    keys = {moved.key, rendered.key, replace(rendered, origin="generated/0").key}
+    keys |= {render(other, tokenizer).key for other in others}
+    assert len(keys) == 6
+
+
+def test_the_number_of_a_line_is_no_part_of_its_key(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    """Otherwise a new first line would make every example a new one."""
+    first, second = (replace(EXAMPLE, id=name, has_own_id=False) for name in "12")
+    assert render(first, tokenizer).key == render(second, tokenizer).key != render(EXAMPLE, tokenizer).key
 
 
 def test_a_template_that_refuses_names_the_example(tokenizer) -> None:  # type: ignore[no-untyped-def]

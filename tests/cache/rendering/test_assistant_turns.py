@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import InputError
-from cache.examples.assistant_turns import marks_turns
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.examples.rendering import render, render_prompt
+from cache.rendering.assistant_turns import marks_turns
+from cache.rendering.render import render, render_prompt
 from tests.cache.examples.chats import (
     AGENT,
     FORGETFUL,
@@ -80,44 +80,49 @@ def test_a_trace_is_prompted_with_the_ids_of_its_prompt() -> None:
         assert prompt.example.messages == example.messages[:-1]
 
 
-def test_a_template_that_forgets_reasoning_needs_marks() -> None:
-    with pytest.raises(
-        InputError, match=r"example agent: the chat template rewrites earlier turns.*turn 3.*generation"
-    ):
-        render(AGENT, chat_tokenizer(FORGETFUL))
-    tokenizer = chat_tokenizer(FORGETFUL_MARKED)
+@pytest.mark.parametrize("template", [FORGETFUL, FORGETFUL_MARKED], ids=["probes", "marks"])
+def test_a_template_may_forget_the_reasoning_of_earlier_turns(template: str) -> None:
+    tokenizer = chat_tokenizer(template)
     found = runs(render(AGENT, tokenizer), tokenizer)
     said = [SAID[0].removeprefix("<think>must add</think>"), *SAID[1:]]
     assert [text for segment, text in found if segment == Segment.RESPONSE] == said
-    # What is forgotten only where others follow does no harm in the last turn.
     alone = replace(AGENT, messages=AGENT.messages[:3])
-    found = runs(render(alone, chat_tokenizer(FORGETFUL)), tokenizer)
+    found = runs(render(alone, tokenizer), tokenizer)
     assert [text for segment, text in found if segment == Segment.RESPONSE] == SAID[:1]
 
 
+def test_a_prompt_that_opens_thoughts_does_not_move_the_turns() -> None:
+    """Templates of thinking models prompt with more than a chat without thoughts contains."""
+    tokenizer = chat_tokenizer(
+        PLAIN.replace("assistant{{ '\\n' }}{% endif %}", "assistant{{ '\\n' }}<think>{% endif %}")
+    )
+    found = runs(render(AGENT, tokenizer), tokenizer)
+    said = [SAID[0].removeprefix("<think>"), *SAID[1:]]
+    assert [text for segment, text in found if segment == Segment.RESPONSE] == said
+
+
 @pytest.mark.parametrize(
-    "template",
+    "template, message",
     [
-        PLAIN.replace("assistant{{ '\\n' }}{% endif %}", "assistant{{ '\\n' }}<think>{% endif %}"),  # prompts for more
-        PLAIN.replace("in messages %}", "in messages[-1:] %}"),  # one turn only
-        "{% if add_generation_prompt %}<|im_start|>{% else %}"
-        + PLAIN
-        + "{% endif %}",  # a prompt without earlier turns
+        (PLAIN.replace("in messages %}", "in messages[-1:] %}"), r"leaves out the content of turn 1 \('system'\)"),
+        (PLAIN.replace("{{ tools | tojson }}", "tools"), "leaves out the tools"),
+        (PLAIN.replace("{{ call | tojson }}", "None"), "leaves out a tool call of turn 3"),
+        (PLAIN.replace("{{ call | tojson }}", "{{ call.function.name }}"), "leaves out a tool call of turn 3"),
+        (PLAIN.replace("m.reasoning_content", "m.thinking"), "leaves out 'reasoning_content' of turn 3"),
+        (PLAIN.replace("{{ m.content }}", "{{ m.content[:2] }}"), r"leaves out the content of turn 1 \('system'\)"),
+        (PLAIN.replace("{{ m.content or '' }}", "{{ loop.index }}"), "leaves out the content of turn 5"),
     ],
 )
-def test_a_turn_that_does_not_follow_its_prompt_is_refused(template: str) -> None:
-    with pytest.raises(InputError, match="example agent: the chat template rewrites earlier turns"):
+def test_a_template_that_drops_a_part_is_refused(template: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"example agent: the chat template {message}"):
         render(AGENT, chat_tokenizer(template))
 
 
-def test_a_chat_that_the_assistant_opens_needs_marks() -> None:
+def test_a_chat_may_begin_with_the_assistant() -> None:
     example = Example("1", (turn("assistant", "it is"), turn("user", "thanks"), turn("assistant", "4")))
-    with pytest.raises(InputError, match="example 1: turn 1 is the assistant's and no turn prompts for it"):
-        render(example, PLAIN_TOKENIZER)
-    assert [text for segment, text in runs(render(example, MARKED_TOKENIZER), MARKED_TOKENIZER) if segment] == [
-        "it is<|im_end|>",
-        "4<|im_end|>",
-    ]
+    for tokenizer in (PLAIN_TOKENIZER, MARKED_TOKENIZER):
+        found = runs(render(example, tokenizer), tokenizer)
+        assert [text for segment, text in found if segment] == ["it is<|im_end|>", "4<|im_end|>"]
 
 
 def test_marks_end_with_the_last_byte_of_a_character() -> None:
@@ -169,9 +174,10 @@ def test_a_tokenizer_that_adds_a_beginning_adds_none_to_a_chat(template: str) ->
 
 def test_a_chat_without_assistant_turns_needs_targets_of_all_tokens() -> None:
     tokenizer = chat_tokenizer(MARKED.replace("m.role == 'assistant'", "m.role == 'nobody'"))
-    with pytest.raises(InputError, match="example agent: no token of its chat is the assistant's"):
-        render(AGENT, tokenizer)
-    rendered = render(AGENT, tokenizer, targets_of="all")
+    example = Example("plain", AGENT.messages[4:])
+    with pytest.raises(InputError, match="example plain: no token of its chat is the assistant's"):
+        render(example, tokenizer)
+    rendered = render(example, tokenizer, targets_of="all")
     assert rendered.prompt_length == len(rendered.tokens) > 0
 
 
@@ -189,9 +195,9 @@ def test_the_first_requested_row_is_the_last_of_the_prompt() -> None:
 def test_a_template_of_several_is_judged_by_the_one_in_use() -> None:
     tokenizer = chat_tokenizer(None)
     tokenizer.chat_template = {"default": FORGETFUL, "tool_use": FORGETFUL_MARKED}
-    assert len(runs(render(AGENT, tokenizer), tokenizer)) == 7
-    with pytest.raises(InputError, match="rewrites earlier turns"):
-        render(replace(AGENT, tools=()), tokenizer)
+    tokenizer.chat_template["default"] = PLAIN.replace("<|im_end|>", "</s>")
+    assert "<|im_end|>" in text_of(render(AGENT, tokenizer).tokens, tokenizer)
+    assert "</s>" in text_of(render(replace(AGENT, tools=()), tokenizer).tokens, tokenizer)
     tokenizer.chat_template = {"other": PLAIN}
     with pytest.raises(InputError, match="example agent: the chat template cannot render its messages"):
         render(AGENT, tokenizer)
@@ -214,4 +220,5 @@ def test_earlier_turns_of_an_ordinary_example_are_prompt() -> None:
     prompt = PLAIN_TOKENIZER.apply_chat_template(
         list(example.messages), tools=list(TOOLS), tokenize=False, add_generation_prompt=True
     )
-    assert found == [(Segment.PROMPT, prompt), (Segment.RATIONALE, "must add"), (Segment.RESPONSE, " 4<|end|>")]
+    said = [(Segment.RATIONALE, "must add"), (Segment.RESPONSE, " 4<|im_end|>"), (Segment.PROMPT, "\n")]
+    assert found == [(Segment.PROMPT, prompt), *said]

@@ -1,0 +1,98 @@
+"""Where the parts of a chat are in its text: the turns of the assistant, and the words of its last turn."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import InputError
+from cache.rendering.assistant_turns import AssistantTurn, find_turn, find_turns
+from cache.rendering.chat_template import THINKING_END, ChatText, squeeze
+
+THINKING_START = "<think>"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatLayout:
+    """The text of a chat, its turns of the assistant in order, and where the content of the last turn is.
+
+    offsets: int64 [characters of the content + 1], the offset in the text of each character of the content, and of its
+        end; None if the template writes it in another form.
+    is_template_text: False if the text contains thoughts that the template leaves out.
+    """
+
+    text: str
+    turns: list[AssistantTurn]
+    offsets: npt.NDArray[np.int64] | None
+    is_template_text: bool = True
+
+
+def lay_out(chat: ChatText, name: str, messages: Sequence[dict[str, Any]], last_only: bool) -> ChatLayout:
+    """Lay out a chat that ends with the assistant. name: of the example. last_only: find the last turn only.
+
+    Raises InputError if the template leaves out a part, or if a turn cannot be found.
+    """
+    text = chat.render_complete(messages, prompts=False)
+    turns = (
+        [find_turn(chat, name, messages, len(messages) - 1, text)]
+        if last_only
+        else find_turns(chat, name, messages, text)
+    )
+    if loses_thoughts(messages[-1], text):
+        return _with_thoughts(chat, name, messages, text, turns)
+    return ChatLayout(text, turns, _find_words(messages[-1].get("content") or "", text, turns[-1]))
+
+
+def loses_thoughts(turn: Mapping[str, Any], text: str) -> bool:
+    """Whether the content of a turn has thoughts that are not in the text of its chat."""
+    thoughts = (turn.get("content") or "").rpartition(THINKING_END)[0]
+    return squeeze(thoughts.removeprefix(THINKING_START)) not in squeeze(text)
+
+
+def _with_thoughts(
+    chat: ChatText, name: str, messages: Sequence[dict[str, Any]], text: str, turns: list[AssistantTurn]
+) -> ChatLayout:
+    """Let the whole content follow the prompt for the last turn, because the template leaves out its thoughts.
+
+    Such a template is made for chats that go on. The prompt for a turn may open the thoughts already.
+    """
+    words, last = messages[-1]["content"], turns[-1]
+    prompt = chat.render(messages[:-1], prompts=True) if len(messages) > 1 else text[: last.start]
+    if not prompt.startswith(text[: turns[-2].end if len(turns) > 1 else 0]):
+        raise InputError(f"example {name}: the chat template leaves out the thoughts of the last turn; remove them")
+    rest = words
+    if prompt.rstrip().endswith(THINKING_START) and words.lstrip().startswith(THINKING_START):
+        rest = words.lstrip().removeprefix(THINKING_START).lstrip()
+    start, removed = len(prompt), len(words) - len(rest)
+    end_text = text[last.content_end : last.end]
+    offsets = start + np.maximum(np.arange(len(words) + 1) - removed, 0)
+    content_end = start + len(rest)
+    turn = replace(last, start=start, content_start=start, content_end=content_end, end=content_end + len(end_text))
+    return ChatLayout(prompt + rest + text[last.content_end :], [*turns[:-1], turn], offsets, is_template_text=False)
+
+
+def _find_words(words: str, text: str, turn: AssistantTurn) -> npt.NDArray[np.int64] | None:
+    """Offset in the text of each character of the words of a turn, and of their end, int64 [n + 1].
+
+    Templates may strip the words or change white space in them. None if they differ in more than that.
+    """
+    # From the start of the turn: the template may have written the thoughts of the words before their place.
+    body = text[turn.start : turn.content_end]
+    if (position := body.rfind(words)) >= 0:
+        return turn.start + position + np.arange(len(words) + 1, dtype=np.int64)
+    if not squeeze(words):
+        return np.full(len(words) + 1, turn.content_end, np.int64)
+    position = squeeze(body).rfind(squeeze(words))
+    if position < 0:
+        return None
+    printed = np.flatnonzero([not c.isspace() for c in body]) + turn.start
+    # For each character of the words: the next printed one, and the white space before it.
+    is_space = np.array([c.isspace() for c in words], dtype=np.bool_)
+    ranks = np.append(np.cumsum(~is_space) - ~is_space, np.count_nonzero(~is_space))
+    last = int(ranks[-1])
+    ends = np.concatenate([printed[position : position + last], printed[position + last - 1 : position + last] + 1])
+    starts = np.concatenate([[turn.start], printed + 1])[position : position + last + 1]
+    spaces = np.searchsorted(ranks, ranks, side="right") - 1 - np.arange(len(words) + 1)
+    return np.where(ranks < last, np.maximum(ends[ranks] - spaces, starts[ranks]), ends[-1]).astype(np.int64)

@@ -1,0 +1,97 @@
+"""The teacher's tokenizer in a store: it is read without the folder that the teacher had."""
+
+import hashlib
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from cache.errors import InputError, IntegrityError
+from cache.examples.tokenizers import load_tokenizer, tokenizer_files
+from cache.json_documents import decode_document, encode_document
+from cache.rows.spec import StoreSpec
+from cache.storage.base import NotCreatedError, Storage, check_name
+from cache.store.commits import remove_unused, withdraw_if_incomplete
+
+CLAIM = "tokenizer.json"
+FOLDER = "tokenizers"
+
+
+def claim_tokenizer(storage: Storage, spec: StoreSpec, tokenizer: Any) -> None:
+    """Put the tokenizer of the spec into the store, unless the store has it. tokenizer: of Transformers, a fast one.
+
+    Raises InputError if it cannot be saved.
+    """
+    if storage.size(CLAIM) is None:
+        _claim_files(storage, spec.tokenizer, tokenizer_files(tokenizer))
+
+
+def transfer_tokenizer(source: Storage, target: Storage) -> None:
+    """Put the tokenizer of another store into a store, if the one has it and the other has not."""
+    claim = read_tokenizer_claim(source)
+    if claim is not None and target.size(CLAIM) is None:
+        _claim_files(target, claim["digest"], {name: _read(source, claim, name) for name in claim["files"]})
+
+
+def _claim_files(storage: Storage, tokenizer: str, files: dict[str, bytes]) -> None:
+    folder = f"{FOLDER}/{uuid.uuid4().hex}"
+    try:
+        storage.write_folder(folder, files)
+    except BaseException:
+        remove_unused(storage, folder)
+        raise
+    checksums = {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in files.items()}
+    try:
+        is_first = storage.create(CLAIM, encode_document({"path": folder, "digest": tokenizer, "files": checksums}))
+    except NotCreatedError:
+        remove_unused(storage, folder)
+        raise
+    if is_first:
+        withdraw_if_incomplete(storage, CLAIM, folder, files)
+    else:
+        remove_unused(storage, folder)
+
+
+def read_tokenizer_claim(storage: Storage) -> dict[str, Any] | None:
+    """The document that names the store's tokenizer: path, digest, files. None if the store has none."""
+    return decode_document(storage.read(CLAIM), f"{storage}/{CLAIM}") if storage.size(CLAIM) is not None else None
+
+
+def copy_tokenizer(storage: Storage, folder: Path) -> bool:
+    """Write the files of the store's tokenizer into a folder. Returns False if the store has none.
+
+    Raises IntegrityError if a file is missing or altered.
+    """
+    claim = read_tokenizer_claim(storage)
+    if claim is None:
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in claim["files"]:
+        data = _read(storage, claim, name)
+        path = folder / check_name(name, storage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return True
+
+
+def _read(storage: Storage, claim: dict[str, Any], name: str) -> bytes:
+    """A file of the tokenizer. Raises IntegrityError if it is missing or altered."""
+    data = storage.read(f"{claim['path']}/{name}")
+    if hashlib.sha256(data).hexdigest() != claim["files"][name][1]:
+        raise IntegrityError(f"{storage}/{claim['path']}/{name}: altered since it was written")
+    return data
+
+
+def open_tokenizer(storage: Storage, spec: StoreSpec) -> Any:
+    """Load the tokenizer with which a store was captured: the one in the store, or the teacher's.
+
+    Raises InputError if there is neither.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        if copy_tokenizer(storage, Path(name)):
+            tokenizer = load_tokenizer(name, what=f"tokenizer of the store {storage}")
+            tokenizer.name_or_path = f"{storage}/{FOLDER}"
+            return tokenizer
+    if spec.service:
+        raise InputError(f"store {storage}: contains no tokenizer, and its teacher is a service; name one")
+    return load_tokenizer(spec.teacher, what=f"store {storage} contains no tokenizer, and that of its teacher")
