@@ -214,7 +214,7 @@ def measure_writing(
     from cache.examples.example import Example, Segment, TokenizedExample
     from cache.rows.record import Record
     from cache.storage.local import LocalStorage
-    from cache.store.codebook_claim import read_codebook
+    from cache.store.claims.codebook_claim import read_codebook
     from cache.store.commits import create_store
     from cache.store.unit_writer import write_unit
 

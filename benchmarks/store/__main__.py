@@ -30,7 +30,7 @@ from cache.parts.layout import PROFILES
 from cache.rows.codebook import Codebook
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
-from cache.store.codebook_claim import read_codebook
+from cache.store.claims.codebook_claim import read_codebook
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot

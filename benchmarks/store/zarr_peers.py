@@ -18,7 +18,7 @@ from cache.rows.record import Record
 from cache.rows.shared_kernels import FIRST
 from cache.rows.sparse_targets import SparseTargets
 from cache.storage.local import LocalStorage
-from cache.store.codebook_claim import open_codebook
+from cache.store.claims.codebook_claim import open_codebook
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot

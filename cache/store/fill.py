@@ -13,7 +13,7 @@ from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
-from cache.store.codebook_claim import read_codebook
+from cache.store.claims.codebook_claim import read_codebook
 from cache.store.commits import commit_path, committed_units, create_store, read_commit, unit_name
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from cache.errors import IntegrityError
 from cache.storage.base import Storage
-from cache.store.codebook_claim import CLAIM, read_claim
+from cache.store.claims.codebook_claim import CLAIM, read_claim
+from cache.store.claims.tokenizer_files import FOLDER as TOKENIZERS
+from cache.store.claims.tokenizer_files import read_tokenizer_claim
 from cache.store.commits import commit_path, committed_units, read_commit, read_spec
 from cache.store.quarantine.entries import entry_files, obsolete_keys
 from cache.store.snapshot_reading import open_snapshot, read_snapshot, snapshot_numbers, snapshot_path
-from cache.store.tokenizer_files import FOLDER as TOKENIZERS
-from cache.store.tokenizer_files import read_tokenizer_claim
 
 # A writer needs minutes from its first file to its commit. Older files belong to a writer that was killed.
 GRACE_SECONDS = 24 * 3600.0

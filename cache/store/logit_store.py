@@ -20,7 +20,7 @@ from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.fork_safe_lock import ForkSafeLock
 from cache.storage.open import open_storage
-from cache.store.codebook_claim import open_codebook
+from cache.store.claims.codebook_claim import open_codebook
 from cache.store.commits import committed_units, read_commit, read_spec
 from cache.store.index import KEY_BYTES, StoreIndex
 from cache.store.quarantine.entries import document_path, read_entry, waiting_keys

@@ -17,7 +17,7 @@ from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.base import NotCreatedError, Storage
-from cache.store.codebook_claim import claim_codebook, read_codebook
+from cache.store.claims.codebook_claim import claim_codebook, read_codebook
 from cache.store.commits import (
     Commit,
     CommittedExample,

@@ -13,7 +13,9 @@ from cache.rows.codebook import Codebook
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
-from cache.store.codebook_claim import open_codebook, read_claim
+from cache.store.claims.codebook_claim import open_codebook, read_claim
+from cache.store.claims.tokenizer_files import FOLDER as TOKENIZERS
+from cache.store.claims.tokenizer_files import read_tokenizer_claim
 from cache.store.commits import (
     Commit,
     FileChecksum,
@@ -32,8 +34,6 @@ from cache.store.snapshot_reading import (
     snapshot_path,
 )
 from cache.store.snapshots import restore_snapshot
-from cache.store.tokenizer_files import FOLDER as TOKENIZERS
-from cache.store.tokenizer_files import read_tokenizer_claim
 from cache.store.unit_writer import checksum_file
 
 

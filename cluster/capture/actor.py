@@ -14,7 +14,7 @@ import ray
 from cache.errors import LogitbankError
 from cache.rows.codebook import Codebook
 from cache.storage.open import open_storage
-from cache.store.codebook_claim import read_codebook
+from cache.store.claims.codebook_claim import read_codebook
 from cluster.capture.settings import CaptureSettings
 from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.capture.start import start_teacher

@@ -8,11 +8,11 @@ from typing import Any
 
 from cache.errors import LogitbankError
 from cache.storage.base import Storage
+from cache.store.claims.tokenizer_files import claim_tokenizer
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example, quarantined_keys, update_marks
 from cache.store.snapshots import take_snapshot
-from cache.store.tokenizer_files import claim_tokenizer
 from cluster.capture.actor import UNITS_PER_WORKER, start_worker
 from cluster.capture.dispatch import Dispatcher, examples_in_progress, wait_ready
 from cluster.capture.input_summary import InputSummary

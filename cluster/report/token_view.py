@@ -4,8 +4,8 @@ import numpy as np
 
 from cache.examples.example import Segment
 from cache.examples.tokenizers import load_tokenizer
+from cache.store.claims.tokenizer_files import open_tokenizer
 from cache.store.logit_store import LogitStore
-from cache.store.tokenizer_files import open_tokenizer
 
 
 def token_view(store: LogitStore, key: str, width: int = 5, tokenizer_name: str | None = None) -> str:

@@ -11,8 +11,8 @@ from transformers import AutoModelForSequenceClassification
 from cache.errors import InputError, SpecMismatchError
 from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
+from cache.store.claims.tokenizer_files import open_tokenizer
 from cache.store.logit_store import LogitStore
-from cache.store.tokenizer_files import open_tokenizer
 from student.classification.settings import ClassSettings
 from student.classification.source import ClassSource
 from student.classification.texts import pad_texts, require_readable

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cache.examples.jsonl import read_examples
 from cache.progress import Progress, no_progress
-from cache.store.tokenizer_files import open_tokenizer
+from cache.store.claims.tokenizer_files import open_tokenizer
 from student.classification.source import ClassSource
 from student.data.averaged_stores import AveragedStores
 from student.data.settings import DataSettings

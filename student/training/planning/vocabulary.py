@@ -11,7 +11,7 @@ from cache.examples.example import Example
 from cache.examples.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest, vocabulary_difference
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm, require_template_variables, today, writes_date
-from cache.store.tokenizer_files import copy_tokenizer
+from cache.store.claims.tokenizer_files import copy_tokenizer
 from student.classification.texts import learn_input_tokenizer
 from student.models.registry import has_encoder
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer

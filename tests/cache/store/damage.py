@@ -11,7 +11,7 @@ from cache.rows.record import Record
 from cache.rows.sparse_targets import concatenate
 from cache.rows.spec import TargetMode
 from cache.storage.local import LocalStorage
-from cache.store.codebook_claim import CLAIM, claim_codebook
+from cache.store.claims.codebook_claim import CLAIM, claim_codebook
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example

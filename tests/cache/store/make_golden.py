@@ -25,7 +25,7 @@ from cache.rows.record import Window
 from cache.rows.sparse_targets import concatenate
 from cache.rows.spec import TargetSpec
 from cache.storage.local import LocalStorage
-from cache.store.codebook_claim import claim_codebook
+from cache.store.claims.codebook_claim import claim_codebook
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example

@@ -14,7 +14,7 @@ import pytest
 from cache.errors import LogitbankError, StoreError
 from cache.parts.layout import PROFILES, Profile
 from cache.storage.local import LocalStorage
-from cache.store.codebook_claim import CLAIM
+from cache.store.claims.codebook_claim import CLAIM
 from cache.store.commits import create_store
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshot_reading import latest_snapshot

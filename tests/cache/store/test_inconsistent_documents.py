@@ -14,7 +14,7 @@ from cache.parts.codebook_learning import frequency_codebook, list_codebook
 from cache.rows.codebook import plain_codebook
 from cache.rows.sparse_targets import concatenate
 from cache.storage.local import LocalStorage
-from cache.store.codebook_claim import CLAIM, claim_codebook
+from cache.store.claims.codebook_claim import CLAIM, claim_codebook
 from cache.store.garbage_collection import collect_garbage
 from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore

@@ -12,7 +12,7 @@ from cache.errors import InputError
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetMode
 from cache.storage.local import LocalStorage
-from cache.store.codebook_claim import CLAIM
+from cache.store.claims.codebook_claim import CLAIM
 from cache.store.commits import create_store
 from cache.store.unit_writer import write_unit
 from tests.cache.rows.rows import TARGETS, VOCAB, random_record, store_spec

@@ -20,7 +20,7 @@ from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.rows.spec import TargetMode
 from cache.storage.local import LocalStorage
-from cache.store.codebook_claim import claim_codebook
+from cache.store.claims.codebook_claim import claim_codebook
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
