@@ -3,7 +3,7 @@
     commits, index, snapshots      which parts count, as documents and as columns
     logit_store, store_info        LogitStore: the examples of a snapshot by number; totals
     unit_writer, fill              write one unit, or all units of a stream of records
-    codebook_claim, _learning      the one codebook of a store
+    claims/                        the codebook and the tokenizer of a store
     transcode                      copy into another profile
     verify, garbage_collection     check every byte; remove files that nothing refers to
 

@@ -152,7 +152,7 @@ def filled(workplace: Path, spec: StoreSpec, make_records: Callable[..., list[Re
     "changes, message",
     [
         (["model={pretrained='nowhere/at/all'}"], "'nowhere/at/all': cannot be loaded"),
-        (["model.config.model_type=unheard_of"], "'unheard_of' cannot be built"),
+        (["model.config.model_type=unheard_of"], "'unheard_of' is unknown to Transformers"),
         (["data.snapshot=7"], "no snapshot 7; the newest is 1"),
         (["tokenizer.path=other"], "captured with another tokenizer than"),
         (["data.store=gopher://bucket/store"], "store 'gopher://bucket/store': "),
