@@ -6,7 +6,7 @@ output, and with --save a file in results/. docs/measurements.md is generated fr
     capture.py         a teacher's rows beside its forward pass
     train.py           a student's step beside hard labels
     head_precision.py  what rounded logits of a bfloat16 head cost beside float32 ones
-    batches.py      how full padded and packed batches are
+    batches.py         how full padded and packed batches are
     reuse.py           one capture beside a teacher in the loop
     demo_seeds.py      the demo's students over several seeds
     store/             the store beside other formats
