@@ -18,7 +18,7 @@ import torch
 from benchmarks.common.harness import finish
 from benchmarks.reduction.cases import DTYPES, TARGETS, Case, make_case, random_block
 from benchmarks.reduction.oracle import Truth, problems
-from benchmarks.reduction.timing import bandwidth, kernel_seconds, matrix_product, seconds
+from benchmarks.reduction.timing import QUEUED, bandwidth, kernel_seconds, matrix_product, queued_seconds, seconds
 from benchmarks.reduction.ways import arrays_of, ways_of
 from teacher_serving.reduction.triton_backend import Plan
 
@@ -81,6 +81,8 @@ def measure_block(options: argparse.Namespace, vocab: int, dtype: str, results: 
                 "read_floor": floor, "matrix_product": product, "share_of_read": floor / taken["median"],
                 "bytes_per_logit": bytes_per_logit(case, way), "wrong": found[:3],
             }  # fmt: skip
+            if way == "triton":
+                entry["queued"] = queued_seconds(run, options.device)
             if options.kernels and options.device == "cuda" and way == "triton":
                 entry["kernels"] = kernel_seconds(run)
             results["cases"].append(entry)
@@ -118,6 +120,9 @@ def show(entry: dict[str, Any]) -> None:
     print(f"  {entry['mode']:33} {entry['way']:27} {taken['median'] * 1e3:9.3f} ms ({taken['min'] * 1e3:.3f} to "
           f"{taken['max'] * 1e3:.3f}), {entry['share_of_read']:6.1%} of a read {count} "
           f"{'WRONG: ' + '; '.join(entry['wrong']) if entry['wrong'] else ''}", flush=True)  # fmt: skip
+    if "queued" in entry:
+        print(f"      one of {QUEUED} in the queue {entry['queued']['median'] * 1e6:20.1f} us, "
+              f"{entry['read_floor'] / entry['queued']['median']:.1%} of a read")  # fmt: skip
     for name, value in entry.get("kernels", {}).items():
         print(f"      {name[:40]:40} {value * 1e6:9.1f} us")
 

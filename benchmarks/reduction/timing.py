@@ -35,6 +35,19 @@ def _timed(run: Callable[[], Any], device: str) -> float:
     return begin.elapsed_time(end) / 1000
 
 
+QUEUED = 10
+
+
+def queued_seconds(run: Callable[[], Any], device: str) -> dict[str, float]:
+    """Time of a call when QUEUED of them are waiting: the device's work, or the host's if that takes longer."""
+
+    def several() -> None:
+        for _ in range(QUEUED):
+            run()
+
+    return {name: value / QUEUED for name, value in seconds(several, device, 0.0, 5).items()}
+
+
 def kernel_seconds(run: Callable[[], Any]) -> dict[str, float]:
     """Mean time of each kernel that `run` launches on the GPU, in the order of their names."""
     from torch.profiler import ProfilerActivity, profile

@@ -21,7 +21,7 @@ MAX_CPU_ROWS = 512
 MAX_GPU_ROWS = 4096
 # Bytes that the reductions on a GPU need per logit, beside the logits themselves. For torch, up to 11, 10, 35 and 18
 # were measured on a CPU for these modes; sorting on a GPU takes more.
-TORCH_BYTES_PER_LOGIT = {"topk": 24, "nucleus": 24, "threshold": 40, "sampled": 40}
+TORCH_BYTES_PER_LOGIT = {"topk": 24, "nucleus": 24, "threshold": 48, "sampled": 40}
 TRITON_BYTES_PER_LOGIT = 1
 CHECKED_ROWS = 8
 

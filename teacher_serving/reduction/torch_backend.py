@@ -1,4 +1,7 @@
-"""The reduction in plain torch. It runs on GPUs, and tests compare the kernels with it."""
+"""The reduction in plain torch: for GPUs without Triton's kernels, and to compare the kernels with.
+
+It makes dozens of passes over the logits and needs several times their memory.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +10,10 @@ import torch
 
 from cache.rows.level_grid import LOWEST_LOGPROB
 from cache.rows.spec import TargetSpec
+
+# Cumulative sums are in integers, because CUDA adds floating point numbers in another order at each run. Weights are at
+# most 1, so sums of up to 2**21 of them fit into 63 bits.
+FIXED_POINT = 2.0**42
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ def reduce_block(
         ids, logprobs, counts = _draws(weights, uniforms)
         exact, tail = torch.zeros_like(counts), total[:, 0]
     else:
-        values, ids = logits.topk(max_entries, dim=-1)
+        values, ids = _largest(logits, max_entries)
         logprobs = (values - peak - log_total).clamp(max=0)
         is_exact = logprobs >= (math.log(targets.threshold) if targets.mode == "threshold" else LOWEST_LOGPROB)
         if targets.mode == "nucleus":
@@ -73,11 +80,31 @@ def reduce_block(
     return ReducedBlock(ids, logprobs, exact, counts, log_tail, token_logprobs, entropy, log_normalizers)
 
 
+def _largest(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the k largest logits of each row in falling order, and their ids; of equal logits the smaller id first."""
+    values, ids = logits.topk(k, dim=-1)
+    # topk takes any of the logits that equal the smallest it returns.
+    least = values[:, -1:]
+    every_id = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
+    first = torch.where(logits == least, every_id, logits.shape[1]).topk(k, dim=-1, largest=False).values
+    is_least = values == least
+    ids = torch.where(is_least, first.gather(1, (is_least.cumsum(-1) - 1).clamp(min=0)), ids)
+    order = ids.argsort(dim=-1)
+    values, ids = values.gather(1, order), ids.gather(1, order)
+    values, order = values.sort(dim=-1, descending=True, stable=True)
+    return values, ids.gather(1, order)
+
+
+def _cumulative(weights: torch.Tensor) -> torch.Tensor:
+    """Cumulative sums of weights, int64 in units of 1 / FIXED_POINT. A weight below half of that has none."""
+    return (weights.nan_to_num(0.0).double() * FIXED_POINT).round_().long().cumsum(-1)
+
+
 def _draws(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return ids, estimated log-probabilities and number of distinct ids of draws from each row of weights."""
     n, draws = uniforms.shape
-    sums = weights.cumsum(-1, dtype=torch.float64)
-    points = uniforms.double() * sums[:, -1:]
+    sums = _cumulative(weights)
+    points = (uniforms.double() * sums[:, -1:]).long()
     drawn = torch.searchsorted(sums, points, right=True).clamp(max=weights.shape[1] - 1).sort(-1).values
     is_new = torch.ones_like(drawn, dtype=torch.bool)
     is_new[:, 1:] = drawn[:, 1:] != drawn[:, :-1]
@@ -99,7 +126,7 @@ def _systematic(
     exact: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Append the ids at which the cumulative sum of the tail passes u, u + 1, ... thresholds to the exact entries."""
-    sums = weights.cumsum(-1, dtype=torch.float64)
+    sums = _cumulative(weights) / FIXED_POINT
     passed = torch.ceil(sums / (threshold * total) - uniforms.double()).clamp(min=0)
     is_drawn = passed.diff(dim=-1, prepend=torch.zeros_like(passed[:, :1])) > 0
     rows, tokens = is_drawn.nonzero(as_tuple=True)

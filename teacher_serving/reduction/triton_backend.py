@@ -19,11 +19,17 @@ MAX_DRAWS = 1024
 # Chunks of a row that one program loads.
 MAX_CHUNKS = 4096
 SMALLEST_CHUNK, LARGEST_CHUNK = 16, 1024
-# Logits that one program of sum_chunks loads at once, and how often it does.
-TILE, TILES_PER_PROGRAM = 4096, 4
-# Chosen logits that one program of collect_keys loads at once.
-COLLECTED_TILE = 2048
+# Sizes by benchmarks/reduction/tune.py. TILE: logits that one program of sum_chunks loads at once.
+TILE = 4096
+TILES_PER_PROGRAM = 4
+SUM_WARPS = 4
+# Chunks of choose_chunks for each warp.
+CHUNKS_PER_WARP = 512
+# Chosen logits that one program of collect_keys loads. One warp needs no barriers.
+COLLECTED_TILE = 1024
+COLLECT_WARPS = 1
 DRAWS_PER_PROGRAM = 16
+LOCATE_WARPS = 2
 # The first GPUs with bfloat16 arithmetic, for which Triton is tested.
 OLDEST_CAPABILITY = (8, 0)
 # Lowest bits of a logit that are always 0 after its conversion to float32.
@@ -58,6 +64,16 @@ class Plan:
     chunk: int
     chunks: int
     tiles: int
+
+    @property
+    def group(self) -> int:
+        """Chosen chunks that a program loads."""
+        return max(1, COLLECTED_TILE // self.chunk)
+
+    @property
+    def groups(self) -> int:
+        """Programs that load the chosen chunks of a row."""
+        return -(-min(self.entries, self.chunks) // self.group)
 
     @classmethod
     def of(cls, targets: TargetSpec, vocabulary: int) -> "Plan":
@@ -113,8 +129,133 @@ class PackedBlock:
         }
 
 
-def _power_of_2(n: int) -> int:
+def power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
+
+
+def _warps_for(chunks: int) -> int:
+    return max(1, min(8, chunks // CHUNKS_PER_WARP))
+
+
+class _Workspace:
+    """Kernels with their memory. Kernels of one stream run one after the other, so all blocks of rows share it."""
+
+    def __init__(self, targets: TargetSpec, vocabulary: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.targets, self.vocabulary, self.dtype, self.device = targets, vocabulary, dtype, device
+        self.plan = plan = Plan.of(targets, vocabulary)
+        self.width = 2 * plan.entries + 5 + len(targets.temperatures)
+        self.capacity = 2 * power_of_2(plan.entries)
+        self.inverse = torch.tensor([1.0 / t for t in targets.temperatures], dtype=torch.float32, device=device)
+        self.rows = 0
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def grow(self, rows: int) -> None:
+        """Allocate memory for a block of that many rows."""
+        self.rows, plan, targets = rows, self.plan, self.targets
+        head, draws = rows * targets.has_exact, rows * targets.has_sampled
+        self.maxima = self.empty(rows, plan.chunks, dtype=self.dtype)
+        self.sums = self.empty(rows, plan.chunks)
+        self.partials = self.empty(rows, plan.tiles, 3 + len(targets.temperatures))
+        self.row_sums = self.empty(rows, 3, dtype=torch.float64)
+        self.row_counts = self.empty(rows, 4, dtype=torch.int32)
+        self.chosen = self.empty(head, plan.entries, dtype=torch.int32)
+        self.collected = self.empty(head, self.capacity, dtype=torch.int64)
+        self.rests = self.empty(head, plan.groups, dtype=torch.float64)
+        self.prefixes = self.empty(draws, plan.chunks, dtype=torch.float64)
+        self.drawn = self.empty(draws, plan.entries, dtype=torch.int32)
+
+    def reduce(self, logits: torch.Tensor, next_tokens: torch.Tensor, uniforms: torch.Tensor) -> PackedBlock:
+        """See reduce_packed."""
+        n = len(logits)
+        if n > self.rows:
+            self.grow(n)
+        out = self.empty(n, self.width, dtype=torch.int32)
+        values = out.view(torch.float32)
+        if n:
+            self.sum_and_choose(logits, next_tokens, values)
+            if self.targets.has_exact:
+                self.write_head(logits, out, values)
+            if self.targets.has_sampled:
+                self.write_draws(logits, uniforms, out, values)
+        return PackedBlock(out, self.plan.entries)
+
+    @property
+    def log_threshold(self) -> float:
+        return math.log(self.targets.threshold) if self.targets.threshold else 0.0
+
+    def sum_and_choose(self, logits: torch.Tensor, next_tokens: torch.Tensor, values: torch.Tensor) -> None:
+        from teacher_serving.reduction import triton_kernels as kernels
+
+        plan, targets, n = self.plan, self.targets, len(logits)
+        kernels.sum_chunks[(n, -(-plan.tiles // TILES_PER_PROGRAM))](
+            logits, logits.stride(0), self.vocabulary, plan.chunks, plan.tiles, self.inverse,
+            self.maxima, self.sums, self.partials,
+            CHUNK=plan.chunk, TILE_CHUNKS=TILE // plan.chunk, TILES=TILES_PER_PROGRAM,
+            HAS_ENTROPY=targets.entropy, TEMPERATURES=len(targets.temperatures), num_warps=SUM_WARPS,
+        )  # fmt: skip
+        padded = power_of_2(plan.chunks)
+        kernels.choose_chunks[(n,)](
+            logits, logits.stride(0), plan.chunks, plan.tiles, next_tokens, self.inverse,
+            self.maxima, self.sums, self.partials, self.row_sums, self.row_counts, self.chosen, self.prefixes,
+            values, self.width, plan.entries,
+            ENTRIES=plan.entries, CHUNKS=padded, TILES=power_of_2(plan.tiles), SHIFT=SHIFTS[self.dtype],
+            HAS_HEAD=targets.has_exact, HAS_DRAWS=targets.has_sampled, HAS_ENTROPY=targets.entropy,
+            TEMPERATURES=len(targets.temperatures), LOG_THRESHOLD=self.log_threshold, num_warps=_warps_for(padded),
+        )  # fmt: skip
+
+    def write_head(self, logits: torch.Tensor, out: torch.Tensor, values: torch.Tensor) -> None:
+        from teacher_serving.reduction import triton_kernels as kernels
+
+        plan, targets, n = self.plan, self.targets, len(logits)
+        shift, groups = SHIFTS[self.dtype], power_of_2(plan.groups)
+        kernels.collect_keys[(n, plan.groups)](
+            logits, logits.stride(0), self.vocabulary, plan.chunks, self.chosen, self.sums,
+            self.row_sums, self.row_counts, self.rests, plan.groups, self.collected, plan.entries,
+            SHIFT=shift, CHUNK=plan.chunk, GROUP=plan.group, CAPACITY=self.capacity,
+            HAS_DRAWS=targets.has_sampled, num_warps=COLLECT_WARPS,
+        )  # fmt: skip
+        if not targets.has_sampled:  # at most 1 / threshold logits reach a threshold
+            kernels.narrow_keys[(n,)](
+                logits, logits.stride(0), self.vocabulary, self.chosen,
+                self.row_sums, self.row_counts, self.rests, plan.groups, self.collected, plan.entries,
+                SHIFT=shift, CHUNK=plan.chunk, GROUP=plan.group, CAPACITY=self.capacity, GROUPS=groups, num_warps=4,
+            )  # fmt: skip
+        kernels.write_head[(n,)](
+            self.row_sums, self.row_counts, self.rests, plan.groups, self.collected, out, values, self.width,
+            self.vocabulary, plan.entries,
+            GROUPS=groups, ENTRIES=plan.entries, CAPACITY=self.capacity, LOWEST=LOWEST_LOGPROB, MASS=targets.mass,
+            num_warps=max(1, min(4, self.capacity // 128)),
+        )  # fmt: skip
+
+    def write_draws(
+        self, logits: torch.Tensor, uniforms: torch.Tensor, out: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        from teacher_serving.reduction import triton_draws as kernels
+
+        plan, targets, n = self.plan, self.targets, len(logits)
+        padded = power_of_2(plan.chunks)
+        if targets.has_exact:
+            kernels.sum_prefixes[(n,)](
+                plan.chunks, self.sums, self.row_counts, self.prefixes, CHUNKS=padded, num_warps=_warps_for(padded)
+            )
+        kernels.locate_draws[(n, -(-plan.entries // DRAWS_PER_PROGRAM))](
+            logits, logits.stride(0), self.vocabulary, plan.chunks, uniforms, self.row_sums, self.row_counts,
+            self.prefixes, out, self.width, self.drawn, plan.entries,
+            ENTRIES=plan.entries, CHUNK=plan.chunk, CHUNKS_LOG2=padded.bit_length() - 1,
+            SHIFT=SHIFTS[self.dtype], BLOCK=DRAWS_PER_PROGRAM, HAS_HEAD=targets.has_exact,
+            THRESHOLD=targets.threshold, num_warps=LOCATE_WARPS,
+        )  # fmt: skip
+        kernels.write_draws[(n,)](
+            self.row_counts, self.drawn, out, values, self.width, plan.entries,
+            ENTRIES=plan.entries, DRAWS=power_of_2(plan.entries), HAS_HEAD=targets.has_exact,
+            LOG_THRESHOLD=self.log_threshold,
+            num_warps=1 if plan.entries <= 256 else 4,
+        )  # fmt: skip
+
+
+_WORKSPACES: dict[tuple[TargetSpec, int, torch.dtype, torch.device, int], _Workspace] = {}
 
 
 def reduce_packed(
@@ -126,7 +267,19 @@ def reduce_packed(
     """
     if logits.stride(1) != 1:
         logits = logits.contiguous()
-    return _Launch(logits, targets).run(next_tokens, uniforms)
+    key = (targets, logits.shape[1], logits.dtype, logits.device, _stream_of(logits.device))
+    if key not in _WORKSPACES:
+        _WORKSPACES[key] = _Workspace(targets, logits.shape[1], logits.dtype, logits.device)
+    return _WORKSPACES[key].reduce(logits, next_tokens, uniforms)
+
+
+def forget_memory() -> None:
+    """Free the memory of all kernels. The next block allocates it again."""
+    _WORKSPACES.clear()
+
+
+def _stream_of(device: torch.device) -> int:
+    return int(torch.cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
 
 
 def start_on_gpu(
@@ -151,116 +304,3 @@ def start_on_gpu(
         return block.arrays(packed.numpy())
 
     return arrays
-
-
-class _Launch:
-    """Memory and kernels of one block of rows."""
-
-    def __init__(self, logits: torch.Tensor, targets: TargetSpec) -> None:
-        self.logits, self.targets = logits, targets
-        self.n, self.vocabulary = logits.shape
-        self.plan = Plan.of(targets, self.vocabulary)
-        self.shift = SHIFTS[logits.dtype]
-        n, plan, temperatures = self.n, self.plan, len(targets.temperatures)
-        self.maxima = self.empty(n, plan.chunks, dtype=logits.dtype)
-        self.sums = self.empty(n, plan.chunks)
-        self.partials = self.empty(n, plan.tiles, 3 + temperatures)
-        self.row_sums = self.empty(n, 3, dtype=torch.float64)
-        self.row_counts = self.empty(n, 4, dtype=torch.int32)
-        self.width = 2 * plan.entries + 5 + temperatures
-        self.out = self.empty(n, self.width, dtype=torch.int32)
-        self.values = self.out.view(torch.float32)
-        self.chosen = self.empty(n, plan.entries if targets.has_exact else 0, dtype=torch.int32)
-        self.prefixes = self.empty(n, plan.chunks if targets.has_sampled else 0, dtype=torch.float64)
-        self.log_threshold = math.log(targets.threshold) if targets.threshold else 0.0
-        inverse = [1.0 / temperature for temperature in targets.temperatures]
-        self.inverse = constant(tuple(inverse), logits.device)
-
-    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device=self.logits.device)
-
-    def run(self, next_tokens: torch.Tensor, uniforms: torch.Tensor) -> PackedBlock:
-        if self.n:
-            self.sum()
-            self.choose(next_tokens)
-            if self.targets.has_exact:
-                self.write_head()
-            if self.targets.has_sampled:
-                self.write_draws(uniforms)
-        return PackedBlock(self.out, self.plan.entries)
-
-    def sum(self) -> None:
-        from teacher_serving.reduction import triton_kernels as kernels
-
-        plan, targets = self.plan, self.targets
-        kernels.sum_chunks[(self.n, -(-plan.tiles // TILES_PER_PROGRAM))](
-            self.logits, self.logits.stride(0), self.vocabulary, plan.chunks, plan.tiles, self.inverse,
-            self.maxima, self.sums, self.partials,
-            CHUNK=plan.chunk, TILE_CHUNKS=TILE // plan.chunk, TILES=TILES_PER_PROGRAM,
-            HAS_ENTROPY=targets.entropy, TEMPERATURES=len(targets.temperatures), num_warps=4,
-        )  # fmt: skip
-
-    def choose(self, next_tokens: torch.Tensor) -> None:
-        from teacher_serving.reduction import triton_kernels as kernels
-
-        plan, targets = self.plan, self.targets
-        kernels.choose_chunks[(self.n,)](
-            self.logits, self.logits.stride(0), plan.chunks, plan.tiles, next_tokens, self.inverse,
-            self.maxima, self.sums, self.partials, self.row_sums, self.row_counts, self.chosen, self.prefixes,
-            self.values, self.width, plan.entries,
-            ENTRIES=plan.entries, CHUNKS=_power_of_2(plan.chunks), TILES=_power_of_2(plan.tiles), SHIFT=self.shift,
-            HAS_HEAD=targets.has_exact, HAS_DRAWS=targets.has_sampled, HAS_ENTROPY=targets.entropy,
-            TEMPERATURES=len(targets.temperatures), LOG_THRESHOLD=self.log_threshold, num_warps=4,
-        )  # fmt: skip
-
-    def write_head(self) -> None:
-        from teacher_serving.reduction import triton_kernels as kernels
-
-        plan, targets = self.plan, self.targets
-        capacity = 2 * _power_of_2(plan.entries)
-        collected = self.empty(self.n, capacity, dtype=torch.int64)
-        kernels.collect_keys[(self.n,)](
-            self.logits, self.logits.stride(0), self.vocabulary, plan.chunks, self.chosen, self.sums,
-            self.row_sums, self.row_counts, collected, plan.entries,
-            SHIFT=self.shift, CHUNK=plan.chunk, GROUP=COLLECTED_TILE // plan.chunk, CAPACITY=capacity,
-            HAS_DRAWS=targets.has_sampled, num_warps=4,
-        )  # fmt: skip
-        kernels.write_head[(self.n,)](
-            self.row_sums, self.row_counts, collected, self.out, self.values, self.width, self.vocabulary,
-            plan.entries,
-            ENTRIES=plan.entries, CAPACITY=capacity, LOWEST=LOWEST_LOGPROB, MASS=targets.mass,
-            num_warps=max(1, min(4, capacity // 128)),
-        )  # fmt: skip
-
-    def write_draws(self, uniforms: torch.Tensor) -> None:
-        from teacher_serving.reduction import triton_draws as kernels
-
-        plan, targets = self.plan, self.targets
-        if targets.has_exact:
-            kernels.sum_prefixes[(self.n,)](
-                plan.chunks, self.sums, self.row_counts, self.prefixes, CHUNKS=_power_of_2(plan.chunks), num_warps=4
-            )
-        drawn = self.empty(self.n, plan.entries, dtype=torch.int32)
-        kernels.locate_draws[(self.n, -(-plan.entries // DRAWS_PER_PROGRAM))](
-            self.logits, self.logits.stride(0), self.vocabulary, plan.chunks, uniforms, self.row_sums, self.row_counts,
-            self.prefixes, self.out, self.width, drawn, plan.entries,
-            ENTRIES=plan.entries, CHUNK=plan.chunk, CHUNKS_LOG2=_power_of_2(plan.chunks).bit_length() - 1,
-            SHIFT=self.shift, BLOCK=DRAWS_PER_PROGRAM, HAS_HEAD=targets.has_exact,
-            THRESHOLD=targets.threshold, num_warps=4,
-        )  # fmt: skip
-        kernels.write_draws[(self.n,)](
-            self.row_counts, drawn, self.out, self.values, self.width, plan.entries,
-            ENTRIES=plan.entries, DRAWS=_power_of_2(plan.entries), HAS_HEAD=targets.has_exact,
-            LOG_THRESHOLD=self.log_threshold,
-            num_warps=1 if plan.entries <= 256 else 4,
-        )  # fmt: skip
-
-
-_CONSTANTS: dict[tuple[tuple[float, ...], torch.device], torch.Tensor] = {}
-
-
-def constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """float32 [values] on the device. It is copied once, because each copy would wait for the device."""
-    if (values, device) not in _CONSTANTS:
-        _CONSTANTS[values, device] = torch.tensor(values, dtype=torch.float32, device=device)
-    return _CONSTANTS[values, device]

@@ -2,7 +2,8 @@
 
     sum_chunks        reads all logits once: maximum and sum of each chunk; moment and tempered sums of each tile
     choose_chunks     one row: normaliser, entropy, log-normalisers, and the few chunks that can have exact entries
-    collect_keys      one row: reads those chunks again; sort keys of the largest logits, and what the chunks leave
+    collect_keys      reads those chunks again: sort keys of the largest logits, and what they leave
+    narrow_keys       one row, if too many keys were collected: finds the smallest that is needed
     write_head        one row: sorts the keys; exact entries and tail
 
 triton_draws.py has the kernels for modes with draws.
@@ -48,15 +49,20 @@ def finite_or_zero(x):
 
 
 @jit
-def fast_exp(x):
-    """exp(x) for x <= 0 in float32. It is 0 below 1e-38: without such numbers it takes one instruction."""
-    power = x * 1.4426950408889634
+def exp2(power):
+    """2^power for power <= 0 in float32. It is 0 below 2^-126: without such numbers it takes one instruction."""
     if IS_INTERPRETED:
         return tl.exp2(power)
     else:
         return tl.inline_asm_elementwise(
             "ex2.approx.ftz.f32 $0, $1;", "=f,f", [power], dtype=tl.float32, is_pure=True, pack=1
         )
+
+
+@jit
+def fast_exp(x):
+    """exp(x) for x <= 0 in float32; see exp2."""
+    return exp2(x * 1.4426950408889634)
 
 
 @jit
@@ -78,29 +84,28 @@ def sum_chunks(
         place = chunk[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
         x = tl.load(logits + row * row_stride + place, mask=place < vocabulary, other=float("-inf")).to(tl.float32)
         top = tl.max(x, 1)
-        base = finite_or_zero(top)
-        away = x - base[:, None]
-        weights = fast_exp(away)
+        power = (x - finite_or_zero(top)[:, None]) * 1.4426950408889634
+        weights = exp2(power)
         total = tl.sum(weights, 1)
         is_chunk = chunk < chunks
         tl.store(maxima + row * chunks + chunk, top.to(maxima.dtype.element_ty), mask=is_chunk)
         tl.store(sums + row * chunks + chunk, total, mask=is_chunk)
         if HAS_ENTROPY or TEMPERATURES > 0:
             peak = tl.max(top, 0)
-            peak_base = finite_or_zero(peak)
+            lower = tl.where(top > float("-inf"), (top - finite_or_zero(peak)) * 1.4426950408889634, -126.0)
+            scale = exp2(lower)
+            power += lower[:, None]
             out = partials + (row * tiles + tile) * (3 + TEMPERATURES)
             is_tile = tile < tiles
-            scale = fast_exp(top - peak_base)
             tl.store(out, peak, mask=is_tile)
-            tl.store(out + 1, tl.sum(total * scale, 0), mask=is_tile)
+            tl.store(out + 1, tl.sum(total * scale), mask=is_tile)
             if HAS_ENTROPY:
                 # Terms of -inf have no weight, but the product would be NaN.
-                moments = tl.sum(tl.maximum(away, -87.0) * weights, 1)
-                lower = tl.where(top > float("-inf"), top - peak_base, 0.0)
-                tl.store(out + 2, tl.sum(scale * (moments + lower * total), 0), mask=is_tile)
+                moment = tl.sum(tl.maximum(power, -126.0) * (weights * scale[:, None]))
+                tl.store(out + 2, moment * 0.6931471805599453, mask=is_tile)
             for i in tl.static_range(TEMPERATURES):
-                powers = fast_exp((x - peak_base) * tl.load(inverse_temperatures + i))
-                tl.store(out + 3 + i, tl.sum(tl.sum(powers, 1), 0), mask=is_tile)
+                inverse = tl.load(inverse_temperatures + i)
+                tl.store(out + 3 + i, tl.sum(exp2(power * inverse)), mask=is_tile)
 
 
 @jit
@@ -114,7 +119,7 @@ def choose_chunks(
     """Write what a row needs but its entries, and choose at most `wanted` chunks. Grid: (n,).
 
     row_sums: float64 [n, 3], maximum of the row, sum relative to it, and the sum of the chunks that are not chosen.
-    row_counts: int32 [n, 4], chosen chunks, or -1 for a row without a distribution; the smallest key of an entry.
+    row_counts: int32 [n, 4], chosen chunks, or -1 for a row without a distribution; the smallest key of an entry; 0.
     Keys have their lowest SHIFT bits removed, which are the same for all logits of their dtype.
     """
     row = tl.program_id(0).to(tl.int64)
@@ -124,8 +129,8 @@ def choose_chunks(
     chunk_sums = tl.load(sums + row * chunks + chunk, mask=is_chunk, other=0.0)
     peak = tl.max(top, 0)
     base = finite_or_zero(peak)
-    weights = (chunk_sums * fast_exp(top - base)).to(tl.float64)
-    total = tl.sum(weights, 0)
+    weights = chunk_sums * fast_exp(top - base)
+    total = tl.sum(weights.to(tl.float64), 0)
     is_finite = (total > 0.0) & (total < float("inf")) & (tl.abs(peak) < float("inf"))
     # The interpreter cannot broadcast a boolean that comes from floating point numbers.
     is_valid = tl.where(is_finite, 1, 0) > 0
@@ -167,8 +172,8 @@ def choose_chunks(
         can_hold = (top > float("-inf")) & (keys >= least.to(tl.int32)) & is_valid
         if tl.sum(can_hold.to(tl.int32), 0) > wanted:
             # The wanted-th largest key lies in [low, high).
-            low = least
-            high = tl.max(keys, 0).to(tl.int64) + 1
+            low = tl.min(tl.where(can_hold, keys, 0x7FFFFFFF), 0).to(tl.int64)
+            high = tl.max(tl.where(can_hold, keys, -0x80000000), 0).to(tl.int64) + 1
             while high - low > 1:
                 middle = (low + high) >> 1
                 reached = tl.sum((can_hold & (keys >= middle.to(tl.int32))).to(tl.int32), 0)
@@ -180,22 +185,25 @@ def choose_chunks(
             least = low
         above = can_hold & (keys > least.to(tl.int32))
         level = can_hold & (keys == least.to(tl.int32))
+        # Two cumulative numbers in one scan; neither is above 2^16.
+        ranks = tl.cumsum(above.to(tl.int32) + (level.to(tl.int32) << 16), 0)
         room = wanted - tl.sum(above.to(tl.int32), 0)
-        taken = above | (level & (tl.cumsum(level.to(tl.int32), 0) <= room))
-        slot = tl.cumsum(taken.to(tl.int32), 0) - 1
+        taken = above | (level & ((ranks >> 16) <= room))
+        slot = (ranks & 0xFFFF) + tl.minimum(ranks >> 16, room) - 1
         tl.store(chosen + row * wanted + slot, chunk, mask=taken)
         count = tl.sum(taken.to(tl.int32), 0)
-        rest = tl.sum(tl.where(taken, 0.0, weights), 0)
+        rest = tl.sum(tl.where(taken, 0.0, weights).to(tl.float64), 0)
     if HAS_DRAWS:
-        tl.store(sums + row * chunks + chunk, weights.to(tl.float32), mask=is_chunk)
+        tl.store(sums + row * chunks + chunk, weights, mask=is_chunk)
     if HAS_DRAWS and not HAS_HEAD:
-        tl.store(prefixes + row * chunks + chunk, tl.cumsum(weights, 0), mask=is_chunk)
+        tl.store(prefixes + row * chunks + chunk, tl.cumsum(weights.to(tl.float64), 0), mask=is_chunk)
         tl.store(row_counts + row * 4 + 3, tl.max(tl.where(weights > 1e-30, chunk, 0), 0))
     tl.store(row_sums + row * 3, base.to(tl.float64))
     tl.store(row_sums + row * 3 + 1, total)
     tl.store(row_sums + row * 3 + 2, rest)
     tl.store(row_counts + row * 4, tl.where(is_valid, count, -1))
     tl.store(row_counts + row * 4 + 1, least.to(tl.int32))
+    tl.store(row_counts + row * 4 + 2, 0)
 
 
 @jit
@@ -223,105 +231,97 @@ def count_from(logits, chosen, vocabulary, count, least, SHIFT: tl.constexpr, CH
 
 
 @jit
-def collect_from(
-    logits, chosen, vocabulary, count, least, room, base, sums, collected,
-    SHIFT: tl.constexpr, CHUNK: tl.constexpr, GROUP: tl.constexpr, CAPACITY: tl.constexpr, HAS_DRAWS: tl.constexpr,
-):  # fmt: skip
-    """Collect the logits with a key above `least`, and the first `room` of those with that key, in ascending ids.
+def key_of(x, place):
+    """An int64 that grows with the logit. Of equal logits, the smaller id has the larger key."""
+    return (sortable(x.to(tl.int32, bitcast=True)).to(tl.int64) << 32) | (0xFFFFFFFF - place.to(tl.int64))
 
-    Returns their number, which may be above CAPACITY, and the mass of the others relative to `base`.
-    """
-    n = 0
-    seen = 0
-    rest = tl.full((), 0.0, tl.float64)
-    for start in range(0, count, GROUP):
-        chunk, place, x, keys, is_logit = load_chosen(logits, chosen, vocabulary, start, count, SHIFT, CHUNK, GROUP)
-        level = (is_logit & (keys == least.to(tl.int32))).to(tl.int32)
-        in_chunk = tl.sum(level, 1)
-        rank = seen + (tl.cumsum(in_chunk, 0) - in_chunk)[:, None] + tl.cumsum(level, 1)
-        taken = is_logit & ((keys > least.to(tl.int32)) | ((level > 0) & (rank <= room)))
-        seen += tl.sum(in_chunk, 0)
-        flags = taken.to(tl.int32)
-        in_chunk = tl.sum(flags, 1)
-        slot = n + (tl.cumsum(in_chunk, 0) - in_chunk)[:, None] + tl.cumsum(flags, 1) - 1
-        key = (sortable(x.to(tl.int32, bitcast=True)).to(tl.int64) << 32) | (0xFFFFFFFF - place.to(tl.int64))
-        tl.store(collected + slot, key, mask=taken & (slot < CAPACITY))
-        n += tl.sum(in_chunk, 0)
-        left = tl.sum(tl.where(taken, 0.0, fast_exp(x - base)), 1)
-        if HAS_DRAWS:
-            tl.store(sums + chunk, left, mask=chunk >= 0)
-        rest += tl.sum(left.to(tl.float64), 0)
-    return n, rest
+
+@jit
+def ranks_of(flags):
+    """For each flag of [chunks, places], the number of flags up to it, row by row."""
+    in_chunk = tl.sum(flags, 1)
+    return (tl.cumsum(in_chunk, 0) - in_chunk)[:, None] + tl.cumsum(flags, 1)
 
 
 @jit
 def collect_keys(
-    logits, row_stride, vocabulary, chunks, chosen, sums, row_sums, row_counts, collected, wanted,
+    logits, row_stride, vocabulary, chunks, chosen, sums, row_sums, row_counts, rests, groups, collected, wanted,
     SHIFT: tl.constexpr, CHUNK: tl.constexpr, GROUP: tl.constexpr, CAPACITY: tl.constexpr, HAS_DRAWS: tl.constexpr,
 ):  # fmt: skip
-    """Write sort keys, int64 [n, CAPACITY], of the `wanted` largest logits at least. Grid: (n,).
+    """Write sort keys, int64 [n, CAPACITY], of the logits from the smallest key on, in any order. Grid: (n, groups).
 
-    row_counts[2] becomes their number. What the chosen chunks leave is added to row_sums[2]. It also replaces their
-    sums, relative to the maximum of the row, if draws follow.
+    row_counts[2] becomes their number, which may be above CAPACITY. rests: float64 [n, groups], what they leave of the
+    chosen chunks, relative to the maximum of the row; it also replaces the sums of the chunks if draws follow.
     """
     row = tl.program_id(0).to(tl.int64)
-    logits += row * row_stride
-    chosen += row * wanted
-    sums += row * chunks
-    collected += row * CAPACITY
-    count = tl.maximum(tl.load(row_counts + row * 4), 0)
-    least = tl.load(row_counts + row * 4 + 1).to(tl.int64)
-    base = tl.load(row_sums + row * 3).to(tl.float32)
-    n, rest = collect_from(
-        logits,
-        chosen,
-        vocabulary,
-        count,
-        least,
-        vocabulary,
-        base,
-        sums,
-        collected,
-        SHIFT,
-        CHUNK,
-        GROUP,
-        CAPACITY,
-        HAS_DRAWS,
-    )
-    if n > CAPACITY:
-        # Many logits lie above the smallest chosen maximum. Find the wanted-th largest key itself, in [low, high).
-        low = least
+    group = tl.program_id(1)
+    count = tl.load(row_counts + row * 4)
+    rest = tl.full((), 0.0, tl.float64)
+    if group * GROUP < count:
+        least = tl.load(row_counts + row * 4 + 1)
+        base = tl.load(row_sums + row * 3).to(tl.float32)
+        chunk, place, x, keys, is_logit = load_chosen(
+            logits + row * row_stride, chosen + row * wanted, vocabulary, group * GROUP, count, SHIFT, CHUNK, GROUP
+        )
+        taken = is_logit & (keys >= least)
+        flags = taken.to(tl.int32)
+        # Any order will do: the keys are sorted later, and no two are equal.
+        first = tl.atomic_add(row_counts + row * 4 + 2, tl.sum(flags), sem="relaxed")
+        slot = first + ranks_of(flags) - 1
+        tl.store(collected + row * CAPACITY + slot, key_of(x, place), mask=taken & (slot < CAPACITY))
+        left = tl.sum(tl.where(taken, 0.0, fast_exp(x - base)), 1)
+        if HAS_DRAWS:
+            tl.store(sums + row * chunks + chunk, left, mask=chunk >= 0)
+        rest = tl.sum(left.to(tl.float64), 0)
+    tl.store(rests + row * groups + group, rest)
+
+
+@jit
+def narrow_keys(
+    logits, row_stride, vocabulary, chosen, row_sums, row_counts, rests, groups, collected, wanted,
+    SHIFT: tl.constexpr, CHUNK: tl.constexpr, GROUP: tl.constexpr, CAPACITY: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """Collect again, but the `wanted` largest logits alone, for rows with more than CAPACITY. Grid: (n,).
+
+    Such rows are rare: many of their logits lie in few chunks, or are equal.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    if tl.load(row_counts + row * 4 + 2) > CAPACITY:
+        logits += row * row_stride
+        chosen += row * wanted
+        count = tl.load(row_counts + row * 4)
+        base = tl.load(row_sums + row * 3).to(tl.float32)
+        # The wanted-th largest key lies in [low, high).
+        low = tl.load(row_counts + row * 4 + 1).to(tl.int64)
         high = (sortable(base.to(tl.int32, bitcast=True)) >> SHIFT).to(tl.int64) + 1
         while high - low > 1:
             middle = (low + high) >> 1
             hits = count_from(logits, chosen, vocabulary, count, middle, SHIFT, CHUNK, GROUP)
             low = tl.where(hits >= wanted, middle, low)
             high = tl.where(hits >= wanted, high, middle)
+        least = low.to(tl.int32)
         room = wanted - count_from(logits, chosen, vocabulary, count, low + 1, SHIFT, CHUNK, GROUP)
-        n, rest = collect_from(
-            logits,
-            chosen,
-            vocabulary,
-            count,
-            low,
-            room,
-            base,
-            sums,
-            collected,
-            SHIFT,
-            CHUNK,
-            GROUP,
-            CAPACITY,
-            HAS_DRAWS,
-        )
-    tl.store(row_counts + row * 4 + 2, n)
-    tl.store(row_sums + row * 3 + 2, tl.load(row_sums + row * 3 + 2) + rest)
+        n = 0
+        seen = 0
+        rest = tl.full((), 0.0, tl.float64)
+        for start in range(0, count, GROUP):
+            _, place, x, keys, is_logit = load_chosen(logits, chosen, vocabulary, start, count, SHIFT, CHUNK, GROUP)
+            level = (is_logit & (keys == least)).to(tl.int32)
+            taken = is_logit & ((keys > least) | ((level > 0) & (seen + ranks_of(level) <= room)))
+            seen += tl.sum(level)
+            flags = taken.to(tl.int32)
+            tl.store(collected + row * CAPACITY + n + ranks_of(flags) - 1, key_of(x, place), mask=taken)
+            n += tl.sum(flags)
+            rest += tl.sum(tl.where(taken, 0.0, fast_exp(x - base)).to(tl.float64))
+        tl.store(row_counts + row * 4 + 2, n)
+        group = tl.arange(0, GROUPS)
+        tl.store(rests + row * groups + group, tl.where(group == 0, rest, 0.0), mask=group < groups)
 
 
 @jit
 def write_head(
-    row_sums, row_counts, collected, out, values, out_width, vocabulary, wanted,
-    ENTRIES: tl.constexpr, CAPACITY: tl.constexpr, LOWEST: tl.constexpr, MASS: tl.constexpr,
+    row_sums, row_counts, rests, groups, collected, out, values, out_width, vocabulary, wanted,
+    GROUPS: tl.constexpr, ENTRIES: tl.constexpr, CAPACITY: tl.constexpr, LOWEST: tl.constexpr, MASS: tl.constexpr,
 ):  # fmt: skip
     """Write the exact entries of a row in falling order, their number, and the tail. Grid: (n,).
 
@@ -351,7 +351,10 @@ def write_head(
     values += row * out_width
     tl.store(out + position, (0xFFFFFFFF - (key & 0xFFFFFFFF)).to(tl.int32), mask=is_entry)
     tl.store(values + ENTRIES + position, tl.minimum(logprob, 0.0).to(tl.float32), mask=is_entry)
-    tail = tl.load(row_sums + row * 3 + 2) + tl.sum(tl.where(is_key & (is_entry == 0), weights, 0.0), 0)
+    group = tl.arange(0, GROUPS)
+    rest = tl.sum(tl.load(rests + row * groups + group, mask=group < groups, other=0.0), 0)
+    rest += tl.sum(tl.where(is_key & (is_entry == 0), weights, 0.0), 0)
+    tail = tl.load(row_sums + row * 3 + 2) + rest
     # Without exact entries the tail is exactly the total.
     tail = tl.where(entries > 0, tail, total)
     has_tail = is_valid & (tail > total * 1e-37) & (entries < vocabulary)
