@@ -4,8 +4,10 @@ import asyncio
 import json
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from cluster.capture.actor import CaptureWorker
 from cluster.capture.settings import CaptureSettings
 from cluster.commands.main import main
 from cluster.runtime.job_file import load_job
+from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.capture.start import describe
+from tests.cluster.capture.service_jobs import capture_units, job_at, start_worker, write_job
 from tests.teacher_serving.engines.endpoint.endpoint_server import Call, Reply, failing_service, failure, message
 
 KEY, VARIABLE = "sk-not-to-be-seen-1234567890", "LOGITBANK_TEST_KEY"
@@ -127,3 +131,57 @@ def test_wrong_jobs_are_reported_in_one_line(
     assert main([*command, *(["--set", "actors=2"] if "requests" in change else [])]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error and "s3cret" not in error
+
+
+def test_the_progress_moves_with_each_answered_request(tmp_path: Path, tiny_model: Path) -> None:
+    """A unit is in progress for long. What is answered of it is counted, one by one, refused examples included."""
+    folder = write_job(tmp_path, tiny_model, [{"id": str(i), "prompt": f"say {i}"} for i in range(8)])
+    may_answer = threading.Semaphore(1)
+
+    def reply(call: Call) -> Reply:
+        may_answer.acquire()
+        return failure(413, "too long") if call.turn == "say 3" else message("one")
+
+    async def watch(worker: CaptureWorker, unit: Sequence[PlannedExample]) -> list[int]:
+        capture, seen = asyncio.create_task(worker.capture(unit)), []
+        for answered in range(8):
+            while await worker.examples_in_progress() < answered:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            seen.append(await worker.examples_in_progress())
+            may_answer.release()
+        assert (await capture).examples == 7
+        return [*seen, await worker.examples_in_progress()]
+
+    with failing_service(reply) as (address, _):
+        worker, planned = start_worker(job_at(folder, address, "engine.endpoint.api=anthropic"))
+        assert asyncio.run(watch(worker, planned.units[0])) == [*range(8), 0]
+
+
+@pytest.mark.parametrize("good", [0, 1, 5])
+def test_scores_of_a_server_that_fails_in_the_middle_are_kept(tmp_path: Path, tiny_model: Path, good: int) -> None:
+    examples = [{"id": str(i), "prompt": f"say {i}", "response": "one two"} for i in range(8)]
+    folder = write_job(tmp_path, tiny_model, examples)
+    paid: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def reply(call: Call) -> Reply:
+        prompt = call.body["prompt"]
+        with lock:
+            if len(prompt) > 4:
+                if paid.total() >= limit:
+                    return failure(400, "the engine core is not available")
+                paid[str(prompt)] += 1
+        entries = [None, *({str(token): {"logprob": -0.5}} for token in prompt[1:])]
+        choice = {"prompt_logprobs": entries, "finish_reason": "length"}
+        return Reply(body={"choices": [choice], "usage": {"prompt_tokens": len(prompt), "completion_tokens": 1}})
+
+    changes = ["engine.endpoint.api=vllm", "engine.endpoint.top_logprobs=1", "score=true"]
+    limit = good
+    with failing_service(reply) as (address, _):
+        job = job_at(folder, address, *changes).model_copy(update={"generation": None})
+        first = capture_units(job)
+        assert first[0].stopped and (first[0].examples, first[0].refused) == (good, 0)
+        limit = 10**6
+        second = capture_units(job)
+    assert sum(summary.examples for summary in second) == 8 - good and set(paid.values()) == {1} and len(paid) == 8
