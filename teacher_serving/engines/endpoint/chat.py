@@ -52,6 +52,7 @@ class ChatService:
 
     def __init__(self, service: Service, model: str, spec: StoreSpec, tokenizer: Tokenizer) -> None:
         self._service, self._model, self._spec, self._tokenizer = service, model, spec, tokenizer
+        self._answered_trial = False  # with text
 
     def check(self) -> None:
         """Send a short trial request with the settings of the job.
@@ -66,6 +67,7 @@ class ChatService:
             # A model that reasons first needs more tokens to come to an answer.
             answer = self._complete(TRIAL_REQUEST, sampling, sampling.max_tokens)
         self._find_rows(answer)
+        self._answered_trial = bool(answer.text.strip())
         if answer.logprobs is None and self._spec.targets.k:
             raise InputError(
                 f"{self._service.name}: returns no log-probabilities; set engine.endpoint.top_logprobs = 0"
@@ -74,7 +76,10 @@ class ChatService:
     def probe(self) -> None:
         """Send the short trial request again. Raises RefusedError or ServiceFailedError if it has no good answer."""
         if (sampling := self._spec.sampling) is not None:
-            self._find_rows(self._complete(TRIAL_REQUEST, sampling, min(TRIAL_TOKENS, sampling.max_tokens)))
+            answer = self._complete(TRIAL_REQUEST, sampling, min(TRIAL_TOKENS, sampling.max_tokens))
+            self._find_rows(answer)
+            if self._answered_trial and answer.finished and not answer.text.strip():
+                raise FormError("the service returned no text")
 
     def score(self, request: Request) -> Scored:
         """Raise LogitbankError: no chat API can score."""
@@ -84,7 +89,7 @@ class ChatService:
         """Generate one response. Raises RefusedError if the service returns none."""
         answer = self._complete(request, sampling, sampling.max_tokens)
         if not answer.text.strip():
-            raise RefusedError(_explain_silence(answer, sampling.max_tokens))
+            raise RefusedError(_explain_silence(answer, sampling.max_tokens), is_certain=not answer.finished)
         found = self._find_rows(answer) or self._tokenize_without_rows(answer.text)
         if answer.reasoning and not found.reasoning:
             before = self._tokenize_without_rows(self._write_reasoning(request, answer.reasoning))

@@ -25,32 +25,22 @@ _SERVICE = re.compile(
     "|".join(
         (
             r"insufficient[ _-]?(account[ _-]?)?(user[ _-]?)?(quota|balance|credit|fund)",
-            r"credit balance|out of credit|no (money|credits?|quota)( is)? left|arrearage|overdue|余额|欠费",
+            r"credit balance|out of credit|no (money|credits?|quota)( is)? left|arrearage|account is overdue|余额|欠费",
             r"\bbilling\b|billing[ _](hard|soft)|exceed(s|ed)[ _](your |the )?current[ _]quota",
             r"quota[ _-]?(exceeded|exhausted|reached|limit)|(rate|usage|spend(ing)?)[ _-]?limit|too many requests",
-            r"overload|(over|at) capacity|temporarily|try again later|under maintenance|service unavailable",
+            r"overloaded|(over|at) capacity|temporarily|try again later|under maintenance|service unavailable",
             r"(is|was|been|currently) (not|un)[ -]?(loaded|available|ready)|not loaded|no models? (is |are )?loaded",
             r"unloaded|(is|still|currently) loading|no such model",
-            r"model[^.]{0,80}(does not exist|not found|not available|unavailable|decommission|deprecated)",
-            r"api[ _-]?key|unauthori[sz]ed|authentication|account[^.]{0,40}(deactivat|suspend|disabled|good standing)",
+            r"model[^.]{0,80}(does not exist|not found|not available|unavailable|decommissioned|deprecated)",
+            r"api[ _-]?key[^.]{0,20}(invalid|not valid|expired|missing)|(invalid|incorrect|expired)[ _]api[ _-]?key",
+            r"account[^.]{0,40}(deactivated|suspended|disabled|good standing)",
             r"(country|region|location)[^.]{0,40}not (supported|available|allowed)",
         )
     ),
     re.IGNORECASE,
 )
-_REQUEST = re.compile(
-    "|".join(
-        (
-            r"content[ _-]?(policy|filter|management|moderation|exists risk)|moderat|flagged|inappropriate",
-            r"safety|harmful|context[ _-]?(length|window|size)|maximum context|reduce the length",
-            r"(prompt|input|request|message|text)s? (is|are|was|were)? ?too (long|large)|too many (input )?tokens",
-            r"max(imum)?[ _-]?(input|prompt|context|model)[ _-]?(len|length|tokens)|tokens? (count|limit)",
-            r"above[ _]max[ _]length|request_too_large|prompt is (empty|invalid)",
-            r"invalid[ _-]?(function|tool|schema|image|message)|schema|tool_|tools?\b|functions?\b|\broles?\b",
-        )
-    ),
-    re.IGNORECASE,
-)
+# Services quote the request in their messages.
+_QUOTED = re.compile(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"|`[^`]*`")
 
 
 class RefusedError(Exception):
@@ -88,9 +78,7 @@ def find_cause(status: int, text: str) -> Cause:
         return "request"
     if status not in UNCLEAR_STATUSES:
         return "service"
-    if _SERVICE.search(text):
-        return "service"
-    return "request" if _REQUEST.search(text) else "unclear"
+    return "service" if _SERVICE.search(_QUOTED.sub("", text)) else "unclear"
 
 
 def error_text(body: Any) -> str:

@@ -30,6 +30,10 @@ def error(status: int, text: str, kind: str = "invalid_request_error", code: str
     return Reply(status, {"error": {"message": text, "type": kind, "code": code}})
 
 
+def unpaid(reply: Reply) -> Reply:
+    return Reply(reply.status, {**reply.body, "usage": None})
+
+
 # What services answer once they are out of credit, have unloaded the model, or fail: as documented by each.
 REFUSALS = {
     "openai quota": error(429, "You exceeded your current quota", "insufficient_quota", "insufficient_quota"),
@@ -56,6 +60,8 @@ REFUSALS = {
     "interrupted": completion("one", finish_reason="insufficient_system_resource"),
     "no choices any more": Reply(200, {"id": "x", "object": "chat.completion", "choices": []}),
     "connection lost": Reply(0),
+    "no text any more": unpaid(completion("")),
+    "null as text": unpaid(completion("", message={"role": "assistant", "content": None})),
     "text instead of JSON": Reply(200, "plain text"),
 }
 
