@@ -21,7 +21,7 @@ from cache.examples.tokenizers import load_tokenizer
 from cache.rendering.render import render
 from student.models.model_parts import head_of, hidden_states, logits_width, transform_of
 from student.tokenizers.bpe import learn_tokenizer
-from student.training.schedule import rate_factor
+from student.training.engine.schedule import rate_factor
 from student.training.settings import OptimizerSettings
 
 VOCAB, WIDTH, LAYERS, HEADS = 8192, 128, 4, 4

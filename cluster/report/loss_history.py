@@ -9,7 +9,19 @@ from student.training.run_files import METRICS
 
 # Keys of a metrics line that are not the mean of a loss term.
 NOT_TERMS = frozenset(
-    {"step", "objective", "lr", "gradient_norm", "tokens", "seconds", "data_wait_seconds", "heldout_objective"}
+    {
+        "step",
+        "objective",
+        "lr",
+        "gradient_norm",
+        "tokens",
+        "real_token_share",
+        "examples_without_loss",
+        "skipped_steps",
+        "seconds",
+        "data_wait_seconds",
+        "heldout_objective",
+    }
 )
 Curve = tuple[Sequence[float], Sequence[float]]
 
@@ -36,7 +48,8 @@ def loss_panels(trainings: Mapping[str, Path]) -> list[LossPanel]:
         key = "heldout_objective" if heldout else "objective"
         objective = _objective(lines[0]) if lines else ""
         panel = panels.setdefault((objective, bool(heldout)), LossPanel(objective, bool(heldout)))
-        selected = heldout or lines
+        # A loss that was not finite is null in the file.
+        selected = [line for line in heldout or lines if line[key] is not None]
         panel.curves[name] = [line["tokens"] for line in selected], [line[key] for line in selected]
     return list(panels.values())
 

@@ -14,10 +14,12 @@ from cluster.runtime.progress_bars import counter
 from cluster.runtime.ray_session import cluster_gpus, ray_session, require_cpus, require_gpus
 from cluster.training.snapshot_pinning import pin_snapshots
 from cluster.training.step_progress import StepProgress
+from student.training.engine.checkpoints import require_known_format
 from student.training.planning.plan import TrainingPlan
 from student.training.planning.stores import OpenStores
 from student.training.run_files import CHECKPOINTS, RESULT, read_progress, steps_done
 from student.training.settings import TrainSettings
+from student.training.skipped_steps import DivergenceError
 from teacher_serving.engines.process import cpu_environment
 
 # All ranks on a CPU share one machine. Each has one thread, and its allocator keeps large buffers.
@@ -31,6 +33,8 @@ CHANGEABLE = frozenset(
         "run.ranks",
         "run.micro_batch_size",
         "run.checkpoint_every",
+        "run.keep_checkpoints",
+        "run.max_skipped_steps",
         "run.max_failures",
         "data.prefetch",
         "data.readers",
@@ -51,6 +55,7 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
         require_same_job(settings.output, settings, CHANGEABLE)
         if result_file.exists() and is_complete(result := read_json(result_file), settings):
             return dict(result)
+        require_known_format(settings.output / CHECKPOINTS)
         if settings.run.steps is not None:
             _require_more_steps(settings)
     job = settings
@@ -126,8 +131,10 @@ def summary(result: dict[str, Any]) -> str:
         losses.append(f"best held-out loss {result['best_loss']:.4f} at step {result['best_step']:,}")
     if result.get("last_loss") is not None:
         losses.append(f"last training loss {result['last_loss']:.4f}")
+    skipped = result.get("skipped_steps", 0)
     facts = [
         steps,
+        *([f"{skipped:,} of them left out (gradient not finite)"] if skipped else []),
         *losses,
         f"{result['parameters']:,} parameters",
         f"{result['seconds']:.0f} s",
@@ -174,7 +181,8 @@ def _run_ranks(settings: TrainSettings, plan: TrainingPlan, ranks: int, on_gpu: 
 
     def fit() -> None:
         try:
-            trainer.fit()
+            if message := trainer.fit().return_value:
+                errors.append(DivergenceError(message))
         except BaseException as error:
             errors.append(error)
 
@@ -189,11 +197,15 @@ def _run_ranks(settings: TrainSettings, plan: TrainingPlan, ranks: int, on_gpu: 
         raise _own_error(errors[0]) or errors[0] from None
 
 
-def _rank(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+def _rank(config: dict[str, Any]) -> str | None:
+    """What each Ray Train worker runs. Returns why the run diverged, if it did: a restart would only repeat it."""
     from student.training.train import train
 
-    train(TrainSettings.model_validate(config["settings"]), TrainingPlan(**config["plan"]))
+    try:
+        train(TrainSettings.model_validate(config["settings"]), TrainingPlan(**config["plan"]))
+    except DivergenceError as error:
+        return str(error)
+    return None
 
 
 def _own_error(error: BaseException) -> LogitbankError | None:

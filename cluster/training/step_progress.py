@@ -36,7 +36,8 @@ class StepProgress:
         if self._bar is None:
             self._bar = bar(self._settings.output.name, self._settings.run.total_steps, "steps", initial=last["step"])
         rate = last["tokens"] / last["seconds"]
-        self._bar.set_postfix_str(f"loss {last['objective']:.3f}, {rate:,.0f} tokens/s", refresh=False)
+        loss = "not finite" if last["objective"] is None else f"{last['objective']:.3f}"
+        self._bar.set_postfix_str(f"loss {loss}, {rate:,.0f} tokens/s", refresh=False)
         self._bar.update(last["step"] - self._bar.n)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
@@ -12,6 +13,7 @@ from cache.progress import Progress
 from cache.rows.record import Record
 from cache.store.logit_store import LogitStore
 from student.evaluation.settings import AnswerSettings
+from student.models.generation_settings import stop_ids
 from student.models.registry import kind_of
 
 
@@ -23,10 +25,13 @@ def generate_answers(
     settings: AnswerSettings,
     progress: Progress,
 ) -> list[str]:
-    """Continue each prompt greedily. Returns texts without special tokens, in the order of `prompts`."""
+    """Continue each prompt greedily, up to a token that ends an answer (student.models.generation_settings.stop_ids).
+
+    Returns texts without special tokens, in the order of `prompts`.
+    """
     texts: list[str] = []
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    kind = kind_of(model.config)
+    kind, ends = kind_of(model.config), stop_ids(model.generation_config, tokenizer)
     for first in range(0, len(prompts), settings.batch_size):
         chunk = prompts[first : first + settings.batch_size]
         tokens = [record.tokenized.tokens[: record.tokenized.prompt_length].astype(np.int64) for record in chunk]
@@ -43,13 +48,20 @@ def generate_answers(
             attention_mask=mask.to(model.device),
             max_new_tokens=settings.max_new_tokens,
             do_sample=False,
+            num_beams=1,
             pad_token_id=pad,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=ends,
         )
         begin = kind.answer_start(longest)
-        texts += [decode(row[begin:].cpu().numpy().astype(np.uint32), tokenizer) for row in output]
+        texts += [decode(_until(row[begin:].cpu().numpy(), ends), tokenizer) for row in output]
         progress(len(texts), len(prompts))
     return texts
+
+
+def _until(tokens: npt.NDArray[np.int64], ends: list[int]) -> npt.NDArray[np.uint32]:
+    """The tokens before the first one that ends an answer. A tokenizer need not call it special."""
+    positions = np.flatnonzero(np.isin(tokens, ends))
+    return tokens[: positions[0] if len(positions) else None].astype(np.uint32)
 
 
 def distinct_prompts(store: LogitStore, count: int) -> list[Record]:

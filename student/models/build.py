@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.pytorch_utils import Conv1D
 
 from cache.errors import InputError
+from student.models.generation_settings import complete_generation_config
 from student.models.model_parts import logits_width, require_known_head
 from student.models.new_config import new_config
 from student.models.registry import kind_of, read_config
@@ -25,7 +26,8 @@ def build_model(
 ) -> PreTrainedModel:
     """Build the student in float32, with at least `vocab_size` logits or with one for each of `classes`.
 
-    Without dropout: its random draws would differ after a restart. test_head: whether a forward pass tests how the
+    Without dropout: its random draws would differ after a restart. Its generation ends at every token that ends an
+    answer (student.models.generation_settings). test_head: whether a forward pass tests how the
     model computes its logits. Raises InputError if the model cannot have so many logits, or fails this test.
     """
     if settings.pretrained is not None:
@@ -34,6 +36,8 @@ def build_model(
     else:
         model = _from_config(dict(settings.config or {}), vocab_size, tokenizer, seed, classes)
         name = model.config.model_type
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config, _ = complete_generation_config(model.generation_config, tokenizer)
     model.eval()
     if test_head and not kind_of(model.config).needs_classes:  # a classifier has no sequence of token ids to test
         _require_known_head(model, name)

@@ -1,34 +1,47 @@
 """Save a trained student in Hugging Face form."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from cache.errors import InputError, LogitbankError
+from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from student.models.registry import kind_of
 from student.tokenizers.bpe import save_tokenizer
 
 
 def save_student(
-    model: PreTrainedModel, weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, card: str, folder: Path
+    model: PreTrainedModel,
+    weights: dict[str, Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    card: str,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write weights (adapters merged), configuration, tokenizer and README.md. `folder` appears complete or not at all.
 
-    model: gives configuration, structure and buffers. weights: by the names of its parameters.
+    model: gives configuration, structure and buffers. weights: float32, by the names of its parameters. dtype: that the
+    student was trained in, and is saved in.
     Raises RuntimeError if a weight is missing or unknown.
     """
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     with torch.device("meta"):
-        plain = kind_of(model.config).auto_class().from_config(model.config, dtype=torch.float32)
+        plain = kind_of(model.config).auto_class().from_config(model.config, dtype=dtype)
     saved = plain.state_dict()
     # Such as the corrections that balance the load of some mixtures of experts; bf16 training has rounded them.
     buffers = {
         name: buffer.detach().cpu().to(saved[name].dtype) for name, buffer in model.named_buffers() if name in saved
     }
-    mismatch = plain.load_state_dict(merge_adapters(model, weights) | buffers, strict=False, assign=True)
+    merged = {
+        name: weight.to(saved[name].dtype) if name in saved else weight
+        for name, weight in merge_adapters(model, weights).items()
+    }
+    mismatch = plain.load_state_dict(merged | buffers, strict=False, assign=True)
     plain.tie_weights()
     if mismatch.unexpected_keys or any(tensor.is_meta for tensor in plain.parameters()):
         raise RuntimeError(f"weights do not fit {model.config.model_type}: {mismatch}")
@@ -38,6 +51,29 @@ def save_student(
     write_card(card, draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
+
+
+def require_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise InputError unless the student can be saved, and reloads with the tokenizer that it is trained with.
+
+    Transformers chooses the class of a tokenizer by the type of the model beside it, and some classes give other ids.
+    """
+    kind = model.config.model_type
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model.config.save_pretrained(folder)
+            if getattr(model, "generation_config", None) is not None:
+                model.generation_config.save_pretrained(folder)
+            save_tokenizer(tokenizer, Path(folder))
+            reloaded = load_tokenizer(folder)
+        except (LogitbankError, OSError, ValueError, TypeError) as error:
+            raise InputError(f"model type {kind!r}: a student of it could not be saved and loaded: {error}") from error
+    if tokenizer_digest(reloaded) != tokenizer_digest(tokenizer):
+        raise InputError(
+            f"model type {kind!r}: Transformers loads every tokenizer of such a model as {type(reloaded).__name__}, "
+            "which gives other ids than the tokenizer of this job; train a model of another type (such as 'llama'), or "
+            "use a tokenizer of this family"
+        )
 
 
 def write_card(card: str, folder: Path) -> None:

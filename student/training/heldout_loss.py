@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from student.data.batches import Batches
 from student.losses.normalisation import objective_weights, sum_row_weights
-from student.training.deepspeed_engine import Engine
+from student.training.engine.deepspeed_engine import Engine
 from student.training.micro_batches import divide
 from student.training.settings import HeldoutSettings, RunSettings
 
@@ -24,8 +24,8 @@ class BestStudent:
     evaluations_since: int = 0
 
     def after_evaluation(self, step: int, loss: float) -> "BestStudent":
-        """The best student once `step` was evaluated."""
-        if self.loss is None or loss < self.loss or math.isnan(self.loss):
+        """The best student once `step` was evaluated. A loss that is not finite is never the best."""
+        if math.isfinite(loss) and (self.loss is None or loss < self.loss or not math.isfinite(self.loss)):
             return BestStudent(step, loss, 0)
         return BestStudent(self.step, self.loss, self.evaluations_since + 1)
 

@@ -12,12 +12,14 @@ from torch import Tensor
 from student.data.prefetch import Prefetcher
 from student.losses.batch import Batch
 from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights, term_names
-from student.training.deepspeed_engine import Engine
+from student.training.engine.deepspeed_engine import Engine
 from student.training.heldout_loss import BestStudent, Heldout
-from student.training.metrics_log import Tracker
+from student.training.metrics_log import Tracker, finite_or_none
 from student.training.micro_batches import micro_batches_of_step
 from student.training.planning.inputs import TrainingInputs
+from student.training.run_files import CHECKPOINTS
 from student.training.settings import TrainSettings
+from student.training.skipped_steps import refuse_divergence, refuse_weights
 
 
 class LocalStep(NamedTuple):
@@ -48,7 +50,9 @@ class RunProgress:
 
     tokens: those that carried a loss. computed, real: positions that the model computed, and those of them that hold a
     token of an example; the others are padding. without_loss: examples of which no token carried a loss. seconds: time
-    in the loop. waited: seconds that rank 0 waited for data. loss: objective of the last step.
+    in the loop. waited: seconds that rank 0 waited for data. loss: objective of the last step, None if it was not
+    finite. skipped: steps whose gradient was not finite, so that they changed nothing; skipped_in_a_row: those after
+    the last other step.
     """
 
     step: int = 0
@@ -59,11 +63,14 @@ class RunProgress:
     seconds: float = 0.0
     waited: float = 0.0
     loss: float | None = None
+    skipped: int = 0
+    skipped_in_a_row: int = 0
     best: BestStudent = field(default_factory=BestStudent)
 
     def as_document(self) -> dict[str, Any]:
         """As checkpoints store it."""
-        names = ("step", "tokens", "computed", "real", "without_loss", "seconds", "waited", "loss")
+        counts = ("step", "tokens", "computed", "real", "without_loss", "skipped", "skipped_in_a_row")
+        names = (*counts, "seconds", "waited", "loss")
         fields = {name: getattr(self, name) for name in names}
         return {**fields, "verdict": self.best.as_document()}
 
@@ -73,7 +80,8 @@ class RunProgress:
         if not document:
             return cls()
         fields = {name: document[name] for name in ("step", "tokens", "seconds", "waited")}
-        counts = {name: document.get(name, 0) for name in ("computed", "real", "without_loss")}
+        names = ("computed", "real", "without_loss", "skipped", "skipped_in_a_row")
+        counts = {name: document.get(name, 0) for name in names}
         best = BestStudent.from_document(document["verdict"])
         return cls(**fields, **counts, loss=document.get("loss"), best=best)
 
@@ -98,6 +106,7 @@ class Loop:
     ) -> None:
         self._engine, self._batches, self._settings, self._save_best = engine, inputs.batches, settings, save_best
         self._progress = RunProgress.from_document(engine.progress)
+        self._checkpoints, self._saved_step = settings.output / CHECKPOINTS, self._progress.step
         objectives = inputs.batches.objectives
         self._names, self._weights = term_names(objectives), objective_weights(objectives)
         heldout = settings.heldout
@@ -127,7 +136,9 @@ class Loop:
                     without_loss=progress.without_loss + without_loss,
                     seconds=before.seconds + time.monotonic() - started,
                     waited=before.waited + prefetcher.waited,
-                    loss=float(sums.parts.sum()),
+                    loss=finite_or_none(float(sums.parts.sum())),
+                    skipped=progress.skipped + (not self._engine.step_was_applied),
+                    skipped_in_a_row=0 if self._engine.step_was_applied else progress.skipped_in_a_row + 1,
                 )
                 progress = self._finish_step(progress, self._metrics(sums, progress, learning_rate), tracker)
                 if progress.best.ends_run(self._settings.heldout):
@@ -182,6 +193,7 @@ class Loop:
             "tokens": progress.tokens,
             "real_token_share": round(real / max(computed, 1), 4),
             **({"examples_without_loss": without_loss} if without_loss else {}),
+            "skipped_steps": progress.skipped,
             "seconds": round(progress.seconds, 3),
             "data_wait_seconds": round(progress.waited, 3),
         }
@@ -195,9 +207,24 @@ class Loop:
             metrics |= heldout_metrics
         if tracker:
             tracker.log_step(progress.step, metrics)
-        if progress.step % run.checkpoint_every == 0 or is_last or progress.best.ends_run(heldout):
-            self._engine.save(progress.step, progress.as_document())
+        refuse_divergence(progress.step, progress.skipped_in_a_row, run, self._checkpoints)
+        self._save_where_due(progress, is_end=is_last or progress.best.ends_run(heldout))
         return progress
+
+    def _save_where_due(self, progress: RunProgress, is_end: bool) -> None:
+        """Write a checkpoint where it is time for it. Raises DivergenceError if the weights are not finite.
+
+        Not after a step that changed nothing: it may be the first of many. The next other step makes up for it.
+        """
+        every = self._settings.run.checkpoint_every
+        is_due = is_end or progress.step // every > self._saved_step // every
+        if not is_due or (progress.skipped_in_a_row and not is_end):
+            return
+        if not self._engine.weights_are_finite():
+            refuse_weights(progress.step, self._checkpoints)
+        if not progress.skipped_in_a_row:
+            self._engine.save(progress.step, progress.as_document())
+            self._saved_step = progress.step
 
     def _evaluate(self, heldout: Heldout, progress: RunProgress) -> tuple[RunProgress, dict[str, float]]:
         """Compute the held-out loss, and save the student if it is the best so far."""

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ class Tracker:
         self._wandb = _start_wandb(settings) if settings.tracking.wandb else None
 
     def log_step(self, step: int, values: dict[str, Any]) -> None:
-        """Write one line. TensorBoard and Weights & Biases get only the numbers."""
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        """Write one line, with null for a value that is not finite. TensorBoard and others get only finite numbers."""
+        finite = {name: finite_or_none(value) if isinstance(value, float) else value for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         self._lines.flush()
-        numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+        numbers = {name: float(value) for name, value in finite.items() if isinstance(value, int | float)}
         for name, value in numbers.items():
             self._board.add_scalar(name, value, step)
         if self._wandb is not None:
@@ -37,6 +39,11 @@ class Tracker:
         self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def finite_or_none(value: float) -> float | None:
+    """The value, or None for one that JSON cannot express."""
+    return value if math.isfinite(value) else None
 
 
 def require_wandb() -> Any:

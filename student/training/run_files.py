@@ -13,10 +13,35 @@ CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
 
 
+# Of checkpoints. 2: weight decay leaves out norms and biases, so the optimizer has two groups of parameters.
+FORMAT = 2
+
+
+def checkpoint_folder(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return checkpoints / f"step-{step}"
+
+
+def complete_checkpoints(checkpoints: Path) -> list[int]:
+    """The steps with a complete checkpoint, in order."""
+    names = [path.parent.name.removeprefix("step-") for path in checkpoints.glob(f"step-*/{PROGRESS}")]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def read_progress(checkpoints: Path) -> dict[str, Any] | None:
-    """Progress of the current checkpoint, or None if there is no checkpoint."""
+    """Progress of the current checkpoint, or None if there is no checkpoint.
+
+    The current one is what OUTPUT/checkpoints/progress.json names; if a user has removed it, the newest other one.
+    """
     path = checkpoints / PROGRESS
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    progress: dict[str, Any] = json.loads(path.read_text())
+    others = complete_checkpoints(checkpoints)
+    if checkpoint_folder(checkpoints, progress["step"]).exists() or not others:
+        return progress
+    newest: dict[str, Any] = json.loads((checkpoint_folder(checkpoints, others[-1]) / PROGRESS).read_text())
+    return newest
 
 
 def steps_done(output: Path) -> int:

@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
 from cache.json_documents import write_json
 from student.models.loss_model import LossModel
-from student.training.deepspeed_engine import Engine, start_ranks
+from student.training.engine.deepspeed_engine import Engine, start_ranks
 from student.training.export import save_student, write_card
 from student.training.loop import Loop, RunProgress
 from student.training.model_card import model_card
@@ -21,6 +22,9 @@ from student.training.planning.stores import OpenStores
 from student.training.run_files import BEST, CHECKPOINTS, MODEL, RESULT
 from student.training.settings import TrainSettings
 
+# What a student is saved in: what it was trained in.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
@@ -30,8 +34,8 @@ class TrainResult:
     that rank 0 waited for data. real_token_share: share of the computed positions that are no padding.
     examples_without_loss: how often an example was used of which no token carried a loss. parameters: those of the
     saved student, its adapters merged. best_step, best_loss: step and held-out loss of the saved student, if there are
-    held-out examples. last_loss: the objective of the last step. stores: where the examples came from. notes: as in
-    TrainingPlan.
+    held-out examples. last_loss: the objective of the last step. skipped_steps: those whose gradient was not finite, so
+    that they changed nothing. stores: where the examples came from. notes: as in TrainingPlan.
     """
 
     steps: int
@@ -52,6 +56,7 @@ class TrainResult:
     planned_steps: int
     stopped_early: bool
     last_loss: float | None
+    skipped_steps: int
 
 
 def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainResult:
@@ -77,6 +82,7 @@ def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainRes
             inputs,
             model_card(settings, asdict(result_of(progress)), inputs.model.config),
             settings.output / BEST,
+            DTYPES[settings.run.precision],
         )
 
     progress = Loop(engine, inputs, settings, save_best).run()
@@ -84,7 +90,7 @@ def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainRes
     card = model_card(settings, asdict(result), inputs.model.config)
     folder, best = settings.output / MODEL, settings.output / BEST
     if result.best_step is None:
-        _save(engine, inputs, card, folder)
+        _save(engine, inputs, card, folder, DTYPES[settings.run.precision])
     elif dist.get_rank() == 0:
         if best.exists():  # otherwise an earlier end of this run has moved it
             shutil.rmtree(folder, ignore_errors=True)
@@ -130,12 +136,13 @@ def _result(
         planned_steps=settings.run.total_steps,
         stopped_early=progress.step < settings.run.total_steps and progress.best.ends_run(settings.heldout),
         last_loss=progress.loss,
+        skipped_steps=progress.skipped,
     )
 
 
-def _save(engine: Engine, inputs: TrainingInputs, card: str, folder: Path) -> None:
+def _save(engine: Engine, inputs: TrainingInputs, card: str, folder: Path, dtype: torch.dtype) -> None:
     """Gather the weights from all ranks; rank 0 writes them."""
     weights = {name.removeprefix("model."): weight for name, weight in engine.full_weights().items()}
     if dist.get_rank() == 0:
-        save_student(inputs.model, weights, inputs.tokenizer, card, folder)
+        save_student(inputs.model, weights, inputs.tokenizer, card, folder, dtype)
     dist.barrier()

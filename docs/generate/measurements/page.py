@@ -22,6 +22,7 @@ def page() -> str:
         capture.section(),
         training.section(),
         training.batches(),
+        training.head_precision(),
         training.reuse(),
         targets.section(),
         store.section(),

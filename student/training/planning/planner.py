@@ -12,6 +12,8 @@ from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
 from student.classification.source import ClassSource
 from student.data.sources import describe_left_out
+from student.models.generation_settings import contradictions_of
+from student.training.export import require_savable
 from student.training.planning.examples import aligned_store
 from student.training.planning.inputs import InputBuilder, TrainingInputs
 from student.training.planning.plan import (
@@ -44,6 +46,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
         draft = Path(name)
         vocabulary = choose_vocabulary(settings, stores, draft)
         inputs = InputBuilder(settings, vocabulary, stores, progress=progress).build()
+        require_savable(inputs.model, inputs.tokenizer)
         _save_sources(inputs, draft)
         plan = TrainingPlan(
             job_digest(settings),
@@ -107,4 +110,6 @@ def _notes(inputs: TrainingInputs, settings: TrainSettings) -> str:
             notes.append(str(store.shares) if split == "train" else f"{name}: {store.shares}")
         if split == "heldout" and settings.heldout is not None and len(source) > settings.heldout.limit:
             notes.append(f"heldout.limit: the first {settings.heldout.limit:,} of {len(source):,} held-out examples")
+    if contradictions := contradictions_of(settings.model.pretrained):
+        notes.append(f"generation settings of model.pretrained without effect, left out: {', '.join(contradictions)}")
     return "; ".join(notes)

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from cluster.training import driver
+from cluster.training.driver import run_training
 from cluster.training.step_progress import last_line
 from student.training.planning.plan import TrainingPlan
 from student.training.run_files import steps_done
+from student.training.skipped_steps import DivergenceError
 from tests.student.training.ranks import TOPK, make_store, settings_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,3 +121,17 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path, tiny_model: Path) -> None:
     done = steps_done(tmp_path / "run")
     time.sleep(2)
     assert steps_done(tmp_path / "run") == done > 0
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_is_not_started_again(tmp_path: Path, tiny_model: Path) -> None:
+    """With real ranks. A restart would repeat the same steps. Would catch three restarts, and a page of traceback."""
+    settings = settings_of(
+        tmp_path / "run",
+        make_store(tmp_path / "store", tiny_model, TOPK, 19),
+        optimizer={"lr": 1e37, "warmup_steps": 0, "weight_decay": 0.0},
+        run={"steps": 30, "ranks": 1, "max_skipped_steps": 2},
+    )
+    with pytest.raises(DivergenceError, match="steps 2 to 3: the gradients are not finite"):
+        run_training(settings, None)
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events*"))) == 1

@@ -15,6 +15,7 @@ from cluster.training import driver
 from cluster.training.driver import choose_ranks, make_plan, run_training
 from cluster.training.snapshot_pinning import pin_snapshots
 from student.training.planning.stores import OpenStores
+from student.training.run_files import FORMAT
 from student.training.settings import TrainSettings
 from tests.student.training.ranks import LLAMA, TOPK, make_store, settings_of
 
@@ -45,7 +46,7 @@ def job(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> di
     settings = pin_snapshots(settings, stores)
     make_plan(settings, stores)
     write_job(settings.output, settings)
-    write_json(settings.output / "checkpoints" / "progress.json", {"step": 4, "ranks": 2})
+    write_json(settings.output / "checkpoints" / "progress.json", {"format": FORMAT, "step": 4, "ranks": 2})
     return {"output": tmp_path / "run", "store": store}
 
 

@@ -1,5 +1,6 @@
 """The saved student is the trained one: in Hugging Face form, adapters merged, written atomically."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoTokenizer, DeepseekV3Config, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, DeepseekV3Config, PreTrainedTokenizerBase, Qwen2Tokenizer
 
+from cache.errors import InputError
+from cache.examples.tokenizers import tokenizer_digest
 from student.models.build import add_adapters, load_student
 from student.models.registry import kind_of
 from student.models.settings import LoraSettings
-from student.training.export import save_student
+from student.training.export import require_savable, save_student
 from tests.student.models.test_models import FAMILIES, VOCAB
 
 # Has a buffer that is learned otherwise than by gradients, and saved.
@@ -81,10 +84,53 @@ def test_a_saved_student_gives_the_same_logits(name: str, tokenizer: PreTrainedT
     assert (loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight) == tied
     with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
         assert ("lm_head.weight" in file.keys()) == (not tied)  # noqa: SIM118
-    if name != "qwen2":  # Transformers loads any tokenizer beside a Qwen2 model as Qwen2's, with a token more.
-        assert len(AutoTokenizer.from_pretrained(tmp_path / "model")) == len(tokenizer)
     assert (tmp_path / "model" / "README.md").read_text() == "card"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_a_student_reloads_with_its_tokenizer_or_is_refused(
+    name: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Transformers takes any tokenizer beside a Qwen2 model for Qwen2's. Would catch a student that reads other ids."""
+    model = random_model(name)
+    if name == "qwen2":
+        with pytest.raises(InputError, match=r"'qwen2': .* as Qwen2Tokenizer, which gives other ids"):
+            require_savable(model, tokenizer)
+        return
+    require_savable(model, tokenizer)
+    save_student(model, weights_of(model), tokenizer, "card", tmp_path / "model")
+    reloaded = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert tokenizer_digest(reloaded) == tokenizer_digest(tokenizer)
+
+
+def test_a_model_keeps_a_tokenizer_of_its_own_family(tmp_path: Path) -> None:
+    """Would catch a refusal of every Qwen2 student."""
+    letters = {letter: number for number, letter in enumerate("abcdefghij")}
+    tokenizer = Qwen2Tokenizer(vocab=letters, merges=[])
+    model = random_model("qwen2")
+    require_savable(model, tokenizer)
+    save_student(model, weights_of(model), tokenizer, "card", tmp_path / "model")
+    assert tokenizer_digest(AutoTokenizer.from_pretrained(tmp_path / "model")) == tokenizer_digest(tokenizer)
+
+
+@pytest.mark.parametrize("name", ["plain", "tied embeddings", "t5, tied", "deepseek, with a buffer"])
+def test_a_student_is_saved_in_the_dtype_it_was_trained_in(
+    name: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Would catch a folder of twice the size, and weights that are not the rounded float32 originals."""
+    model = random_model(name)
+    weights = weights_of(model)
+    save_student(model, weights, tokenizer, "card", tmp_path / "model", torch.bfloat16)
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "bfloat16"
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        dtypes = {key: file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
+    buffers = {key for key, _ in model.named_buffers()}
+    assert {dtype for key, dtype in dtypes.items() if key not in buffers} == {torch.bfloat16}
+    loaded = kind_of(model.config).auto_class().from_pretrained(tmp_path / "model", dtype="auto")
+    assert loaded.dtype == torch.bfloat16
+    for key, parameter in loaded.named_parameters():
+        assert torch.equal(parameter, weights[key].bfloat16()), key
 
 
 @pytest.mark.parametrize(

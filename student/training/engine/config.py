@@ -1,0 +1,40 @@
+"""The configuration of DeepSpeed for the settings of a run."""
+
+from typing import Any
+
+from student.training.settings import RunSettings
+
+
+def effective_stage(run: RunSettings) -> int:
+    """The stage of ZeRO that a run uses. In bfloat16 it is at least 1.
+
+    At stage 0, DeepSpeed sums gradients in bfloat16. Stage 1 gives the same updates from float32 sums and weights.
+    """
+    return max(run.zero_stage, 1) if run.precision == "bf16" else run.zero_stage
+
+
+def deepspeed_config(clip: float, run: RunSettings, ranks: int, universal: bool) -> dict[str, Any]:
+    """The configuration of DeepSpeed. universal: the checkpoint to load is of another number of ranks."""
+    zero: dict[str, Any] = {"stage": effective_stage(run)}
+    if run.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if run.offload == "all":
+        zero["offload_param"] = {"device": "cpu"}
+    config = {
+        # The loop counts micro-batches, and says which of them ends a step. These are the neutral values.
+        "train_batch_size": ranks,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": clip,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        # DeepSpeed's CPU optimizer needs minutes to compile.
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": run.precision == "bf16"},
+        "checkpoint": {"load_universal": universal},
+        "steps_per_print": 10**9,
+    }
+    if run.precision == "bf16":
+        # Over micro-batches and over ranks: a sum in bfloat16 loses small summands.
+        config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
+    return config

@@ -1,0 +1,184 @@
+"""What the engine does at every stage and precision, on two ranks. Run as a program: its argument is a folder.
+
+Rank 0 writes results.json: what happened, by case ("bf16-2", or "bf16-2-optimizer" with offload).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from deepspeed.utils import safe_get_full_grad
+from torch import Tensor, nn
+
+from student.training.engine.deepspeed_engine import Engine, start_ranks
+from student.training.settings import OptimizerSettings, RunSettings
+
+WIDTH, VALUES = 6, 1000
+CASES = [(precision, stage, "none") for precision in ("fp32", "bf16") for stage in (0, 1, 2, 3)]
+CASES += [("bf16", 1, "optimizer"), ("bf16", 2, "optimizer"), ("bf16", 3, "all")]
+
+
+class Summands(nn.Module):
+    """Its gradient is its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(VALUES))
+
+    def forward(self, gradient: Tensor) -> Tensor:
+        return (self.w.float() * gradient).sum()
+
+
+class Network(nn.Module):
+    """Layers with a norm and biases, of which the first may be frozen."""
+
+    def __init__(self, frozen: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.first.requires_grad_(not frozen)
+
+    def forward(self, states: Tensor) -> Tensor:
+        states = states.to(self.last.weight.dtype)
+        out: Tensor = self.last(self.norm(torch.tanh(self.first(states)))).float().square().sum()
+        return out
+
+
+def engine(model: nn.Module, folder: Path, case: tuple[str, int, str], **optimizer: Any) -> Engine:
+    precision, stage, offload = case
+    run = {"steps": 20, "batch_size": 4, "zero_stage": stage, "precision": precision, "offload": offload}
+    settings = {"lr": 0.01, "warmup_steps": 0, "schedule": "linear", **optimizer}
+    return Engine(model, OptimizerSettings(**settings), RunSettings.model_validate(run), folder)
+
+
+def step(subject: Engine, inputs: list[Tensor]) -> None:
+    """A step with these micro-batches."""
+    for number, each in enumerate(inputs, start=1):
+        subject.begin_micro_batch(ends_step=number == len(inputs))
+        subject.backward(subject.forward(each))
+        subject.step()
+
+
+def inputs_of(number: int, is_bad: bool = False) -> list[Tensor]:
+    """Two micro-batches of a step. A bad step has one value that is infinite, on one rank, in the first of them."""
+    generator = torch.Generator().manual_seed(100 * number + dist.get_rank())
+    first, second = (torch.randn(3, WIDTH, generator=generator) for _ in range(2))
+    if is_bad and dist.get_rank() == 1:
+        first[0, 0] = torch.inf
+    return [first, second]
+
+
+def accumulated(case: tuple[str, int, str], folder: Path, count: int) -> float:
+    """Relative error of the sum of a step's gradients over micro-batches and ranks, against float64."""
+    ranks, rank = dist.get_world_size(), dist.get_rank()
+    generator = torch.Generator().manual_seed(0)
+    # Each is exact in bfloat16, so that only sums can lose anything.
+    summands = ((torch.randn(count * ranks, VALUES, generator=generator) * 0.3 + 1) / count).bfloat16().float()
+    model = Summands()
+    subject = engine(model, folder, case, clip=1e9)
+    total: Tensor | None = None
+    for i in range(count):
+        subject.begin_micro_batch(ends_step=i == count - 1)
+        subject.backward(subject.forward(summands[i * ranks + rank]))
+        if i == count - 1:
+            total = safe_get_full_grad(model.w)
+        subject.step()
+    assert total is not None
+    exact = summands.double().sum(0)
+    return float((total.double().cpu() - exact).norm() / exact.norm())
+
+
+def weights_after(case: tuple[str, int, str], folder: Path, bad: set[int], skip: set[int]) -> dict[str, Any]:
+    """Six steps, some of them bad, and some left out altogether, at a constant rate."""
+    subject = engine(Network(), folder, case, schedule="constant", weight_decay=0.1)
+    applied, norms = [], []
+    for number in range(6):
+        if number not in skip:
+            step(subject, inputs_of(number, number in bad))
+            applied.append(subject.step_was_applied)
+            norms.append(subject.gradient_norm)
+    return {"weights": flat(subject.full_weights()), "applied": applied, "norms": norms}
+
+
+def rates(case: tuple[str, int, str], folder: Path, bad: set[int]) -> list[float]:
+    """The learning rate of each step of a schedule."""
+    subject, values = engine(Network(), folder, case), []
+    for number in range(6):
+        values.append(subject.learning_rate)
+        step(subject, inputs_of(number, number in bad))
+    return values
+
+
+def decayed(case: tuple[str, int, str], folder: Path) -> dict[str, float]:
+    """Size of each weight after a step without a gradient, as a share of that before."""
+    model = Network()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+    subject = engine(model, folder, case, weight_decay=10.0, schedule="constant")
+    subject.begin_micro_batch(ends_step=True)
+    subject.backward(subject.forward(inputs_of(0)[0]) * 0.0)
+    subject.step()
+    return {name: float(weight.mean()) for name, weight in subject.full_weights().items()}
+
+
+def continued(case: tuple[str, int, str], folder: Path, frozen: bool) -> dict[str, Any]:
+    """Three steps, a checkpoint after each, a new engine that continues it, and three more steps of both."""
+    subject = engine(Network(frozen), folder, case)
+    for number in range(3):
+        step(subject, inputs_of(number))
+        subject.save(number + 1, {})
+    saved = flat(subject.full_weights())
+    again = engine(Network(frozen), folder, case)
+    loaded = flat(again.full_weights())
+    ends = []
+    for each in (subject, again):
+        for number in range(3, 6):
+            step(each, inputs_of(number))
+        ends.append(flat(each.full_weights()))
+    files = sorted((folder / "step-3").glob("*.pt"))
+    names = sorted({name for path in files for name in module_names(path)})
+    kept = sorted(path.name for path in folder.iterdir())
+    return {"saved": saved, "loaded": loaded, "ends": ends, "names": names, "kept": kept}
+
+
+def module_names(path: Path) -> list[str]:
+    """The weights of the model that a file of a checkpoint has."""
+    content = torch.load(path, weights_only=False)
+    saved = {**(content.get("module") or {}), **(content.get("frozen_param_fragments") or {})}
+    return [name for name, value in saved.items() if value.numel()]
+
+
+def flat(weights: dict[str, Tensor]) -> list[float]:
+    return [value for name in sorted(weights) for value in weights[name].flatten().tolist()]
+
+
+def main() -> None:
+    root = Path(sys.argv[1])
+    start_ranks()
+    results: dict[str, dict[str, Any]] = {}
+    for case in CASES:
+        name = "-".join(map(str, case)).removesuffix("-none")
+        folder = root / name
+        result: dict[str, Any] = {}
+        if case[0] == "bf16":
+            result["accumulated"] = [accumulated(case, folder / f"sum-{count}", count) for count in (8, 64)]
+        if case[2] == "none":
+            result["bad"] = weights_after(case, folder / "bad", {2, 3}, set())
+            result["left_out"] = weights_after(case, folder / "left-out", set(), {2, 3})
+            result["continued"] = continued(case, folder / "continued", frozen=False)
+            result["adapters"] = continued(case, folder / "adapters", frozen=True)
+        if case[0] == "fp32" and case[1] in (0, 2):
+            result["rates"] = rates(case, folder / "rates", {1, 2}), rates(case, folder / "good-rates", set())
+            result["decayed"] = decayed(case, folder / "decayed")
+        results[name] = result
+    if dist.get_rank() == 0:
+        (root / "results.json").write_text(json.dumps(results))
+    dist.barrier()
+
+
+if __name__ == "__main__":
+    main()
