@@ -86,7 +86,7 @@ def measure_tokens(folder: Path, tokens: int, repeats: int) -> dict[str, Any]:
         for i in order:
             store.window(i)
         read.append(time.process_time() - started)
-    return {"tokens": tokens, "write_s": write_s, "read_s": spread(read), "bytes": store.info().bytes}
+    return {"tokens": tokens, "write_s": write_s, "read_s": spread(read), "bytes": store.info().part_bytes}
 
 
 def measure(folder: Path, units: int, options: argparse.Namespace) -> dict[str, Any]:

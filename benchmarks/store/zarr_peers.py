@@ -171,7 +171,7 @@ class TensorStore(ZarrPeer):
         self._context = self._tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
         self.write_seconds = write_portable(folder, rows, store)
         super().__init__(rows, LogitStore.open(str(folder)))
-        self.size = self._store.info().bytes
+        self.size = self._store.info().part_bytes
 
     def _open_array(self, part: Path, name: str) -> Any:
         spec = {

@@ -67,13 +67,14 @@ def import_axolotl(
     unit_examples: int = UNIT_EXAMPLES,
     profile: Profile = "compact",
     progress: Progress = no_progress,
-) -> None:
+) -> int:
     """Write the lines of a file, at temperature 1, to the store at `target_uri` as top-k targets; take a snapshot.
 
     teacher, vocab_size: facts for the spec that the file does not contain. renormalised: rows sum to 1, and their
     unknown tail is stored as 0; otherwise the tail is 1 minus the mass of the values.
     Examples have no texts; their id is the number of the line. Rows with mask 0 become empty, and padding at the end is
     dropped. A rerun continues. progress: called with (examples done, examples).
+    Returns the number of records that were left out, because they are the same as an earlier one in all that is stored.
     Raises InputError, with file, line and field, for anything that is not in this form, and for targets that do not
     belong to the next token.
     """
@@ -88,7 +89,7 @@ def import_axolotl(
     k = max(first[2]["target_token_ids"].shape[1], 1)
     spec = teacher.topk_spec(vocab_size, k)
     records = (_record(*line, vocab_size, renormalised) for line in _lines(path))
-    fill_store(target_uri, spec, records, total, profile, unit_examples, progress)
+    return fill_store(target_uri, spec, records, total, profile, unit_examples, progress)
 
 
 def _line(window: Window, k: int, temperature: float, renormalise: bool) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def import_distillkit(
     unit_examples: int = UNIT_EXAMPLES,
     profile: Profile = "compact",
     progress: Progress = no_progress,
-) -> None:
+) -> int:
     """Write the examples of a folder to the store at `target_uri`, as top-k targets, and take a snapshot.
 
     teacher: facts for the spec that the folder does not contain.
@@ -109,6 +109,7 @@ def import_distillkit(
     trained on, otherwise prompt. Without the column all rows are.
     Examples have no texts; their id is their number in the folder. Entries that are too low to be stored are dropped,
     and the tail is 1 minus the mass of the values. A rerun continues. progress: called with (examples done, examples).
+    Returns the number of records that were left out, because they are the same as an earlier one in all that is stored.
     Raises InputError, with file and field, for anything that is not in this form.
     """
     folder = Path(path)
@@ -120,7 +121,7 @@ def import_distillkit(
     spec = teacher.topk_spec(config.d, config.k)
     total = sum(_rows_of(file) for file in files)
     records = _records(files, config, labels)
-    fill_store(target_uri, spec, records, total, profile, unit_examples, progress)
+    return fill_store(target_uri, spec, records, total, profile, unit_examples, progress)
 
 
 def _schema() -> Any:

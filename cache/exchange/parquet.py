@@ -75,11 +75,12 @@ def import_parquet(
     unit_examples: int = UNIT_EXAMPLES,
     profile: Profile = "compact",
     progress: Progress = no_progress,
-) -> None:
+) -> int:
     """Write the examples of an exported file to the store at `target_uri`, and take a snapshot.
 
     Values that were read from a store get the same levels again; other values are rounded. A rerun continues.
     progress: called with (examples done, examples).
+    Returns the number of records that were left out, because they are the same as an earlier one in all that is stored.
     Raises InputError for a file of another form, IntegrityError for a truncated or altered file, StoreError if the
     target has another spec.
     """
@@ -90,7 +91,7 @@ def import_parquet(
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             spec = _spec(file, path)
             total = file.metadata.num_rows
-            fill_store(target_uri, spec, _records(file, spec, path), total, profile, unit_examples, progress)
+            return fill_store(target_uri, spec, _records(file, spec, path), total, profile, unit_examples, progress)
     except LogitbankError:
         raise
     except (pa.ArrowException, OSError) as error:

@@ -1,6 +1,5 @@
 """One part: the files of a unit of records, and the description with which a reader opens them. Knows no commits."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.parts import layout
+from cache.parts.description import describe
 from cache.parts.layout import PartCounts, Profile
 from cache.parts.zarr_shard import CHECKSUM_BYTES, chunk_checksums, encode_array, group_metadata
 from cache.rows.codebook import Codebook
@@ -51,7 +51,7 @@ def encode_part(
     targets = concatenate([record.targets for record in records])
     tokens = np.concatenate([record.tokenized.tokens for record in records])
     encoded = encode_rows(targets, tokens, spec.targets, codebook)
-    descriptions = [_describe(record) for record in records]
+    descriptions = [describe(record) for record in records]
     counts = PartCounts(
         examples=len(records),
         tokens=len(tokens),
@@ -143,8 +143,3 @@ def _chunk_starts(counts: npt.NDArray[np.int64], chunk: int) -> npt.NDArray[np.i
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     edges = np.minimum(np.arange(max(1, -(-len(counts) // chunk)) + 1) * chunk, len(counts))
     return np.asarray(before[edges])
-
-
-def _describe(record: Record) -> bytes:
-    fields = {"key": record.key, "origin": record.tokenized.origin, "example": record.tokenized.example.to_document()}
-    return json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()

@@ -218,15 +218,26 @@ class PartReader:
         chunk = self._shards[name].spec.chunk
         first, last = start // chunk, -(-stop // chunk)
         data = self._read_spans({name: (first, last)})[name]
-        return dict(json.loads(self._decode(name, data, first, start, stop).tobytes()))
+        try:
+            return dict(json.loads(self._decode(name, data, first, start, stop).tobytes()))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise IntegrityError(f"{self._what(name)}: example {i} of the part is not described by JSON") from error
 
     def record(self, i: int) -> Record:
         """The i-th example with its texts."""
         window = self.window(self.token_starts[i], self.token_starts[i + 1])
+        key, origin, example = self.example(i)
+        tokenized = TokenizedExample(example, window.tokens, window.segments, origin)
+        return Record(key, tokenized, window.targets, window.token_logprobs)
+
+    def example(self, i: int) -> tuple[str, str, Example]:
+        """Key, origin and texts of the i-th example."""
         description = self.description(i)
-        example = Example.from_document(description["example"])
-        tokenized = TokenizedExample(example, window.tokens, window.segments, description["origin"])
-        return Record(description["key"], tokenized, window.targets, window.token_logprobs)
+        try:
+            return description["key"], description["origin"], Example.from_document(description["example"])
+        except (KeyError, TypeError) as error:
+            what = f"{self._what(layout.DESCRIPTIONS)}: example {i} of the part"
+            raise IntegrityError(f"{what} is not described as this version does: {error}") from error
 
     def check_all(self) -> None:
         """Read and decode every chunk of every array. Raises IntegrityError at the first fault."""

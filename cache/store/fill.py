@@ -1,12 +1,16 @@
 """Fill a store from any stream of records, unit by unit. A rerun continues an interrupted run."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError, StoreError
+from cache.parts.description import describe, require_storable
 from cache.parts.layout import PROFILES, Profile
 from cache.progress import Progress, no_progress
 from cache.rows.record import Record
@@ -31,8 +35,11 @@ def fill_store(
     profile: Profile = "compact",
     unit_examples: int = UNIT_EXAMPLES,
     progress: Progress = no_progress,
-) -> None:
+) -> int:
     """Write records to the store at `uri`, in units of `unit_examples`, and take a snapshot.
+
+    A record that is the same as an earlier one in all that is stored is left out; the number of these is returned. One
+    that only has the same key is kept, under another key that follows from its place among them.
 
     The store is created with the first unit. Units that it contains already are skipped, so a rerun with the same
     records continues an interrupted run. progress: called with (examples done, total).
@@ -43,7 +50,8 @@ def fill_store(
         raise InputError(f"{unit_examples} examples a unit; give 1 or more")
     storage, codebook, done = open_storage(uri), None, 0
     present: set[str] = set()
-    source = iter(records)
+    distinct = _DistinctRecords()
+    source = distinct.of(records)
     while unit := list(islice(source, unit_examples)):
         if not done:
             create_store(storage, spec)
@@ -59,6 +67,50 @@ def fill_store(
     if not done:
         raise InputError(f"{uri}: nothing to store: the source has no examples")
     take_snapshot(storage)
+    return distinct.left_out
+
+
+class _DistinctRecords:
+    """Gives every record a key of its own, and leaves out and counts those that are the same as an earlier one."""
+
+    def __init__(self) -> None:
+        self.left_out = 0
+        self._contents: dict[str, list[bytes]] = {}
+
+    def of(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            require_storable(record)
+            earlier = self._contents.setdefault(record.key, [])
+            content = _content_hash(record)
+            if content in earlier:
+                self.left_out += 1
+                continue
+            earlier.append(content)
+            key = record.key
+            if len(earlier) > 1:
+                key = hashlib.sha256(f"{record.key}:{len(earlier) - 1}".encode()).hexdigest()[:32]
+            yield replace(record, key=key)
+
+
+def _content_hash(record: Record) -> bytes:
+    """Hash of all that is stored of a record."""
+    state = hashlib.sha256(describe(record))
+    targets = record.targets
+    for array in (
+        record.tokenized.tokens,
+        record.tokenized.segments,
+        record.token_logprobs,
+        targets.offsets,
+        targets.ids,
+        targets.logprobs,
+        targets.log_tail,
+        targets.exact_counts,
+        targets.entropy,
+        targets.log_normalizers,
+    ):
+        if array is not None:
+            state.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return state.digest()[:16]
 
 
 def token_blocks(lengths: npt.NDArray[Any], max_tokens: int = BLOCK_TOKENS) -> Iterator[range]:

@@ -29,7 +29,8 @@ class StoreIndex:
     counts int64 [U, 8]; sizes int64 (-1 if absent) and checksums uint32 [U, arrays]; totals int64 [U, 3]: bytes,
     entries, rows; quality float64 [U, 3]: retained mass, largest error, KL of quantisation.
     Examples: key uint8 [E, 16]; unit_of int32 [E], the unit, and position int32 [E], the number within the unit;
-    tokens, rows uint32 [E]; origin uint16 [E], a line number in origins, which is text with a line per origin.
+    tokens, rows uint32 [E]; origin uint16 [E], or uint32 if there are more than 65,536, a line number in origins, which
+    is text with a line per origin.
     """
 
     unit: npt.NDArray[np.uint8]
@@ -48,7 +49,7 @@ class StoreIndex:
     position: npt.NDArray[np.int32]
     tokens: npt.NDArray[np.uint32]
     rows: npt.NDArray[np.uint32]
-    origin: npt.NDArray[np.uint16]
+    origin: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
     origins: npt.NDArray[np.uint8]
 
     @property
@@ -153,7 +154,7 @@ def _example_columns(commits: Sequence[Commit]) -> dict[str, Any]:
         "position": np.array(columns[2], np.int32),
         "tokens": np.array(columns[3], np.uint32),
         "rows": np.array(columns[4], np.uint32),
-        "origin": np.array(columns[5], np.uint16),
+        "origin": np.array(columns[5], np.uint16 if len(origins) <= 1 << 16 else np.uint32),
         "origins": np.frombuffer("\n".join(origins).encode(), np.uint8),
     }
 

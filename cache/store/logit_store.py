@@ -234,7 +234,7 @@ class LogitStore:
         """Totals of the store, computed from the index, and the reasons of the quarantine from its documents."""
         waiting = self._quarantine.difference(key.tobytes().hex() for key in self.index.key) if self._quarantine else ()
         reasons = count_reasons(self._reason(key) for key in waiting)
-        return summarize(str(self.storage), self.spec, self.snapshot, self.index, reasons)
+        return summarize(str(self.storage), self.spec, self.snapshot, self.index, reasons, self.storage.total_bytes())
 
     def rounding(self, examples: Sequence[int]) -> QuantisationError:
         """Quantisation error of the units that contain these examples."""

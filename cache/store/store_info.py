@@ -5,12 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.rows.spec import StoreSpec
-from cache.store.index import StoreIndex
+from cache.store.index import COUNTS, StoreIndex
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StoreInfo:
-    """Totals over all units of a store. `bytes` are those of all files of its parts.
+    """Totals over all units of a store.
+
+    examples, tokens, rows: each example once. doubles, stored_rows: examples that another unit has too, beyond the
+    first, and rows with them. entries, retained_mass and kl are over all stored rows. bytes: of all files of the store;
+    part_bytes: of all files of the parts.
 
     quarantine: number of examples that wait in quarantine, by reason.
 
@@ -27,8 +31,11 @@ class StoreInfo:
     quarantine: dict[str, int]
     tokens: int
     rows: int
+    doubles: int
+    stored_rows: int
     entries: int
     bytes: int
+    part_bytes: int
     retained_mass: float
     max_abs_error: float
     kl: float
@@ -40,8 +47,8 @@ class StoreInfo:
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of the store per token that carries a target; NaN if there is none."""
-        return self.bytes / self.rows if self.rows else float("nan")
+        """Bytes of the parts per stored token that carries a target; NaN if there is none."""
+        return self.part_bytes / self.stored_rows if self.stored_rows else float("nan")
 
     def __repr__(self) -> str:
         snapshot = f"snapshot {self.snapshot}" if self.snapshot else "not pinned: no snapshot yet"
@@ -52,9 +59,10 @@ class StoreInfo:
             ("units", f"{self.units:,}"),
             ("examples", f"{self.examples:,} ({origins}); {self.quarantined:,} in quarantine"),
             *(("in quarantine", f"{count:,}: {reason}") for reason, count in self.quarantine.items()),
+            *([("doubles", f"{self.doubles:,} examples are in two units; the first counts")] if self.doubles else []),
             ("tokens", f"{self.tokens:,}, of which {self.rows:,} carry a target"),
-            ("entries", f"{self.entries:,}, {self.entries / max(self.rows, 1):.1f} a target"),
-            ("bytes", f"{self.bytes:,}"),
+            ("entries", f"{self.entries:,}, {self.entries / max(self.stored_rows, 1):.1f} a target"),
+            ("bytes", f"{self.bytes:,}, of which {self.part_bytes:,} are of the parts"),
         ]
         if self.rows:
             lines += [
@@ -66,9 +74,12 @@ class StoreInfo:
 
 
 def summarize(
-    uri: str, spec: StoreSpec, snapshot: int | None, index: StoreIndex, quarantine: dict[str, int]
+    uri: str, spec: StoreSpec, snapshot: int | None, index: StoreIndex, quarantine: dict[str, int], total_bytes: int
 ) -> StoreInfo:
-    """Add up the columns of an index. quarantine: number of examples in quarantine, by reason."""
+    """Add up the columns of an index. quarantine: number of examples in quarantine, by reason.
+
+    total_bytes: of all files of the store.
+    """
     rows = index.totals[:, 2]
 
     def mean(column: int) -> float:
@@ -87,9 +98,12 @@ def summarize(
         origins=origins,
         quarantine=quarantine,
         tokens=int(index.tokens.sum(dtype=np.int64)),
-        rows=int(rows.sum()),
+        rows=int(index.rows.sum(dtype=np.int64)),
+        doubles=int(index.counts[:, COUNTS.index("examples")].sum()) - len(index.key),
+        stored_rows=int(rows.sum()),
         entries=int(index.totals[:, 1].sum()),
-        bytes=int(index.totals[:, 0].sum()),
+        bytes=total_bytes,
+        part_bytes=int(index.totals[:, 0].sum()),
         retained_mass=mean(0),
         max_abs_error=float(index.quality[:, 1].max(initial=0.0)),
         kl=mean(2),

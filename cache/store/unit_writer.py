@@ -8,6 +8,7 @@ import numpy as np
 
 from cache.errors import InputError, IntegrityError
 from cache.parts.codebook_learning import learn_codebook
+from cache.parts.description import differing_fields, require_storable
 from cache.parts.layout import Profile
 from cache.parts.part import EncodedPart, PartInfo, encode_part
 from cache.parts.part_reader import PartReader
@@ -51,6 +52,7 @@ def write_unit(
         raise InputError("a unit needs at least one record")
     for record in records:
         _check_record(record, spec)
+    _require_distinct(records)
     if profile != "compact":
         codebook, digest = plain_codebook(spec.vocab_size), ""
     else:
@@ -128,11 +130,29 @@ def _check_record(record: Record, spec: StoreSpec) -> None:
         raise InputError(f"{what}: tokens, segments and targets differ in length")
     if n and int(record.tokenized.tokens.max()) >= spec.vocab_size:
         raise InputError(f"{what}: a token id is outside the vocabulary of {spec.vocab_size}")
+    if n and int(record.tokenized.tokens.min()) < 0:
+        raise InputError(f"{what}: a token id is negative")
+    require_storable(record)
     _check_target_form(record.targets, spec.targets, what)
     record.targets.validate(spec.vocab_size, what)
     if (record.token_logprobs > 1e-3).any():
         raise InputError(f"{what}: a token's own log-probability is {np.nanmax(record.token_logprobs)}, above 0")
     _check_sampled(record.targets, spec.targets, what)
+
+
+def _require_distinct(records: Sequence[Record]) -> None:
+    """Raise InputError if two records have one key: readers would see only one of them."""
+    by_key: dict[str, Record] = {}
+    for record in records:
+        if first := by_key.get(record.key):
+            one, other = first.tokenized.example, record.tokenized.example
+            fields = differing_fields(one, other)
+            raise InputError(
+                f"examples {one.id} and {other.id}: have one key, {record.key}, and "
+                f"{'differ in ' + ', '.join(fields) if fields else 'the same texts'}; readers would see only the "
+                f"first; {'give each a key of its own' if fields else 'give it once'}"
+            )
+        by_key[record.key] = record
 
 
 def _check_target_form(targets: SparseTargets, spec: TargetSpec, what: str) -> None:

@@ -1,15 +1,20 @@
 """Verify a store: read every byte of every committed file and compare it with the checksums of the commits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
+
 from cache.errors import IntegrityError, LogitbankError
+from cache.examples.example import Example
+from cache.parts.description import differing_fields
 from cache.parts.part_reader import PartReader
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
+from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
@@ -18,6 +23,7 @@ from cache.store.claims.tokenizer_files import FOLDER as TOKENIZERS
 from cache.store.claims.tokenizer_files import read_tokenizer_claim
 from cache.store.commits import (
     Commit,
+    CommittedExample,
     FileChecksum,
     commit_path,
     committed_units,
@@ -66,7 +72,7 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     tokenizers = _verify_claim(storage, read_tokenizer_claim, TOKENIZERS, report)
     codebook_of = cache(partial(open_codebook, storage, vocab_size=spec.vocab_size))
     units = sorted(set(committed_units(storage)) | set(hashes))
-    committed: set[str] = set()
+    committed: dict[str, Commit] = {}
     unreadable: set[str] = set()
     for done, unit in enumerate(units, start=1):
         try:
@@ -75,9 +81,11 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
             report.problems.append(str(error))
             unreadable.add(unit)
         else:
-            committed.add(commit.part.path)
+            committed[commit.part.path] = commit
             _verify_part(storage, spec, commit, codebook_of, report)
         progress(done, len(units))
+    if not report.problems:
+        _verify_doubles(storage, spec, list(committed.values()), codebook_of, report)
     for unit in sorted(set(storage.names("parts")) - unreadable):
         paths = [f"parts/{unit}/{attempt}" for attempt in storage.names(f"parts/{unit}")]
         report.uncommitted += [path for path in paths if path not in committed]
@@ -194,10 +202,53 @@ def _verify_part(
         part.check_all()
         targets = part.window(0, info.counts.tokens).targets
         targets.validate(spec.vocab_size, f"{storage}/{info.path}")
-        keys = [part.description(i)["key"] for i in range(info.counts.examples)]
+        examples = _examples_of(part, targets)
     except LogitbankError as error:
         report.problems.append(str(error))
         return
-    if keys != [example.key for example in commit.examples]:
+    if examples != commit.examples or len(targets.ids) != commit.entries:
         report.problems.append(f"{storage}/{info.path}: does not contain the examples that its commit lists")
-    report.examples += len(keys)
+    report.examples += len(examples)
+
+
+def _examples_of(part: PartReader, targets: SparseTargets) -> tuple[CommittedExample, ...]:
+    """What the commit of a part must list."""
+    starts = part.token_starts
+    rows = np.concatenate([np.zeros(1, np.int64), np.cumsum(targets.counts > 0)])
+    examples = []
+    for i in range(len(starts) - 1):
+        key, origin, _ = part.example(i)
+        examples.append(
+            CommittedExample(key, origin, starts[i + 1] - starts[i], int(rows[starts[i + 1]] - rows[starts[i]]))
+        )
+    return tuple(examples)
+
+
+def _verify_doubles(
+    storage: Storage,
+    spec: StoreSpec,
+    commits: Sequence[Commit],
+    codebook_of: Callable[[str], Codebook],
+    report: VerifyReport,
+) -> None:
+    """Count the examples that an earlier unit has too, and report those that differ from the one that readers see."""
+    keys = [np.frombuffer(bytes.fromhex("".join(e.key for e in c.examples)), "V16") for c in commits]
+    all_keys = np.concatenate([np.zeros(0, "V16"), *keys])
+    order = np.argsort(all_keys, kind="stable")
+    same = np.flatnonzero(all_keys[order[1:]] == all_keys[order[:-1]])
+    report.doubles = len(same)
+    starts = np.cumsum([0, *map(len, keys)])
+
+    def example(place: int) -> tuple[str, str, Example]:
+        unit = int(np.searchsorted(starts, place, side="right")) - 1
+        info = commits[unit].part
+        part = PartReader(storage, info, spec.targets, codebook_of(info.codebook))
+        return part.example(place - int(starts[unit]))
+
+    for position in same.tolist():
+        first, other = (example(int(order[i])) for i in (position, position + 1))
+        if fields := differing_fields(first[2], other[2]):
+            report.problems.append(
+                f"{storage}: example {other[2].id} of key {other[0]} is not read: another unit has example "
+                f"{first[2].id} of this key; they differ in {', '.join(fields)}"
+            )

@@ -119,18 +119,21 @@ def _import(arguments: argparse.Namespace) -> Result:
     if arguments.format == "parquet":
         from cache.exchange.parquet import import_parquet
 
-        import_parquet(source, target, **common)
+        left_out = import_parquet(source, target, **common)
     elif arguments.format == "distillkit":
         from cache.exchange.conversion import ImportedTeacher
         from cache.exchange.distillkit import import_distillkit
 
-        import_distillkit(source, target, ImportedTeacher(arguments.teacher), **common)
+        left_out = import_distillkit(source, target, ImportedTeacher(arguments.teacher), **common)
     else:
         from cache.exchange.axolotl import import_axolotl
         from cache.exchange.conversion import ImportedTeacher
 
         if arguments.vocab_size is None:
             raise InputError("import axolotl: give --vocab-size, the width of the teacher's logits; its files lack it")
-        import_axolotl(source, target, ImportedTeacher(arguments.teacher), arguments.vocab_size, **common)
+        left_out = import_axolotl(source, target, ImportedTeacher(arguments.teacher), arguments.vocab_size, **common)
     info = LogitStore.open(target).info()
-    return Result(str(info), store_facts(info))
+    lines = [str(info)]
+    if left_out:
+        lines.append(f"{'left out':<14} {left_out:,} examples of the file, each the same as an earlier one")
+    return Result("\n".join(lines), {**store_facts(info), "left_out": left_out})

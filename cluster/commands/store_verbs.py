@@ -86,6 +86,7 @@ def _verify(arguments: argparse.Namespace) -> Result:
         *(f"repaired: {name}" for name in report.repaired),
         *(f"damaged: {problem}" for problem in report.problems),
         *(f"uncommitted, not counted: {part}" for part in report.uncommitted),
+        *([f"doubles: {report.doubles:,} examples are in two units; the first counts"] if report.doubles else []),
         f"verify: {verdict}; {report.files:,} files, {report.bytes:,} bytes, {report.examples:,} examples",
     ]
     return Result("\n".join(lines), asdict(report), exit_code=1 if report.problems else 0)

@@ -35,7 +35,7 @@ def bytes_by_array(store: LogitStore) -> dict[str, float]:
     """Bytes per token with a target, for each array and for all the metadata, largest first."""
     info = store.info()
     totals = store.bytes_by_array()
-    totals["metadata"] = info.bytes - sum(totals.values())
+    totals["metadata"] = info.part_bytes - sum(totals.values())
     return {name: total / info.rows for name, total in sorted(totals.items(), key=lambda item: -item[1])}
 
 

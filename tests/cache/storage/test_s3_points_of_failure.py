@@ -13,8 +13,9 @@ from cache.errors import LogitbankError
 from cache.rows.record import Record
 from cache.rows.spec import TargetSpec
 from cache.storage.object_store import ObjectStorage
-from cache.store.commits import committed_units, create_store, quarantine_example, quarantined_keys, read_commit
+from cache.store.commits import committed_units, create_store, read_commit
 from cache.store.logit_store import LogitStore
+from cache.store.quarantine.entries import quarantine_example, quarantined_keys
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store

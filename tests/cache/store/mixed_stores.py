@@ -25,7 +25,9 @@ def mixed_records(mode: TargetMode, seed: int = 0) -> list[Record]:
     """Empty documents, one token, no response, exactly one chunk of tokens, and more."""
     rng = np.random.default_rng(seed)
     lengths = [(0, 0), (1, 0), (0, 1), (1, 1), (3, 10), (6, 0), (112, 400), (0, 0), (2, 511), (7, 30)]
-    return [random_record(rng, f"{mode} {i}", *each, TARGETS[mode]) for i, each in enumerate(lengths)]
+    records = [random_record(rng, f"{mode} {i}", *each, TARGETS[mode]) for i, each in enumerate(lengths)]
+    # Empty documents all have one key: the same example, in two units.
+    return [records[0] if not len(record.tokenized.tokens) else record for record in records]
 
 
 def open_mixed(folder: Path, mode: TargetMode, profile: Profile = "compact") -> tuple[LogitStore, list[Record]]:
@@ -33,7 +35,6 @@ def open_mixed(folder: Path, mode: TargetMode, profile: Profile = "compact") -> 
     records = mixed_records(mode)
     spec = store_spec(TARGETS[mode])
     storage = new_store(folder, spec)
-    # Empty documents all have one key, so that of the second is in the first's place.
     write_unit(storage, spec, records[:6], profile)
     write_unit(storage, spec, records[6:], profile)
     take_snapshot(storage)

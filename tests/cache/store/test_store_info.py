@@ -21,7 +21,8 @@ def test_info_counts_what_is_there(storage: LocalStorage, spec: StoreSpec, make_
     shards = sum(path.stat().st_size for path in (storage.root / "parts").rglob("c/*") if path.is_file())
     assert (info.units, info.examples, info.tokens, info.rows) == (2, 7, 70, 42)
     assert info.entries == 42 * 16 and info.origins == {"scored": 7}
-    assert info.bytes == on_disk and info.bytes_per_token == on_disk / 42
+    assert info.part_bytes == on_disk and info.bytes_per_token == on_disk / 42
+    assert info.bytes == sum(path.stat().st_size for path in storage.root.rglob("*") if path.is_file()) > on_disk
     assert sum(store.bytes_by_array().values()) == shards
     assert 0 < info.kl < 1e-3 and 0 < info.max_abs_error < 0.2
     assert 0.5 < info.retained_mass < 1
