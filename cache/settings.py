@@ -16,6 +16,29 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    def unused_keys(self) -> dict[str, str]:
+        """Keys that have no effect beside the others of this table, such as "segments.prompt", each with the reason.
+
+        A subclass lists them whether they are given or not: only a key that a job file has is refused.
+        """
+        return {}
+
+    def has_key(self, key: str) -> bool:
+        """Whether a dotted key of this table was given, rather than left to its default."""
+        value: Any = self
+        for step in key.split("."):
+            if isinstance(value, Settings):
+                if step not in value.model_fields_set:
+                    return False
+                value = getattr(value, step)
+            elif isinstance(value, dict) and step in value:
+                value = value[step]
+            elif isinstance(value, tuple) and step.isdigit() and int(step) < len(value):
+                value = value[int(step)]
+            else:
+                return False
+        return True
+
 
 @dataclass(frozen=True)
 class PathText:

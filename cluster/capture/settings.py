@@ -31,6 +31,12 @@ class CaptureSettings(Settings):
     actors: int = Field(1, ge=1, description="engines that work at the same time")
     address: str | None = Field(None, description="Ray head to join; an embedded Ray if not given")
 
+    def unused_keys(self) -> dict[str, str]:
+        unused = self.engine.unused_keys_of_job()
+        if not self.score:
+            unused["targets.of"] = "only scored responses have rows for prompts, and score = false"
+        return unused
+
     @model_validator(mode="after")
     def _check_actors(self) -> Self:
         self.engine.check_actors(self.actors)

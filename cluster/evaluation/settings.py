@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from cache.settings import ModelPath, OneOf, Settings, StoreUri
 from student.classification.settings import ClassSettings
 from student.evaluation.settings import AnswerSettings
-from student.tasks import TASKS, Task
+from student.tasks import TASKS, Task, unused_task_keys
 
 
 class ExamplesSettings(Settings):
@@ -34,6 +34,13 @@ class EvaluateSettings(Settings):
         min_length=1, description="model folder or hub name, by the name in the report"
     )
     generation: AnswerSettings = Field(AnswerSettings(), description="how language models answer prompts; needs a task")
+
+    def unused_keys(self) -> dict[str, str]:
+        unused = unused_task_keys(self.task)
+        if self.task is None:
+            reason = "answers are generated only where a [task] judges them"
+            unused |= {f"generation.{name}": reason for name in AnswerSettings.model_fields}
+        return unused
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cache.settings import OneOf, Settings, StoreUri
-from student.tasks import TASKS, Task
+from student.tasks import TASKS, Task, unused_task_keys
 
 
 class ReportSettings(Settings):
@@ -20,3 +20,6 @@ class ReportSettings(Settings):
     heldout_store: StoreUri = Field(description="the store of the evaluation")
     trainings: dict[str, Path] = Field(min_length=1, description="outputs of training jobs by name, in order")
     evaluation: Path = Field(description="output of the evaluation job")
+
+    def unused_keys(self) -> dict[str, str]:
+        return unused_task_keys(self.task)

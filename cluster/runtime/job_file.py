@@ -33,10 +33,26 @@ def load_job(path: Path, overrides: Sequence[str], kind: type[Job], root: Path) 
         job = kind.model_validate(values)
     except ValidationError as error:
         raise InputError(f"job file {path}: " + "; ".join(_explain(kind, e) for e in error.errors())) from None
+    if unused := list(find_unused(job)):
+        reasons = "; ".join(f"{key} has no effect: {reason}" for key, reason in unused)
+        raise InputError(f"job file {path}: {reasons}; leave {'it' if len(unused) == 1 else 'them'} out")
     job = _absolute(job, root)
     if isinstance(output := getattr(job, "output", None), Path):
         require_output_folder(output)
     return job
+
+
+def find_unused(job: Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Keys that a job gives and that have no effect in it, each with the reason."""
+    for key, reason in job.unused_keys().items():
+        if job.has_key(key):
+            yield prefix + key, reason
+    for name in type(job).model_fields:
+        value = getattr(job, name)
+        parts = enumerate(value) if isinstance(value, tuple) else ()
+        for path, part in ((name, value), *((f"{name}.{number}", each) for number, each in parts)):
+            if isinstance(part, Settings):
+                yield from find_unused(part, f"{prefix}{path}.")
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -74,9 +90,12 @@ def _explain(kind: type[BaseModel], error: Any) -> str:
         return f"{key}: must be a table (given {error['input']!r})"
     if error["type"] == "missing":
         return f"missing key {key!r}"
+    message = error["msg"].removeprefix("Value error, ")
+    if " has no effect: " in message:
+        return message if key == "job" else f"{key}.{message}"
     is_in_message = repr(error["input"]) in error["msg"]
     value = "" if isinstance(error["input"], dict) or is_in_message else f" (given {error['input']!r})"
-    return f"{key}: {error['msg'].removeprefix('Value error, ')}{value}"
+    return f"{key}: {message}{value}"
 
 
 def _owners(choice: OneOf, key: str) -> list[str]:

@@ -77,6 +77,16 @@ class DataSettings(Settings):
             raise ValueError("align = \"cross_tokenizer\" reads one 'store'")
         return self
 
+    def unused_keys(self) -> dict[str, str]:
+        unused = {}
+        if self.examples is not None:
+            unused["origins"] = "an examples file has given responses only"
+        if self.teachers:
+            unused["origins"] = "'teachers' averages the given responses only"
+        if len(self.mixture) == 1:
+            unused["mixture.0.weight"] = "there is one store"
+        return unused
+
     @property
     def stores(self) -> tuple[WeightedStore, ...]:
         """All stores, in order."""

@@ -15,3 +15,6 @@ class AnswerSettings(Settings):
     prompts: int = Field(200, ge=1, description="different prompts that are answered")
     max_new_tokens: int = Field(96, ge=1, description="tokens of an answer at most")
     batch_size: int = Field(100, ge=1, description="prompts at a time (transformers)")
+
+    def unused_keys(self) -> dict[str, str]:
+        return {"batch_size": 'engine = "vllm" makes batches of its own'} if self.engine == "vllm" else {}

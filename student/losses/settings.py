@@ -31,6 +31,13 @@ class SegmentWeights(Settings):
         return (self.prompt, self.rationale, self.label, self.response)
 
 
+def _unused_without_teacher(objective: str) -> dict[str, str]:
+    """Keys of an objective that compares with a teacher, where this one does not."""
+    if OBJECTIVES[objective].needs_teacher:
+        return {}
+    return dict.fromkeys(("temperature", "tail"), f"{objective} has no teacher")
+
+
 class TermSettings(Settings):
     """One objective of several.
 
@@ -65,6 +72,9 @@ class TermSettings(Settings):
             )
         return self
 
+    def unused_keys(self) -> dict[str, str]:
+        return _unused_without_teacher(self.objective)
+
     @property
     def parameter(self) -> float | None:
         """The parameter of the objective, with its default; None if it has none."""
@@ -98,6 +108,15 @@ class LossSettings(Settings):
             raise ValueError("hard_label_weight adds hard labels to another objective; leave it out")
         self.all_terms  # noqa: B018  raises what a term raises
         return self
+
+    def unused_keys(self) -> dict[str, str]:
+        if not self.terms:
+            return _unused_without_teacher(self.objective)
+        replaced = ("objective", "temperature", "beta", "tail", "hard_label_weight")
+        unused = dict.fromkeys(replaced, "'terms' takes its place")
+        if all(term.segments is not None for term in self.terms):
+            unused["segments"] = "every term has segments of its own"
+        return unused
 
     @property
     def all_terms(self) -> tuple[TermSettings, ...]:

@@ -59,6 +59,8 @@ def new_config(
             f"model.config.model_type = {model_type!r}: Transformers has no model of this type that can be a student "
             f"({kind.auto_class().__name__} does not build it); choose another, such as 'llama' or 't5'"
         )
+    for name, reason in kind.unused_keys(given).items():
+        raise InputError(f"model.config.{name} has no effect: {reason}")
     _set_special_tokens(config, given, tokenizer)
     return config
 

@@ -26,6 +26,12 @@ class ModelSettings(Settings):
     lora: LoraSettings | None = Field(None, description="low-rank adapters; none if not given")
     gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass")
 
+    def unused_keys(self) -> dict[str, str]:
+        fields = self.config or {}
+        dropout = (name for name, value in fields.items() if "drop" in name and isinstance(value, float) and value)
+        unused = {f"config.{name}": "students are trained without dropout" for name in dropout}
+        return unused | {f"config.{name}": "run.precision decides it" for name in ("dtype", "torch_dtype")}
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.pretrained is None) == (self.config is None):

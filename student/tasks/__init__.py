@@ -9,6 +9,6 @@ inside the functions that use them: reading a job file imports every task.
 """
 
 from student.tasks.registry import TASKS
-from student.tasks.task import Pictures, Task, TaskKind
+from student.tasks.task import Pictures, Task, TaskKind, unused_task_keys
 
-__all__ = ["TASKS", "Pictures", "Task", "TaskKind"]
+__all__ = ["TASKS", "Pictures", "Task", "TaskKind", "unused_task_keys"]

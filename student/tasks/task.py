@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cache.examples.example import Example
 from cache.progress import Progress
@@ -19,6 +20,9 @@ class Pictures:
 
 class Task(Settings):
     """A domain. Its fields are the keys of the [task] table; it has no other state."""
+
+    # Keys that only `build` reads: a job that judges or draws answers refuses them.
+    build_keys: ClassVar[tuple[str, ...]] = ()
 
     name: str
 
@@ -40,6 +44,12 @@ class Task(Settings):
     def picture(self, example: Example, text: str) -> Pictures | None:
         """Draw a prompt and an answer for the report. None: there is nothing to draw."""
         return None
+
+
+def unused_task_keys(task: Task | None) -> dict[str, str]:
+    """Keys of [task] that have no effect in a job that builds no examples, each with the reason."""
+    names = () if task is None else task.build_keys
+    return {f"task.{name}": "only a job that builds examples reads it" for name in names}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,3 +17,6 @@ class TokenizerSettings(Settings):
         description="variables of the chat template, where the student renders texts itself: with data.examples, or "
         'data.align = "cross_tokenizer"',
     )
+
+    def unused_keys(self) -> dict[str, str]:
+        return {} if self.path is None else {"vocab_size": "'path' names a tokenizer, so none is learned"}

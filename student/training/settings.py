@@ -28,6 +28,9 @@ class OptimizerSettings(Settings):
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     clip: float = Field(1.0, gt=0, description="maximum norm of the gradient")
 
+    def unused_keys(self) -> dict[str, str]:
+        return {"final_lr_share": 'schedule = "constant" has no decay'} if self.schedule == "constant" else {}
+
 
 class RunSettings(Settings):
     """Size and speed of a run. Give steps or epochs. batch_size counts examples over all ranks and micro-batches.
@@ -141,9 +144,13 @@ class HeldoutSettings(Settings):
             raise ValueError("give exactly one of 'store' and 'examples'")
         return self
 
+    def unused_keys(self) -> dict[str, str]:
+        return {"snapshot": "only a store has snapshots, and 'examples' is a file"} if self.store is None else {}
+
     def as_data(self, data: DataSettings) -> DataSettings:
         """The same settings as the training data, with this source."""
-        source = {"store": self.store, "snapshot": self.snapshot, "examples": self.examples, "align": data.align}
+        align = "same" if self.store is None else data.align  # a file is tokenised with the student's tokenizer
+        source = {"store": self.store, "snapshot": self.snapshot, "examples": self.examples, "align": align}
         return DataSettings.model_validate({**source, "max_tokens": data.max_tokens, "pack_to": data.pack_to})
 
 
@@ -176,8 +183,28 @@ class TrainSettings(Settings):
         """The same job with a number of steps, for a number of training examples."""
         return self.model_copy(update={"run": self.run.with_steps(examples)})
 
+    def unused_keys(self) -> dict[str, str]:
+        unused = {}
+        if self.tokenizer.path is None and self.classes is None and self.data.examples is None:
+            unused["tokenizer.vocab_size"] = "the student reads the tokens of the store, so no tokenizer is learned"
+        reads_files = self.data.examples is not None or (self.heldout is not None and self.heldout.examples is not None)
+        if not reads_files and self.data.align == "same":
+            unused["tokenizer.chat_template_kwargs"] = "the store contains token ids, so no text is rendered"
+        if self.classes is None:
+            return unused
+        unused |= _unused_with_classes(len(self.loss.terms))
+        if self.data.store is None and (self.heldout is None or self.heldout.store is None):
+            of_stores = "it is about the rows of a store, and this job reads examples files only"
+            unused |= {f"classes.{name}": of_stores for name in ("at", "min_covered")}
+        return unused
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.tokenizer.vocab_size and not self.tokenizer.path and self.model.pretrained and not self.data.stores:
+            raise ValueError(
+                "tokenizer.vocab_size learns a new tokenizer, whose ids mean nothing to the weights of "
+                "model.pretrained; leave it out"
+            )
         if self.data.pack_to is None:
             self.run.require_whole_micro_batches()
         if self.data.examples is not None and self.loss.needs_teacher:
@@ -199,3 +226,16 @@ class TrainSettings(Settings):
         if self.heldout is not None and self.heldout.examples is not None and self.loss.needs_teacher:
             raise ValueError("heldout.examples has no teacher distributions, which the loss needs; give heldout.store")
         return self
+
+
+def _unused_with_classes(terms: int) -> dict[str, str]:
+    """Keys of the tokens of a response, where the student is a classifier. terms: length of loss.terms."""
+    one_row = "a classifier has one row of logits for a whole text"
+    unused = {"data.max_tokens": "classes.max_tokens limits the texts of a classifier"}
+    unused["tokenizer.chat_template_kwargs"] = "a classifier reads texts without a chat template"
+    unused |= dict.fromkeys(("loss.segments", "loss.average"), one_row)
+    unused |= {f"loss.terms.{number}.segments": one_row for number in range(terms)}
+    tails = ("loss.tail", *(f"loss.terms.{number}.tail" for number in range(terms)))
+    unused |= dict.fromkeys(tails, "the probabilities of classes are whole distributions, without a tail")
+    names = ("id2label", "label2id", "num_labels")
+    return unused | {f"model.config.{name}": "[classes] has the names of the classes" for name in names}

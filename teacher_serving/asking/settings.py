@@ -37,6 +37,17 @@ class GenerationSettings(Settings):
     )
     hint_template: TemplateName = Field("hint", description='how the teacher is asked again, with keep = "rationalize"')
 
+    def unused_keys(self) -> dict[str, str]:
+        unused = {}
+        if self.temperature == 0:
+            greedy = "temperature = 0 always takes the most likely token"
+            unused = dict.fromkeys(("top_p", "seed"), greedy) | ({"samples": greedy} if self.samples > 1 else {})
+        if self.template is None:
+            unused["context"] = "without a 'template' both prompts are the same"
+        if self.keep != "rationalize":
+            unused["hint_template"] = 'only keep = "rationalize" asks again'
+        return unused
+
     @model_validator(mode="after")
     def _labels_need_a_marker(self) -> Self:
         if self.template and not self.answer_marker:

@@ -1,6 +1,7 @@
 """Settings that all teachers and engines have in common. Each engine defines its own settings in its folder."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -49,6 +50,9 @@ class EngineSettings(Settings):
     The base of the settings of every engine. A subclass sets `kind` to the name of its engine.
     """
 
+    # Keys of [teacher] that this engine does not read, each with the reason.
+    unused_teacher_keys: ClassVar[Mapping[str, str]] = {"tokenizer": "a model has a tokenizer of its own"}
+
     kind: str = Field(description="name of the engine")
     cpu_threads: int = Field(1, ge=1, description="threads of one engine on a machine without a GPU")
 
@@ -56,6 +60,10 @@ class EngineSettings(Settings):
     def gpus(self) -> int:
         """GPUs of one engine, in a cluster that has any."""
         return 1
+
+    def unused_keys_of_job(self) -> dict[str, str]:
+        """Keys of a whole capture job that have no effect with this engine, each with the reason."""
+        return {f"teacher.{name}": reason for name, reason in self.unused_teacher_keys.items()}
 
     def check_actors(self, actors: int) -> None:
         """Raise ValueError if this many engines cannot work on one job at the same time."""

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from cache.rows.spec import TargetMode, TargetSpec
 from cache.settings import Settings
 
+# Keys that one mode has.
+OWN_KEYS = {"mass": "nucleus", "threshold": "threshold", "draws": "sampled", "systematic": "sampled"}
+
 
 class TargetSettings(Settings):
     """What is kept of each distribution (cache/spec.py, TargetSpec, says what each field means)."""
@@ -23,18 +26,27 @@ class TargetSettings(Settings):
     step: float = Field(TargetSpec().step, gt=0, le=1, description="spacing in nats of stored log-probabilities")
     tail_step: float = Field(TargetSpec().tail_step, gt=0, le=2, description="greatest spacing, far below 1 / k")
 
+    def unused_keys(self) -> dict[str, str]:
+        modes = {key: (mode,) for key, mode in OWN_KEYS.items()} | {"k": ("topk", "nucleus")}
+        # Draws are counted, not quantised.
+        modes |= dict.fromkeys(("step", "tail_step"), ("topk", "nucleus", "threshold"))
+        return {
+            key: f"it belongs to mode = {' or '.join(map(repr, of))}, and the mode is {self.mode!r}"
+            for key, of in modes.items()
+            if self.mode not in of
+        }
+
     @model_validator(mode="after")
     def _each_mode_has_its_own(self) -> Self:
-        if (self.mode == "nucleus") != (self.mass > 0):
-            raise ValueError('"nucleus" needs a mass between 0 and 1, such as 0.98, and no other mode has one')
-        if (self.mode == "threshold") != (self.threshold > 0):
-            raise ValueError('"threshold" needs a threshold up to 0.5, such as 0.05, and no other mode has one')
-        if (self.mode == "sampled") != (self.draws > 0):
-            raise ValueError('"sampled" needs a number of draws, such as 50, and no other mode has one')
-        if self.systematic and self.mode != "sampled":
-            raise ValueError('"systematic" is a way to draw for mode = "sampled"')
-        if self.mode in ("threshold", "sampled") and self.k is not None:
-            raise ValueError(f'"{self.mode}" has no k: leave it out')
+        if self.mode == "nucleus" and not self.mass:
+            raise ValueError('"nucleus" needs a mass between 0 and 1, such as 0.98')
+        if self.mode == "threshold" and not self.threshold:
+            raise ValueError('"threshold" needs a threshold up to 0.5, such as 0.05')
+        if self.mode == "sampled" and not self.draws:
+            raise ValueError('"sampled" needs a number of draws, such as 50')
+        for key, reason in self.unused_keys().items():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} has no effect: {reason}")
         if any(not 0 < t < 100 or t == 1 for t in self.temperatures):
             raise ValueError("temperatures must be above 0 and other than 1, whose log-normaliser is 0")
         return self

@@ -5,7 +5,7 @@ Criteria and thresholds are those of ChatDrug (Liu et al., ICLR 2024).
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,8 @@ ANSWER_MARKER = "Answer:"
 
 class DrugEditing(Task):
     """Edit molecules by instruction (`[task] name = "drug_editing"`)."""
+
+    build_keys: ClassVar[tuple[str, ...]] = ("molecules", "max_heavy_atoms", "similarity", "heldout_share")
 
     name: Literal["drug_editing"] = Field("drug_editing", description="selects this task")
     molecules: Path = Field(

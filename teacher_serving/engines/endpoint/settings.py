@@ -1,7 +1,8 @@
 """Settings of a teacher behind an API."""
 
 import re
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -73,6 +74,10 @@ class EndpointSettings(Settings):
 class EndpointEngineSettings(EngineSettings):
     """How a service is used as a teacher. The table [engine.endpoint] describes the service."""
 
+    unused_teacher_keys: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("dtype", "lora_path", "quantization"), "the service decides how its model is served"
+    )
+
     kind: Literal["endpoint"] = Field("endpoint", description="selects this engine")
     endpoint: EndpointSettings = Field(description="the service")
 
@@ -80,6 +85,19 @@ class EndpointEngineSettings(EngineSettings):
     def gpus(self) -> int:
         """GPUs of one engine: none, the service has its own."""
         return 0
+
+    def unused_keys_of_job(self) -> dict[str, str]:
+        """See EngineSettings.unused_keys_of_job."""
+        unused = super().unused_keys_of_job()
+        if self.endpoint.api != "vllm":
+            unused["generation.seed"] = f"the API {self.endpoint.api!r} takes no seed"
+            own = "the service renders the turns itself"
+            unused |= dict.fromkeys(("teacher.chat_template_kwargs", "teacher.template_date"), own)
+            unused["teacher.truncation"] = "the service reads whole turns, which are not truncated"
+        if self.endpoint.top_logprobs == 0:
+            text_only = "engine.endpoint.top_logprobs = 0 captures text only"
+            unused |= {f"targets.{name}": text_only for name in ("mode", "k", "mass", "step", "tail_step")}
+        return unused
 
     def check_actors(self, actors: int) -> None:
         """Raise ValueError if several actors would each apply the limit of requests per minute."""

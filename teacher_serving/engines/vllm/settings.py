@@ -24,6 +24,11 @@ class VllmSettings(EngineSettings):
     logits_mib: int = Field(512, ge=16, description="memory for logits that are being reduced, in MiB")
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="share of a GPU's memory that vLLM may use")
 
+    def unused_keys(self) -> dict[str, str]:
+        if self.reduction == "public":
+            return {"logits_mib": 'reduction = "public" reads log-probabilities, not logits'}
+        return {}
+
     @property
     def gpus(self) -> int:
         """GPUs of one engine, in a cluster that has any."""
