@@ -27,7 +27,8 @@ class TargetSettings(Settings):
     tail_step: float = Field(TargetSpec().tail_step, gt=0, le=2, description="greatest spacing, far below 1 / k")
 
     def unused_keys(self) -> dict[str, str]:
-        modes = {key: (mode,) for key, mode in OWN_KEYS.items()} | {"k": ("topk", "nucleus")}
+        modes: dict[str, tuple[str, ...]] = {key: (mode,) for key, mode in OWN_KEYS.items()}
+        modes["k"] = ("topk", "nucleus")
         # Draws are counted, not quantised.
         modes |= dict.fromkeys(("step", "tail_step"), ("topk", "nucleus", "threshold"))
         return {
