@@ -12,6 +12,7 @@ from cache.errors import InputError
 from teacher_serving.engines.endpoint.failures import (
     CONTINUE,
     PASSING_STATUSES,
+    FormError,
     RefusedError,
     ServiceFailedError,
     embedded_error,
@@ -78,9 +79,7 @@ class Service:
             if not may_pass or retry >= self._settings.max_retries:
                 raise self._explain_status(status, reply)
             time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2**retry))
-        raise ServiceFailedError(
-            f"{self.name}: its answer to {path} is not a JSON object; check engine.endpoint.base_url, {CONTINUE}"
-        )
+        raise FormError(f"its answer to {path} is not a JSON object; check engine.endpoint.base_url")
 
     def clean_text(self, text: object) -> str:
         """Return text of a service as one short line without the key."""

@@ -106,8 +106,8 @@ class ServiceHealth:
             self._probe()
         except RefusedError as error:
             self.add_failure(
-                f"{self._name}: now refuses even the trial request that it accepted at the start: {error}; run the "
-                "same command again to continue"
+                f"{self._name}: has no good answer any more, even to the trial request that it answered at the start: "
+                f"{error}; run the same command again to continue"
             )
         except ServiceFailedError as error:
             self.add_failure(str(error))

@@ -293,3 +293,11 @@ def halves(text: str) -> list[dict[str, Any]]:
         }
         for byte in text.encode()
     ]
+
+
+def test_an_answer_that_is_no_json_is_about_its_example_if_others_are(workplace: Path) -> None:
+    """One that is never readable does not end every run at the same example."""
+    broken = Reply(200, '{"choices": [{"mess', {"content-type": "application/json"})
+    records, summary, store = capture(workplace, lambda call: broken if call.turn == "say 1" else answer())
+    assert (len(records), summary.refused, summary.stopped) == (2, 1, "")
+    assert "is not a JSON object" in next(iter(store.info().quarantine))
