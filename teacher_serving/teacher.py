@@ -36,6 +36,8 @@ class Request:
         encoder-decoder reads the tokens up to and including position rows[0]. Its decoder reads the others.
     messages: the prompt as chat turns, for a service that does not accept tokens.
     tools: schemas of tools that the teacher may call.
+    stop: text at whose occurrence at the start of a line the teacher may end a response, "" for none. It saves tokens
+        that would be cut off. The response may contain it, and may go on after it.
     """
 
     key: str
@@ -43,6 +45,12 @@ class Request:
     rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     messages: tuple[dict[str, Any], ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
+    stop: str = ""
+
+    @property
+    def stop_texts(self) -> list[str]:
+        """Texts at which an engine ends a response."""
+        return [f"\n{self.stop}"] if self.stop else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class Dispatcher:
         self._workers = list(workers)
         self._calls: dict[Any, Call] = {}
         self._restarting: list[tuple[float, Any]] = []
+        # Workers that died and are not ready yet. A call to one fails at once, which is not the fault of its unit.
+        self._unavailable: set[Any] = set()
         self._deaths_by_unit = [0] * len(units)
         self._lost_workers = 0
         self._is_stopped = False
@@ -78,9 +80,13 @@ class Dispatcher:
         for _, worker in [item for item in self._restarting if item[0] <= now]:
             self._calls[worker.ready.remote()] = Call(worker, None)
         self._restarting = [item for item in self._restarting if item[0] > now]
-        while self._idle and self._queue:
-            worker, unit = self._idle.popleft(), self._queue.popleft()
+        for _ in range(len(self._idle)):
+            worker = self._idle.popleft()
             worker = self._replacements.get(worker, worker)
+            if not self._queue or worker in self._unavailable:
+                self._idle.append(worker)
+                continue
+            unit = self._queue.popleft()
             self._calls[worker.capture.remote(self._units[unit])] = Call(worker, unit)
 
     def _collect(self, reference: Any, on_done: Callable[[int, Any], None]) -> None:
@@ -94,7 +100,9 @@ class Dispatcher:
             self._recover(call, error)
         else:
             self._idle.append(call.worker)
-            if call.unit is not None:
+            if call.unit is None:
+                self._unavailable.discard(call.worker)
+            else:
                 on_done(call.unit, result)
 
     def _recover(self, call: Call, error: RayActorError) -> None:
@@ -115,6 +123,7 @@ class Dispatcher:
                     raise StoreError(f"{self._lost_workers} workers died beyond restart: {error}") from error
                 self._replacements[worker] = self._start_worker()
             worker = self._replacements[worker]
+        self._unavailable.add(worker)
         self._restarting.append((time.monotonic() + RETRY_SECONDS, worker))
 
 

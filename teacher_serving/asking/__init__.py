@@ -3,8 +3,8 @@
     settings.py          the [generation] table of a job      plan.py        which examples to capture, tokenised
     prompter.py          prompts from templates               requests.py    requests for scoring
     prompt_templates.py  Jinja templates and worked examples  rationales.py  generate, select, retry with a hint
-    answers.py           parse rationale and label            labels.py      compare labels as numbers or text
+    selection.py         which samples to keep, by their labels (cache/answers parses and compares them)
 
 Knows nothing of engines, units or stores. To add a built-in template, add a .jinja file to templates/.
-Public names: GenerationSettings, plan_capture, Prompter, generate_records, parse_answer, labels_match.
+Public names: GenerationSettings, plan_capture, Prompter, generate_records, select_samples.
 """

@@ -9,24 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cache.answers.parsing import ParsedAnswer, find_reasoning_end, find_stop, parse_answer
 from cache.errors import InputError
 from cache.examples.example import Example, Segment, TokenizedExample
 from cache.examples.tokenizers import Tokenizer, decode
 from cache.rows.record import Record
 from cache.rows.spec import PromptingSpec, SamplingSpec, StoreSpec
-from teacher_serving.asking.answers import (
-    KeepPolicy,
-    LabelMatch,
-    ParsedAnswer,
-    compare_label,
-    find_reasoning_end,
-    find_stop,
-    parse_answer,
-    select_samples,
-)
 from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.asking.prompter import Prompter
 from teacher_serving.asking.requests import continuation_request
+from teacher_serving.asking.selection import KeepPolicy, LabelMatch, compare_label, select_samples
 from teacher_serving.reduction.row_arrays import scatter_rows, take_rows
 from teacher_serving.teacher import Generated, Request, Teacher
 
@@ -104,7 +96,7 @@ def _ask(
 ) -> list[Response]:
     """Return a response per request. Requests that the teacher refuses are added to `rejected`."""
     responses = []
-    answers = teacher.generate([request for _, request in pairs], sampling)
+    answers = teacher.generate([replace(request, stop=prompting.stop) for _, request in pairs], sampling)
     for (planned, _), generated in zip(pairs, answers, strict=True):
         if generated.refusal:
             rejected[planned.key] = (planned.tokenized.example.id, generated.refusal)

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from cache.rows.spec import SamplingSpec
 from cache.settings import PathText, Settings
-from teacher_serving.asking.answers import KeepPolicy
 from teacher_serving.asking.prompt_templates import resolve_template
+from teacher_serving.asking.selection import KeepPolicy
 
 # The name of a built-in template, or the path of a .jinja file.
 TemplateName = Annotated[str, PathText(resolve_template)]

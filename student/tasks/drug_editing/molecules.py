@@ -36,6 +36,14 @@ def parse_molecule(smiles: str) -> Molecule | None:
         return Molecule(Chem.MolToSmiles(mol), _properties(mol))
 
 
+def is_one_compound(smiles: str) -> bool:
+    """Whether a valid SMILES is one fragment without dummy atoms."""
+    from rdkit import Chem
+
+    mol = Chem.MolFromSmiles(smiles)
+    return "." not in smiles and all(atom.GetAtomicNum() for atom in mol.GetAtoms())
+
+
 def read_molecules(path: Path, max_heavy_atoms: int) -> list[Molecule]:
     """Read the distinct one-fragment molecules of a SMILES file, in order. Lines that RDKit cannot parse are skipped.
 
@@ -48,8 +56,12 @@ def read_molecules(path: Path, max_heavy_atoms: int) -> list[Molecule]:
     molecules: dict[str, Molecule] = {}
     for line in path.read_text(errors="replace").splitlines():
         smiles = line.split(maxsplit=1)[0] if line.strip() else ""
-        molecule = parse_molecule(smiles) if "." not in smiles else None
-        if molecule and Chem.MolFromSmiles(molecule.smiles).GetNumHeavyAtoms() <= max_heavy_atoms:
+        molecule = parse_molecule(smiles)
+        if (
+            molecule
+            and is_one_compound(molecule.smiles)
+            and Chem.MolFromSmiles(molecule.smiles).GetNumHeavyAtoms() <= max_heavy_atoms
+        ):
             molecules.setdefault(molecule.smiles, molecule)
     if len(molecules) < 2:
         raise InputError(f"molecules file {path}: {len(molecules)} usable molecules; at least 2 are needed")

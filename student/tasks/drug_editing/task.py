@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from cache.answers.parsing import parse_answer
 from cache.errors import InputError
 from cache.examples.example import Example
 from cache.json_documents import digest
@@ -17,6 +18,7 @@ from student.tasks.drug_editing.instructions import INSTRUCTIONS, all_hit
 from student.tasks.drug_editing.molecules import (
     Molecule,
     draw,
+    is_one_compound,
     nci_molecules,
     parse_molecule,
     read_molecules,
@@ -124,9 +126,14 @@ def make_example(before: Molecule, after: Molecule, number: int) -> Example:
 
 
 def answer_molecule(text: str) -> Molecule | None:
-    """Parse the molecule after the answer marker. None if there is no valid one."""
-    words = text.partition(ANSWER_MARKER)[2].split()
-    return parse_molecule(words[0]) if words else None
+    """Parse the molecule after the answer marker, by the parser of captures. None if there is no valid one.
+
+    Words may follow the molecule. A molecule of several fragments, such as a salt, or with dummy atoms is no answer.
+    """
+    words = parse_answer(text, ANSWER_MARKER).label.split()
+    word = words[0].strip("`\"'$,;") if words else ""
+    molecule = parse_molecule(word) or parse_molecule(word.rstrip("."))
+    return molecule if molecule and is_one_compound(molecule.smiles) else None
 
 
 def _unit_hash(text: str) -> float:

@@ -74,7 +74,7 @@ class VllmCompletions:
 
         Raises RefusedError if the server refuses the request or is not vLLM's.
         """
-        body = {
+        body: dict[str, Any] = {
             "max_tokens": sampling.max_tokens if max_tokens is None else max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -84,6 +84,8 @@ class VllmCompletions:
             "return_tokens_as_token_ids": True,
             **NO_FILTERS,
         }
+        if request.stop:
+            body["stop"] = request.stop_texts
         choice = self._complete(request, body)
         try:
             tokens = np.asarray(choice["token_ids"], np.int64)

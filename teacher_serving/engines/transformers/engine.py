@@ -38,7 +38,7 @@ class TransformersEngine:
 
         assert isinstance(engine, TransformersSettings)
         resolved = teacher.model_copy(update={"dtype": description.spec.dtype})
-        return TransformersTeacher(str(description.folder), resolved, engine, description.spec)
+        return TransformersTeacher(str(description.folder), resolved, engine, description.spec, description.tokenizer)
 
     def environment(self, engine: EngineSettings, on_gpu: bool) -> Mapping[str, str]:
         """See Engine.environment."""

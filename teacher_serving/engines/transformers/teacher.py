@@ -27,13 +27,21 @@ SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start
 class TransformersTeacher:
     """Scores and generates with AutoModelForCausalLM, or AutoModelForSeq2SeqLM if the model has an encoder.
 
-    answered: requests that were answered since the start.
+    answered: requests that were answered since the start. tokenizer: to find the stop texts of requests; without one
+    responses go on after them.
     """
 
-    def __init__(self, folder: str, teacher: TeacherSettings, engine: TransformersSettings, spec: StoreSpec) -> None:
+    def __init__(
+        self,
+        folder: str,
+        teacher: TeacherSettings,
+        engine: TransformersSettings,
+        spec: StoreSpec,
+        tokenizer: Any = None,
+    ) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = load_model(folder, teacher).to(self._device).eval()
-        self._targets = spec.targets
+        self._targets, self._tokenizer = spec.targets, tokenizer
         self.answered = 0
         self._reducer = Reducer(spec.targets, spec.vocab_size, engine.cpu_threads, engine.logits_mib)
         config = self._model.generation_config
@@ -57,19 +65,29 @@ class TransformersTeacher:
         for request in requests:
             torch.manual_seed(sampling_seed(request.key, sampling.seed))
             sampled = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+            prompt = self._to_tensor(request.tokens)
             ids = self._model.generate(
-                self._to_tensor(request.tokens),
+                prompt,
+                # Without a mask the padding token is masked wherever the prompt contains it.
+                attention_mask=torch.ones_like(prompt),
                 max_new_tokens=sampling.max_tokens,
+                **self._stop_options(request),
                 **(sampled if sampling.temperature > 0 else {"do_sample": False}),
             )
             # The output of an encoder-decoder model is its decoder's input, which begins with a start token.
             start = 1 if self._model.config.is_encoder_decoder else len(request.tokens)
             tokens = ids[0, start:].cpu().numpy().astype(np.uint32)
             rows = self._make_rows(continuation_request(request, tokens))
-            finished = len(tokens) > 0 and int(tokens[-1]) in self._eos_ids
+            finished = 0 < len(tokens) < sampling.max_tokens or (len(tokens) > 0 and int(tokens[-1]) in self._eos_ids)
             self.answered += 1
             generated.append(Generated(tokens, rows.targets, rows.token_logprobs, finished))
         return generated
+
+    def _stop_options(self, request: Request) -> dict[str, Any]:
+        """Options of `generate` that end a response at the request's stop text."""
+        if not request.stop or self._tokenizer is None:
+            return {}
+        return {"stop_strings": request.stop_texts, "tokenizer": self._tokenizer}
 
     def _make_rows(self, request: Request) -> Rows:
         if len(request.rows) == 0:

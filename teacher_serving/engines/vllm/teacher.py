@@ -128,7 +128,8 @@ class VllmTeacher:
                 seed=sampling_seed(request.key, sampling.seed),
                 logprobs=self._targets.k if is_public else None,
                 flat_logprobs=is_public,
-                detokenize=False,
+                stop=request.stop_texts,
+                detokenize=bool(request.stop),
                 extra_args=_extra_args("generate", i, request) if reduces_in_workers else None,
             )
             for i, request in enumerate(requests)

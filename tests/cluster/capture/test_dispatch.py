@@ -1,6 +1,7 @@
 """Units of dead actors are captured again; a unit that kills every worker is named."""
 
 import os
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,15 @@ class Mortal:
         return unit.upper()
 
 
+class SlowToRestart(Mortal):
+    """Needs seconds to start again, as an engine does."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        if any(self._folder.iterdir()):
+            time.sleep(4)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
     with ray_session(None, 2):
@@ -61,6 +71,16 @@ def run(start: Any, units: list[str], in_hand: int = 1) -> dict[int, str]:
 def test_a_unit_whose_worker_died_is_done_again(start: Any, in_hand: int) -> None:
     units = ["a", "fragile 1", "b", "fragile 2", "c", "d"]
     assert run(start, units, in_hand) == {i: unit.upper() for i, unit in enumerate(units)}
+
+
+def test_a_unit_does_not_answer_for_a_worker_that_is_not_back_yet(tmp_path: Path) -> None:
+    """Calls to a worker that restarts fail at once. They are no deaths of their unit."""
+    worker = ray.remote(SlowToRestart).options(max_restarts=-1, num_cpus=0).remote(str(tmp_path))
+    wait_ready([worker])
+    done: dict[int, str] = {}
+    Dispatcher(lambda: worker, [worker], ["fragile 1", "a"], units_per_worker=6).run(done.__setitem__)
+    ray.kill(worker)
+    assert done == {0: "FRAGILE 1", 1: "A"}
 
 
 def test_units_in_hand_survive_workers_that_are_gone_for_good(tmp_path: Path) -> None:

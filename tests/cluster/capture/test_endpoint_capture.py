@@ -80,7 +80,7 @@ def test_a_key_that_stops_being_taken_ends_the_job_and_is_nowhere(
         f"logitbank: service {address}: rejected the API key (401); check environment variable {VARIABLE}, then run "
         "the same command again to continue (4 of 6 examples are captured and are not asked for again)"
     )
-    assert "6 examples planned (0 truncated), 0 rejected, 1 missing in 1 units" in capsys.readouterr().out
+    assert "6 responses (0 truncated), 5 of them done; 1 to capture in 1 units" in capsys.readouterr().out
     assert any("worker" in path.name for path in files(ray_folder))
     assert KEY not in captured.out + captured.err
     for path in files(workplace, ray_folder):

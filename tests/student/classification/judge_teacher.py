@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cache.answers.parsing import parse_answer
 from cache.examples.example import Example, TokenizedExample
 from cache.examples.tokenizers import tokenizer_digest
 from cache.rows.record import Record
@@ -20,9 +21,9 @@ from cache.store.unit_writer import write_unit
 from student.classification.labels import ClassIds
 from student.classification.settings import ClassSettings
 from student.tokenizers.bpe import learn_tokenizer
-from teacher_serving.asking.answers import compare_label, parse_answer
 from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.asking.rationales import Response, build_record
+from teacher_serving.asking.selection import compare_label
 from teacher_serving.teacher import Generated
 from tests.cache.rows.rows import log_softmax, sparse, store_spec
 

@@ -75,6 +75,30 @@ def test_answers_are_found_after_the_marker() -> None:
     assert answer_molecule("nothing") is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**Answer:** CCO",
+        "Answer: **CCO**",
+        "answer: `CCO`.",
+        "ANSWER:\n```\nCCO\n```",
+        "Answer: C\nNo, wait.\nAnswer: CCO",
+        "### Answer: $\\text{CCO}$",
+        "Answer: CCO (ethanol)",
+        "<think>Answer: C</think>Answer: CCO.",
+    ],
+)
+def test_a_molecule_is_found_as_models_write_it(text: str) -> None:
+    assert answer_molecule(text) == parse_molecule("CCO")
+
+
+@pytest.mark.parametrize(
+    "text", ["Answer: *", "Answer: **", "Answer: *CCO", "Answer: CCO.Cl", "Answer: [Na+].[Cl-]", ""]
+)
+def test_dummy_atoms_and_salts_are_no_answers(text: str) -> None:
+    assert answer_molecule(text) is None
+
+
 def test_pictures_are_drawn(task: DrugEditing) -> None:
     example = Example("1", (), metadata={"task": 101, "source": "CCO"})
     picture = task.picture(example, "Answer: OCCO")

@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teacher_serving.asking.answers import (
-    KeepPolicy,
-    LabelMatch,
-    ParsedAnswer,
-    Selection,
-    compare_label,
-    parse_answer,
-    select_samples,
-)
-from teacher_serving.asking.labels import labels_match, normalise_label
+from cache.answers.labels import labels_match, normalise_label
+from cache.answers.parsing import ParsedAnswer, parse_answer
+from teacher_serving.asking.selection import KeepPolicy, LabelMatch, Selection, compare_label, select_samples
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 # Pieces that meet each other in labels, so that random texts reach the interesting cases.
@@ -65,6 +58,17 @@ WRITTEN = st.one_of(
         ('Both.\nAnswer: "a" and "b"', "Both.", '"a" and "b"'),
         ("Tall.\nAnswer: 5'", "Tall.", "5'"),
         ("So.\nAnswer: U.S.", "So.", "U.S"),
+        ("So.\n**Answer:**\n\n4\n", "So.", "4"),
+        ("So.\nAnswer:\n```smiles\nCCO\n```\nDone.", "So.", "CCO"),
+        ("So.\nAnswer: `CCO`.", "So.", "CCO"),
+        ("So.\nAnswer: **`CCO`**", "So.", "CCO"),
+        ("So.\nAnswer: $\\boxed{42}$.", "So.", "42"),
+        ("So.\nAnswer: \\(\\text{Paris}\\)", "So.", "Paris"),
+        ("So.\nAnswer: \\boxed{\\frac{1}{2}}", "So.", "\\frac{1}{2}"),
+        ("So.\nAnswer: <answer>B</answer>", "So.", "B"),
+        ("So.\nAnswer: $5", "So.", "$5"),
+        ("So.\nAnswer: $5 and $6", "So.", "$5 and $6"),
+        ("So.\nAnswer: \\text{a} or \\text{b}", "So.", "\\text{a} or \\text{b}"),
     ],
 )
 def test_rationale_and_label_are_separated(text: str, rationale: str, label: str) -> None:
@@ -79,7 +83,7 @@ def test_offsets_are_of_the_text() -> None:
 def test_the_missing_part_is_named() -> None:
     assert parse_answer("I do not know. ", "Answer:") == ParsedAnswer("I do not know.", "", "no_label", 15, 15, 15)
     assert parse_answer("So\nAnswer: **.\n4", "Answer:").status == "no_label"
-    assert parse_answer("So\nAnswer:\n4", "Answer:").rationale == "So"
+    assert parse_answer("So\nAnswer:\n4", "Answer:").label == "4"
     assert parse_answer(" **Answer:** 4", "Answer:").status == "no_rationale"
     assert parse_answer("Answer:", "Answer:").status == "no_label"
 
@@ -178,6 +182,21 @@ def test_normalise_is_idempotent(label: str) -> None:
         ("20 ÷ 8", "2.5"),
         ("($5 + $6) × 2", "22"),
         ("1e999999999", "1E999999999"),
+        ("5 apples", "5"),
+        ("5 apples", "5 apple"),
+        ("$1,000 dollars", "1000"),
+        ("1 1/2 cups", "3/2"),
+        ("37 °C", "37"),
+        ("x = 5", "5"),
+        ("3 + 4 = 7", "7"),
+        ("3 + 4 = 7 apples", "7"),
+        ("\\frac{1}{2}", "0.5"),
+        ("$\\dfrac{3}{4}$", "0.75"),
+        ("\\$1{,}000", "1000"),
+        ("50\\%", "50"),
+        ("5\\,\\text{cm}", "5 cm"),
+        ("2 \\times 3", "6"),
+        ("\\text{(B)}", "b"),
     ],
 )
 def test_labels_with_the_same_meaning_agree(label: str, truth: str) -> None:
@@ -208,6 +227,16 @@ def test_labels_with_the_same_meaning_agree(label: str, truth: str) -> None:
         ("(1 + 2", "3"),
         ("10(5)", "50"),
         ("1e999999999", "1e999999998"),
+        ("5 apples", "5 pears"),
+        ("5 or 6", "5"),
+        ("5 million", "5"),
+        ("5k", "5"),
+        ("5 May 2020", "5"),
+        ("x >= 5", "5"),
+        ("5 = x", "5"),
+        ("10 to 12", "10"),
+        ("3 - 4 apples", "3"),
+        ("\\frac{1}{2}", "12"),
     ],
 )
 def test_labels_with_different_meanings_disagree(label: str, truth: str) -> None:

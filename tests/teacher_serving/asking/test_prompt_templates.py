@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache.answers.parsing import parse_answer
 from cache.errors import InputError
 from cache.examples.example import Example
-from teacher_serving.asking.answers import parse_answer
 from teacher_serving.asking.prompt_templates import PromptTemplate, Shot, fill_template, load_template, read_shots
 
 SYSTEM = {"role": "system", "content": "You teach children."}

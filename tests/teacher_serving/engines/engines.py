@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from cache.examples.tokenizers import load_tokenizer
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.transformers import TransformersSettings
@@ -41,7 +42,7 @@ def make_teacher(kind: str, model: Path, targets: TargetSpec, generates: bool = 
     settings = TeacherSettings(model=str(model), dtype=dtype, max_tokens=LONGEST, **own)
     spec = make_spec(model, targets, generates, dtype)
     if kind == "transformers":
-        return TransformersTeacher(str(model), settings, TransformersSettings(**options), spec)
+        return TransformersTeacher(str(model), settings, TransformersSettings(**options), spec, load_tokenizer(model))
     # So few tokens a pass that a batch of prompts takes several, and a long prompt too where it may be cut.
     options = {"batched_tokens": 64, **options}
     engine = VllmSettings(reduction="public" if kind == "vllm public" else "auto", **options)

@@ -1,11 +1,13 @@
 """Every engine gives the rows of Transformers in float32, for the same tokens, at the same positions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cache.examples.tokenizers import load_tokenizer
 from cache.rows.spec import SamplingSpec, TargetSpec
 from teacher_serving.asking.requests import continuation_request
 from teacher_serving.engines.vllm.comparison import Tolerance
@@ -231,3 +233,23 @@ def assert_rows_of_requests(requests: list[Request], scores: list[Scored], model
     assert all(scored.targets.counts[request.rows].all() for request, scored in pairs)
     differences = [worst_difference(scored, oracle(request.tokens)) for request, scored in pairs]
     assert [i for i, difference in enumerate(differences) if difference > TOLERANCE] == []
+
+
+def test_a_response_ends_at_the_stop_text(writer: Teacher, tiny_model: Path) -> None:
+    """Not much later: what is cut off afterwards is paid for. Its start is the same as without a stop text."""
+    tokenizer = load_tokenizer(tiny_model)
+    sampling = replace(SAMPLING, max_tokens=120)
+    rng = np.random.default_rng(5)
+    prompts = [Request(f"{i + 1:032x}", rng.integers(6, 300, 20).astype(np.uint32)) for i in range(12)]
+    for prompt, plain in zip(prompts, writer.generate(prompts, sampling), strict=True):
+        text = tokenizer.decode(plain.tokens.tolist(), skip_special_tokens=True)
+        lines = [line for line in text.split("\n")[1:] if line[:1].isalnum()]
+        if not lines or not text.partition("\n")[0].strip():
+            continue
+        stopped = writer.generate([replace(prompt, stop=lines[0][0])], sampling)[0]
+        n = len(stopped.tokens)
+        assert n < len(plain.tokens) and stopped.tokens.tolist() == plain.tokens[:n].tolist() and stopped.finished
+        assert len(stopped.rows) == n and np.array_equal(stopped.rows.ids, plain.rows.rows(0, n).ids)
+        assert tokenizer.decode(stopped.tokens.tolist()).count("\n" + lines[0][0]) == 1
+        return
+    pytest.fail("no response has a second line; draw others")

@@ -1,18 +1,13 @@
-"""Parse the text of a teacher into rationale and label, and select samples by their labels.
+"""Parse the text of a model into rationale and label: one parser for capture and for judging.
 
-Knows nothing of tokens, prompts or teachers. labels.py compares labels.
+Knows nothing of tokens, prompts or models. labels.py compares labels.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from teacher_serving.asking.labels import labels_match
-
 Status = Literal["parsed", "no_label", "no_rationale"]
-LabelMatch = Literal["agrees", "disagrees", "unparsed", "no_truth"]
-KeepPolicy = Literal["all", "agreeing", "rationalize"]
 
 # Tags that reasoning models write around their reasoning. A prompt may end with the opening tag already.
 REASONING_TAGS = (
@@ -23,6 +18,17 @@ REASONING_TAGS = (
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),
 )
+# Around a label: LaTeX, code, and tags, each with its end. The inner text must not contain the end again.
+WRAPPERS = (
+    ("\\[", "\\]"),
+    ("\\(", "\\)"),
+    ("$$", "$$"),
+    ("$", "$"),
+    ("```", "```"),
+    ("<answer>", "</answer>"),
+)
+LATEX_COMMAND = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|mathrm|mathbf|mbox)\s*\{")
+CODE_FENCE = re.compile(r"```[\w+-]*[ \t]*\r?\n")
 QUOTES = ("''", '""', "‘’", "“”", "«»", "``", "**", "__")
 
 
@@ -42,21 +48,13 @@ class ParsedAnswer:
     label_end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Indices of the samples of an example to keep, and whether to ask the teacher again with the label as a hint."""
-
-    kept: tuple[int, ...]
-    needs_hint: bool
-
-
 def parse_answer(text: str, marker: str, stop: str = "", reasoning_end: int | None = None) -> ParsedAnswer:
     """Split a response into rationale and label. Reasoning before the answer is the rationale, or the start of it.
 
     marker: text such as "Answer:", matched without regard to case. The last match counts, including markdown just
-        before it. The label is the rest of its line, without surrounding spaces, a leading colon, a final period, and
-        surrounding quotes or asterisks. With an empty marker, the whole stripped text is the label and there is no
-        rationale.
+        before it. The label is the rest of its line, or the next line that is not empty, or the block of code that
+        begins there; without surrounding spaces, a leading colon, a final period, quotes, asterisks, and the LaTeX
+        around it. With an empty marker, the whole stripped text is the label and there is no rationale.
     stop: text such as "Q:" that begins the next question. From its first match at the start of a line, the text is
         ignored; a match without text before it does not count.
     reasoning_end: offset at which the answer begins after reasoning; None to look for tags such as <think>.
@@ -72,37 +70,11 @@ def parse_answer(text: str, marker: str, stop: str = "", reasoning_end: int | No
     matches = list(re.compile(re.escape(marker), re.IGNORECASE).finditer(text, begin, end))
     if not matches:
         return ParsedAnswer(text[:end].strip(), "", "no_label", end, end, end)
-    line_end = text.find("\n", matches[-1].end(), end)
-    start, label_end = _strip_decoration(text, matches[-1].end(), line_end if line_end >= 0 else end)
+    start, label_end = _strip_decoration(text, *_label_line(text, matches[-1].end(), end))
     rationale_end = max(begin, _marker_start(text, matches[-1].start()))
     rationale = text[:rationale_end].strip()
     status = "no_label" if start == label_end else "parsed" if rationale else "no_rationale"
     return ParsedAnswer(rationale, text[start:label_end], status, rationale_end, start, label_end)
-
-
-def compare_label(parsed: ParsedAnswer, truth: str) -> LabelMatch:
-    """Compare the parsed label with the true one.
-
-    An empty truth gives "no_truth" for every answer. An answer without a rationale is compared as well.
-    """
-    if not truth.strip():
-        return "no_truth"
-    if parsed.status == "no_label":
-        return "unparsed"
-    return "agrees" if labels_match(parsed.label, truth) else "disagrees"
-
-
-def select_samples(matches: Sequence[LabelMatch], keep: KeepPolicy) -> Selection:
-    """Select the samples of one example to keep.
-
-    "all": every sample. "agreeing": samples whose label agrees, or all if the example has no label. "rationalize": like
-    "agreeing", but if no sample is kept, the teacher is asked again with a hint (STaR,
-    https://arxiv.org/abs/2203.14465).
-    """
-    if keep == "all":
-        return Selection(tuple(range(len(matches))), False)
-    kept = tuple(i for i, match in enumerate(matches) if match in ("agrees", "no_truth"))
-    return Selection(kept, keep == "rationalize" and bool(matches) and not kept)
 
 
 def find_stop(text: str, stop: str, begin: int = 0) -> int:
@@ -137,6 +109,20 @@ def _marker_start(text: str, start: int) -> int:
     return len(text[:start].rstrip("*_"))
 
 
+def _label_line(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the offsets of the line with the label: the rest of this one, or the next one with more than emphasis."""
+    while True:
+        if fence := CODE_FENCE.match(text, start, end):
+            closing = text.find("```", fence.end(), end)
+            return fence.end(), closing if closing >= 0 else end
+        line_end = text.find("\n", start, end)
+        line_end = line_end if line_end >= 0 else end
+        # Emphasis, or a colon, that belongs to the marker.
+        if line_end == end or text[start:line_end].strip(" \t\r*_:"):
+            return start, line_end
+        start = line_end + 1
+
+
 def _strip_span(text: str, start: int, end: int) -> tuple[int, int]:
     piece = text[start:end]
     start += len(piece) - len(piece.lstrip())
@@ -157,7 +143,30 @@ def _strip_decoration(text: str, start: int, end: int) -> tuple[int, int]:
             end -= 2
         elif piece.endswith("."):
             end -= 1
+        elif (inner := _unwrap(piece)) is not None:
+            start, end = start + inner[0], start + inner[1]
         elif len(piece) > 1 and piece[0] + piece[-1] in QUOTES and not set(piece[1:-1]) & {piece[0], piece[-1]}:
             start, end = start + 1, end - 1
         else:
             return start, end
+
+
+def _unwrap(piece: str) -> tuple[int, int] | None:
+    """Return the offsets of what is inside LaTeX, code or a tag that is around the whole piece, or None."""
+    if (command := LATEX_COMMAND.match(piece)) and _closing_brace(piece, command.end()) == len(piece) - 1:
+        return command.end(), len(piece) - 1
+    for opening, closing in WRAPPERS:
+        start, end = len(opening), len(piece) - len(closing)
+        if start < end and piece.startswith(opening) and piece.endswith(closing) and closing not in piece[start:end]:
+            return start, end
+    return None
+
+
+def _closing_brace(text: str, start: int) -> int:
+    """Return the offset of the brace that closes the one before `start`, or -1."""
+    depth = 1
+    for i in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if not depth:
+            return i
+    return -1

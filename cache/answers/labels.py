@@ -19,10 +19,28 @@ THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 MIXED = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
 # Lengths are limited: the value of a number with a nine-digit exponent would not fit in memory.
 NUMBER = re.compile(r"[+-]?(?:\d{1,99}/\d{1,99}|(?:\d{1,99}(?:\.\d{0,99})?|\.\d{1,99})(?:e[+-]?\d{1,3})?)")
+NUMBER_START = re.compile(
+    r"[+-]?(?:\d{1,99} \d{1,99}/\d{1,99}|\d{1,99}/\d{1,99}|\d{1,99}(?:\.\d{1,99})?|\.\d{1,99})(?![\d.,/])"
+)
+MAX_EQUATION = 400
 MIXED_NUMBER = re.compile(r"([+-]?)(\d{1,99}) (\d{1,99}/\d{1,99})")
 ARITHMETIC = re.compile(r"[0-9 .()+*/-]{1,200}")
 # Operators without spaces occur in dates and telephone numbers: 3/4/2020 must not equal 6/8/2020.
 UNSPACED = re.compile(r"[0-9.)][-+/]")
+# LaTeX in labels: spacing and signs, commands with one argument, fractions.
+LATEX_SPACING = re.compile(r"\\(?:[,;:! ]|quad\b|qquad\b|left\b|right\b)|\{,\}(?=\d)")
+LATEX_SIGN = re.compile(r"\\([%$&#_])")
+LATEX_ARGUMENT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
+LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+LATEX_NAMES = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"^{\circ}": "", r"^\circ": "", r"\degree": ""}
+LATEX_MATH = re.compile(r"^\s*(?:\$(?=.*\$\s*$)|\\\(|\\\[)\s*(.*?)\s*(?:\$|\\\)|\\\])\s*$", re.DOTALL)
+# A number and the unit after it. The words would change the number.
+UNIT = re.compile(r"([^\W\d_°][^\d=]{0,40}|°[^\d=]{0,40})")
+NO_UNITS = frozenset(
+    "and at bn but dozen hundred k less million billion trillion mn more nor not or percent than thousand "  # noqa: SIM905
+    "times to".split()
+)
+EQUALS = re.compile(r"(?<![<>!=≠≤≥])=(?!=)")
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -49,14 +67,50 @@ def normalise_label(label: str) -> str:
 def labels_match(label: str, truth: str) -> bool:
     """Return whether two labels are equal: exactly as numbers if both are numbers, else after normalisation.
 
-    Numbers are finite decimals, fractions and mixed numbers. Because labels of the SVAMP data set are equations, sums,
-    differences, products and quotients with spaces around the operators count as numbers too: "( 10.0 - 4.0 )" matches
-    "6".
+    Numbers are finite decimals, fractions and mixed numbers, also in LaTeX. Because labels of the SVAMP data set are
+    equations, sums, differences, products and quotients with spaces around the operators count as numbers too:
+    "( 10.0 - 4.0 )" matches "6". Of an equation the right side counts: "x = 6" matches "6". A unit may be on one side
+    only: "6 apples" matches "6", but not "6 pears".
     """
-    value, true_value = _parse_number(label), _parse_number(truth)
-    if value is not None and true_value is not None:
-        return value == true_value
-    return normalise_label(label) == normalise_label(truth)
+    if normalise_label(_without_latex(label)) == normalise_label(_without_latex(truth)):
+        return True
+    quantity, true_quantity = _parse_quantity(label), _parse_quantity(truth)
+    if quantity is None or true_quantity is None:
+        return False
+    (value, unit), (true_value, true_unit) = quantity, true_quantity
+    return value == true_value and (not unit or not true_unit or unit.rstrip("s.") == true_unit.rstrip("s."))
+
+
+def _parse_quantity(label: str) -> tuple[Fraction, str] | None:
+    """Return the exact value of a label and its unit ("" without one), or None if it is no number."""
+    text = _without_latex(label)
+    if len(sides := EQUALS.split(text)) > 1 and len(text) <= MAX_EQUATION:
+        text = sides[-1]
+    value = _parse_number(text)
+    if value is not None:
+        return value, ""
+    text = normalise_label(text)
+    number = NUMBER_START.match(text)
+    if number is None:
+        return None
+    unit = text[number.end() :].strip()
+    if not UNIT.fullmatch(unit) or NO_UNITS & set(re.findall(r"[^\W\d_]+", unit)):
+        return None
+    value = _parse_number(number[0])
+    return None if value is None else (value, unit)
+
+
+def _without_latex(label: str) -> str:
+    """Return a label with LaTeX's signs, fractions and text commands in plain characters."""
+    if "\\" not in label and "$" not in label and "{,}" not in label:
+        return label
+    text = LATEX_MATH.sub(r"\1", label)
+    text = LATEX_SIGN.sub(r"\1", LATEX_SPACING.sub(" ", text.replace("{,}", ",")))
+    for name, plain in LATEX_NAMES.items():
+        text = text.replace(name, plain)
+    for _ in range(4):  # commands inside commands
+        text = LATEX_ARGUMENT.sub(r"\1", LATEX_FRACTION.sub(r"\1/\2", text))
+    return text
 
 
 def _fold(text: str) -> str:
