@@ -2,6 +2,7 @@
 
     examples   items to learn from: JSON Lines, keys, tokenizers, truncation, order of sampling
     rendering  examples to token ids and segments, by chat templates
+    answers    labels in the texts of models, and their comparison
     storage    files by name, in a folder or an object store
     rows       a sparse distribution per token: targets, spec, quantisation, codebooks, codec
     parts      the Zarr v3 group with the records of one unit

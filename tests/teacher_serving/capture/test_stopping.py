@@ -12,8 +12,8 @@ from cache.rows.spec import SamplingSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
-from cache.store.quarantine.entries import read_entries
-from cluster.capture.planning import missing_units
+from cache.store.quarantine.entries import quarantined_keys, read_entries
+from cluster.capture.planning import committed_keys, divide_missing
 from teacher_serving.asking.plan import Limits, Plan, plan_capture
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.capture.start import describe
@@ -93,7 +93,7 @@ def capture(described: TeacherDescription, plan: Plan, storage: LocalStorage, go
     """Capture what the store lacks with a teacher that gives `good` answers."""
     teacher = Stopping(described.tokenizer, plan, good)
     create_store(storage, described.spec)
-    for unit in missing_units(plan, storage, 8):
+    for unit in divide_missing(plan, committed_keys(storage) | set(quarantined_keys(storage)), 8):
         answers = ask_teacher(teacher, unit, described.tokenizer, described.spec, described.prompter)
         assert bool(answers.stopped) == (len(teacher.paid) == good)
         store_answers(storage, described.spec, answers)

@@ -1,4 +1,4 @@
-"""Labels are found in the responses of teachers, and labels with the same meaning agree."""
+"""Labels are found in the texts of models, and labels with the same meaning agree."""
 
 import json
 from fractions import Fraction
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from cache.answers.labels import labels_match, normalise_label
 from cache.answers.parsing import ParsedAnswer, parse_answer
-from teacher_serving.asking.selection import KeepPolicy, LabelMatch, Selection, compare_label, select_samples
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 # Pieces that meet each other in labels, so that random texts reach the interesting cases.
@@ -262,60 +261,10 @@ def test_anything_that_looks_like_arithmetic_is_survived(label: str) -> None:
     assert labels_match(label, label)
 
 
-@pytest.mark.parametrize(
-    "text, truth, expected",
-    [
-        ("So.\nAnswer: 4", "4.0", "agrees"),
-        ("Answer: 4", "4.0", "agrees"),
-        ("So.\nAnswer: 5", "4.0", "disagrees"),
-        ("So.", "4.0", "unparsed"),
-        ("So.\nAnswer: 4", " ", "no_truth"),
-        ("So.", "", "no_truth"),
-    ],
-)
-def test_judge(text: str, truth: str, expected: LabelMatch) -> None:
-    assert compare_label(parse_answer(text, "Answer:"), truth) == expected
-
-
-@pytest.mark.parametrize(
-    "judgements, keep, kept, needs_hint",
-    [
-        (["disagrees", "agrees", "unparsed"], "all", (0, 1, 2), False),
-        (["disagrees", "agrees", "unparsed"], "agreeing", (1,), False),
-        (["disagrees", "agrees", "unparsed"], "rationalize", (1,), False),
-        (["disagrees", "unparsed"], "all", (0, 1), False),
-        (["disagrees", "unparsed"], "agreeing", (), False),
-        (["disagrees", "unparsed"], "rationalize", (), True),
-        (["no_truth", "no_truth"], "agreeing", (0, 1), False),
-        (["no_truth", "no_truth"], "rationalize", (0, 1), False),
-        ([], "rationalize", (), False),
-    ],
-)
-def test_decide(judgements: list[LabelMatch], keep: KeepPolicy, kept: tuple[int, ...], needs_hint: bool) -> None:
-    assert select_samples(judgements, keep) == Selection(kept, needs_hint)
-
-
 def read_shared(name: str) -> str:
     if not (DATA / name).is_file():
         pytest.skip(f"{DATA / name} is absent; this test reads the released data")
     return (DATA / name).read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    "outputs, truths, parsed, agreeing",
-    [(["train_CoT_0", "train_CoT_1"], "svamp_train", 789, 594), (["test_CoT_0"], "svamp_test", 198, 155)],
-)
-def test_labels_of_released_palm_rationales_are_found(
-    outputs: list[str], truths: str, parsed: int, agreeing: int
-) -> None:
-    """Those without a label were read: PaLM repeats itself until its text is cut, or never answers."""
-    texts = [text for name in outputs for text in json.loads(read_shared(f"svamp/palm/{name}.json"))]
-    labels = [json.loads(line)["label"] for line in read_shared(f"svamp/{truths}.json").splitlines()]
-    answers = [parse_answer(text, "The answer is", "Q:") for text in texts]
-    assert [answer.status for answer in answers].count("parsed") == parsed
-    matches = [compare_label(answer, label) for answer, label in zip(answers, labels, strict=True)]
-    assert matches.count("agrees") == agreeing
-    assert not [answer.rationale for answer in answers if "\nQ:" in answer.rationale]
 
 
 def test_every_worked_answer_of_gsm8k_has_a_number() -> None:
