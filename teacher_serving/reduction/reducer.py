@@ -169,6 +169,11 @@ class Reducer:
             self._why_plain_torch[device] = missing_for(self._targets, self._vocab_size, device)
         return self._why_plain_torch[device]
 
+    def rows_from(self, device: torch.device) -> str:
+        """In words, that plain torch reduces logits on this device, and why; "" if kernels do."""
+        reason = self.why_plain_torch(device) if device.type == "cuda" else ""
+        return f"a reduction in plain torch, which is slow ({reason})" if reason else ""
+
     def _compare(self, device: torch.device) -> str:
         rng = np.random.default_rng(0)
         logits = torch.from_numpy(rng.normal(0, 4, (CHECKED_ROWS, self._vocab_size)).astype(np.float32)).to(device)

@@ -44,10 +44,17 @@ class TransformersTeacher:
         self._targets, self._tokenizer = spec.targets, tokenizer
         self.answered = 0
         self._reducer = Reducer(spec.targets, spec.vocab_size, engine.cpu_threads, engine.logits_mib)
+        if self._device.type == "cuda":
+            self._reducer.check_kernels(self._device)
         config = self._model.generation_config
         self._eos_ids = set(config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id])
         # Use only the special tokens of the model's generation settings. Beams and penalties change the distribution.
         self._model.generation_config = GenerationConfig(**{name: getattr(config, name) for name in SPECIAL_TOKENS})
+
+    @property
+    def rows_from(self) -> str:
+        """See NamesRowSource."""
+        return self._reducer.rows_from(self._device)
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request]) -> list[Scored]:

@@ -69,8 +69,8 @@ class VllmTeacher:
                 f"targets of mode {spec.targets.mode!r}, with entropy or with temperatures need full logits, which "
                 f'this vLLM\'s workers do not provide ({self.fallback_reason}); use engine.kind = "transformers"'
             )
-        # Why a GPU's worker reduces with plain torch, which is much slower than kernels; "" if it does not.
-        self._plain_torch_reason = "" if self.fallback_reason else self._why_plain_torch()
+        # How the workers reduce logits, if not in the usual way.
+        self._workers_rows_from = "" if self.fallback_reason else self._ask_how_workers_reduce()
         # Why the rows of responses come from scoring them; "" if they come from generation.
         self._rescoring_reason = ""
         self._has_checked_responses = False
@@ -81,9 +81,7 @@ class VllmTeacher:
         if self.fallback_reason:
             return f"vLLM's public interface ({self.fallback_reason})"
         ways = [f"a second pass over each response ({self._rescoring_reason})"] if self._rescoring_reason else []
-        if self._plain_torch_reason:
-            ways.append(f"a reduction in plain torch, which is slow ({self._plain_torch_reason})")
-        return " and ".join(ways)
+        return " and ".join([*ways, *filter(None, [self._workers_rows_from])])
 
     def score(self, requests: Sequence[Request]) -> list[Scored]:
         """See Teacher.score."""
@@ -145,9 +143,8 @@ class VllmTeacher:
             return str(reason)
         return self._compare_with_public_logprobs()
 
-    def _why_plain_torch(self) -> str:
-        reasons = self._llm.collective_rpc("logitbank_plain_torch")
-        return next((str(reason) for reason in reasons if reason), "")
+    def _ask_how_workers_reduce(self) -> str:
+        return next((str(way) for way in self._llm.collective_rpc("logitbank_rows_from") if way), "")
 
     def _compare_with_public_logprobs(self) -> str:
         """Score a few tokens in the workers and through the public interface. Returns how they differ, or ""."""

@@ -40,10 +40,10 @@ class RowsExtension:
         except Exception as error:  # a kernel that cannot be compiled, for example
             return _describe(error)
 
-    def logitbank_plain_torch(self) -> str:
-        """Return why this rank reduces with plain torch on its GPU; "" if kernels do, and on a CPU."""
-        device = self._logitbank_collector.device
-        return self._logitbank_collector.reducer.why_plain_torch(device) if device.type == "cuda" else ""
+    def logitbank_rows_from(self) -> str:
+        """Return how this rank reduces logits, if not in the usual way; see Reducer.rows_from."""
+        collector = self._logitbank_collector
+        return collector.reducer.rows_from(collector.device)
 
     def logitbank_take_rows(self) -> bytes:
         """Return the rows since the last call, see worker_rows.py; b"" from a rank without rows."""

@@ -175,10 +175,13 @@ def test_greedy_responses_are_the_likeliest_tokens(writer: Teacher, oracle: Orac
 
 
 def test_responses_whose_rows_are_not_trusted_are_scored_and_the_teacher_says_so(
-    tiny_model: Path, oracle: Oracle
+    tiny_model: Path, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = make_teacher("vllm", tiny_model, TargetSpec(k=K), generates=True)
     assert isinstance(teacher, VllmTeacher) and teacher.rows_from == ""
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher, "_workers_rows_from", "a reduction in plain torch")
+        assert teacher.rows_from == "a reduction in plain torch"
     teacher._tolerance = Tolerance(-1.0, -1.0)
     prompts = make_requests()[1:4]
     for _ in range(2):

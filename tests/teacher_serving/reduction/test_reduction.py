@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cache.rows.spec import TargetSpec
-from teacher_serving.reduction.reducer import Reducer, ReductionError, select_rows
+from teacher_serving.reduction.reducer import TORCH_BYTES_PER_LOGIT, Reducer, ReductionError, select_rows
 from teacher_serving.reduction.rows import Rows
 from tests.teacher_serving.reduction.dense import (
     VOCABULARIES,
@@ -282,3 +282,14 @@ def test_kernels_are_checked_against_torch(
         with monkeypatch.context() as patch:
             patch.setattr(Reducer, "reduce", lambda self, *a, change=change: change(plain(self, *a)))
             assert reason in reducer.check_kernels(CPU)
+
+
+def test_a_gpu_without_kernels_uses_plain_torch_and_less_memory_for_logits() -> None:
+    """With kernels, blocks take nearly all of the memory; torch needs several times as much for itself."""
+    reducer, gpu = Reducer(TargetSpec("threshold", threshold=1e-4), 50_000), torch.device("cuda")
+    reason = reducer.why_plain_torch(gpu)
+    assert reason and reducer.why_plain_torch(gpu) == reason
+    assert reducer.check_kernels(gpu) == ""  # there is nothing to compare
+    assert reducer.rows_from(gpu) == f"a reduction in plain torch, which is slow ({reason})"
+    assert reducer.rows_from(CPU) == ""
+    assert reducer.block_rows(2, gpu) == (512 << 20) // (50_000 * (2 + TORCH_BYTES_PER_LOGIT["threshold"]))
