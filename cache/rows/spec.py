@@ -1,6 +1,7 @@
 """The spec: all settings that determine the content of a store, and their fingerprint."""
 
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from math import ceil
 from typing import Any, Literal
 
@@ -189,15 +190,30 @@ class StoreSpec:
         """Raise SpecMismatchError, field by field, unless `other` (requested) has this (stored) fingerprint."""
         if self.fingerprint == other.fingerprint:
             return
-        rows = [
-            f"{field.name}: stored {getattr(self, field.name)!r}, requested {getattr(other, field.name)!r}"
-            for field in fields(self)
-            if field.name != "teacher" and getattr(self, field.name) != getattr(other, field.name)
-        ]
+        changes = "; ".join(change for change in _changes(self, other) if not change.startswith("teacher:"))
         raise SpecMismatchError(
             f"store {store} has another fingerprint ({self.fingerprint[:12]}, requested {other.fingerprint[:12]}); "
-            f"{'; '.join(rows)}. Give another store path, or the settings with which this store was captured"
+            f"{changes}. Give another store path, or the settings with which this store was captured"
         )
+
+
+def _changes(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    """Each field that differs, with its path and both values. Parts are compared field by field."""
+    for field in fields(old):
+        name, before, after = f"{prefix}{field.name}", getattr(old, field.name), getattr(new, field.name)
+        if before == after:
+            continue
+        if is_dataclass(before) and type(before) is type(after):
+            yield from _changes(before, after, f"{name}.")
+        else:
+            yield f"{name}: was {_value(before)}, now {_value(after)}"
+
+
+def _value(value: Any) -> str:
+    """A value of a spec in a message: parts as their fields, and no quotes of Python around digests and names."""
+    if is_dataclass(value):
+        return "(" + ", ".join(f"{item.name} = {_value(getattr(value, item.name))}" for item in fields(value)) + ")"
+    return str(value) if value not in (None, "") else "none"
 
 
 def _has_default(item: "Field[Any]") -> bool:

@@ -90,6 +90,8 @@ class LogitStore:
         storage = open_storage(uri)
         spec = read_spec(storage)
         if expect is not None:
+            if not isinstance(expect, StoreSpec):
+                raise InputError(f"expect = {expect!r}: must be a StoreSpec, such as the `spec` of another store")
             spec.require_same(expect, str(uri))
         if unpinned:
             commits = [read_commit(storage, unit) for unit in committed_units(storage)]

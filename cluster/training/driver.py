@@ -48,20 +48,14 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
     Raises a LogitbankError if the job cannot work, before any rank starts.
     """
     result_file = settings.output / RESULT
-    has_started = steps_done(settings.output) > 0 or result_file.exists()
     stores = OpenStores()
-    settings = pin_snapshots(settings, stores)
-    if has_started:
-        require_same_job(settings.output, settings, CHANGEABLE)
-        if result_file.exists() and is_complete(result := read_json(result_file), settings):
-            return dict(result)
-        require_known_format(settings.output / CHECKPOINTS)
-        if settings.run.steps is not None:
-            _require_more_steps(settings)
+    settings, result = continue_job(settings, stores)
+    if result is not None:
+        return result
     job = settings
     plan = make_plan(settings, stores)
     settings = settings.with_steps(plan.examples)
-    _require_more_steps(settings)
+    require_more_steps(settings)
     started = time.monotonic()
     with ray_session(address, choose_ranks(settings, local_gpus()) + 1):
         gpus = cluster_gpus()
@@ -79,13 +73,32 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
     return finished
 
 
-def make_plan(settings: TrainSettings, stores: OpenStores) -> TrainingPlan:
-    """Check the job and plan it for all ranks."""
-    from student.training.metrics_log import require_wandb
-    from student.training.planning.planner import plan_training
+def continue_job(settings: TrainSettings, stores: OpenStores) -> tuple[TrainSettings, dict[str, Any] | None]:
+    """The job with pinned snapshots, and its result if an earlier run has done all of it.
 
+    Raises InputError if the output has a run of another job, or a longer one; or if a metrics service is missing.
+    """
+    from student.training.metrics_log import require_wandb
+
+    result_file = settings.output / RESULT
+    has_started = steps_done(settings.output) > 0 or result_file.exists()
+    settings = pin_snapshots(settings, stores)
+    if has_started:
+        require_same_job(settings.output, settings, CHANGEABLE)
+        if result_file.exists() and is_complete(result := read_json(result_file), settings):
+            return settings, dict(result)
+        require_known_format(settings.output / CHECKPOINTS)
+        if settings.run.steps is not None:
+            require_more_steps(settings)
     if settings.tracking.wandb:
         require_wandb()
+    return settings, None
+
+
+def make_plan(settings: TrainSettings, stores: OpenStores) -> TrainingPlan:
+    """Check the job and plan it for all ranks."""
+    from student.training.planning.planner import plan_training
+
     plan = plan_training(settings, stores, counter("preparing", "examples"))
     if plan.notes:
         print(f"train: {plan.notes}", flush=True)
@@ -98,7 +111,7 @@ def is_complete(result: dict[str, Any], settings: TrainSettings) -> bool:
     result: content of training.json. Raises InputError if the job is shorter than the run.
     """
     settings = settings.with_steps(result["examples"])
-    _require_more_steps(settings)
+    require_more_steps(settings)
     return bool(result["steps"] >= settings.run.total_steps or result.get("stopped_early"))
 
 
@@ -148,7 +161,8 @@ def summary(result: dict[str, Any]) -> str:
     return "; ".join(filter(None, [", ".join(facts), result.get("notes")]))
 
 
-def _require_more_steps(settings: TrainSettings) -> None:
+def require_more_steps(settings: TrainSettings) -> None:
+    """Raise InputError if the output has a run of more steps."""
     done = steps_done(settings.output)
     steps = settings.run.total_steps
     if steps < done:

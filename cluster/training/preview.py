@@ -6,8 +6,7 @@ from pathlib import Path
 
 from cache.storage.open import open_storage
 from cache.store.commits import SPEC
-from cluster.training.driver import choose_ranks, local_gpus
-from cluster.training.snapshot_pinning import pin_snapshots
+from cluster.training.driver import choose_ranks, continue_job, local_gpus, require_more_steps, summary
 from student.training.planning.planner import plan_training
 from student.training.planning.stores import OpenStores
 from student.training.settings import TrainSettings
@@ -23,9 +22,12 @@ def preview_training(settings: TrainSettings) -> str:
         print(f"train: {', '.join(missing)}: does not exist yet, so data and model are not checked", file=sys.stderr)
         return ""
     stores = OpenStores()
-    pinned = pin_snapshots(settings, stores)
+    pinned, result = continue_job(settings, stores)
+    if result is not None:
+        return f"{settings.output} has a complete run of this job: {summary(result)}"
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_training(pinned.model_copy(update={"output": Path(folder)}), stores)
+    require_more_steps(settings.with_steps(plan.examples))
     ranks = choose_ranks(settings, local_gpus())
     rows = settings.run.micro_batch_of(ranks, settings.data.pack_to)
     kind = "example" if settings.data.pack_to is None else f"packed row of up to {settings.data.pack_to:,} tokens"

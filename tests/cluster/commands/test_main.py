@@ -79,7 +79,7 @@ def test_a_store_of_another_fingerprint_is_refused(
 ) -> None:
     create_store(LocalStorage(workplace / "stores" / "s"), spec)
     error = refused(capsys, workplace, "capture", str(workplace / "capture.toml"))
-    assert "another fingerprint" in error and "vocab_size: stored 500, requested 325" in error
+    assert "another fingerprint" in error and "vocab_size: was 500, now 325" in error
 
 
 def test_a_dry_run_counts_and_writes_nothing(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
