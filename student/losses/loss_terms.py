@@ -7,7 +7,7 @@ from student.losses.batch import Batch
 from student.losses.registry import OBJECTIVES
 from student.losses.row_losses import LossTerm
 from student.losses.settings import TermSettings
-from student.losses.weighted_objectives import WeightedObjectives
+from student.losses.weighted_objectives import WeightedObjectives, row_temperature
 
 
 def make_loss_terms(batch: Batch, objectives: WeightedObjectives, coefficients: Tensor) -> list[LossTerm]:
@@ -23,11 +23,12 @@ def _make_term(batch: Batch, objectives: WeightedObjectives, term: TermSettings,
     if not objective.needs_teacher:
         labels = batch.labels.clamp(min=0).unsqueeze(-1)
         return LossTerm(weights, labels, torch.zeros_like(labels, dtype=torch.float32))
-    column = objectives.temperatures.index(term.temperature)
+    column = objectives.temperatures.index(row_temperature(term))
     log_p, log_tail = batch.log_p[column], batch.log_tail[column]
     if objectives.form.kind == "estimated":
         return LossTerm(weights, batch.ids, log_p, entropy=batch.entropy.nan_to_num(0.0))
     if term.tail == "renormalise":
+        log_p = log_p / term.temperature
         log_p = log_p - log_p.logsumexp(-1, keepdim=True).nan_to_num(neginf=0.0)
         entropy = -(log_p.exp() * log_p.masked_fill(torch.isneginf(log_p), 0.0)).sum(-1)
         return LossTerm(weights, batch.ids, log_p, temperature=term.temperature, entropy=entropy)

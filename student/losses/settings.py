@@ -43,8 +43,8 @@ class TermSettings(Settings):
 
     beta: of jsd, the share of the teacher in the mean (0.5 by default); of the skewed
         divergences, their alpha (0.1).
-    temperature: one of those the store has log-normalisers for. The term is multiplied by T^2, so its gradient keeps
-        its size at any temperature.
+    temperature: one of those the store has log-normalisers for; with tail = "renormalise" any. The term is multiplied
+        by T^2, so its gradient keeps its size at any temperature.
     tail: how the mass outside the stored ids is treated. bucket: as one more outcome. renormalise: it is left out, and
         the stored ids are divided by their sum; biased, for comparison.
     segments: by default those of the whole loss. Each term is a mean over its own tokens.

@@ -73,7 +73,8 @@ def _reason_against(term: TermSettings, form: TargetForm) -> str:
             return "has unbiased estimates of the whole distribution, so no tail to renormalise; leave out loss.tail"
     if form.kind == "complete" and term.tail == "renormalise":
         return "has whole distributions over classes, so no tail to renormalise; leave out loss.tail"
-    if form.kind == "exact" and term.temperature != 1 and term.temperature not in form.temperatures:
+    needs_normalizer = term.temperature != 1 and term.tail != "renormalise"
+    if form.kind == "exact" and needs_normalizer and term.temperature not in form.temperatures:
         stored = ", ".join(f"{t:g}" for t in (1.0, *form.temperatures))
         return (
             f"has log-normalisers for the temperatures {stored}, not for {term.temperature:g}, and the largest ids "

@@ -37,9 +37,18 @@ class WeightedObjectives:
     def temperatures(self) -> tuple[float, ...]:
         """The temperatures at which the teacher's rows are needed, each once. Empty without a teacher."""
         pairs = zip(self.terms, self.needs_teacher, strict=True)
-        return tuple(dict.fromkeys(term.temperature for term, needs_teacher in pairs if needs_teacher))
+        return tuple(dict.fromkeys(row_temperature(term) for term, needs_teacher in pairs if needs_teacher))
 
     @property
     def weighs_prompts(self) -> bool:
         """Whether a term has a weight for the tokens of prompts."""
         return bool((self.segment_weights[:, 0] > 0).any())
+
+
+def row_temperature(term: TermSettings) -> float:
+    """The temperature at which a term needs the teacher's rows.
+
+    A renormalised term needs those at 1: p^(1 / T) on the ids, divided by its sum, is the same whatever the normaliser
+    over the vocabulary.
+    """
+    return 1.0 if term.tail == "renormalise" else term.temperature

@@ -16,7 +16,7 @@ from student.losses.loss_terms import make_loss_terms
 from student.losses.normalisation import sum_coefficients, sum_row_weights
 from student.losses.row_losses import LossTerm
 from student.losses.settings import LossSettings
-from student.losses.target_forms import TargetForm
+from student.losses.target_forms import TargetForm, require_supported
 from student.losses.temperature import sparse_at_temperature
 from student.losses.weighted_objectives import WeightedObjectives
 from tests.student.losses.dense import (
@@ -133,6 +133,41 @@ def test_gradient_of_the_renormalised_teacher_is_the_formula(log_p: Tensor, logi
     assert torch.allclose(gradient, q.scatter_add(-1, ids, -share), atol=1e-6)
     loss = (share * (share.log() - logits.log_softmax(-1).gather(-1, ids))).sum()
     assert float(sums) == pytest.approx(float(loss), rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.25, 0.7, 2.0, 10.0])
+def test_a_renormalised_teacher_has_any_temperature(temperature: float, log_p: Tensor, logits: Tensor) -> None:
+    """The normaliser over the vocabulary cancels, so none is stored. Beside a term with a bucket and a store's grid.
+
+    Would catch a refusal, a teacher that stays at 1, and columns of one term that another one takes.
+    """
+    k, grid = 6, 4.0
+    ids, values, tail = top_k(log_p, k)
+    normalizer = (log_p / grid).logsumexp(-1).float().numpy()
+    held, tails = sparse_at_temperature(values.float().numpy(), normalizer, grid)
+    form = TargetForm("exact", (grid,))
+    renormalised = {"objective": "forward_kl", "tail": "renormalise", "temperature": temperature}
+    bucket = {"objective": "forward_kl", "temperature": grid}
+    loss = LossSettings.model_validate({"terms": [bucket, renormalised]})
+    require_supported(loss, form, "store")
+    objectives = WeightedObjectives.of(loss, form)
+    assert objectives.temperatures == (grid, 1.0)
+    batch = batch_of(log_p, ids, [held, values.float().numpy()], [tails, tail.float().numpy()], terms=2)
+    sums, gradient = found(logits, *make_loss_terms(batch, objectives, torch.tensor([grid**2, temperature**2])))
+
+    leaf = logits.clone().requires_grad_()
+    share = (values / temperature).log_softmax(-1)
+    log_q = (leaf / temperature).log_softmax(-1).gather(-1, ids)
+    with_bucket = dense_loss(
+        "forward_kl",
+        0.0,
+        coarse((log_p / grid).log_softmax(-1), ids),
+        coarse((leaf / grid).log_softmax(-1), ids),
+    )
+    wanted = torch.stack([grid**2 * with_bucket.sum(), temperature**2 * (share.exp() * (share - log_q)).sum()])
+    (wanted_gradient,) = torch.autograd.grad(wanted.sum(), leaf)
+    assert torch.allclose(sums, wanted.detach(), rtol=1e-5)
+    assert torch.allclose(gradient, wanted_gradient, atol=1e-5 * float(wanted_gradient.abs().max()))
 
 
 @EACH_OBJECTIVE
