@@ -135,10 +135,9 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         for schedule in ("cosine", "linear")
     ]
     # The first half, in the way of the other launch where its ranks change.
-    # The weights of the first step are too large for a forward pass, and then for float32 itself.
-    for name, rate in (("diverging", 1e37), ("overflowing", 1e39)):
-        huge = {"lr": rate, "warmup_steps": 0, "weight_decay": 0.0}
-        one += [job(name, 1, optimizer=huge, run={"steps": 30, "checkpoint_every": 1, "zero_stage": 0})]
+    # The weights of the first step are too large for a forward pass.
+    huge = {"lr": 1e37, "warmup_steps": 0, "weight_decay": 0.0}
+    one += [job("diverging", 1, optimizer=huge, run={"steps": 30, "checkpoint_every": 1, "zero_stage": 0})]
     for stage in WIDENED:
         one = [job(f"widened-{stage}", 1, run={"zero_stage": stage}), *one]
     for stage in NARROWED:
@@ -299,17 +298,14 @@ def test_the_best_student_is_kept(fleet: Fleet) -> None:
 
 def test_a_run_that_diverges_ends_and_keeps_its_checkpoint(fleet: Fleet) -> None:
     """Would catch a run that goes on with NaN, or writes checkpoints and a student of it."""
-    diverging, overflowing = fleet.root / "diverging", fleet.root / "overflowing"
-    error = (diverging / "error").read_text()
+    output = fleet.root / "diverging"
+    error = (output / "error").read_text()
     assert re.search(r"DivergenceError: steps 2 to 6: .*last good checkpoint is \S*step-1;", error), error[-500:]
-    lines = [json.loads(line) for line in (diverging / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert [line["skipped_steps"] for line in lines] == [0, 1, 2, 3, 4, 5]
     assert lines[0]["objective"] is not None and {line["gradient_norm"] for line in lines[1:]} == {None}
-    assert [path.name for path in (diverging / "checkpoints").glob("step-*")] == ["step-1"]
-    error = (overflowing / "error").read_text()
-    assert "DivergenceError: step 1: the weights are not finite any more; no checkpoint exists" in error, error[-500:]
-    for output in (diverging, overflowing):
-        assert not (output / "model").exists() and not (output / "training.json").exists()
+    assert [path.name for path in (output / "checkpoints").glob("step-*")] == ["step-1"]
+    assert not (output / "model").exists() and not (output / "training.json").exists()
 
 
 def test_metrics_reach_tensorboard(fleet: Fleet) -> None:

@@ -100,7 +100,12 @@ def weights_after(case: tuple[str, int, str], folder: Path, bad: set[int], skip:
             step(subject, inputs_of(number, number in bad))
             applied.append(subject.step_was_applied)
             norms.append(subject.gradient_norm)
-    return {"weights": flat(subject.full_weights()), "applied": applied, "norms": norms}
+    weights, finite = flat(subject.full_weights()), [subject.weights_are_finite()]
+    if dist.get_rank() == 1:
+        last = list(subject.model.parameters())[-1]
+        getattr(last, "ds_tensor", last).data.view(-1)[0] = torch.inf
+    finite.append(subject.weights_are_finite())
+    return {"weights": weights, "applied": applied, "norms": norms, "finite": finite}
 
 
 def rates(case: tuple[str, int, str], folder: Path, bad: set[int]) -> list[float]:

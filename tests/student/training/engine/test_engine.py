@@ -46,6 +46,12 @@ def test_a_step_that_is_not_finite_leaves_no_trace(results: dict[str, dict[str, 
     assert bad["weights"] == wanted["weights"]
 
 
+@pytest.mark.parametrize("name", PLAIN)
+def test_one_infinite_weight_is_noticed(results: dict[str, dict[str, Any]], name: str) -> None:
+    """Of one rank. Would catch a checkpoint of weights that no run can continue."""
+    assert results[name]["bad"]["finite"] == [True, False]
+
+
 @pytest.mark.parametrize("name", ["fp32-0", "fp32-2"])
 def test_the_learning_rate_follows_the_steps(results: dict[str, dict[str, Any]], name: str) -> None:
     """DeepSpeed stops its scheduler at steps that it leaves out. Would catch a schedule that never ends."""
