@@ -36,6 +36,7 @@ def build_model(
     else:
         model = _from_config(dict(settings.config or {}), vocab_size, tokenizer, seed, classes)
         name = model.config.model_type
+    _refuse_router_loss(model.config, name)
     if getattr(model, "generation_config", None) is not None:
         model.generation_config, _ = complete_generation_config(model.generation_config, tokenizer)
     model.eval()
@@ -129,7 +130,7 @@ def _pretrained(path: str, vocab_size: int, tokenizer: PreTrainedTokenizerBase) 
 def _load(path: str) -> PreTrainedModel:
     try:
         config = read_config(path)
-        _remove_dropout(config)
+        _remove_noise(config)
         model: PreTrainedModel = kind_of(config).auto_class().from_pretrained(path, config=config, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"model {path!r}: cannot be loaded: {error}") from error
@@ -144,7 +145,7 @@ def _from_config(
     classes: Sequence[str],
 ) -> PreTrainedModel:
     config = new_config(fields, vocab_size, tokenizer, classes)
-    _remove_dropout(config)
+    _remove_noise(config)
     torch.manual_seed(seed)
     try:
         model: PreTrainedModel = kind_of(config).auto_class().from_config(config, dtype=torch.float32)
@@ -177,12 +178,33 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _remove_dropout(config: PreTrainedConfig) -> None:
-    """Set every dropout probability to 0, by the names that Transformers uses."""
+def _remove_noise(config: PreTrainedConfig) -> None:
+    """Set every dropout probability, and the jitter of routers, to 0, by the names that Transformers uses."""
     text_config = config.get_text_config()
     for name, value in vars(text_config).items():
-        if ("drop" in name or name.endswith("pdrop")) and isinstance(value, float):
+        if ("drop" in name or "jitter" in name) and isinstance(value, float):
             setattr(text_config, name, 0.0)
+
+
+def _refuse_router_loss(config: PreTrainedConfig, name: str) -> None:
+    """Raise InputError for a mixture of experts that shall be trained with a router loss, which this project has not.
+
+    That loss is a product of means over all tokens of a batch, so it is no sum over rows, micro-batches and ranks.
+    """
+    if getattr(config.get_text_config(), "output_router_logits", False):
+        raise InputError(
+            f"model {name!r} of type {config.model_type!r}: output_router_logits = true asks for the loss that "
+            "balances experts, and students are trained without it; set output_router_logits to false in the model's "
+            "configuration, or use a model without experts"
+        )
+
+
+def router_note(config: PreTrainedConfig) -> str:
+    """What to know of a student that is a mixture of experts; empty for any other."""
+    coefficient = getattr(config.get_text_config(), "router_aux_loss_coef", None)
+    if not coefficient:
+        return ""
+    return f"a mixture of experts, trained without a router loss: router_aux_loss_coef = {coefficient} has no effect"
 
 
 def _checkpoint_activations(model: PreTrainedModel, name: str) -> None:

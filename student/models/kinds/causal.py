@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from cache.errors import InputError
 from cache.rows.record import Window
 from student.models.layout import PADDED, PADDING, ArrangedExamples, Layout
 from student.models.packing import pack, positions
@@ -48,6 +49,11 @@ class Causal(StudentKind):
         return AutoModelForCausalLM
 
     def hidden_states(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        if model.base_model is model:
+            raise InputError(
+                f"model type {model.config.model_type!r}: Transformers does not give its hidden states without its "
+                "head, so it cannot be a student; use another model"
+            )
         states: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
         return states.flatten(0, 1)
 

@@ -12,6 +12,7 @@ from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
 from student.classification.source import ClassSource
 from student.data.sources import describe_left_out
+from student.models.build import router_note
 from student.models.generation_settings import contradictions_of
 from student.training.export import require_savable
 from student.training.planning.examples import aligned_store
@@ -112,4 +113,5 @@ def _notes(inputs: TrainingInputs, settings: TrainSettings) -> str:
             notes.append(f"heldout.limit: the first {settings.heldout.limit:,} of {len(source):,} held-out examples")
     if contradictions := contradictions_of(settings.model.pretrained):
         notes.append(f"generation settings of model.pretrained without effect, left out: {', '.join(contradictions)}")
-    return "; ".join(notes)
+    notes.append(router_note(inputs.model.config))
+    return "; ".join(filter(None, notes))

@@ -19,7 +19,7 @@ from student.losses.loss_terms import make_loss_terms
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.build import add_adapters, build_model, load_student
+from student.models.build import add_adapters, build_model, load_student, router_note
 from student.models.kinds.encoder_decoder import EncoderDecoderLayout
 from student.models.loss_model import LossModel
 from student.models.model_parts import is_one_matrix, layout_of, logits_width, require_known_head
@@ -301,3 +301,42 @@ def test_a_configuration_that_no_model_can_have_is_refused_in_one_line(
     with pytest.raises(InputError, match="'llama' cannot be built from it") as raised:
         build_model(ModelSettings(config=config), 500, tokenizer, 0)
     assert "\n" not in str(raised.value)
+
+
+EXPERTS = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 2}
+EXPERTS |= {"hidden_size": 16, "intermediate_size": 16}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kind", ["mixtral", "phimoe"])
+def test_routers_do_not_jitter(kind: str, checkpointing: bool, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Activation checkpointing needs training mode, where routers draw noise. Would catch runs that do not repeat."""
+    fields = {"model_type": kind, "router_jitter_noise": 0.3, **EXPERTS}
+    if kind == "phimoe":
+        fields["input_jitter_noise"] = 0.3
+    settings = ModelSettings(config=fields, gradient_checkpointing=checkpointing)
+    model = build_model(settings, len(tokenizer), tokenizer, 0)
+    ids = torch.arange(12)[None]
+    assert model.training == checkpointing
+    assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+    assert router_note(model.config) == (
+        "a mixture of experts, trained without a router loss: router_aux_loss_coef = 0.001 has no effect"
+    )
+
+
+def test_a_router_loss_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Would catch experts that collapse because a loss that was asked for is left out."""
+    settings = ModelSettings(config={"model_type": "mixtral", "output_router_logits": True, **EXPERTS})
+    with pytest.raises(
+        InputError, match=r"'mixtral': output_router_logits = true .* set output_router_logits to false"
+    ):
+        build_model(settings, len(tokenizer), tokenizer, 0)
+
+
+def test_a_model_without_hidden_states_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Would catch an attribute error of Transformers in the message."""
+    settings = ModelSettings(
+        config={"model_type": "llama4_text", "head_dim": 8, "intermediate_size_mlp": 16, **EXPERTS}
+    )
+    with pytest.raises(InputError, match=r"^model type 'llama4_text': .* cannot be a student; use another model$"):
+        build_model(settings, len(tokenizer), tokenizer, 0)

@@ -126,6 +126,10 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         job("bf16", 2, run={"zero_stage": 1, "precision": "bf16", "steps": 30}, optimizer={"lr": 0.01}),
         job("whole-60", 2, data=PACKED, run={"steps": 60, "checkpoint_every": 2, "micro_batch_size": 1}),
     ]
+    for stage in (0, 1, 2, 3):
+        half = {"zero_stage": stage, "precision": "bf16"}
+        two += [job(f"bf16-whole-{stage}", 2, run={**half, "steps": 8})]
+        two += [job(f"bf16-cut-{stage}", 2, run={**half, "steps": steps}) for steps in (4, 8)]
     # Overfits: the held-out loss of random tokens rises soon.
     patient = {"heldout": {**heldout, "patience": 2}, "optimizer": {"lr": 0.02}}
     # Started again at its end, it finds nothing left to do.
@@ -235,6 +239,17 @@ def test_bf16_learns(fleet: Fleet) -> None:
     assert len(objectives) == 30 and objectives[-1] is not None and objectives[0] is not None
     assert objectives[-1] < 0.85 * objectives[0]
     assert objectives[0] == pytest.approx(fleet.curve("one-mix")[0][0], rel=0.01)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_bf16_continues_bit_exactly(fleet: Fleet, stage: int) -> None:
+    """From a checkpoint after step 4. Would catch float32 originals that are rounded there."""
+    assert fleet.curve(f"bf16-cut-{stage}") == fleet.curve(f"bf16-whole-{stage}")
+    agree(fleet.curve(f"bf16-whole-{stage}"), fleet.curve("bf16-whole-0"), 0.02)
+    cut, whole = (weights(fleet.root / f"bf16-{way}-{stage}") for way in ("cut", "whole"))
+    assert all(torch.equal(weight, whole[key]) for key, weight in cut.items())
+    config = json.loads((fleet.root / f"bf16-cut-{stage}" / "model" / "config.json").read_text())
+    assert config["dtype"] == "bfloat16"
 
 
 def test_adapters_learn_and_the_rest_stays(fleet: Fleet) -> None:
