@@ -31,6 +31,9 @@ from student.training.planning.vocabulary import choose_vocabulary, load_vocabul
 from student.training.run_files import steps_done
 from student.training.settings import TrainSettings
 
+# Bytes of an attention mask that a plan mentions.
+LARGE_MASK = 1 << 29
+
 
 def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progress = no_progress) -> TrainingPlan:
     """Make the plan of a job, and write it below its output. A run that continues keeps the plan that it has.
@@ -96,7 +99,7 @@ def _save_sources(inputs: TrainingInputs, folder: Path) -> None:
 
 def _notes(inputs: TrainingInputs, settings: TrainSettings) -> str:
     """What was left out or cut, of the training and the held-out examples, and how they were aligned."""
-    notes = []
+    notes = [_mask_note(inputs, settings)] if settings.data.pack_to else []
     for split, source in inputs.sources.items():
         name = "training" if split == "train" else "held-out"
         if left_out := sum(source.left_out.values()):
@@ -115,3 +118,15 @@ def _notes(inputs: TrainingInputs, settings: TrainSettings) -> str:
         notes.append(f"generation settings of model.pretrained without effect, left out: {', '.join(contradictions)}")
     notes.append(router_note(inputs.model.config))
     return "; ".join(filter(None, notes))
+
+
+def _mask_note(inputs: TrainingInputs, settings: TrainSettings) -> str:
+    """What the attention mask of packed rows needs, in words; empty if it is small, or if there is none."""
+    row, attention = settings.data.pack_to or 0, inputs.model.config._attn_implementation
+    size = {"sdpa": 1, "eager": 4}.get(attention, 0) * row**2
+    if size < LARGE_MASK:
+        return ""
+    return (
+        f"a packed row of {row:,} tokens needs an attention mask of up to {size / (1 << 30):.1f} GiB with {attention} "
+        "attention; a smaller data.pack_to needs less"
+    )

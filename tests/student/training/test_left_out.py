@@ -65,6 +65,15 @@ def test_the_plan_counts_what_is_too_long(tmp_path: Path, tiny_model: Path, pack
     ]
 
 
+def test_the_plan_says_what_the_mask_of_long_rows_needs(tmp_path: Path, tiny_model: Path) -> None:
+    store = make_store(tmp_path / "store", tiny_model, TOPK, 6)
+    notes = plan_of(settings_of(tmp_path / "run", store, data={"pack_to": 32768})).notes
+    assert notes.startswith(
+        "a packed row of 32,768 tokens needs an attention mask of up to 1.0 GiB with sdpa attention"
+    )
+    assert not plan_of(settings_of(tmp_path / "short", store, data={"pack_to": 4096})).notes
+
+
 def test_lengths_are_those_in_the_students_own_tokens(tmp_path: Path, tiny_model: Path) -> None:
     texts = [
         Example(str(i), ({"role": "user", "content": f"say {i}"},), response="one and two " * (1 + i % 7))
