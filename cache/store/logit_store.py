@@ -23,7 +23,7 @@ from cache.storage.open import open_storage
 from cache.store.claims.codebook_claim import open_codebook
 from cache.store.commits import committed_units, read_commit, read_spec
 from cache.store.index import KEY_BYTES, StoreIndex
-from cache.store.quarantine.entries import document_path, read_entry, waiting_keys
+from cache.store.quarantine.entries import document_path, read_all, read_entry, waiting_keys
 from cache.store.quarantine.reasons import count_reasons
 from cache.store.snapshot_reading import latest_snapshot, open_snapshot
 from cache.store.store_info import StoreInfo, summarize
@@ -235,7 +235,7 @@ class LogitStore:
     def info(self) -> StoreInfo:
         """Totals of the store, computed from the index, and the reasons of the quarantine from its documents."""
         waiting = self._quarantine.difference(key.tobytes().hex() for key in self.index.key) if self._quarantine else ()
-        reasons = count_reasons(self._reason(key) for key in waiting)
+        reasons = count_reasons(read_all(self._reason, waiting))
         return summarize(str(self.storage), self.spec, self.snapshot, self.index, reasons, self.storage.total_bytes())
 
     def rounding(self, examples: Sequence[int]) -> QuantisationError:

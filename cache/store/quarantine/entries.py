@@ -1,13 +1,19 @@
 """Entries of the quarantine: documents with a checksum, by the key of the example."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from cache.errors import IntegrityError
 from cache.json_documents import decode_document, encode_document
 from cache.storage.base import Storage
 
+Result = TypeVar("Result")
+
+# Documents that are read at the same time.
+READERS = 16
 FOLDER, DOCUMENT, MARK = "quarantine", ".json", ".obsolete"
 
 
@@ -62,7 +68,13 @@ def read_entry(storage: Storage, key: str, is_obsolete: bool = False) -> Quarant
 def read_entries(storage: Storage, captured: Collection[str] = ()) -> list[QuarantineEntry]:
     """All entries, sorted by key. captured: keys of the store's examples; their entries are obsolete."""
     obsolete = set(obsolete_keys(storage)).union(captured)
-    return [read_entry(storage, key, key in obsolete) for key in quarantined_keys(storage)]
+    return read_all(lambda key: read_entry(storage, key, key in obsolete), quarantined_keys(storage))
+
+
+def read_all(read: Callable[[str], Result], keys: Iterable[str]) -> list[Result]:
+    """Apply `read` to each key, in order, several at a time: an object store needs long for each document."""
+    with ThreadPoolExecutor(READERS, "quarantine") as pool:
+        return list(pool.map(read, keys))
 
 
 def update_marks(storage: Storage, planned: Collection[str], captured: Collection[str]) -> None:

@@ -91,7 +91,9 @@ class VllmCompletions:
             tokens = np.asarray(choice["token_ids"], np.int64)
             entries = choice["logprobs"]["top_logprobs"]
             # Names of tokens have the form "token_id:123".
-            positions = [[(int(name.split(":")[1]), float(v)) for name, v in entry.items()] for entry in entries]
+            positions = [
+                [(int(name.split(":")[1]), float(v)) for name, v in (entry or {}).items()] for entry in entries
+            ]
             rows = self._make_rows(positions, choice["logprobs"]["token_logprobs"])
             if not len(tokens) == len(rows.token_logprobs) == len(rows.targets):
                 raise ValueError

@@ -212,3 +212,14 @@ def test_verify_looks_at_the_quarantine(place: Place) -> None:
     assert LogitStore.open(str(store)).info().quarantined == 9, "a damaged entry does not keep a store from opening"
     take_snapshot(LogitStore.open(str(store)).storage)
     assert "not the file" not in " ".join(verify_store(str(store)).problems)
+
+
+def test_examples_that_were_too_long_are_captured_with_a_higher_limit(place: Place) -> None:
+    place.capture()
+    assert place.agreed(9)
+    change = f"engine.endpoint.base_url={place.address}"
+    job = ["capture", str(place.folder / "capture.toml"), "--set", change, "--set", "teacher.max_tokens=2000"]
+    outcome = place.data(*job)
+    assert (outcome["captured"], outcome["refused"]) == (2, 7)
+    assert list(place.agreed(7).values()) == [6, 1]
+    assert place.data("quarantine", "s")["obsolete"] == 2

@@ -181,7 +181,7 @@ def test_chat_rows_agree_with_the_model_for_the_tokens_that_map(address: str, ti
     with_rows = 0
     for request, one in zip(requests, teacher.generate(requests, sampling), strict=True):
         if one.refusal:
-            assert one.refusal == "the service returned no text"
+            assert one.refusal.startswith("the service returned no text")
             continue
         m = int((one.rows.counts > 0).sum())
         if m == 0:
