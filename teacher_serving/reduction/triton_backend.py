@@ -3,6 +3,7 @@
 import importlib.util
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +22,15 @@ MAX_CHUNKS = 4096
 SMALLEST_CHUNK, LARGEST_CHUNK = 16, 1024
 # Sizes by benchmarks/reduction/tune.py. TILE: logits that one program of sum_chunks loads at once.
 TILE = 4096
-TILES_PER_PROGRAM = 4
+TILES_PER_PROGRAM = 2
 SUM_WARPS = 4
 # Chunks of choose_chunks for each warp.
-CHUNKS_PER_WARP = 512
-# Chosen logits that one program of collect_keys loads. One warp needs no barriers.
+CHUNKS_PER_WARP = 1024
+# Chosen logits that one program of collect_keys loads.
 COLLECTED_TILE = 1024
-COLLECT_WARPS = 1
+COLLECT_WARPS = 2
 DRAWS_PER_PROGRAM = 16
-LOCATE_WARPS = 2
+LOCATE_WARPS = 1
 # The first GPUs with bfloat16 arithmetic, for which Triton is tested.
 OLDEST_CAPABILITY = (8, 0)
 # Lowest bits of a logit that are always 0 after its conversion to float32.
@@ -147,6 +148,7 @@ class _Workspace:
         self.capacity = 2 * power_of_2(plan.entries)
         self.inverse = torch.tensor([1.0 / t for t in targets.temperatures], dtype=torch.float32, device=device)
         self.rows = 0
+        self.compiled: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
@@ -185,24 +187,51 @@ class _Workspace:
     def log_threshold(self) -> float:
         return math.log(self.targets.threshold) if self.targets.threshold else 0.0
 
+    def launch(self, kernel: Any, grid: tuple[int, int], args: tuple[Any, ...], warps: int, **constants: Any) -> None:
+        """Launch a kernel. After the first time, without Triton's look at each argument, which takes the host longest.
+
+        Triton compiles a kernel for arguments of a kind: whether numbers are 1 or multiples of 16, and whether memory
+        starts at such multiples. Of the arguments of a workspace only those differ that stand in the key.
+        """
+        key = (
+            kernel.__name__,
+            *(arg for arg in args if isinstance(arg, int)),
+            *(arg.data_ptr() % 16 for arg in args if isinstance(arg, torch.Tensor)),
+        )
+        if key in self.compiled:
+            compiled, values = self.compiled[key]
+            compiled[(*grid, 1)](*args, *values)
+            return
+        compiled = kernel[grid](*args, **constants, num_warps=warps)
+        if compiled is not None:  # the interpreter compiles nothing
+            self.compiled[key] = compiled, tuple(constants[name] for name in kernel.arg_names[len(args) :])
+
     def sum_and_choose(self, logits: torch.Tensor, next_tokens: torch.Tensor, values: torch.Tensor) -> None:
         from teacher_serving.reduction import triton_kernels as kernels
 
         plan, targets, n = self.plan, self.targets, len(logits)
-        kernels.sum_chunks[(n, -(-plan.tiles // TILES_PER_PROGRAM))](
-            logits, logits.stride(0), self.vocabulary, plan.chunks, plan.tiles, self.inverse,
-            self.maxima, self.sums, self.partials,
+        temperatures = len(targets.temperatures)
+        self.launch(
+            kernels.sum_chunks,
+            (n, -(-plan.tiles // TILES_PER_PROGRAM)),
+            (logits, logits.stride(0), self.vocabulary, plan.chunks, plan.tiles, self.inverse,
+             self.maxima, self.sums, self.partials),
+            # Moments and tempered sums take registers; with more threads each has fewer logits.
+            2 * SUM_WARPS if targets.entropy or temperatures else SUM_WARPS,
             CHUNK=plan.chunk, TILE_CHUNKS=TILE // plan.chunk, TILES=TILES_PER_PROGRAM,
-            HAS_ENTROPY=targets.entropy, TEMPERATURES=len(targets.temperatures), num_warps=SUM_WARPS,
+            HAS_ENTROPY=targets.entropy, TEMPERATURES=temperatures,
         )  # fmt: skip
         padded = power_of_2(plan.chunks)
-        kernels.choose_chunks[(n,)](
-            logits, logits.stride(0), plan.chunks, plan.tiles, next_tokens, self.inverse,
-            self.maxima, self.sums, self.partials, self.row_sums, self.row_counts, self.chosen, self.prefixes,
-            values, self.width, plan.entries,
+        self.launch(
+            kernels.choose_chunks,
+            (n, 1),
+            (logits, logits.stride(0), plan.chunks, plan.tiles, next_tokens, self.inverse,
+             self.maxima, self.sums, self.partials, self.row_sums, self.row_counts, self.chosen, self.prefixes,
+             values, self.width, plan.entries),
+            _warps_for(padded),
             ENTRIES=plan.entries, CHUNKS=padded, TILES=power_of_2(plan.tiles), SHIFT=SHIFTS[self.dtype],
             HAS_HEAD=targets.has_exact, HAS_DRAWS=targets.has_sampled, HAS_ENTROPY=targets.entropy,
-            TEMPERATURES=len(targets.temperatures), LOG_THRESHOLD=self.log_threshold, num_warps=_warps_for(padded),
+            TEMPERATURES=temperatures, LOG_THRESHOLD=self.log_threshold,
         )  # fmt: skip
 
     def write_head(self, logits: torch.Tensor, out: torch.Tensor, values: torch.Tensor) -> None:
@@ -210,23 +239,30 @@ class _Workspace:
 
         plan, targets, n = self.plan, self.targets, len(logits)
         shift, groups = SHIFTS[self.dtype], power_of_2(plan.groups)
-        kernels.collect_keys[(n, plan.groups)](
-            logits, logits.stride(0), self.vocabulary, plan.chunks, self.chosen, self.sums,
-            self.row_sums, self.row_counts, self.rests, plan.groups, self.collected, plan.entries,
-            SHIFT=shift, CHUNK=plan.chunk, GROUP=plan.group, CAPACITY=self.capacity,
-            HAS_DRAWS=targets.has_sampled, num_warps=COLLECT_WARPS,
+        self.launch(
+            kernels.collect_keys,
+            (n, plan.groups),
+            (logits, logits.stride(0), self.vocabulary, plan.chunks, self.chosen, self.sums,
+             self.row_sums, self.row_counts, self.rests, plan.groups, self.collected, plan.entries),
+            COLLECT_WARPS,
+            SHIFT=shift, CHUNK=plan.chunk, GROUP=plan.group, CAPACITY=self.capacity, HAS_DRAWS=targets.has_sampled,
         )  # fmt: skip
         if not targets.has_sampled:  # at most 1 / threshold logits reach a threshold
-            kernels.narrow_keys[(n,)](
-                logits, logits.stride(0), self.vocabulary, self.chosen,
-                self.row_sums, self.row_counts, self.rests, plan.groups, self.collected, plan.entries,
-                SHIFT=shift, CHUNK=plan.chunk, GROUP=plan.group, CAPACITY=self.capacity, GROUPS=groups, num_warps=4,
+            self.launch(
+                kernels.narrow_keys,
+                (n, 1),
+                (logits, logits.stride(0), self.vocabulary, self.chosen,
+                 self.row_sums, self.row_counts, self.rests, plan.groups, self.collected, plan.entries),
+                4,
+                SHIFT=shift, CHUNK=plan.chunk, GROUP=plan.group, CAPACITY=self.capacity, GROUPS=groups,
             )  # fmt: skip
-        kernels.write_head[(n,)](
-            self.row_sums, self.row_counts, self.rests, plan.groups, self.collected, out, values, self.width,
-            self.vocabulary, plan.entries,
+        self.launch(
+            kernels.write_head,
+            (n, 1),
+            (self.row_sums, self.row_counts, self.rests, plan.groups, self.collected, out, values, self.width,
+             self.vocabulary, plan.entries),
+            max(1, min(4, self.capacity // 128)),
             GROUPS=groups, ENTRIES=plan.entries, CAPACITY=self.capacity, LOWEST=LOWEST_LOGPROB, MASS=targets.mass,
-            num_warps=max(1, min(4, self.capacity // 128)),
         )  # fmt: skip
 
     def write_draws(
@@ -237,21 +273,24 @@ class _Workspace:
         plan, targets, n = self.plan, self.targets, len(logits)
         padded = power_of_2(plan.chunks)
         if targets.has_exact:
-            kernels.sum_prefixes[(n,)](
-                plan.chunks, self.sums, self.row_counts, self.prefixes, CHUNKS=padded, num_warps=_warps_for(padded)
-            )
-        kernels.locate_draws[(n, -(-plan.entries // DRAWS_PER_PROGRAM))](
-            logits, logits.stride(0), self.vocabulary, plan.chunks, uniforms, self.row_sums, self.row_counts,
-            self.prefixes, out, self.width, self.drawn, plan.entries,
-            ENTRIES=plan.entries, CHUNK=plan.chunk, CHUNKS_LOG2=padded.bit_length() - 1,
-            SHIFT=SHIFTS[self.dtype], BLOCK=DRAWS_PER_PROGRAM, HAS_HEAD=targets.has_exact,
-            THRESHOLD=targets.threshold, num_warps=LOCATE_WARPS,
+            arrays = (plan.chunks, self.sums, self.row_counts, self.prefixes)
+            self.launch(kernels.sum_prefixes, (n, 1), arrays, _warps_for(padded), CHUNKS=padded)
+        self.launch(
+            kernels.locate_draws,
+            (n, -(-plan.entries // DRAWS_PER_PROGRAM)),
+            (logits, logits.stride(0), self.vocabulary, plan.chunks, uniforms, self.row_sums, self.row_counts,
+             self.prefixes, out, self.width, self.drawn, plan.entries),
+            LOCATE_WARPS,
+            ENTRIES=plan.entries, CHUNK=plan.chunk, CHUNKS_LOG2=padded.bit_length() - 1, SHIFT=SHIFTS[self.dtype],
+            BLOCK=DRAWS_PER_PROGRAM, HAS_HEAD=targets.has_exact, THRESHOLD=targets.threshold,
         )  # fmt: skip
-        kernels.write_draws[(n,)](
-            self.row_counts, self.drawn, out, values, self.width, plan.entries,
+        self.launch(
+            kernels.write_draws,
+            (n, 1),
+            (self.row_counts, self.drawn, out, values, self.width, plan.entries),
+            1 if plan.entries <= 256 else 4,
             ENTRIES=plan.entries, DRAWS=power_of_2(plan.entries), HAS_HEAD=targets.has_exact,
             LOG_THRESHOLD=self.log_threshold,
-            num_warps=1 if plan.entries <= 256 else 4,
         )  # fmt: skip
 
 
@@ -270,7 +309,9 @@ def reduce_packed(
     key = (targets, logits.shape[1], logits.dtype, logits.device, _stream_of(logits.device))
     if key not in _WORKSPACES:
         _WORKSPACES[key] = _Workspace(targets, logits.shape[1], logits.dtype, logits.device)
-    return _WORKSPACES[key].reduce(logits, next_tokens, uniforms)
+    # Triton launches on the current device.
+    with torch.cuda.device(logits.device) if logits.is_cuda else nullcontext():
+        return _WORKSPACES[key].reduce(logits, next_tokens, uniforms)
 
 
 def forget_memory() -> None:
