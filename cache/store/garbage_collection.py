@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from cache.errors import IntegrityError
 from cache.storage.base import Storage
 from cache.store.claims.codebook_claim import CLAIM, read_claim
+from cache.store.claims.tokenizer_files import CLAIM as TOKENIZER_CLAIM
 from cache.store.claims.tokenizer_files import FOLDER as TOKENIZERS
 from cache.store.claims.tokenizer_files import read_tokenizer_claim
 from cache.store.commits import commit_path, committed_units, read_commit, read_spec
@@ -27,6 +28,10 @@ class GarbageReport:
     young: list[str] = field(default_factory=list)
     withdrawn: list[str] = field(default_factory=list)
     bytes: int = 0
+
+
+# Name and reader of the claim that refers to one of the folders in each of these.
+_CLAIMS = {"codebooks": (CLAIM, read_claim), TOKENIZERS: (TOKENIZER_CLAIM, read_tokenizer_claim)}
 
 
 def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: bool = False) -> GarbageReport:
@@ -77,9 +82,10 @@ def _referring_file(storage: Storage, name: str, numbers: Sequence[int]) -> str 
         path = commit_path(rest.partition("/")[0])
         is_commit = storage.size(path) is not None
         return path if is_commit and read_commit(storage, rest.partition("/")[0])[0].part.path == name else None
-    if kind == "codebooks":
-        claim = read_claim(storage)
-        return CLAIM if claim and claim["path"] == name else None
+    if kind in _CLAIMS:
+        path, read = _CLAIMS[kind]
+        claim = read(storage)
+        return path if claim and claim["path"] == name else None
     later = [number for number in snapshot_numbers(storage) if number not in numbers] if kind == "snapshots" else []
     return next((snapshot_path(n) for n in later if read_snapshot(storage, n).index == name), None)
 

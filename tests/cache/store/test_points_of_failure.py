@@ -1,6 +1,8 @@
 """Every point at which a write can fail leaves what was committed, and a rerun completes the rest."""
 
+import errno
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -11,11 +13,14 @@ from typing import Any
 import pytest
 
 from cache.errors import LogitbankError, StoreError
+from cache.rows.record import Record
 from cache.storage import durable_files
 from cache.storage.local import LocalStorage
 from cache.store import unit_writer
-from cache.store.commits import committed_units, create_store, read_commit
+from cache.store.claims.codebook_claim import CLAIM
+from cache.store.commits import Commit, committed_units, create_store, read_commit
 from cache.store.garbage_collection import collect_garbage
+from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
@@ -23,23 +28,27 @@ from tests.cache.rows.rows import TARGETS, store_spec
 from tests.cache.store.damage import contents, units_of
 
 CALLS = ("link", "fsync", "mkdir", "unlink")
+ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE)
 SPEC = store_spec(TARGETS["topk"])
+KEY = "0" * 32
 
 
 @contextmanager
 def failing_call(number: int, works_first: bool) -> Iterator[list[str]]:
-    """Within, one of the calls of CALLS raises EIO, after or instead of its work. Yields the names of all calls."""
+    """Within, one of the calls of CALLS raises an error, after or instead of its work. Yields what all calls are."""
     calls: list[str] = []
     # Without the time that a disk takes: no machine loses its power here.
     originals = {**{name: getattr(os, name) for name in CALLS}, "fsync": lambda handle: None}
 
     def wrap(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            calls.append(name)
+            place = Path(f"/proc/self/fd/{arguments[0]}").readlink() if name == "fsync" else arguments[name == "link"]
+            calls.append(f"{name} {kind_of(str(place))}")
             fails = len(calls) == number
             result = original(*arguments, **options) if works_first or not fails else None
             if fails:
-                raise OSError(5, "Input/output error")
+                error = ERRORS[number % len(ERRORS)]
+                raise OSError(error, os.strerror(error))
             return result
 
         return call
@@ -50,6 +59,30 @@ def failing_call(number: int, works_first: bool) -> Iterator[list[str]]:
         yield calls
 
 
+def kind_of(path: str) -> str:
+    """A path without random names. All files of a part or a codebook are alike."""
+    path = re.sub(r"[0-9a-f]{24,64}", "#", path.rpartition("/run/")[2].partition("/")[2])
+    return re.sub(r"(#\.zarr)/.*", r"\1/file", path)
+
+
+def points(calls: list[str]) -> list[int]:
+    """Numbers of the calls that fail in turn: of each kind the first, the last and one between; all if it is set."""
+    if os.environ.get("LOGITBANK_FAULTS") == "all":
+        return list(range(1, len(calls) + 1))
+    places: dict[str, list[int]] = {}
+    for number, kind in enumerate(calls, start=1):
+        places.setdefault(kind, []).append(number)
+    return sorted({n for numbers in places.values() for n in (numbers[0], numbers[len(numbers) // 2], numbers[-1])})
+
+
+def capture(storage: LocalStorage, unit: list[Record]) -> None:
+    """All that writes to a store: the spec, the codebook if there is none, a unit, quarantine, a snapshot."""
+    create_store(storage, SPEC)
+    write_unit(storage, SPEC, unit)
+    quarantine_example(storage, KEY, "bad", "too long")
+    take_snapshot(storage)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("works_first", [True, False], ids=["after its work", "instead of its work"])
 @pytest.mark.parametrize("is_first_unit", [True, False], ids=["first unit, with its codebook", "second unit"])
@@ -57,34 +90,136 @@ def test_no_failing_call_loses_a_commit(tmp_path: Path, works_first: bool, is_fi
     """Would catch an error after the commit that removes the committed part."""
     first, second = units_of("topk", 2)
     before = tmp_path / "before"
-    create_store(LocalStorage(before), SPEC)
+    before.mkdir()
     if not is_first_unit:
-        write_unit(LocalStorage(before), SPEC, first)
-        take_snapshot(LocalStorage(before))
-    number, refused = 0, 0
-    while True:
-        number += 1
-        storage = LocalStorage(tmp_path / str(number))
-        shutil.copytree(before, storage.root)
+        capture(LocalStorage(before), first)
+    expected = {record.key for record in (second if is_first_unit else first + second)}
+
+    def run(number: int) -> tuple[list[str], str]:
+        """Capture with a failing call, check, and capture again. Returns the calls and the message."""
+        storage = LocalStorage(shutil.copytree(before, tmp_path / "run" / str(number)))
+        message = ""
         with failing_call(number, works_first) as calls:
             try:
-                write_unit(storage, SPEC, second)
-                take_snapshot(storage)
-            except LogitbankError:
-                refused += 1
+                capture(storage, second)
+            except LogitbankError as error:
+                message = str(error)
         for unit in committed_units(storage):
             commit = read_commit(storage, unit)[0]
             stored = set(storage.walk(commit.part.path))
-            assert stored == {f"{commit.part.path}/{name}" for name in commit.files}, calls[number - 1 : number]
+            assert stored == {f"{commit.part.path}/{name}" for name in commit.files}, calls[number - 1]
         with failing_call(0, works_first):
-            write_unit(storage, SPEC, second)
-            take_snapshot(storage)
-        expected = {record.key for record in (second if is_first_unit else first + second)}
+            capture(storage, second)
         assert {record.key for record in contents(storage)} == expected
-        if len(calls) < number:
-            break
         shutil.rmtree(storage.root)
-    assert number > 20 and refused > 10
+        return calls, message
+
+    calls, _ = run(0)
+    refused = 0
+    numbers = points(calls)
+    for number in numbers:
+        failed, message = run(number)
+        assert len(failed) >= number
+        if message:
+            refused += 1
+            assert os.strerror(ERRORS[number % len(ERRORS)]) in message and "\n" not in message, message
+    assert len(numbers) > 20 and refused > 20
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_commit_that_finds_no_space_leaves_nothing(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even in the last step of all: the link of the commit, which needs a place in its folder."""
+    storage = LocalStorage(tmp_path / "store")
+    first, second = units_of("topk", 2)
+    capture(storage, first)
+    before = sorted(path for path in storage.root.rglob("*") if path.is_file())
+
+    def full(source: Any, target: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", full)
+        with pytest.raises(StoreError, match=f"commits/.*: cannot be written: {os.strerror(number)}$"):
+            write_unit(storage, SPEC, second)
+    assert sorted(path for path in storage.root.rglob("*") if path.is_file()) == before
+
+
+def test_a_part_whose_commit_may_exist_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system that reports an error may link all the same, later."""
+    storage = LocalStorage(tmp_path / "store")
+    create_store(storage, SPEC)
+    (unit,) = units_of("topk", 1)
+    pending: list[tuple[bytes, Path]] = []
+
+    def links_later(source: Any, target: Any) -> None:
+        if "commits" not in str(target):
+            LINK(source, target)
+            return
+        pending.append((Path(source).read_bytes(), Path(target)))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", links_later)
+        with pytest.raises(StoreError, match="cannot be written: Input/output error"):
+            write_unit(storage, SPEC, unit)
+    ((data, target),) = pending
+    target.write_bytes(data)
+    take_snapshot(storage)
+    assert len(contents(storage)) == 3 and not verify_store(str(storage)).problems
+
+
+def test_a_codebook_that_was_removed_before_its_claim_is_withdrawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim of a codebook that is gone would stop every later writer and reader."""
+    storage = LocalStorage(tmp_path / "store")
+    create_store(storage, SPEC)
+    (unit,) = units_of("topk", 1)
+    create = LocalStorage.create
+
+    def collect_and_create(self: LocalStorage, name: str, data: bytes) -> bool:
+        if name == CLAIM:
+            assert len(collect_garbage(LocalStorage(self.root), grace=-1.0).removed) == 1
+        return create(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "create", collect_and_create)
+        with pytest.raises(StoreError, match=r"removed before codebook\.json was written.*run the job again"):
+            write_unit(storage, SPEC, unit)
+    assert storage.size(CLAIM) is None
+    assert write_unit(storage, SPEC, unit)[1]
+    take_snapshot(storage)
+    assert len(contents(storage)) == 3
+
+
+def test_a_commit_made_while_its_part_is_removed_is_withdrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the writer, which looks for its files, and the collection, which looks for the commit, one sees the other."""
+    storage = LocalStorage(tmp_path / "store")
+    create_store(storage, SPEC)
+    first, second = units_of("topk", 2)
+    write_unit(storage, SPEC, first)
+    publish, remove = unit_writer.publish_commit, LocalStorage.remove_folder
+
+    def collect_before_and_remove_after(target: LocalStorage, commit: Commit) -> bool:
+        def remove_late(self: LocalStorage, folder: str) -> None:
+            assert publish(LocalStorage(storage.root), commit), "the commit comes after the collection looked for it"
+            monkeypatch.setattr(LocalStorage, "remove_folder", remove)
+            remove(self, folder)
+
+        monkeypatch.setattr(LocalStorage, "remove_folder", remove_late)
+        report = collect_garbage(LocalStorage(storage.root), grace=-1.0)
+        assert report.removed == [commit.part.path] and report.withdrawn == [f"commits/{commit.unit}.json"]
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unit_writer, "publish_commit", collect_before_and_remove_after)
+        with pytest.raises(StoreError, match="run the job again"):
+            write_unit(storage, SPEC, second)
+    assert len(committed_units(storage)) == 1 and write_unit(storage, SPEC, second)[1]
+    take_snapshot(storage)
+    assert len(contents(storage)) == 6
 
 
 def answer_lost(source: Any, target: Any) -> None:
