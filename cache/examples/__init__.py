@@ -5,6 +5,7 @@ by cache/rendering.
 
     jsonl             reads and writes files of Examples; json_line: one line, strictly
     example           Example, TokenizedExample, Segment (the role of a token)
+    json_values       which values of an example can be stored
     truncation        examples that are longer than a limit
     tokenizers        load_tokenizer, and a digest to compare tokenizers; token_bytes: the bytes of each id
     example_order     which example comes when, in any number of epochs and mixtures

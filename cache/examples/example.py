@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cache.errors import InputError
+from cache.examples.json_values import require_json_value
+
 
 class Segment(IntEnum):
     """The role of a run of tokens. Values are part of the store format."""
@@ -54,9 +57,27 @@ class Example:
         del fields["has_own_id"]
         return {name: value for name, value in fields.items() if value or name not in ("label", "tools")}
 
+    def require_storable(self) -> None:
+        """Raise InputError, with the key of the value, if a store would not give a text or a value back as it is."""
+        what = f"example {str(self.id).encode(errors='backslashreplace').decode()}"
+        texts = {"id": self.id, "rationale": self.rationale, "response": self.response, "label": self.label}
+        for name, text in texts.items():
+            if not isinstance(text, str):
+                raise InputError(f"{what}: {name} must be text, not {type(text).__name__}")
+            require_json_value(text, name, what)
+        for name, turns in (("messages", self.messages), ("tools", self.tools)):
+            if not isinstance(turns, tuple | list):
+                raise InputError(f"{what}: {name} must be a sequence, not {type(turns).__name__}")
+            for position, turn in enumerate(turns):
+                require_json_value(turn, f"{name}[{position}]", what)
+        if not isinstance(self.metadata, dict):
+            raise InputError(f"{what}: metadata must be a dict, not {type(self.metadata).__name__}")
+        require_json_value(self.metadata, "metadata", what)
+
     @property
     def identity(self) -> str:
         """Hash of everything that is kept of the example, in hexadecimal. Examples with equal hashes are one."""
+        self.require_storable()
         fields = self.to_document()
         if not self.has_own_id:
             del fields["id"]

@@ -16,7 +16,7 @@ from cache.storage.fork_safe_lock import ForkSafeLock
 
 # Open files that are cached.
 MAX_OPEN_FILES = 256
-# Answers to link() after which the file certainly does not exist.
+# Answers to link() after which the file does not exist, and will not.
 _NOT_LINKED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT)
 # Answers to link() of a file system that has no hard links.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -123,7 +123,7 @@ class LocalStorage:
                     f"{target}: cannot be written: {error.strerror}: this file system has no hard links, with which "
                     "writers claim a file; put the store on another file system or in an object store"
                 ) from error
-            if error.errno in _NOT_LINKED:
+            if error.errno in _NOT_LINKED and not target.exists():
                 raise NotCreatedError(f"{target}: cannot be written: {error.strerror}") from error
             raise
         return True

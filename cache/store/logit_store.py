@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import IntegrityError, StoreError
+from cache.errors import InputError, IntegrityError, StoreError
 from cache.parts.layout import PART_ARRAYS
 from cache.parts.part_reader import PartReader, Scratch
 from cache.progress import Progress, no_progress

@@ -289,10 +289,11 @@ def test_garbage_collection_looks_again_before_it_removes(tmp_path: Path, monkey
     monkeypatch.setattr(unit_writer, "publish_commit", wait_and_publish)
     writer = threading.Thread(target=write_unit, args=(storage, SPEC, second))
     writer.start()
-    while len(storage.names("parts")) < 2 or not any(storage.walk(f"parts/{storage.names('parts')[-1]}")):
+    while sum(any(storage.walk(f"parts/{unit}")) for unit in storage.names("parts")) < 2:
         pass
     monkeypatch.setattr(LocalStorage, "age", commit_and_age)
     assert not collect_garbage(storage, grace=-1.0).removed
+    assert not writer.is_alive()
     take_snapshot(storage)
     assert len(contents(storage)) == 6
 

@@ -113,6 +113,15 @@ def test_a_value_that_would_not_come_back_is_refused(name: str, storage: LocalSt
         assert_refused(storage, with_example(units_of("topk", 1)[0][1], messages=(turn,)), inside)
 
 
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_key_of_such_an_example_is_refused_too(name: str) -> None:
+    """A plan needs it, long before anything is written."""
+    metadata, message = REFUSED[name]
+    record = with_example(units_of("topk", 1)[0][1], metadata=metadata)
+    with pytest.raises(InputError, match=f"^example 0 1: {message}"):
+        _ = record.tokenized.key
+
+
 @pytest.mark.parametrize("field", ["id", "rationale", "response", "label"])
 def test_half_a_surrogate_pair_is_refused_in_any_text(field: str, storage: LocalStorage) -> None:
     record = units_of("topk", 1)[0][1]
