@@ -11,7 +11,7 @@ Every figure on this page comes from a result file that a command wrote. Below e
 it was typed, the date, and the hardware. Commands that were recorded before the benchmarks were put into folders have
 new names now: `benchmarks.store_codes` is `benchmarks.store.codes`, and `benchmarks.store_scale` is
 `benchmarks.store.scale`. All measurements were made on 2 cores of an AMD EPYC without bfloat16 instructions, with 24 GiB
-of memory. **Nothing here was measured on a GPU.**
+of memory, but for those whose table names a GPU.
 """
 
 

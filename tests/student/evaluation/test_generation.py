@@ -1,0 +1,45 @@
+"""Greedy answers end where the model ends them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from cache.progress import no_progress
+from cache.store.logit_store import LogitStore
+from student.evaluation.generation import generate_answers
+from student.evaluation.settings import AnswerSettings
+from student.models.build import build_model
+from student.models.settings import ModelSettings
+from tests.student.models.test_generation_settings import CHATML
+from tests.student.training.ranks import LLAMA, TOPK, VOCAB, make_store
+
+
+@pytest.mark.parametrize("end", ["turn", "own", "eos"])
+def test_an_answer_ends_at_every_end_token(end: str, tiny_model: Path, tmp_path: Path) -> None:
+    """The model can only say one token. Would catch answers that go on to the limit, and end tokens in their text."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
+    prompts = [LogitStore.open(str(make_store(tmp_path / "store", tiny_model, TOPK, 5)))[i] for i in range(5)]
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"])  # not called special
+    tokenizer.chat_template = CHATML
+    width = max(VOCAB, len(tokenizer))
+    model = build_model(ModelSettings(config=LLAMA), width, tokenizer, 0)
+    turn, eos, own = tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id, 77
+    model.generation_config.eos_token_id = own
+    only = {"turn": turn, "own": own, "eos": eos}[end]
+    model.generation_config.suppress_tokens = [each for each in range(width) if each != only]
+    calls = 0
+
+    def count(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    model.register_forward_hook(count)
+    with torch.no_grad():
+        texts = generate_answers(
+            model, tokenizer, prompts, AnswerSettings(max_new_tokens=20, batch_size=5), no_progress
+        )
+    assert texts == [""] * 5
+    assert calls == 1
