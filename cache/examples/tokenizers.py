@@ -44,7 +44,7 @@ def load_tokenizer(name_or_path: str | Path, trust_remote_code: bool = False, wh
         return AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
     except Exception as error:  # the files of a tokenizer may raise anything
         reason = one_line(error)
-        if "trust_remote_code" in reason:
+        if "trust_remote_code" in str(error):
             raise InputError(
                 f"{what} {str(name_or_path)!r}: contains Python code of its own, which is not run; set "
                 "trust_remote_code = true in the table that names it, if you trust the code"

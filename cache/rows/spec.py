@@ -199,8 +199,8 @@ class StoreSpec:
 
 def _changes(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
     """Each field that differs, with its path and both values. Parts are compared field by field."""
-    for field in fields(old):
-        name, before, after = f"{prefix}{field.name}", getattr(old, field.name), getattr(new, field.name)
+    for item in fields(old):
+        name, before, after = f"{prefix}{item.name}", getattr(old, item.name), getattr(new, item.name)
         if before == after:
             continue
         if is_dataclass(before) and type(before) is type(after):

@@ -66,7 +66,9 @@ def _evaluate(name: str, path: str, store: LogitStore, settings: EvaluateSetting
         return evaluate_classifier(path, store, settings.classes, _progress(name, "held-out"))
     engine = generate_with_vllm if settings.generation.engine == "vllm" else None
     progress = partial(_progress, name)
-    return evaluate_language_model(path, store, settings.task, settings.generation, progress, engine)
+    return evaluate_language_model(
+        path, store, settings.task, settings.generation, progress, engine, settings.trust_remote_code
+    )
 
 
 def _progress(model: str, stage: str) -> Progress:

@@ -33,6 +33,7 @@ class EvaluateSettings(Settings):
     models: dict[str, ModelPath] = Field(
         min_length=1, description="model folder or hub name, by the name in the report"
     )
+    trust_remote_code: bool = Field(False, description="run Python code that the models' folders contain")
     generation: AnswerSettings = Field(AnswerSettings(), description="how language models answer prompts; needs a task")
 
     def unused_keys(self) -> dict[str, str]:

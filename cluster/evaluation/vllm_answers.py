@@ -62,7 +62,7 @@ def main(path: str, prompts: Path, answers: Path, max_new_tokens: int) -> None:
     from teacher_serving.teacher import Request
 
     token_ids = _load(prompts)
-    vocab = int(AutoConfig.from_pretrained(path).get_text_config().vocab_size)
+    vocab = int(AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config().vocab_size)
     sampling = SamplingSpec(1, 0.0, 1.0, max_new_tokens, 0, "")
     spec = StoreSpec(path, "", "", "", vocab, vocab, "auto", TargetSpec("topk", 0), sampling)
     teacher = TeacherSettings(model=path, max_tokens=max(map(len, token_ids)) + max_new_tokens)

@@ -44,19 +44,20 @@ def evaluate_language_model(
     settings: AnswerSettings,
     progress: Callable[[str], Progress],
     engine: AnswerEngine | None = None,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Compute all metrics of one model. With a task it also generates answers, which the task judges.
 
-    engine: generates the answers; None: Transformers. progress: called with the name of each stage.
+    engine: generates the answers; None: Transformers. trust_remote_code: run code that the model's folder contains. progress: called with the name of each stage.
     Raises SpecMismatchError if the model has another tokenizer than the store, InputError if the examples of the store
     belong to another task.
     """
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, trust_remote_code)
     if tokenizer_digest(tokenizer) != store.spec.tokenizer:
         raise SpecMismatchError(
             f"model {path!r} has another tokenizer than the store {store.storage} was captured with"
         )
-    model = load_student(path, store.spec.vocab_size)
+    model = load_student(path, store.spec.vocab_size, trust_remote_code)
     max_tokens = int(store.tokens.max(initial=2))
     data = DataSettings(store=str(store.storage), origins=("scored",), max_tokens=max_tokens)
     source = StoreSource(store, data, LossSettings(objective="hard_label"))

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.pytorch_utils import Conv1D
 
 from cache.errors import InputError
+from cache.examples.tokenizers import one_line
 from student.models.generation_settings import complete_generation_config
 from student.models.model_parts import logits_width, require_known_head
 from student.models.new_config import new_config
@@ -31,7 +32,7 @@ def build_model(
     model computes its logits. Raises InputError if the model cannot have so many logits, or fails this test.
     """
     if settings.pretrained is not None:
-        model = _pretrained(settings.pretrained, vocab_size, tokenizer)
+        model = _pretrained(settings, vocab_size, tokenizer)
         name = settings.pretrained
     else:
         model = _from_config(dict(settings.config or {}), vocab_size, tokenizer, seed, classes)
@@ -63,9 +64,9 @@ def _require_known_head(model: PreTrainedModel, name: str) -> None:
         ) from error
 
 
-def load_student(path: str, vocab_size: int) -> PreTrainedModel:
+def load_student(path: str, vocab_size: int, trust_remote_code: bool = False) -> PreTrainedModel:
     """Load a model to evaluate, in float32. Raises InputError if it has fewer logits than `vocab_size`."""
-    model = _load(path)
+    model = _load(path, trust_remote_code)
     if logits_width(model) < vocab_size:
         raise InputError(
             f"model {path!r} has {logits_width(model)} logits, but the store's vocabulary {vocab_size} ids; "
@@ -112,8 +113,9 @@ def _unmergeable(model: PreTrainedModel, module: nn.Module) -> str:
     return ""
 
 
-def _pretrained(path: str, vocab_size: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    model = _load(path)
+def _pretrained(settings: ModelSettings, vocab_size: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    path = str(settings.pretrained)
+    model = _load(path, settings.trust_remote_code)
     width = logits_width(model)
     if len(tokenizer) <= width < vocab_size:
         # Models of one family share a tokenizer and pad their vocabularies to different widths.
@@ -127,13 +129,18 @@ def _pretrained(path: str, vocab_size: int, tokenizer: PreTrainedTokenizerBase) 
     return model
 
 
-def _load(path: str) -> PreTrainedModel:
+def _load(path: str, trust_remote_code: bool) -> PreTrainedModel:
     try:
-        config = read_config(path)
+        config = read_config(path, trust_remote_code)
         _remove_noise(config)
-        model: PreTrainedModel = kind_of(config).auto_class().from_pretrained(path, config=config, dtype=torch.float32)
+        auto_class = kind_of(config).auto_class()
+        options = {"config": config, "dtype": torch.float32, "trust_remote_code": trust_remote_code}
+        model: PreTrainedModel = auto_class.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"model {path!r}: cannot be loaded: {error}") from error
+        reason = one_line(error)
+        if "trust_remote_code" in str(error):
+            reason = "contains Python code of its own, which is not run; set trust_remote_code = true, if you trust it"
+        raise InputError(f"model {path!r}: cannot be loaded: {reason}") from error
     return model
 
 

@@ -20,17 +20,18 @@ def kind_of(config: PreTrainedConfig) -> StudentKind:
     return ([kind for kind in kinds if not kind.is_general] or kinds)[-1]
 
 
-def read_config(path: str) -> PreTrainedConfig:
+def read_config(path: str, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The configuration of a saved model. Loads all kinds first, since some register classes with Transformers."""
     STUDENT_KINDS.names()
-    return AutoConfig.from_pretrained(path)
+    # The flag is always given: without it Transformers asks on the terminal.
+    return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
 
 
 def has_encoder(settings: ModelSettings) -> bool:
     """Whether the student reads prompts with an encoder. False for settings that no model can be built from."""
     try:
         if settings.pretrained is not None:
-            config = read_config(settings.pretrained)
+            config = read_config(settings.pretrained, settings.trust_remote_code)
         else:
             fields = dict(settings.config or {})
             config = make_config(fields.pop("model_type"))

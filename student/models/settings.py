@@ -23,6 +23,7 @@ class ModelSettings(Settings):
 
     pretrained: ModelPath | None = Field(None, description="folder or hub name of the weights")
     config: dict[str, Any] | None = Field(None, description="Transformers configuration, for random weights")
+    trust_remote_code: bool = Field(False, description="run Python code that the folder of pretrained weights contains")
     lora: LoraSettings | None = Field(None, description="low-rank adapters; none if not given")
     gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass")
 

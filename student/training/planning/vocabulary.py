@@ -114,14 +114,16 @@ def _of_stores(settings: TrainSettings, stores: OpenStores, folder: Path) -> Voc
             'the teacher\'s, or data.align = "cross_tokenizer" for a student with a tokenizer of its own'
         )
     if settings.model.pretrained is not None:
-        _require_same_ids(settings.model.pretrained, tokenizer, str(opened[0].storage))
+        _require_same_ids(
+            settings.model.pretrained, settings.model.trust_remote_code, tokenizer, str(opened[0].storage)
+        )
     return Vocabulary(tokenizer, max(store.spec.vocab_size for store in opened), path)
 
 
-def _require_same_ids(model: str, tokenizer: PreTrainedTokenizerBase, store: str) -> None:
+def _require_same_ids(model: str, trust_remote_code: bool, tokenizer: PreTrainedTokenizerBase, store: str) -> None:
     """Raise SpecMismatchError if a pretrained student has a tokenizer of its own, with other ids than the store's."""
     try:
-        own = load_tokenizer(model)
+        own = load_tokenizer(model, trust_remote_code)
     except InputError:
         return  # weights without a tokenizer: only their owner knows what the ids mean
     if tokenizer_digest(own) == tokenizer_digest(tokenizer):
