@@ -33,7 +33,9 @@ def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, pr
     """
     try:
         config = read_config(path)  # registers the classifiers of this project
-        model = AutoModelForSequenceClassification.from_pretrained(path, config=config, dtype=torch.float32).eval()
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path, config=config, dtype=torch.float32, trust_remote_code=False
+        ).eval()
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"model {path!r}: cannot be loaded as a classifier: {error}") from error
     names = tuple(model.config.id2label[i] for i in range(model.config.num_labels))

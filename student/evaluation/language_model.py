@@ -48,7 +48,8 @@ def evaluate_language_model(
 ) -> dict[str, Any]:
     """Compute all metrics of one model. With a task it also generates answers, which the task judges.
 
-    engine: generates the answers; None: Transformers. trust_remote_code: run code that the model's folder contains. progress: called with the name of each stage.
+    engine: generates the answers; None: Transformers.
+    trust_remote_code: run code that the model's folder contains. progress: called with the name of each stage.
     Raises SpecMismatchError if the model has another tokenizer than the store, InputError if the examples of the store
     belong to another task.
     """

@@ -11,6 +11,7 @@ class TokenizerSettings(Settings):
     """The tokenizer: taken from a path (by default the store's teacher), or learned from the examples."""
 
     path: ModelPath | None = Field(None, description="folder or hub name; the teacher's if not given")
+    trust_remote_code: bool = Field(False, description="run Python code that this folder contains")
     vocab_size: int | None = Field(None, ge=300, description="learn a byte-level BPE of this size")
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict,

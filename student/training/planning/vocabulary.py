@@ -61,11 +61,15 @@ def _choose(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabu
                 "tokenizer.vocab_size: a classifier reads texts with a tokenizer of its own; give its size, or "
                 "tokenizer.path"
             )
-        return _load(requested.path)
+        return _load(requested.path, settings)
     if settings.data.align == "cross_tokenizer":
-        return _load(requested.path or settings.model.pretrained or "")
+        return _load(requested.path or settings.model.pretrained or "", settings)
     if settings.data.examples is not None:
-        return _learn(settings, stores, folder) if learns else _load(requested.path or settings.model.pretrained or "")
+        return (
+            _learn(settings, stores, folder)
+            if learns
+            else _load(requested.path or settings.model.pretrained or "", settings)
+        )
     return _of_stores(settings, stores, folder)
 
 
@@ -75,7 +79,8 @@ def load_vocabulary(settings: TrainSettings, folder: Path, plan: TrainingPlan) -
     Raises SpecMismatchError if the tokenizer has changed since the job was planned, InputError if it cannot be loaded.
     """
     path = plan.tokenizer
-    tokenizer = _load_saved(folder) if path is None else load_tokenizer(path)
+    trusts = settings.tokenizer.trust_remote_code or settings.model.trust_remote_code
+    tokenizer = _load_saved(folder) if path is None else load_tokenizer(path, trusts)
     if tokenizer_digest(tokenizer) != plan.tokenizer_digest:
         raise SpecMismatchError(
             f"tokenizer {str(path or tokenizer_folder(folder))!r} has changed since the job was planned; restore it, "
@@ -94,8 +99,8 @@ def _load_saved(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _load(path: str) -> Vocabulary:
-    tokenizer = load_tokenizer(path)
+def _load(path: str, settings: TrainSettings) -> Vocabulary:
+    tokenizer = load_tokenizer(path, settings.tokenizer.trust_remote_code or settings.model.trust_remote_code)
     return Vocabulary(tokenizer, len(tokenizer), path)
 
 
@@ -107,7 +112,7 @@ def _of_stores(settings: TrainSettings, stores: OpenStores, folder: Path) -> Voc
         tokenizer = _load_saved(folder)
     else:
         path = path or opened[0].spec.teacher
-        tokenizer = load_tokenizer(path)
+        tokenizer = load_tokenizer(path, settings.tokenizer.trust_remote_code)
     if tokenizer_digest(tokenizer) != opened[0].spec.tokenizer:
         raise SpecMismatchError(
             f"store {opened[0].storage} was captured with another tokenizer than {path!r} has; set tokenizer.path to "
