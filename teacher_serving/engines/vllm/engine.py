@@ -1,6 +1,7 @@
 """The vLLM engine as the registry sees it: its settings, and how to describe and start a teacher on it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.engines.description import TeacherDescription
@@ -27,8 +28,12 @@ class VllmEngine:
     ) -> TeacherDescription:
         """See Engine.describe."""
         from teacher_serving.engines.local_model import describe_local_model
+        from teacher_serving.engines.vllm.llm_options import lora_options
 
-        return describe_local_model(teacher, targets, generation, runs_encoders=False)
+        description = describe_local_model(teacher, targets, generation, runs_encoders=False)
+        if teacher.lora_path:
+            lora_options(Path(teacher.lora_path))  # raises InputError for what vLLM cannot apply
+        return description
 
     def start(
         self, description: TeacherDescription, teacher: TeacherSettings, engine: EngineSettings, on_gpu: bool

@@ -50,6 +50,19 @@ def llm_options(
     return options
 
 
+# Keys of adapter_config.json, and the only values with which vLLM applies the whole adapter.
+ADAPTER_LIMITS: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA", None),
+    "modules_to_save": (None, []),
+    "use_dora": (False, None),
+    "bias": ("none", None),
+    "layer_replication": (None, []),
+    "trainable_token_indices": (None, [], {}),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+}
+
+
 def lora_options(adapter: Path) -> dict[str, Any]:
     """Build the arguments of `vllm.LLM` for a LoRA adapter.
 
@@ -59,14 +72,23 @@ def lora_options(adapter: Path) -> dict[str, Any]:
     try:
         config = json.loads((adapter / "adapter_config.json").read_text())
         rank = int(config["r"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"teacher.lora_path {adapter}: not a LoRA adapter: {error}") from None
+    for key, accepted in ADAPTER_LIMITS.items():
+        if config.get(key) not in accepted:
+            raise InputError(
+                f"teacher.lora_path {adapter}: {key} = {config[key]!r} in adapter_config.json, which vLLM cannot apply; "
+                'merge the adapter into the model, or use engine.kind = "transformers"'
+            )
+    targets = config.get("target_modules") or ()
     modules = {
         name.partition(".lora_")[0].rpartition(".")[2]
         for path in sorted(adapter.glob("*.safetensors"))
         for name in _tensor_names(path)
         if ".lora_" in name
-    } or set(config.get("target_modules") or ())
+    } or (set() if isinstance(targets, str) else set(targets))
+    if not modules:
+        raise InputError(f"teacher.lora_path {adapter}: its weights name no modules; give a LoRA adapter's folder")
     if "lm_head" in modules:
         raise InputError(
             f"teacher.lora_path {adapter}: the adapter changes lm_head, which vLLM does not apply to prompts; merge it "

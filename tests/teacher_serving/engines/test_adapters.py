@@ -116,8 +116,39 @@ def test_the_identity_is_that_of_the_adapters_content(tiny_model: Path, adapter:
         file = tmp_path / changed / changed
         data = bytearray(file.read_bytes())
         data[-2] ^= 1
+        if changed == "adapter_config.json":
+            data = bytearray(json.dumps(json.loads(file.read_bytes()) | {"lora_alpha": 5}).encode())
         file.write_bytes(data)
         assert identity(tiny_model, tmp_path / changed).fingerprint != given.fingerprint
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("modules_to_save", ["lm_head"]),
+        ("use_dora", True),
+        ("bias", "all"),
+        ("peft_type", "IA3"),
+        ("rank_pattern", {"q_proj": 2}),
+        ("trainable_token_indices", [1]),
+    ],
+)
+def test_an_adapter_that_vllm_applies_in_part_is_refused_at_the_dry_run(
+    tiny_model: Path, adapter: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    shutil.copytree(adapter, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=f"teacher.lora_path .*: {key} = .* which vLLM cannot apply; merge"):
+        identity(tiny_model, tmp_path / "adapter")
+
+
+def test_modules_come_from_the_weights_and_not_from_a_pattern(adapter: Path, tmp_path: Path) -> None:
+    """A pattern is a text, which would be taken for a list of letters."""
+    shutil.copytree(adapter, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"target_modules": r".*\.(q|v)_proj"}))
+    assert lora_options(tmp_path / "adapter")["lora_target_modules"] == ["q_proj", "v_proj"]
 
 
 @pytest.mark.parametrize("content", ["nothing", "weights", "config"])
@@ -134,7 +165,7 @@ def test_a_folder_that_is_no_adapter_is_refused(tiny_model: Path, adapter: Path,
 
 def test_the_rank_is_one_that_vllm_has(tmp_path: Path) -> None:
     for rank, room in ((1, 8), (8, 8), (9, 16), (256, 256), (257, 320)):
-        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank, "target_modules": ["q_proj"]}))
         assert lora_options(tmp_path)["max_lora_rank"] == room
     for wrong in ("{", "{}", '{"r": "many"}'):
         (tmp_path / "adapter_config.json").write_text(wrong)
