@@ -1,5 +1,7 @@
 """Errors for users. Every message contains the value, the location and the fix."""
 
+from json import JSONDecodeError
+
 
 class LogitbankError(Exception):
     """Base of all errors that end a command with one line and exit code 2."""
@@ -19,3 +21,14 @@ class SpecMismatchError(StoreError):
 
 class IntegrityError(StoreError):
     """A file of a store is missing, truncated or altered."""
+
+
+def plain_reason(error: Exception) -> str:
+    """Why a file could not be read, in plain words: missing, not UTF-8, or where its JSON is wrong."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not UTF-8 text (byte {error.start + 1}); save the file as UTF-8"
+    if isinstance(error, JSONDecodeError):
+        return f"is not valid JSON: {error.msg.lower()}, at line {error.lineno}, character {error.colno}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower().replace("no such file or directory", "no such file")
+    return " ".join(str(error).split()) or type(error).__name__

@@ -3,18 +3,40 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from cache.registry import Registry
 
 
+def _types(annotation: Any) -> list[Any]:
+    """An annotation and everything inside it, such as the float of `float | None`."""
+    return [annotation, *(each for part in get_args(annotation) for each in _types(part))]
+
+
 class Settings(BaseModel):
     """Frozen settings. Unknown keys are errors, and defaults are validated like values of a job file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic reads true as 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & set(_types(annotation)) and bool not in _types(annotation):
+            raise ValueError("must be a number")
+        return value
 
     def unused_keys(self) -> dict[str, str]:
         """Keys that have no effect beside the others of this table, such as "segments.prompt", each with the reason.

@@ -43,7 +43,7 @@ def load_tokenizer(name_or_path: str | Path, trust_remote_code: bool = False, wh
         # The flag is always given: without it Transformers asks on the terminal.
         return AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
     except Exception as error:  # the files of a tokenizer may raise anything
-        reason = one_line(error)
+        reason = _plain_reason(name_or_path, error)
         if "trust_remote_code" in str(error):
             raise InputError(
                 f"{what} {str(name_or_path)!r}: contains Python code of its own, which is not run; set "
@@ -52,6 +52,17 @@ def load_tokenizer(name_or_path: str | Path, trust_remote_code: bool = False, wh
         raise InputError(
             f"{what} {str(name_or_path)!r}: cannot be loaded; give a model folder or hub name ({reason})"
         ) from error
+
+
+def _plain_reason(name_or_path: str | Path, error: Exception) -> str:
+    """Why a tokenizer could not be loaded: by what is there, or by the message of the library."""
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+            return "the folder has neither tokenizer.json nor tokenizer_config.json"
+    elif isinstance(error, OSError) and "trust_remote_code" not in str(error):
+        return "there is no such folder, and no hub that answers has it"
+    return one_line(error)
 
 
 def one_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cache.errors import InputError
 from cluster.commands.verbs import Result, VerbFunction, Verbs, complete_files
 
 if TYPE_CHECKING:  # pydantic is heavy
@@ -43,7 +44,38 @@ def _load(arguments: argparse.Namespace, kind: type[Job]) -> Job:
     from cluster.runtime.job_file import load_job
 
     path = arguments.job if arguments.job.is_absolute() or arguments.job.exists() else arguments.root / arguments.job
-    return load_job(path, arguments.overrides, kind, arguments.root.resolve())
+    try:
+        return load_job(path, arguments.overrides, kind, arguments.root.resolve())
+    except InputError:
+        if other := _verb_of(path, kind):
+            raise InputError(f"job file {path}: is a job of 'logitbank {other}'; run that command") from None
+        raise
+
+
+def _verb_of(path: Path, kind: type["Settings"]) -> str:
+    """The verb that a job file is for, if it has all required keys of another kind of job and no unknown key."""
+    from cluster.capture.settings import CaptureSettings
+    from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
+    from cluster.report.settings import ReportSettings
+    from cluster.runtime.job_messages import read_toml
+    from student.training.settings import TrainSettings
+
+    kinds: dict[str, type[Settings]] = {
+        "capture": CaptureSettings,
+        "train": TrainSettings,
+        "evaluate": EvaluateSettings,
+        "report": ReportSettings,
+        "examples": ExamplesSettings,
+    }
+    try:
+        keys = set(read_toml(path))
+    except InputError:
+        return ""
+    for verb, settings in kinds.items():
+        required = {name for name, field in settings.model_fields.items() if field.is_required()}
+        if settings is not kind and required <= keys <= set(settings.model_fields):
+            return verb
+    return ""
 
 
 def _dry_run(job: "Settings", preview: str = "") -> Result:

@@ -3,6 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from cache.errors import InputError
 from cache.settings import OneOf, PathText, Settings
+from cluster.runtime.job_messages import plain_kind, read_toml
 from cluster.runtime.outputs import require_output_folder
 
 Job = TypeVar("Job", bound=Settings)
@@ -21,12 +23,7 @@ def load_job(path: Path, overrides: Sequence[str], kind: type[Job], root: Path) 
     Relative paths of the job are taken from `root`. Raises InputError naming file, key and the valid choices, or if the
     output cannot be a folder of this job.
     """
-    if not path.is_file():
-        raise InputError(f"job file {path}: no such file")
-    try:
-        values = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"job file {path}: not valid TOML: {error}") from None
+    values = read_toml(path)
     for override in overrides:
         _apply(values, override)
     try:
@@ -88,6 +85,10 @@ def _explain(kind: type[BaseModel], error: Any) -> str:
         return f"unknown key {key!r}; {hint}valid keys: {', '.join(valid)}"
     if error["type"] in ("model_attributes_type", "model_type", "dict_type"):
         return f"{key}: must be a table (given {error['input']!r})"
+    if error["type"] == "missing" and isinstance(error["loc"][-1], int):
+        return f"{key.rpartition('.')[0]}: has too few values (given {list(error['input'])!r})"
+    if words := plain_kind(error["type"]):
+        return f"{key}: {words} (given {error['input'] if isinstance(error['input'], date) else repr(error['input'])})"
     if error["type"] == "missing":
         return f"missing key {key!r}"
     message = error["msg"].removeprefix("Value error, ")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cache.errors import InputError
+from cache.errors import InputError, plain_reason
 from cache.json_documents import write_json
 from cache.settings import Settings
 from cache.store.commits import SPEC
@@ -20,7 +20,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the command that makes it first") from None
     except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from None
+        raise InputError(f"{path}: {plain_reason(error)}; restore it, or remove it") from None
 
 
 def require_output_folder(output: Path) -> None:

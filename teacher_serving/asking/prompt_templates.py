@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from cache.errors import InputError
+from cache.errors import InputError, plain_reason
 from cache.examples.example import Example
 from cache.json_documents import digest
 
@@ -60,7 +60,7 @@ def load_template(name: str) -> PromptTemplate:
     try:
         template = PromptTemplate(name, path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"template {path}: {error}; give a readable UTF-8 file") from None
+        raise InputError(f"template {path}: {plain_reason(error)}; give a readable UTF-8 file") from None
     _compile(template)
     return template
 

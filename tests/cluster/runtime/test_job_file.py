@@ -104,7 +104,7 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
         (CAPTURE, ["nonsense"], "expected key=value"),
         (CAPTURE, ["store.x=1"], "is a value, not a table"),
         ("examples = 'e'\n", [], "missing key 'store'"),
-        ("examples = \n", [], "not valid TOML"),
+        ("examples = \n", [], "line 1: not valid TOML: this is no value of TOML; a text needs quotes"),
     ],
 )
 def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
