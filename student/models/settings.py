@@ -25,6 +25,10 @@ class ModelSettings(Settings):
     config: dict[str, Any] | None = Field(None, description="Transformers configuration, for random weights")
     trust_remote_code: bool = Field(False, description="run Python code that the folder of pretrained weights contains")
     lora: LoraSettings | None = Field(None, description="low-rank adapters; none if not given")
+    attn_implementation: str | None = Field(
+        None,
+        description="attention of Transformers, such as sdpa or flash_attention_2; the model's default if not given",
+    )
     gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass")
 
     def unused_keys(self) -> dict[str, str]:

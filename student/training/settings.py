@@ -199,6 +199,22 @@ class TrainSettings(Settings):
         return unused
 
     @model_validator(mode="after")
+    def _attention_fits(self) -> Self:
+        attention = self.model.attn_implementation
+        if attention is None:
+            return self
+        if self.classes is not None:
+            raise ValueError("model.attn_implementation has no effect for [classes]; leave it out")
+        if "flash" in attention and self.run.precision != "bf16":
+            raise ValueError(f'model.attn_implementation = "{attention}" needs run.precision = "bf16"')
+        if "flash" in attention and self.packed_rows > 1:
+            raise ValueError(
+                f'model.attn_implementation = "{attention}" keeps packed examples apart in a micro-batch of one row '
+                "only; set run.micro_batch_size = 1 or leave it out, with a larger data.pack_to if it fits"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.tokenizer.vocab_size and not self.tokenizer.path and self.model.pretrained and not self.data.stores:
             raise ValueError(

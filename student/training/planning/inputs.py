@@ -16,6 +16,7 @@ from student.data.settings import DataSettings
 from student.data.sources import Examples
 from student.losses.target_forms import TargetForm, require_supported
 from student.losses.weighted_objectives import WeightedObjectives
+from student.models.attention import flash_stand_in, set_attention, uses_flash
 from student.models.build import build_model
 from student.models.layout import Layout
 from student.models.model_parts import layout_of
@@ -89,10 +90,14 @@ class InputBuilder:
             settings.run.seed,
             test_head=self._plan is None,
         )
+        attention = settings.model.attn_implementation
+        # A plan is made without a GPU, so flash attention is only set in the ranks.
+        if attention is not None and not (uses_flash(attention) and self._plan is None):
+            set_attention(model, attention)
         layout = layout_of(model, settings.data.pack_to)
         if self._plan is None:
             if settings.data.pack_to:
-                refuse_unpackable(model, settings.packed_rows, settings.data.pack_to)
+                self._refuse_unpackable(model)
             require_positions(model.config, source, "training", SHORTER)
         batches = self._language_batches("train", source, layout)
         sources: dict[Split, Examples | ClassSource] = {"train": source}
@@ -103,6 +108,16 @@ class InputBuilder:
                 require_positions(model.config, heldout_source, "held-out", SHORTER)
             heldout = self._language_batches("heldout", heldout_source, layout)
         return TrainingInputs(model, vocabulary.tokenizer, batches, heldout, sources, len(source), source.left_out)
+
+    def _refuse_unpackable(self, model: PreTrainedModel) -> None:
+        """Raise InputError unless the model keeps packed examples apart with the attention of the job."""
+        rows, row_length = self._settings.packed_rows, self._settings.data.pack_to
+        attention = self._settings.model.attn_implementation
+        if attention is None or not uses_flash(attention):
+            refuse_unpackable(model, rows, row_length)
+            return
+        with flash_stand_in(model, attention):
+            refuse_unpackable(model, rows, row_length)
 
     def _classifier(self) -> TrainingInputs:
         settings, vocabulary = self._settings, self._vocabulary

@@ -8,12 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.masking_utils import flash_attention_mask
-from transformers.modeling_flash_attention_utils import _is_packed_sequence
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from cache.errors import InputError
+from student.models.attention import flash_stand_in, set_attention
 from student.models.packing import Packing, pack, positions
 from student.models.packing_probe import refuse_unpackable
 
@@ -166,35 +164,27 @@ def test_no_gradient_reaches_another_example(model_type: str, attention: str) ->
         assert gradient.norm() < 1e-6 * expected.norm()
 
 
-def _varlen_like(
-    module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: Any = None, position_ids: Any = None, **_: Any
-) -> tuple[torch.Tensor, None]:
-    """Separates sequences as Transformers does for flash attention: by their positions, in a batch of one row only."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    own = None
-    if position_ids is not None and _is_packed_sequence(position_ids, len(query)):
-        sequence = (position_ids == 0).cumsum(-1)
-        own = (sequence[:, :, None] == sequence[:, None, :]).tril()[:, None]
-    attended = functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=own, is_causal=own is None, scale=scaling
-    )
-    return attended.transpose(1, 2).contiguous(), None
-
-
-def register_varlen_like() -> str:
-    """Make the attention above known to Transformers. Returns its name."""
-    AttentionInterface.register("varlen_like", _varlen_like)
-    AttentionMaskInterface.register("varlen_like", flash_attention_mask)
-    return "varlen_like"
-
-
 def test_attention_that_separates_sequences_of_one_row_only_is_refused_for_several() -> None:
     """As the flash path of Transformers. Would catch a test of one row alone, which passes."""
-    model = build("llama", **GROUPED, attn_implementation=register_varlen_like())
-    refuse_unpackable(model, rows=1)
-    with pytest.raises(InputError, match=r"'llama'.*\(varlen_like\).*one row only.*set run\.micro_batch_size = 1"):
-        refuse_unpackable(model)
+    model = build("llama", **GROUPED)
+    with flash_stand_in(model):
+        refuse_unpackable(model, rows=1)
+        assert difference(model, 100) < 1e-5, "one row"
+        assert difference(model, 25) > 1e-2, "two rows"
+        message = r"'llama'.*one row only.*set run\.micro_batch_size = 1"
+        with pytest.raises(InputError, match=message):
+            refuse_unpackable(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_an_attention_that_a_model_lacks_is_refused() -> None:
+    """Transformers only warns of the second one, and uses another."""
+    for name, model in (("nonsense", build("llama", **GROUPED)), ("sdpa", build("bloom", **UNPACKABLE["bloom"]))):
+        with pytest.raises(InputError, match=f"model.attn_implementation = '{name}'"):
+            set_attention(model, name)
+    model = build("llama", **GROUPED)
+    set_attention(model, "eager")
+    assert model.config._attn_implementation == "eager"
 
 
 def test_a_small_leak_is_detected() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import student.models.build
 import student.tokenizers.cross_tokenizer_store
@@ -18,11 +20,11 @@ from cache.store.logit_store import LogitStore
 from cluster.training.driver import is_complete, make_plan, summary
 from cluster.training.snapshot_pinning import pin_snapshots
 from student.classification.source import ClassSource
+from student.models.attention import STAND_IN, flash_stand_in
 from student.training.planning.inputs import open_inputs
 from student.training.planning.plan import TrainingPlan, job_digest, plan_folder, read_plan, sizes_file, write_plan
 from student.training.planning.stores import OpenStores
 from student.training.settings import RunSettings, TrainSettings
-from tests.student.models.test_packing import register_varlen_like
 from tests.student.models.test_special_students import CLASSES, COMPACT, graded, store_of
 from tests.student.training.ranks import LLAMA, TOPK, make_store, settings_of
 
@@ -270,17 +272,37 @@ def test_a_model_that_mixes_packed_examples_is_refused_in_the_plan(tmp_path: Pat
 def test_a_run_that_continues_with_more_packed_rows_is_tested_with_them(tmp_path: Path, tiny_model: Path) -> None:
     """Some attention keeps examples apart in one row only. Would catch a plan that is kept from a run of one row."""
     store = make_store(tmp_path / "store", tiny_model, TOPK, 6)
-    model = {"config": {**LLAMA, "attn_implementation": register_varlen_like()}}
+    model = {"config": LLAMA, "attn_implementation": STAND_IN}
     one_row, two_rows = (
         settings_of(tmp_path / "run", store, model=model, data={"pack_to": 40}, run={"micro_batch_size": rows})
         for rows in (1, 2)
     )
+    with flash_stand_in(AutoModelForCausalLM.from_config(AutoConfig.for_model(**LLAMA))):
+        pass  # makes the attention known to Transformers
     plan_in_driver(one_row)
     (one_row.output / "checkpoints").mkdir()
     (one_row.output / "checkpoints" / "progress.json").write_text('{"step": 2}')
     plan_in_driver(one_row)
     with pytest.raises(InputError, match=r"one row only .* set run\.micro_batch_size = 1"):
         plan_in_driver(two_rows)
+
+
+def test_flash_attention_is_planned_without_a_gpu(tmp_path: Path, tiny_model: Path) -> None:
+    """By what reaches the attention of a model. Several rows, float32 and a model without a choice are refused."""
+    store = make_store(tmp_path / "store", tiny_model, TOPK, 6)
+    flash = {"attn_implementation": "flash_attention_2"}
+    run = {"precision": "bf16", "micro_batch_size": 1}
+    job = {"model": {"config": LLAMA, **flash}, "data": {"pack_to": 40}}
+    plan_in_driver(settings_of(tmp_path / "run", store, run=run, **job))
+    with pytest.raises(InputError, match=r"model\.attn_implementation = 'flash_attention_2': FlashAttention2 has been"):
+        open_inputs(*plan_in_driver(settings_of(tmp_path / "run", store, run=run, **job)), OpenStores())
+    with pytest.raises(ValidationError, match=r"of one row only; set run\.micro_batch_size = 1"):
+        settings_of(tmp_path / "run", store, run={**run, "micro_batch_size": 2}, **job)
+    with pytest.raises(ValidationError, match=r"needs run\.precision = \"bf16\""):
+        settings_of(tmp_path / "run", store, **job)
+    bloom = {"model_type": "bloom", "hidden_size": 32, "n_layer": 1, "n_head": 2}
+    with pytest.raises(InputError, match="'flash_attention_2': model type 'bloom' has no such attention"):
+        plan_in_driver(settings_of(tmp_path / "run", store, run=run, **{**job, "model": {"config": bloom, **flash}}))
 
 
 def test_defaults_follow_the_machine_and_the_batch() -> None:
