@@ -30,7 +30,7 @@ from cache.store.commits import committed_units, create_store, unit_name
 from cache.store.fill import require_profile, require_same_profile, token_blocks
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import document_path, quarantine_example, read_entry
-from cache.store.snapshot_reading import read_snapshot
+from cache.store.snapshot_reading import open_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 
@@ -150,7 +150,7 @@ def _codebook(storage: Storage, store: LogitStore) -> Codebook | None:
 def _copy_quarantine(store: LogitStore, storage: Storage) -> None:
     if store.snapshot is None:
         return
-    for key in read_snapshot(store.storage, store.snapshot).quarantine:
+    for key in open_snapshot(store.storage, store.snapshot, quiet=True)[0].quarantine:
         if store.storage.size(document_path(key)) is not None:  # a retry may have removed it after the snapshot
             entry = read_entry(store.storage, key)
             quarantine_example(storage, key, entry.id, entry.reason, entry.time)

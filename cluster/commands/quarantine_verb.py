@@ -112,11 +112,12 @@ def _explain(entry: "QuarantineEntry") -> str:
 def _clear(storage: "Storage", entries: "Sequence[QuarantineEntry]") -> None:
     """Remove entries. A new snapshot without them follows if the newest one lists any."""
     from cache.store.quarantine.entries import remove_entries
-    from cache.store.snapshot_reading import latest_snapshot, read_snapshot
+    from cache.store.snapshot_reading import latest_snapshot, open_snapshot
     from cache.store.snapshots import take_snapshot
 
     keys = {entry.key for entry in entries}
-    remove_entries(storage, sorted(keys))
     number = latest_snapshot(storage)
-    if number and keys.intersection(read_snapshot(storage, number).quarantine):
+    listed = open_snapshot(storage, number)[0].quarantine if number else {}  # before entries that it lists are gone
+    remove_entries(storage, sorted(keys))
+    if keys.intersection(listed):
         take_snapshot(storage)

@@ -18,6 +18,7 @@ from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshot_reading import latest_snapshot, read_snapshot
 from cache.store.snapshots import take_snapshot
+from cache.store.transcode import transcode_store
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, assert_same_record, store_spec
@@ -150,6 +151,18 @@ def test_a_lost_commit_is_not_hidden_by_a_lost_index(storage: LocalStorage) -> N
     for repair in (False, True):
         problems = verify_store(str(storage), repair=repair).problems
         assert any(index.name in line for line in problems)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_store_with_a_lost_file_is_copied(
+    kind: str, storage: LocalStorage, sound_store: LocalStorage, tmp_path: Path
+) -> None:
+    last = latest_snapshot(storage)
+    files_of(storage, last)[kind].unlink()
+    transcode_store(str(storage.root), str(tmp_path / "copy"), "compact")
+    found, expected = LogitStore.open(tmp_path / "copy"), LogitStore.open(sound_store.root)
+    assert sorted(found.key(i) for i in range(len(found))) == sorted(expected.key(i) for i in range(len(expected)))
+    assert found.info().quarantined == expected.info().quarantined == 3
 
 
 def test_a_store_that_may_only_be_read_opens_without_its_index() -> None:
