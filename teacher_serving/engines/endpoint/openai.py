@@ -1,5 +1,6 @@
 """OpenAI's chat completions: chat turns in; text out, with the most likely tokens and their bytes."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from teacher_serving.teacher import Request
 
 # OpenAI's newer models accept the limit of new tokens only under the second name. Other services know the first.
 LIMIT_KEY, NEWER_LIMIT_KEY = "max_tokens", "max_completion_tokens"
+# What models write before and after their reasoning.
+_TAGS = re.compile(r"(\s|</?[\w:|-]{1,30}>|\[/?[A-Z]{1,30}\]|◁/?\w{1,30}▷)*")
 
 
 class OpenaiChat(ChatService):
@@ -70,12 +73,10 @@ class OpenaiChat(ChatService):
     def _make_rows(self, answer: ChatAnswer) -> AnswerTokens | None:
         entries: Sequence[Mapping[str, Any]] = answer.logprobs
         ids = [self._find_id(entry) for entry in entries]
-        start = self._find_answer(entries, ids, answer.text)
+        start = self._find_answer(entries, ids, answer)
         if start is None:
             return None
-        reasoning = answer.reasoning.strip()
-        has_reasoning = bool(start and reasoning) and None not in ids[:start]
-        if not (has_reasoning and reasoning in decode(np.asarray(ids[:start], np.uint32), self._tokenizer)):
+        if None in ids[:start]:  # the reasoning is then tokenised without rows
             ids, entries, start = ids[start:], entries[start:], 0
         positions = [
             [(id_, float(each["logprob"])) for each in _most_likely(entry) if (id_ := self._find_id(each)) is not None]
@@ -85,24 +86,29 @@ class OpenaiChat(ChatService):
         targets = rows_from_top_logprobs(positions, self._top_logprobs, self._spec.targets, self._spec.vocab_size)
         return AnswerTokens(np.asarray(ids, np.uint32), Rows(targets, token_logprobs), start)
 
-    def _find_answer(self, entries: Sequence[Mapping[str, Any]], ids: Sequence[int | None], text: str) -> int | None:
+    def _find_answer(
+        self, entries: Sequence[Mapping[str, Any]], ids: Sequence[int | None], answer: ChatAnswer
+    ) -> int | None:
         """Find the first token of the answer: services may list the tokens of the reasoning before it.
 
-        Returns None if the tokens do not spell the answer, or not with ids of the tokenizer.
+        Returns None if the tokens do not spell the answer, not with ids of the tokenizer, or after other text than the
+        reasoning: their rows would belong to another context.
         """
-        if self._spell(ids) == text.strip():
+        text = answer.text.strip()
+        if self._spell(ids) == text:
             return 0
         end = len(ids)
         while end and self._spell(ids[end - 1 : end]) == "":
             end -= 1  # tokens that end a turn
         pieces = [_token_bytes(entry) for entry in entries[:end]]
-        written, answer = b"".join(pieces).rstrip(), text.strip().encode()
-        first = len(written) - len(answer)
-        if first < 0 or not written.endswith(answer):
+        written = b"".join(pieces).rstrip()
+        first = len(written) - len(text.encode())
+        before, reasoning, after = written[:first].decode(errors="replace").partition(answer.reasoning.strip() or "\0")
+        if first < 0 or written[first:] != text.encode() or not reasoning or not _TAGS.fullmatch(before + after):
             return None
         starts = np.cumsum([0, *map(len, pieces)])
         token = int(np.searchsorted(starts, first, side="right")) - 1
-        is_answer = not written[starts[token] : first].strip() and self._spell(ids[token:]) == text.strip()
+        is_answer = not written[starts[token] : first].strip() and self._spell(ids[token:]) == text
         return token if is_answer else None
 
     def _spell(self, ids: Sequence[int | None]) -> str | None:

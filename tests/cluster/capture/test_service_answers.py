@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from cache.examples.example import Segment
 from cache.rows.record import Record
 from cache.store.logit_store import LogitStore
+from cluster.capture.planning import plan_job
 from cluster.capture.run_log import RunLog
 from teacher_serving.capture.unit import UnitSummary
 from tests.cluster.capture.service_jobs import capture_units, job_at, write_job
@@ -174,6 +175,23 @@ def test_rows_of_the_answer_are_kept_beside_reasoning(workplace: Path, tokenizer
     assert [rows_of(record, Segment.RATIONALE) > 0 for record in records] == [False, False, True]
 
 
+def test_rows_after_other_text_than_the_reasoning_are_not_kept(workplace: Path, tokenizer: Any) -> None:
+    """Rows belong to what the teacher wrote before. Tokens that the text and the reasoning lack are such a context."""
+    of_answer, of_reasoning = entries(tokenizer, ANSWER), entries(tokenizer, REASONING)
+    odd = {**of_answer[0], "token": "\ufffd", "bytes": [0xE2]}
+    replies = {
+        "say 0": answer({"content": [odd, *of_answer]}),
+        "say 1": answer({"content": [*of_reasoning, *of_answer]}),
+        "say 2": answer({"content": [*entries(tokenizer, "red up"), *of_answer]}, reasoning_content=REASONING),
+    }
+    good = answer({"content": of_answer})
+    records, summary, _ = capture(
+        workplace, lambda call: replies.get(call.turn, good), "engine.endpoint.top_logprobs=2"
+    )
+    assert (summary.examples, summary.without_rows, summary.rows) == (3, 3, 0)
+    assert [record.tokenized.example.response for record in records] == [ANSWER] * 3
+
+
 def test_a_reasoning_service_needs_more_than_a_short_trial(workplace: Path, tokenizer: Any) -> None:
     """The trial ends within the reasoning. That says nothing about log-probabilities of an answer."""
 
@@ -198,7 +216,8 @@ def test_answers_without_log_probabilities_are_counted(workplace: Path, tokenize
     )
     assert (summary.examples, summary.without_rows, summary.rows) == (3, 3, 0)
     assert [record.tokenized.example.response for record in records] == [ANSWER] * 3
-    log = RunLog(job_at(workplace, "http://host"), 3, 0)
+    job = job_at(workplace, "http://host", "engine.endpoint.top_logprobs=2")
+    log = RunLog(job, 3, 0, plan_job(job).input)
     log.begin()
     log.add(summary)
     assert json.loads((workplace / "s.capture.json").read_text())["runs"][0]["without_rows"] == 3
