@@ -18,7 +18,8 @@ HEAD = """\
 
 # Job files
 
-A job file is one TOML file. Unknown keys are refused, with the most similar valid key in the message. Every value is
+A job file is one TOML file. Unknown keys are refused, with the most similar valid key in the message. Keys
+that have no effect in the job are refused too, by their names. Every value is
 checked before any work starts. `--set key.path=value` changes one key on the command line, and `--dry-run` prints the
 job with all defaults filled in. Relative paths start at the folder in which the command runs, or at `--root`.
 
