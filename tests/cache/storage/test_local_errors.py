@@ -1,6 +1,7 @@
 """What a file system answers (full, over quota, stale, failing, no links) ends in one line, and nothing is left."""
 
 import errno
+import io
 import os
 import re
 from collections.abc import Callable
@@ -80,6 +81,32 @@ def test_data_that_a_full_device_refuses_are_not_created(
                 storage.create("folder/new", data)
             with pytest.raises(StoreError, match="parts/x: cannot be written: No space left"):
                 storage.write_folder("parts/x", {"a": data})
+    assert files(storage) == ["present"]
+
+
+class _FailingClose(io.FileIO):
+    """A file of a network file system, which reports at close() that its server did not get the data."""
+
+    def close(self) -> None:
+        is_open = not self.closed
+        super().close()
+        if is_open:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_an_error_of_close_fails_the_write(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Path.open
+
+    def open_remote(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        is_new = "x" in mode
+        return io.BufferedWriter(_FailingClose(self, mode)) if is_new else original(self, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_remote)
+    with pytest.raises(NotCreatedError, match="folder/new: cannot be written: Input/output error"):
+        storage.create("folder/new", b"data")
+    with pytest.raises(StoreError, match="parts/x: cannot be written: Input/output error"):
+        storage.write_folder("parts/x", {"a": b"data"})
+    storage.remove_folder("parts/x")
     assert files(storage) == ["present"]
 
 

@@ -240,6 +240,26 @@ def test_a_store_anywhere_is_written_read_and_verified(any_uri: str) -> None:
     store.check()
 
 
+def test_lost_snapshots_are_made_again_anywhere(any_uri: str) -> None:
+    spec = store_spec(TARGETS["threshold"])
+    storage = open_storage(any_uri)
+    create_store(storage, spec)
+    snapshots = []
+    for unit in range(3):
+        write_unit(storage, spec, records_of(unit), "fast")
+        snapshots.append(take_snapshot(storage))
+    sound = {name: storage.read(name) for name in storage.walk("snapshots")}
+    for lost in (snapshots[0].index, snapshots[1].index, "snapshots/3.json", "snapshots/2.sha256"):
+        storage.remove_folder(lost)
+    for number in (1, 2, 3):
+        assert len(list(LogitStore.open(any_uri, snapshot=number))) == 3 * number
+    report = verify_store(any_uri, repair=True)
+    assert len(report.repaired) == 4 and not report.problems
+    assert {name: storage.read(name) for name in storage.walk("snapshots")} == sound
+    info = LogitStore.open(any_uri).info()
+    assert info.bytes == storage.total_bytes() > info.part_bytes > 0
+
+
 def test_a_store_in_a_bucket_is_the_one_in_a_folder(s3_uri: str, tmp_path: Path) -> None:
     spec = store_spec(TARGETS["threshold"])
     stores = []
