@@ -2,10 +2,13 @@
 
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from cache.errors import InputError
+from cache.examples.tokenizers import one_line
 from cache.json_documents import write_json
 from cache.progress import Progress
 from cache.store.logit_store import LogitStore
@@ -17,6 +20,7 @@ from cluster.runtime.outputs import claim, read_json
 from cluster.runtime.progress_bars import counter
 from student.evaluation.classifier import evaluate_classifier
 from student.evaluation.language_model import evaluate_language_model, teacher_loss
+from student.models.registry import read_config
 
 # Key of a result: the digest of the model that it belongs to.
 DIGEST = "model_digest"
@@ -29,6 +33,7 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     """
     store = LogitStore.open(str(settings.store), settings.snapshot)
     settings = settings.model_copy(update={"snapshot": store.snapshot})
+    require_models(settings)
     claim(settings.output, settings, any((settings.output / f"{name}.json").exists() for name in settings.models))
     results: dict[str, Any] = {}
     digests = {name: model_digest(path) for name, path in settings.models.items()}
@@ -59,6 +64,17 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     }
     write_json(settings.output / "evaluation.json", summary)
     return summary
+
+
+def require_models(settings: EvaluateSettings) -> None:
+    """Raise InputError, before anything is written, if the configuration of a model cannot be read."""
+    for name, path in settings.models.items():
+        try:
+            read_config(path, settings.trust_remote_code)
+        except Exception as error:  # the files of a model may raise anything
+            is_absent = not Path(path).is_dir()
+            reason = "there is no such folder, and no hub that answers has it" if is_absent else one_line(error)
+            raise InputError(f"models.{name} = {path!r}: no model can be read from it: {reason}") from error
 
 
 def _evaluate(name: str, path: str, store: LogitStore, settings: EvaluateSettings) -> dict[str, Any]:

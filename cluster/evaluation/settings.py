@@ -38,6 +38,8 @@ class EvaluateSettings(Settings):
 
     def unused_keys(self) -> dict[str, str]:
         unused = unused_task_keys(self.task)
+        if self.classes is not None:
+            unused["trust_remote_code"] = "no code of a classifier's folder is run"
         if self.task is None:
             reason = "answers are generated only where a [task] judges them"
             unused |= {f"generation.{name}": reason for name in AnswerSettings.model_fields}

@@ -35,6 +35,8 @@ class ModelSettings(Settings):
         fields = self.config or {}
         dropout = (name for name, value in fields.items() if "drop" in name and isinstance(value, float) and value)
         unused = {f"config.{name}": "students are trained without dropout" for name in dropout}
+        if self.pretrained is None:
+            unused["trust_remote_code"] = "it is about the folder of 'pretrained', and there is none"
         return unused | {f"config.{name}": "run.precision decides it" for name in ("dtype", "torch_dtype")}
 
     @model_validator(mode="after")

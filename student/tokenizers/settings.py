@@ -20,4 +20,6 @@ class TokenizerSettings(Settings):
     )
 
     def unused_keys(self) -> dict[str, str]:
-        return {} if self.path is None else {"vocab_size": "'path' names a tokenizer, so none is learned"}
+        if self.path is None:
+            return {"trust_remote_code": "it is about the folder of 'path', and there is none"}
+        return {"vocab_size": "'path' names a tokenizer, so none is learned"}

@@ -91,6 +91,8 @@ CASES: list[tuple[list[str], str]] = [
     (["train", "train.toml", SET, "output=garbage"], r"job\.json: is not valid JSON: .* at line 1, character 2"),
     (["train", "train.toml", SET, "tokenizer.path=folder"], r"the folder has neither tokenizer\.json nor"),
     (["evaluate", "evaluate.toml", SET, "store=nope"], "not a store"),
+    (["evaluate", "evaluate.toml"], "models.a = 'nomodel': no model can be read from it: there is no such folder"),
+    (["evaluate", "evaluate.toml", SET, "models.a=folder"], "models.a = .*folder': no model can be read from it"),
     (["report", "report.toml"], r"evaluation\.json: no such file"),
     (["examples", "examples.toml", SET, "task.molecules=no.smi"], r"no\.smi: no such file"),
     (["inspect", "s3://"], "expected an address such as s3://bucket/prefix"),
