@@ -10,7 +10,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.errors import InputError, LogitbankError
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
-from student.models.registry import kind_of
 from student.tokenizers.bpe import save_tokenizer
 
 
@@ -31,7 +30,7 @@ def save_student(
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     with torch.device("meta"):
-        plain = kind_of(model.config).auto_class().from_config(model.config, dtype=dtype)
+        plain = type(model)._from_config(model.config, dtype=dtype)
     saved = plain.state_dict()
     # Such as the corrections that balance the load of some mixtures of experts; bf16 training has rounded them.
     buffers = {
@@ -53,10 +52,13 @@ def save_student(
     draft.rename(folder)
 
 
-def require_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def require_savable(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, trust_remote_code: bool = False
+) -> None:
     """Raise InputError unless the student can be saved, and reloads with the tokenizer that it is trained with.
 
     Transformers chooses the class of a tokenizer by the type of the model beside it, and some classes give other ids.
+    trust_remote_code: whether code that comes with tokenizer or model may run.
     """
     kind = model.config.model_type
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +67,7 @@ def require_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
             if getattr(model, "generation_config", None) is not None:
                 model.generation_config.save_pretrained(folder)
             save_tokenizer(tokenizer, Path(folder))
-            reloaded = load_tokenizer(folder)
+            reloaded = load_tokenizer(folder, trust_remote_code)
         except (LogitbankError, OSError, ValueError, TypeError) as error:
             raise InputError(f"model type {kind!r}: a student of it could not be saved and loaded: {error}") from error
     if tokenizer_digest(reloaded) != tokenizer_digest(tokenizer):

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, DeepseekV3Config, PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from cache.errors import InputError
-from cache.examples.tokenizers import tokenizer_digest
-from student.models.build import add_adapters, load_student
+from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
+from student.models.build import add_adapters, build_model, load_student
 from student.models.registry import kind_of
-from student.models.settings import LoraSettings
+from student.models.settings import LoraSettings, ModelSettings
 from student.training.export import require_savable, save_student
 from tests.student.models.test_models import FAMILIES, VOCAB
 
@@ -183,3 +183,45 @@ def test_weights_that_do_not_fit_are_refused(change: str, tokenizer: PreTrainedT
     with pytest.raises(RuntimeError, match=r"weights do not fit llama: .*layers\.[12]\.mlp\.up_proj"):
         save_student(model, weights, tokenizer, "card", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+def test_a_student_with_code_of_its_own_is_saved_with_it(tiny_model: Path, tmp_path: Path) -> None:
+    """Where a job allows that code. Would catch a run that fails when its student is saved, and a folder without it."""
+    base = tmp_path / "base"
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(str(base))
+    random_model("plain").save_pretrained(base)
+    (base / "own.py").write_text(CODE)
+    names = {
+        "config.json": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
+        "tokenizer_config.json": {"AutoTokenizer": [None, "own.OwnTokenizer"]},
+    }
+    for name, auto_map in names.items():
+        content = json.loads((base / name).read_text()) | {"auto_map": auto_map}
+        if name == "config.json":
+            content["model_type"] = "own_llama"
+        (base / name).write_text(json.dumps(content))
+    tokenizer = load_tokenizer(base, trust_remote_code=True)
+    settings = ModelSettings(pretrained=str(base), trust_remote_code=True)
+    model = build_model(settings, VOCAB, tokenizer, 0)
+    assert type(model).__name__ == "OwnModel" and type(tokenizer).__name__ == "OwnTokenizer"
+    require_savable(model, tokenizer, trust_remote_code=True)
+    save_student(model, weights_of(model), tokenizer, "card", tmp_path / "model")
+    loaded = load_student(str(tmp_path / "model"), VOCAB, trust_remote_code=True)
+    assert type(loaded).__name__ == "OwnModel"
+    assert torch.equal(logits_of(loaded), logits_of(model))
+    reloaded = load_tokenizer(tmp_path / "model", trust_remote_code=True)
+    assert tokenizer_digest(reloaded) == tokenizer_digest(tokenizer)
