@@ -216,8 +216,7 @@ class _Workspace:
             (n, -(-plan.tiles // TILES_PER_PROGRAM)),
             (logits, logits.stride(0), self.vocabulary, plan.chunks, plan.tiles, self.inverse,
              self.maxima, self.sums, self.partials),
-            # Moments and tempered sums take registers; with more threads each has fewer logits.
-            2 * SUM_WARPS if targets.entropy or temperatures else SUM_WARPS,
+            SUM_WARPS,
             CHUNK=plan.chunk, TILE_CHUNKS=TILE // plan.chunk, TILES=TILES_PER_PROGRAM,
             HAS_ENTROPY=targets.entropy, TEMPERATURES=temperatures,
         )  # fmt: skip

@@ -15,6 +15,7 @@ the matrix product with a head of width 4,096 that made the logits (float32 with
 was compared with float64, and a second run had to give the same bits. Bytes a logit are counted, not measured: logits, what
 chunks need, and rows.
 
+Entropies and temperatures were measured with 8 warps in a program of the first kernel; it has 4 now.
 These kernels were run on a GPU. A whole capture on a GPU was not.
 """
 
