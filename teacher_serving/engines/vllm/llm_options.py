@@ -77,8 +77,8 @@ def lora_options(adapter: Path) -> dict[str, Any]:
     for key, accepted in ADAPTER_LIMITS.items():
         if config.get(key) not in accepted:
             raise InputError(
-                f"teacher.lora_path {adapter}: {key} = {config[key]!r} in adapter_config.json, which vLLM cannot apply; "
-                'merge the adapter into the model, or use engine.kind = "transformers"'
+                f"teacher.lora_path {adapter}: {key} = {config[key]!r} in adapter_config.json, which vLLM cannot "
+                'apply; merge the adapter into the model, or use engine.kind = "transformers"'
             )
     targets = config.get("target_modules") or ()
     modules = {
