@@ -172,24 +172,24 @@ def test_the_hour_of_a_failure_does_not_matter(workplace: Path) -> None:
 def test_the_command_ends_with_one_line_and_continues(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workplace = write_job(tmp_path, tiny_model, examples(300))
-    service = Service(REFUSALS["deepseek balance"], 137, lambda turn: completion("one two"))
+    workplace = write_job(tmp_path, tiny_model, examples(120))
+    service = Service(REFUSALS["deepseek balance"], 61, lambda turn: completion("one two"))
     with failing_service(service.reply) as (address, _):
         command = ["--root", str(workplace), "capture", str(workplace / "capture.toml")]
-        command += ["--set", f"engine.endpoint.base_url={address}", "--set", "actors=2", "--set", "unit_size=50"]
+        command += ["--set", f"engine.endpoint.base_url={address}", "--set", "actors=2", "--set", "unit_size=25"]
         assert main(command) == 2
         line = capsys.readouterr().err.strip().splitlines()[-1]
         assert line == (
             f"logitbank: service {address}: the account has no credit left (402): Insufficient Balance; add credit, "
-            "then run the same command again to continue (137 of 300 examples are captured and are not asked for again)"
+            "then run the same command again to continue (61 of 120 examples are captured and are not asked for again)"
         )
         assert main(["--root", str(workplace), "status", "s"]) == 0
         shown = capsys.readouterr().out
-        assert "137 of 300 examples captured" in shown and "no credit left" in shown
+        assert "61 of 120 examples captured" in shown and "no credit left" in shown
         service.good = 10**6
         assert main(command) == 0
-        assert "300 in " in capsys.readouterr().out
-    assert len(service.answered) == 300 and set(service.answered.values()) == {1}
+        assert "120 in " in capsys.readouterr().out
+    assert len(service.answered) == 120 and set(service.answered.values()) == {1}
     log = json.loads((workplace / "s.capture.json").read_text())
-    assert sum(run["cost"] for run in log["runs"]) == pytest.approx(300 * 0.05)
+    assert sum(run["cost"] for run in log["runs"]) == pytest.approx(120 * 0.05)
     assert not quarantined_keys(LocalStorage(workplace / "s"))
