@@ -64,6 +64,7 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
         _capture_missing(settings, job, log)
     else:
         _begin_store(job)
+        log.update_input()
     if log.stopped:
         raise LogitbankError(_explain_stop(plan, storage, log))
     snapshot = take_snapshot(storage)

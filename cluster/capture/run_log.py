@@ -58,6 +58,18 @@ class RunLog:
         document = {"job": self._job, "hardware": self._hardware, "planned": self._planned, "input": self._input}
         write_json(self._path, {**document, "runs": [*self._earlier, run]})
 
+    def update_input(self) -> None:
+        """Write what the lines of the examples file are now, where an earlier run has written a log."""
+        if self._path.exists():
+            write_json(self._path, {**read_json(self._path), "planned": self._planned, "input": self._input})
+
+
+def last_input(store: str) -> InputSummary | None:
+    """What became of the lines of the examples file at the last capture; None without a log of it."""
+    path = capture_log_path(store)
+    lines = read_json(path).get("input") if path.exists() else None
+    return InputSummary(**lines) if lines else None
+
 
 def capture_log_path(store: str) -> Path:
     """Return the path of the capture log: beside a store that is a folder, otherwise in the working folder."""

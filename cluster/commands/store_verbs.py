@@ -55,6 +55,7 @@ def _inspect(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri, open_storage
     from cache.store.logit_store import LogitStore
     from cache.store.snapshot_reading import latest_snapshot
+    from cluster.capture.run_log import last_input
     from cluster.report.token_view import token_view
 
     if arguments.example is not None and (arguments.json or not arguments.example):
@@ -64,8 +65,9 @@ def _inspect(arguments: argparse.Namespace) -> Result:
     store = LogitStore.open(uri, arguments.snapshot, unpinned=unpinned)
     if arguments.example:
         return Result(token_view(store, arguments.example, tokenizer_name=_tokenizer_name(arguments)))
-    info = store.info()
-    return Result(str(info), store_facts(info))
+    info, lines = store.info(), last_input(uri)
+    text = f"{info}\nlast capture   {lines}" if lines else str(info)
+    return Result(text, {**store_facts(info), "last_input": asdict(lines) if lines else None})
 
 
 def _tokenizer_name(arguments: argparse.Namespace) -> str | None:

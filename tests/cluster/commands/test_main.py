@@ -114,6 +114,11 @@ def test_a_bad_line_is_set_aside_and_the_others_are_captured(
     assert "unknown key 'text'" in str(told) and {one["id"] for one in told} == {"2", "y"}
     assert main(command) == 0
     assert len(list((workplace / "stores" / "s" / "quarantine").iterdir())) == 2
+    (workplace / "stores" / "s.capture.json").write_text(json.dumps({"runs": [], "input": {}}))
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main(["--root", str(workplace), "inspect", "stores/s"]) == 0
+    assert "last capture   of 3 lines 0 are examples to capture, 1 without" in capsys.readouterr().out
 
 
 def test_an_output_that_is_a_store_or_a_file_is_refused(
