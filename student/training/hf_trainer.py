@@ -119,7 +119,10 @@ class DistillationCollator:
 
 
 class DistillationLoss:
-    """`compute_loss_func` of Trainer: the objective, computed from the model's own logits [B, L, V]."""
+    """`compute_loss_func` of Trainer: the objective, computed from the model's own logits [B, L, V].
+
+    A model in bfloat16 rounds its logits; `fused_student` computes them in float32.
+    """
 
     def __init__(self, objectives: WeightedObjectives) -> None:
         self.objectives = objectives
