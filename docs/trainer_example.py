@@ -4,7 +4,6 @@ import sys
 
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
-from cache.examples.tokenizers import load_tokenizer
 from student.data.torch_dataset import StoreDataset
 from student.losses.settings import LossSettings
 from student.training.hf_trainer import DistillationCollator, fused_student, objectives_for
@@ -14,7 +13,7 @@ def main(store: str, heldout: str, output: str, steps: int = 200, **arguments: o
     """The trainer after `steps` steps, and the held-out loss. arguments: of TrainingArguments."""
     training, evaluation = StoreDataset(store), StoreDataset(heldout)
     spec = training.store.spec
-    tokenizer = load_tokenizer(spec.teacher)
+    tokenizer = training.store.load_tokenizer()
     loss = LossSettings(objective="forward_kl", hard_label_weight=0.1)
     objectives = objectives_for(training.store, loss, evaluation.store)
 

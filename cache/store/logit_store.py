@@ -21,6 +21,7 @@ from cache.storage.base import Storage
 from cache.storage.fork_safe_lock import ForkSafeLock
 from cache.storage.open import open_storage
 from cache.store.claims.codebook_claim import open_codebook
+from cache.store.claims.tokenizer_files import open_tokenizer
 from cache.store.commits import committed_units, read_commit, read_spec
 from cache.store.index import KEY_BYTES, StoreIndex
 from cache.store.quarantine.entries import document_path, read_all, read_entry, waiting_keys
@@ -103,6 +104,13 @@ class LogitStore:
         if pinned.fingerprint != spec.fingerprint:
             raise IntegrityError(f"{uri}: snapshot {number} belongs to another spec")
         return cls(storage, spec, index, number, frozenset(pinned.quarantine))
+
+    def load_tokenizer(self) -> Any:
+        """Load the tokenizer with which the store was captured (transformers.PreTrainedTokenizerBase).
+
+        It is in the store; a store without one needs that of its teacher. Raises InputError if there is neither.
+        """
+        return open_tokenizer(self.storage, self.spec)
 
     def close(self) -> None:
         """Close all files and free the cached indexes of parts. The store opens them again if it is read later."""

@@ -4,7 +4,6 @@ import numpy as np
 
 from cache.examples.example import Segment
 from cache.examples.tokenizers import load_tokenizer
-from cache.store.claims.tokenizer_files import open_tokenizer
 from cache.store.logit_store import LogitStore
 
 
@@ -15,7 +14,7 @@ def token_view(store: LogitStore, key: str, width: int = 5, tokenizer_name: str 
     tokenizer. Raises InputError if there is none.
     """
     if tokenizer_name is None:
-        tokenizer = open_tokenizer(store.storage, store.spec)
+        tokenizer = store.load_tokenizer()
     else:
         tokenizer = load_tokenizer(tokenizer_name, what="--tokenizer")
 

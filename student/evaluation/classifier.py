@@ -11,7 +11,6 @@ from transformers import AutoModelForSequenceClassification
 from cache.errors import InputError, SpecMismatchError
 from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
-from cache.store.claims.tokenizer_files import open_tokenizer
 from cache.store.logit_store import LogitStore
 from student.classification.settings import ClassSettings
 from student.classification.source import ClassSource
@@ -41,9 +40,7 @@ def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, pr
     names = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
     if names != tuple(classes.labels):
         raise SpecMismatchError(f"model {path!r} has the classes {names}, the job {tuple(classes.labels)}")
-    source = ClassSource.from_store(
-        store, classes, open_tokenizer(store.storage, store.spec), load_tokenizer(path), ("scored",), progress
-    )
+    source = ClassSource.from_store(store, classes, store.load_tokenizer(), load_tokenizer(path), ("scored",), progress)
     require_readable(model.config, source.tokens)
     log_q = np.concatenate([_log_probs(model, source, i, i + BATCH) for i in range(0, len(source), BATCH)])
     milliseconds = _milliseconds_per_text(model, source)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from cache.examples.jsonl import read_examples
 from cache.progress import Progress, no_progress
-from cache.store.claims.tokenizer_files import open_tokenizer
 from student.classification.source import ClassSource
 from student.data.averaged_stores import AveragedStores
 from student.data.settings import DataSettings
@@ -39,7 +38,7 @@ def open_examples(
         averaged = AveragedStores(opened, [item.weight for item in data.teachers])
         readable, unmatched = [averaged], averaged.left_out
     if data.align == "cross_tokenizer":
-        teacher = open_tokenizer(opened[0].storage, opened[0].spec)
+        teacher = opened[0].load_tokenizer()
         readable = [CrossTokenizerStore(opened[0], teacher, vocabulary.tokenizer, progress, sizes, vocabulary.form)]
     sources = [StoreSource(store, data, loss) for store in readable]
     if unmatched:
@@ -73,5 +72,5 @@ def open_classes(
     if data.examples is not None:
         return ClassSource.from_examples(read_examples(data.examples), settings.classes, vocabulary.tokenizer)
     (store,) = stores.open_all(data)
-    teacher = open_tokenizer(store.storage, store.spec)
+    teacher = store.load_tokenizer()
     return ClassSource.from_store(store, settings.classes, teacher, vocabulary.tokenizer, data.origins, progress)
