@@ -13,10 +13,7 @@ def token_view(store: LogitStore, key: str, width: int = 5, tokenizer_name: str 
     key: the first digits of an example's key. tokenizer_name: folder or hub name, in place of the store's own
     tokenizer. Raises InputError if there is none.
     """
-    if tokenizer_name is None:
-        tokenizer = store.load_tokenizer()
-    else:
-        tokenizer = load_tokenizer(tokenizer_name, what="--tokenizer")
+    tokenizer = load_tokenizer(tokenizer_name, what="--tokenizer") if tokenizer_name else store.load_tokenizer()
 
     def text(token: int) -> str:
         return repr(tokenizer.decode([token]))

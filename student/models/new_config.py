@@ -6,7 +6,9 @@ configuration class are ids in the vocabulary of the model that the class was ma
 
 import dataclasses
 import difflib
+import importlib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,7 +89,7 @@ def _require_known_keys(model_type: str, given: Mapping[str, Any], config: PreTr
     known = _known_keys(type(config))
     known |= _attributes(type(config), {name: value for name, value in given.items() if name in known})
     for name, value in given.items():
-        if name not in known and not _changes_others(config, given, name):
+        if name not in known and not _changes_others(config, given, name) and not _is_read(config, name):
             raise InputError(
                 f"model.config.{path}{name}: a configuration of model_type {model_type!r} has no such key"
                 f"{_similar(name, known)}"
@@ -133,6 +135,19 @@ def _changes_others(config: PreTrainedConfig, given: Mapping[str, Any], name: st
     ignored = (name, "transformers_version")
     before, after = ({k: v for k, v in each.to_dict().items() if k not in ignored} for each in (without, full))
     return before != after
+
+
+def _is_read(config: PreTrainedConfig, name: str) -> bool:
+    """Whether the code of the model reads the key, though its configuration class does not name it."""
+    try:
+        module = importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
+        source = inspect.getsource(module)
+    except (ImportError, OSError, TypeError):
+        return False
+    return (
+        re.search(rf"config\.{re.escape(name)}\b|\(\s*(?:self\.)?config,\s*[\"\']{re.escape(name)}[\"\']", source)
+        is not None
+    )
 
 
 def _similar(name: str, names: Sequence[str] | set[str]) -> str:

@@ -19,6 +19,7 @@ from student.losses.weighted_objectives import WeightedObjectives
 from student.models.build import build_model
 from student.models.loss_model import LossModel
 from student.models.model_parts import layout_of
+from student.models.new_config import new_config
 from student.models.settings import ModelSettings
 from student.tokenizers.bpe import learn_tokenizer
 
@@ -200,3 +201,11 @@ def test_keys_of_published_configurations_are_accepted(
     config: dict[str, Any], tokenizer: PreTrainedTokenizerBase
 ) -> None:
     build(tokenizer, model_type="llama", **config)
+
+
+def test_a_key_that_only_the_code_of_the_model_reads_is_no_mistake() -> None:
+    """Qwen3's mixtures take head_dim from a configuration whose class does not name it."""
+    fields = {"model_type": "qwen3_moe", "hidden_size": 32, "num_attention_heads": 2, "head_dim": 8}
+    assert new_config(fields, 300, learn_tokenizer(EXAMPLES, 300)).head_dim == 8
+    with pytest.raises(InputError, match=r"head_dims: .* has no such key"):
+        new_config(fields | {"head_dims": 8}, 300, learn_tokenizer(EXAMPLES, 300))
