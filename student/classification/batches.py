@@ -35,7 +35,7 @@ class ClassBatches:
         if any(objectives.needs_teacher) and source.teacher is None:
             raise InputError('these examples have no teacher; use loss.objective = "hard_label" or data.store')
 
-    def batch(self, examples: Sequence[int]) -> Batch:
+    def batch(self, examples: Sequence[int], row_of: Sequence[int] | None = None) -> Batch:
         """The batch of these examples. A text without a true label has weight 0 in hard-label terms.
 
         Without examples, the shortest text with weight 0.

@@ -30,10 +30,11 @@ class Batches(Protocol):
     sizes: npt.NDArray[np.int64]
     objectives: WeightedObjectives
 
-    def batch(self, examples: Sequence[int]) -> Batch:
+    def batch(self, examples: Sequence[int], row_of: Sequence[int] | None = None) -> Batch:
         """The micro-batch of these examples. Without examples, one whose loss and gradients are 0.
 
         A rank with fewer examples than others needs such a micro-batch: all ranks of ZeRO-3 compute equally often.
+        row_of: the row that is planned for each example, if rows are packed; None to let the layout choose.
         """
         ...
 
@@ -55,14 +56,14 @@ class LanguageBatches:
         self.sizes = source.tokens
         require_learnable_prompts(objectives, layout)
 
-    def batch(self, examples: Sequence[int]) -> Batch:
+    def batch(self, examples: Sequence[int], row_of: Sequence[int] | None = None) -> Batch:
         if not len(examples):
             shortest = int(np.argmin(self.sizes))
             return collate(self.source.read([shortest]), self.objectives, self._layout, np.zeros(1, np.float32))
         weights = None
         if self._weight is not None:
             weights = np.array([example_weight(self.source.texts(i), self._weight) for i in examples], np.float32)
-        return collate(self.source.read(examples), self.objectives, self._layout, weights)
+        return collate(self.source.read(examples), self.objectives, self._layout, weights, row_of)
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
         return self.source.order(start, count, seed)

@@ -33,8 +33,13 @@ class Layout(Protocol):
     @property
     def learns_prompts(self) -> bool: ...
 
-    def arrange(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> ArrangedExamples:
-        """Arrange the examples in one batch. rows: for each example, the target rows that have a loss, int64."""
+    def arrange(
+        self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]], row_of: Sequence[int] | None = None
+    ) -> ArrangedExamples:
+        """Arrange the examples in one batch. rows: for each example, the target rows that have a loss, int64.
+
+        row_of: for each example, the row of the batch that is planned for it; a layout of one example a row needs none.
+        """
         ...
 
 
@@ -52,7 +57,9 @@ class PaddedLayout:
 
     learns_prompts: bool = True
 
-    def arrange(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> ArrangedExamples:
+    def arrange(
+        self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]], row_of: Sequence[int] | None = None
+    ) -> ArrangedExamples:
         length = max(map(len, windows))
         input_ids = side_by_side([window.tokens for window in windows], length)
         return ArrangedExamples({"input_ids": input_ids}, [b * length + row for b, row in enumerate(rows)])

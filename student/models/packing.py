@@ -49,6 +49,12 @@ def pack(lengths: Sequence[int] | npt.NDArray[np.int64], row_length: int, multip
     equal = _emptiest_first(longest_first, rows)
     if np.bincount(equal, weights=sizes, minlength=rows).max() <= row_length:
         row = equal
+    return place(sizes, row, rows)
+
+
+def place(lengths: Sequence[int] | npt.NDArray[np.int64], row: npt.NDArray[np.int64], rows: int) -> Packing:
+    """The packing of examples in chosen rows. row: int64 [n], below `rows`. The fullest row becomes the first."""
+    sizes = np.asarray(lengths, np.int64)
     filled = np.bincount(row, weights=sizes, minlength=rows).astype(np.int64)
     number = np.empty(rows, np.int64)
     number[np.argsort(-filled, kind="stable")] = np.arange(rows)

@@ -61,7 +61,7 @@ class Heldout:
         terms = len(self._batches.objectives.terms)
         sums = torch.zeros(2, terms, dtype=torch.float64)
         for group in self._groups:
-            batch = self._batches.batch(group).to(engine.device)
+            batch = self._batches.batch(*group).to(engine.device)
             parts = engine.forward(batch, torch.ones(terms, device=engine.device)).parts
             sums += torch.stack([parts.double().cpu(), sum_row_weights([batch]).cpu()])
         reduced = sums.to(engine.device)

@@ -153,12 +153,12 @@ class Loop:
         """Read and decode this rank's micro-batches of a step."""
         batches, run, pack_to = self._batches, self._settings.run, self._settings.data.pack_to
         groups = micro_batches_of_step(step, batches, run, dist.get_rank(), dist.get_world_size(), pack_to)
-        read = [batches.batch(group) for group in groups]
+        read = [batches.batch(*group) for group in groups]
         counts = (
             sum(int((batch.weights > 0).any(0).sum()) for batch in read),
             sum(batch.positions for batch in read),
-            sum(int(batches.sizes[group].sum()) for group in groups if group),
-            sum(batch.without_loss for batch, group in zip(read, groups, strict=True) if group),
+            sum(int(batches.sizes[group.examples].sum()) for group in groups if group.examples),
+            sum(batch.without_loss for batch, group in zip(read, groups, strict=True) if group.examples),
         )
         return LocalStep(read, torch.tensor(counts))
 

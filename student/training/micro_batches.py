@@ -1,5 +1,7 @@
 """Which examples of a step go into which micro-batch of which rank."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -8,10 +10,17 @@ from student.models.packing import pack
 from student.training.settings import RunSettings
 
 
+class MicroBatch(NamedTuple):
+    """The examples of a micro-batch, and the row of each, from 0. Examples of one row are neighbours."""
+
+    examples: list[int]
+    row_of: list[int]
+
+
 def micro_batches_of_step(
     step: int, batches: Batches, run: RunSettings, rank: int, ranks: int, pack_to: int | None = None
-) -> list[list[int]]:
-    """The examples of each of this rank's micro-batches of a step. pack_to: tokens of a packed row, if rows are packed.
+) -> list[MicroBatch]:
+    """Each of this rank's micro-batches of a step. pack_to: tokens of a packed row, if rows are packed.
 
     A pure function of the settings, the step and the sizes, so all ranks agree without communication.
     """
@@ -27,8 +36,8 @@ def divide(
     rank: int,
     ranks: int,
     pack_to: int | None = None,
-) -> list[list[int]]:
-    """The examples of each of this rank's micro-batches, at most `rows` rows in each. sizes: tokens of each example.
+) -> list[MicroBatch]:
+    """Each of this rank's micro-batches, at most `rows` rows in each. sizes: tokens of each example.
 
     A row is one example, or as many as fit into `pack_to` tokens: then all examples of all ranks are packed together,
     into a number of rows that is a multiple of the ranks. The sum over examples does not depend on the grouping.
@@ -47,4 +56,7 @@ def divide(
         members[number].append(example)
     together = ranks * rows
     groups = [members[start : start + together][rank::ranks] for start in range(0, count, together)]
-    return [[example for own in group for example in own] for group in groups]
+    return [
+        MicroBatch([i for own in group for i in own], [row for row, own in enumerate(group) for _ in own])
+        for group in groups
+    ]

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from cache.errors import InputError
 from cache.rows.record import Window
 from student.models.layout import PADDED, PADDING, ArrangedExamples, Layout
-from student.models.packing import pack, positions
+from student.models.packing import pack, place, positions
 from student.models.student_kind import StudentKind
 
 
@@ -26,8 +26,16 @@ class PackedLayout:
     row_length: int
     learns_prompts: bool = True
 
-    def arrange(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> ArrangedExamples:
-        packing = pack(np.array([len(window) for window in windows]), self.row_length)
+    def arrange(
+        self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]], row_of: Sequence[int] | None = None
+    ) -> ArrangedExamples:
+        lengths = [len(window) for window in windows]
+        # Another search among these examples alone can need more rows than the plan of the whole step.
+        packing = (
+            pack(lengths, self.row_length)
+            if row_of is None
+            else place(lengths, np.asarray(row_of, np.int64), max(row_of) + 1)
+        )
         input_ids = np.full((packing.rows, packing.width), PADDING, np.int64)
         starts = packing.row * packing.width + packing.offset
         for start, window in zip(starts, windows, strict=True):

@@ -24,7 +24,9 @@ class EncoderDecoderLayout:
     decoder_start: int = 0
     learns_prompts: bool = False
 
-    def arrange(self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]]) -> ArrangedExamples:
+    def arrange(
+        self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]], row_of: Sequence[int] | None = None
+    ) -> ArrangedExamples:
         prompts = [_prompt_length(window) for window in windows]
         longest = max(prompts)
         input_ids = side_by_side([w.tokens[:n] for w, n in zip(windows, prompts, strict=True)], longest)

@@ -1,11 +1,21 @@
 """Each example of a step is in one micro-batch of one rank; rows are full, and ranks compute equally often."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from cache.examples.example import Segment
 from cache.examples.example_order import examples_at
+from cache.rows.record import Window
+from cache.rows.sparse_targets import empty_targets
+from student.data.batches import LanguageBatches
+from student.losses.settings import LossSettings
+from student.losses.target_forms import TargetForm
+from student.losses.weighted_objectives import WeightedObjectives
+from student.models.kinds.causal import PackedLayout
+from student.models.packing import pack
 from student.training.micro_batches import micro_batches_of_step
 from student.training.settings import RunSettings
 
@@ -27,15 +37,66 @@ class Sizes:
 def step_of(
     step: int, run: RunSettings, ranks: int, pack_to: int | None, sizes: np.ndarray = LENGTHS
 ) -> list[list[list[int]]]:
-    """The micro-batches of each rank."""
+    """The examples of the micro-batches of each rank."""
     batches: Any = Sizes(sizes)
-    return [micro_batches_of_step(step, batches, run, rank, ranks, pack_to) for rank in range(ranks)]
+    planned = [micro_batches_of_step(step, batches, run, rank, ranks, pack_to) for rank in range(ranks)]
+    return [[group.examples for group in mine] for mine in planned]
+
+
+class Lengths:
+    """Examples of these lengths that have a loss at their second token, for LanguageBatches."""
+
+    def __init__(self, tokens: np.ndarray) -> None:
+        self.tokens = tokens
+
+    def order(self, start: int, count: int, seed: int) -> np.ndarray:
+        return np.arange(start, start + count) % len(self.tokens)
+
+    def read(self, examples: Sequence[int]) -> list[Window]:
+        lengths = [int(self.tokens[i]) for i in examples]
+        return [
+            Window(
+                np.full(n, i, np.uint32),
+                np.full(n, Segment.RESPONSE, np.uint8),
+                empty_targets(n),
+                np.zeros(n, np.float32),
+            )
+            for i, n in zip(examples, lengths, strict=True)
+        ]
+
+
+def computed_rows(run: RunSettings, ranks: int, pack_to: int, sizes: np.ndarray) -> list[np.ndarray]:
+    """The input ids of each micro-batch of all ranks in the first step, as the training loop makes them."""
+    batches = LanguageBatches(
+        cast(Any, Lengths(sizes)),
+        WeightedObjectives.of(LossSettings(objective="hard_label"), TargetForm("none")),
+        PackedLayout(pack_to),
+    )
+    return [
+        batches.batch(*group).inputs["input_ids"].numpy()
+        for rank in range(ranks)
+        for group in micro_batches_of_step(0, batches, run, rank, ranks, pack_to)
+        if group.examples
+    ]
+
+
+def test_a_micro_batch_has_the_rows_that_were_planned() -> None:
+    """Would catch a second search for rows among the examples of one micro-batch, which can need more of them."""
+    sizes = np.array([16, 25, 60, 16, 64, 32, 63, 17, 20, 21, 26])
+    run = RunSettings(steps=1, batch_size=len(sizes), micro_batch_size=2)
+    assert max(len(rows) for rows in computed_rows(run, 1, 64, sizes)) == 2
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        sizes = rng.integers(2, 65, rng.integers(2, 14))
+        ranks, micro = int(rng.integers(1, 3)), int(rng.integers(2, 5))
+        run = RunSettings(steps=1, batch_size=len(sizes), micro_batch_size=micro)
+        computed_ids = computed_rows(run, ranks, 64, sizes)
+        assert all(rows.shape[0] <= micro and rows.shape[1] <= 64 for rows in computed_ids)
+        assert sum(len(rows) for rows in computed_ids) <= pack(sizes, 64, ranks).rows
 
 
 def computed(group: list[int], rows: int, pack_to: int | None, sizes: np.ndarray = LENGTHS) -> int:
-    """Positions of the rows that the model's layout makes of a micro-batch."""
-    from student.models.packing import pack
-
+    """Positions of the rows of a micro-batch, filled as well as its examples allow."""
     if not group or pack_to is None:
         return len(group) * int(sizes[group].max(initial=0))
     packing = pack(sizes[group], pack_to)
