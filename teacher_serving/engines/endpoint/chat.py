@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from cache.errors import InputError, LogitbankError
 from cache.examples.tokenizers import Tokenizer, decode
+from cache.rendering.end_of_turn import end_of_turn
+from cache.rendering.prompt_form import PromptForm
 from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.engines.endpoint.client import Service
@@ -52,6 +54,7 @@ class ChatService:
 
     def __init__(self, service: Service, model: str, spec: StoreSpec, tokenizer: Tokenizer) -> None:
         self._service, self._model, self._spec, self._tokenizer = service, model, spec, tokenizer
+        self._end = end_of_turn(tokenizer, PromptForm(spec.chat_template_kwargs, spec.template_date))
         self._answered_trial = False  # with text
 
     def check(self) -> None:
@@ -95,10 +98,10 @@ class ChatService:
             before = self._tokenize_without_rows(self._write_reasoning(request, answer.reasoning))
             tokens = np.concatenate([before.tokens, found.tokens])
             found = AnswerTokens(tokens, concatenate_rows([before.rows, found.rows]), len(before.tokens))
-        tokens, rows, end = found.tokens, found.rows, self._tokenizer.eos_token_id
-        # Few services return the token that ended a response. It is assumed to be the tokenizer's.
-        if answer.finished and end is not None and decode(tokens[-1:], self._tokenizer):
-            tokens = np.append(tokens, np.uint32(end))
+        tokens, rows = found.tokens, found.rows
+        # Few services return the token that ended a response. It is assumed to be that of the chat template.
+        if answer.finished and self._end is not None and decode(tokens[-1:], self._tokenizer):
+            tokens = np.append(tokens, np.uint32(self._end))
             rows = concatenate_rows([rows, Rows(empty_targets(1), np.full(1, np.nan, np.float32))])
         return Generated(tokens, rows.targets, rows.token_logprobs, answer.finished, reasoning=found.reasoning)
 

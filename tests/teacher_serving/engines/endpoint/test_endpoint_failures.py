@@ -38,13 +38,20 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
 
 
 def make(
-    base_url: str, tokenizer: Tokenizer, api: str = "openai", k: int = 0, sampling: SamplingSpec = SAMPLING, **more: Any
+    base_url: str,
+    tokenizer: Tokenizer,
+    api: str = "openai",
+    k: int = 0,
+    sampling: SamplingSpec = SAMPLING,
+    template_variables: dict[str, Any] | None = None,
+    **more: Any,
 ) -> EndpointTeacher:
     given = {"api": api, "base_url": base_url, "api_key_env": VARIABLE, "top_logprobs": k, "max_retries": 2, **more}
     endpoint = EndpointSettings.model_validate(given)
     assert KEY not in repr(endpoint) + endpoint.model_dump_json()
     width = len(tokenizer)  # type: ignore[arg-type]
     spec = StoreSpec("m", "w", "t", "c", width, width, "unknown", TargetSpec("topk", k), sampling, service="a service")
+    spec = replace(spec, chat_template_kwargs=template_variables or {})
     return EndpointTeacher(TeacherSettings(model="m"), endpoint, spec, tokenizer)
 
 
