@@ -103,21 +103,34 @@ def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
         **tokenizer.special_tokens_map,
     )
     with tempfile.TemporaryDirectory() as name:
-        plain.save_pretrained(name)
+        # In a file of its own a template would lose the line ends of Windows.
+        plain.save_pretrained(name, save_jinja_files=False)
         again = load_tokenizer(name)
-        if tokenizer_digest(again) != tokenizer_digest(tokenizer) or again.chat_template != tokenizer.chat_template:
+        templates = (_templates(again.chat_template), _templates(tokenizer.chat_template))
+        if tokenizer_digest(again) != tokenizer_digest(tokenizer) or templates[0] != templates[1]:
             raise InputError(f"tokenizer {tokenizer.name_or_path!r}: its saved files are read as another tokenizer")
         root = Path(name)
         return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
+def _templates(template: Any) -> dict[str, str]:
+    """The chat templates of a tokenizer by their names. A single one is the default."""
+    return dict(template) if isinstance(template, dict) else {"default": template or ""}
+
+
 def vocabulary_difference(tokenizer: Any, other: Any) -> str:
-    """How the ids of two tokenizers differ, in words; "" if every token of the first has the same id in the other."""
-    others = other.get_vocab()
+    """How the ids of two tokenizers differ, in words; "" if an id of the first means the same in the other.
+
+    A token that was added to the first may have another name in the other, or none: models of one family rename tokens
+    that are reserved, and add tokens behind the others.
+    """
+    others, added, other_added = other.get_vocab(), tokenizer.get_added_vocab(), set(other.get_added_vocab().values())
+    ordinary = set(others.values()) - other_added
     for token, id_ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
-        if others.get(token) != id_:
-            where = f"id {others[token]}" if token in others else "no token"
-            return f"token {token!r} is id {id_} in the one, and {where} in the other"
+        if others.get(token) == id_ or (token in added and token not in others and id_ not in ordinary):
+            continue
+        where = f"id {others[token]}" if token in others else "no token"
+        return f"token {token!r} is id {id_} in the one, and {where} in the other"
     return ""
 
 

@@ -5,7 +5,7 @@ after the probe is not the turn's. So a template may rewrite a turn when others 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,27 +54,55 @@ def find_turns(chat: ChatText, name: str, messages: Sequence[dict[str, Any]], te
 
 def find_turn(chat: ChatText, name: str, messages: Sequence[dict[str, Any]], i: int, text: str) -> AssistantTurn:
     """Find turn `i`, which is the assistant's, in the text of the chat. Raises InputError if it cannot be found."""
-    probe = {"role": "assistant", "content": PROBE}
-    is_last = i + 1 == len(messages)
-    short = chat.render([*messages[:i], probe], prompts=False)
-    probed = short if is_last else chat.render([*messages[:i], probe, *messages[i + 1 :]], prompts=False)
-    if short.count(PROBE) != 1 or probed.count(PROBE) != 1:
+    for probe in _probes(messages[i]):
+        if (found := _find_by(probe, chat, messages, i, text)) is not None:
+            return found
+    # What follows the turn depends on it. Then the text up to its end must be a prefix of the whole.
+    whole = chat.render(messages[: i + 1], prompts=False).rstrip()
+    start = _start_of_turn(chat, messages[:i], text, len(whole), len(whole))
+    if not text.startswith(whole):
         raise _error(name, i)
+    return AssistantTurn(start, start, len(whole), len(whole), is_ended=True)
+
+
+def _probes(turn: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Turns that stand in the place of this one, with PROBE once in each. Templates refuse some of them."""
+    yield {"role": "assistant", "content": PROBE}
+    if calls := turn.get("tool_calls"):
+        yield {**turn, "content": PROBE}
+        first = dict(calls[0])
+        if "function" in first:
+            first["function"] = {**first["function"], "arguments": {PROBE: 0}}
+        else:
+            first["arguments"] = {PROBE: 0}
+        yield {**turn, "tool_calls": [first, *calls[1:]]}
+
+
+def _find_by(
+    probe: dict[str, Any], chat: ChatText, messages: Sequence[dict[str, Any]], i: int, text: str
+) -> AssistantTurn | None:
+    """Find turn `i` with a probe in its place; None if that is not possible."""
+    try:
+        short = chat.render([*messages[:i], probe], prompts=False)
+        is_last = i + 1 == len(messages)
+        probed = short if is_last else chat.render([*messages[:i], probe, *messages[i + 1 :]], prompts=False)
+    except InputError:
+        return None
+    if short.count(PROBE) != 1 or probed.count(PROBE) != 1:
+        return None
     before, _, after = probed.partition(PROBE)
     head = _common_length(before, text)
-    if text.endswith(after):
-        content_end = len(text) - len(after)
-        end = content_end + _length_of_end(after, short.partition(PROBE)[2].rstrip())
-        is_ended = bool(text[content_end:end].strip())
-    else:
-        # What follows the turn depends on it. Then the text up to its end must be a prefix of the whole.
-        whole = chat.render(messages[: i + 1], prompts=False).rstrip()
-        if not text.startswith(whole):
-            raise _error(name, i)
-        content_end, end, is_ended = len(whole), len(whole), True
+    # Behind a probe in the arguments of a call comes the rest of the arguments, which is not common to both.
+    changed = 0 if "tool_calls" not in probe or probe.get("content") == PROBE else after.find("}") + 1
+    after, end_of_last = after[changed:], short.partition(PROBE)[2].rstrip()[changed:]
+    if not text.endswith(after):
+        return None
+    content_end = len(text) - len(after)
+    end = content_end + _length_of_end(after, end_of_last)
+    is_ended = bool(text[content_end:end].strip())
     start = _start_of_turn(chat, messages[:i], text, head, end)
     if max(head, start) > end:
-        raise _error(name, i)
+        return None
     if not is_ended:  # white space alone belongs to what follows
         end = start + len(text[start:end].rstrip())
     return AssistantTurn(start, min(head, end), min(content_end, end), end, is_ended)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cache.errors import InputError
@@ -91,17 +91,14 @@ class ChatText:
 
     def _apply(self, messages: Messages, **options: Any) -> Any:
         turns = [self._with_parts(turn) if self._takes_parts else dict(turn) for turn in messages]
-        try:
-            return self._tokenizer.apply_chat_template(turns, **options, **self._variables)
-        except Exception as error:  # templates raise exceptions of many types
-            # Some templates join the arguments of a call to text, so they need them as JSON text.
-            texts = [_with_arguments_as_text(turn) for turn in turns]
-            if texts != turns:
-                try:
-                    return self._tokenizer.apply_chat_template(texts, **options, **self._variables)
-                except Exception:
-                    raise self._error(error) from error
-            raise self._error(error) from error
+        first: Exception | None = None
+        for form in _forms(turns):
+            try:
+                return self._tokenizer.apply_chat_template(form, **options, **self._variables)
+            except Exception as error:  # templates raise exceptions of many types
+                first = first or error
+        assert first is not None
+        raise self._error(first) from first
 
     def _error(self, error: Exception) -> InputError:
         return InputError(f"example {self._example.id}: the chat template cannot render its messages: {error}")
@@ -191,6 +188,23 @@ def _leaves(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         return [text for item in value for text in _leaves(item)]
     return [value] if isinstance(value, str) else [json.dumps(value)] if isinstance(value, int | float) else []
+
+
+def _forms(turns: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The same turns as templates may expect them, most common first.
+
+    Some templates join the arguments of a call to text, so they need them as JSON text. Some look into a content
+    without a test for null.
+    """
+    texts = [_with_arguments_as_text(turn) for turn in turns]
+    filled = [{key: value for key, value in turn.items() if value is not None} for turn in turns]
+    yield turns
+    if texts != turns:
+        yield texts
+    if filled != turns:
+        yield filled
+        if texts != turns:
+            yield [{key: value for key, value in turn.items() if value is not None} for turn in texts]
 
 
 def _with_arguments_as_text(turn: dict[str, Any]) -> dict[str, Any]:

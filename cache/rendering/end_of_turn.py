@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from cache.errors import InputError
 from cache.examples.example import Example, Segment
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
@@ -21,6 +19,9 @@ def end_of_turn(tokenizer: Any, form: PromptForm = DEFAULT_FORM) -> int | None:
         rendered = render(_PROBE, tokenizer, form=form)
     except InputError:  # a template that cannot render this chat
         return end
-    last = int(rendered.tokens[np.flatnonzero(rendered.segments != Segment.PROMPT)[-1]])
     special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
-    return last if last in special else end
+    spoken = rendered.tokens[rendered.segments != Segment.PROMPT].tolist()
+    # Some templates write the end of the text, or white space, behind the end of the last turn.
+    words = [i for i, token in enumerate(spoken) if token not in special and tokenizer.decode([token]).strip()]
+    behind = [token for token in spoken[words[-1] + 1 if words else 0 :] if token in special]
+    return behind[0] if behind else end

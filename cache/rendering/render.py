@@ -82,9 +82,11 @@ def _render_plain(example: Example, tokenizer: Tokenizer, form: PromptForm) -> T
 def _render_trace(example: Example, tokenizer: Tokenizer, form: PromptForm) -> TokenizedExample:
     """Render a chat by its template, as a whole."""
     chat = ChatText(example, tokenizer, form)
-    text = chat.render_complete(example.messages, prompts=False)
-    if marks_turns(chat.source) and not loses_thoughts(example.messages[-1], text):
-        encoded = encode(example, tokenizer, text)
+    text = chat.render(example.messages, prompts=False)
+    prompt = chat.render(example.messages[:-1], prompts=True) if len(example.messages) > 1 else ""
+    last = text[len(prompt) :] if text.startswith(prompt) else text
+    if marks_turns(chat.source) and not loses_thoughts(example.messages[-1], last):
+        encoded = encode(example, tokenizer, chat.render_complete(example.messages, prompts=False))
         is_assistant = _marked_tokens(chat, example.messages, encoded)
     else:
         layout = lay_out(chat, example.id, example.messages, last_only=False)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cache.errors import InputError
 from cache.examples.jsonl import BadExample, read_examples
+from cache.examples.tokenizers import tokenizer_files
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.local import LocalStorage
@@ -55,6 +56,8 @@ def plan_job(settings: CaptureSettings) -> CapturePlan:
     description = describe(teacher, settings.engine, settings.targets, settings.generation, settings.score)
     if stored:
         stored.require_same(description.spec, str(storage))
+    else:
+        tokenizer_files(description.tokenizer)  # raises InputError for one that a store could not contain
     limits = Limits(settings.teacher.max_tokens, description.spec.vocab_size, settings.teacher.truncation)
     plan = plan_capture(
         examples,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import InputError, IntegrityError
-from cache.examples.tokenizers import load_tokenizer, tokenizer_files
+from cache.examples.tokenizers import load_tokenizer
 from cache.json_documents import decode_document, encode_document
 from cache.rows.spec import StoreSpec
 from cache.storage.base import NotCreatedError, Storage, check_name
@@ -17,13 +17,13 @@ CLAIM = "tokenizer.json"
 FOLDER = "tokenizers"
 
 
-def claim_tokenizer(storage: Storage, spec: StoreSpec, tokenizer: Any) -> None:
-    """Put the tokenizer of the spec into the store, unless the store has it. tokenizer: of Transformers, a fast one.
+def claim_tokenizer(storage: Storage, spec: StoreSpec, files: dict[str, bytes]) -> None:
+    """Put the tokenizer of the spec into the store, unless the store has it.
 
-    Raises InputError if it cannot be saved.
+    files: by name, as cache.examples.tokenizers.tokenizer_files makes them.
     """
     if storage.size(CLAIM) is None:
-        _claim_files(storage, spec.tokenizer, tokenizer_files(tokenizer))
+        _claim_files(storage, spec.tokenizer, files)
 
 
 def transfer_tokenizer(source: Storage, target: Storage) -> None:

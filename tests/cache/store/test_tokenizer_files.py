@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cache.errors import InputError, IntegrityError
-from cache.examples.tokenizers import tokenizer_digest, vocabulary_difference
+from cache.examples.tokenizers import tokenizer_digest, tokenizer_files, vocabulary_difference
 from cache.json_documents import digest
 from cache.rendering.render import render
 from cache.rows.spec import StoreSpec
@@ -33,7 +33,7 @@ def make_store(root: Path, spec: StoreSpec, tokenizer: Any) -> tuple[LocalStorag
     spec = replace(spec, teacher="/gone", **known)
     storage = LocalStorage(root)
     create_store(storage, spec)
-    claim_tokenizer(storage, spec, tokenizer)
+    claim_tokenizer(storage, spec, tokenizer_files(tokenizer))
     return storage, spec
 
 
@@ -50,7 +50,7 @@ def test_one_tokenizer_is_kept_and_its_files_are_looked_after(tmp_path: Path, sp
     tokenizer = chat_tokenizer(PLAIN)
     storage, spec = make_store(tmp_path / "store", spec, tokenizer)
     first = read_tokenizer_claim(storage)
-    claim_tokenizer(storage, spec, tokenizer)
+    claim_tokenizer(storage, spec, tokenizer_files(tokenizer))
     assert read_tokenizer_claim(storage) == first and len(storage.names("tokenizers")) == 1
     storage.write_folder("tokenizers/left", {"a": b"behind by a killed writer"})
     assert verify_store(str(storage)).uncommitted == ["tokenizers/left"]
@@ -93,4 +93,16 @@ def test_a_digest_covers_what_changes_ids_and_nothing_else() -> None:
     assert tokenizer_digest(same) == tokenizer_digest(tokenizer)
     other.add_tokens(["<new>"])
     assert tokenizer_digest(other) != tokenizer_digest(tokenizer)
-    assert not vocabulary_difference(tokenizer, other) and "'<new>'" in vocabulary_difference(other, tokenizer)
+    assert not vocabulary_difference(tokenizer, other) and not vocabulary_difference(other, tokenizer)
+    moved = chat_tokenizer(None)
+    moved.add_tokens(["<first>", "<new>"])
+    assert "'<new>' is id" in vocabulary_difference(other, moved)
+    assert vocabulary_difference(tokenizer, sentence_pieces(None))
+
+
+@pytest.mark.parametrize("template", [PLAIN.replace("}}<|im_end|>", "}}\r\n<|im_end|>"), {"default": PLAIN}])
+def test_any_form_of_a_template_is_kept(tmp_path: Path, spec: StoreSpec, template: Any) -> None:
+    tokenizer = chat_tokenizer(template)
+    storage, spec = make_store(tmp_path / "store", spec, tokenizer)
+    plain = replace(AGENT, messages=AGENT.messages[4:], tools=())
+    assert render(plain, open_tokenizer(storage, spec)).key == render(plain, tokenizer).key

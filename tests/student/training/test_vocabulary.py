@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from cache.errors import SpecMismatchError
-from cache.examples.tokenizers import tokenizer_digest
+from cache.examples.tokenizers import tokenizer_digest, tokenizer_files
 from cache.storage.local import LocalStorage
 from cache.store.claims.tokenizer_files import claim_tokenizer
 from cache.store.commits import read_spec
@@ -52,7 +52,7 @@ def test_the_tokenizer_of_the_store_is_used_where_the_teacher_is_gone(tmp_path: 
     teacher = shutil.copytree(tiny_model, tmp_path / "teacher")
     store = make_store(tmp_path / "store", teacher, TOPK, 3)
     spec = read_spec(LocalStorage(store))
-    claim_tokenizer(LocalStorage(store), spec, AutoTokenizer.from_pretrained(teacher))
+    claim_tokenizer(LocalStorage(store), spec, tokenizer_files(AutoTokenizer.from_pretrained(teacher)))
     shutil.rmtree(teacher)
     vocabulary = choose_vocabulary(settings_of(tmp_path / "run", store), OpenStores(), tmp_path / "plan")
     assert tokenizer_digest(vocabulary.tokenizer) == spec.tokenizer and vocabulary.path is None
