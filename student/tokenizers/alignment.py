@@ -34,7 +34,8 @@ from cache.examples.example import Segment
 from cache.rows.record import Window
 from student.tokenizers.target_rows import Entries, build_rows
 from student.tokenizers.teacher_turn import TeacherTurn, boundaries, bytes_of_tokens
-from student.tokenizers.vocabulary_map import NO_TOKEN, VocabularyMap
+from student.tokenizers.thoughts import find_words
+from student.tokenizers.vocabulary_map import END_OF_TEXT, NO_TOKEN, VocabularyMap
 
 
 class Alignment(IntEnum):
@@ -92,6 +93,11 @@ def _align_turn(
     kinds, teacher_indices = np.full(len(tokens), Alignment.MASKED, np.uint8), np.full(len(tokens), -1, np.int64)
     teacher_bytes = bytes_of_tokens(teacher.tokens[first:last], vocabulary.teacher_bytes)
     student_bytes = bytes_of_tokens(tokens, vocabulary.student_bytes)
+    skipped = find_words(teacher_bytes, student_bytes)
+    if skipped != (0, 0):
+        a, b = skipped
+        kinds[b:], teacher_indices[b:], entries = _align_turn(teacher, first + a, last, tokens[b:], vocabulary)
+        return kinds, teacher_indices, [each._replace(positions=b + each.positions) for each in entries]
     teacher_stripped, student_stripped = _strip_leading_space(teacher_bytes, student_bytes)
     turn, starts = TeacherTurn(teacher, first, teacher_bytes, vocabulary), boundaries(student_bytes)
     shared = _common_prefix(turn.text, b"".join(student_bytes))
@@ -106,6 +112,9 @@ def _align_turn(
     elif student_stripped:
         has_row[0] = False
     has_row[has_row] = turn.has_row[indices[has_row]]
+    # Where only the student's text ends, its template has left out what the teacher's writes there, such as a space.
+    ends = np.array([data == END_OF_TEXT for data in student_bytes], np.bool_)
+    has_row &= ~ends | np.array([turn.text.startswith(END_OF_TEXT, start) for start in starts[:-1].tolist()], np.bool_)
     positions = np.flatnonzero(has_row)
     kinds[positions], entries = _compute_entries(turn, tokens, starts, positions, indices[positions])
     return kinds, teacher_indices, entries

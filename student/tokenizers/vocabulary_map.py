@@ -22,6 +22,8 @@ _NOT_COMPUTED = -3
 NO_BYTE = 256
 # Bytes of the tokens that end and begin a text. No text contains the byte 0xFF.
 END_OF_TEXT, BEGIN_OF_TEXT = b"\xffend", b"\xffbegin"
+# Tokens around the thoughts of a model.
+THOUGHT_TAGS = ("<think>", "</think>")
 # Maximum number of cached results, of about 200 bytes each.
 MAX_CACHED = 1 << 18
 
@@ -139,6 +141,10 @@ def map_vocabularies(teacher: Any, teacher_size: int, student: Any) -> Vocabular
     backend = student.backend_tokenizer
     teacher_bytes = bytes_of_ids(teacher, teacher_size, fix)
     student_bytes = bytes_of_ids(student, max(student.get_vocab().values()) + 1, fix)
+    for tokenizer, known in ((teacher, teacher_bytes), (student, student_bytes)):
+        for name in THOUGHT_TAGS:  # text in the one, special in the other
+            if (id_ := tokenizer.get_vocab().get(name)) is not None and known[id_] is None:
+                known[id_] = name.encode()
     # A teacher may end its text by either token. A student learns to end it by the one of its template.
     ends = (_ids(teacher.eos_token_id, end_of_turn(teacher)), _ids(end_of_turn(student)))
     begins = (_ids(teacher.bos_token_id), _ids(student.bos_token_id))

@@ -1,0 +1,39 @@
+"""Where the same words begin in two texts of a turn, if their templates write different thoughts before them."""
+
+import re
+from itertools import accumulate
+
+# Templates open the thoughts in the prompt or in the turn, write an empty block, or none.
+OPENING = re.compile(rb"\s*<think>\s*")
+BLOCK = re.compile(rb"(?:\s*<think>)?.*?</think>\s*", re.DOTALL)
+
+
+def find_words(teacher: list[bytes], student: list[bytes]) -> tuple[int, int]:
+    """Number of leading tokens to skip in each list, so that the rest begins with the same text.
+
+    (0, 0) if neither text has thoughts, or if their beginnings are the same already.
+    """
+    texts = b"".join(teacher), b"".join(student)
+    if not any(b"think>" in text for text in texts):
+        return 0, 0
+    pairs = [(i, j) for i in _starts(texts[0]) for j in _starts(texts[1])]
+    i, j = max(pairs, key=lambda pair: (_common(texts[0][pair[0] :], texts[1][pair[1] :]), -sum(pair)))
+    if (i, j) == (0, 0):
+        return 0, 0
+    # The first place from there where both have the start of a token.
+    ends = {end - i: n for n, end in enumerate([0, *accumulate(map(len, teacher))])}
+    others = {end - j: n for n, end in enumerate([0, *accumulate(map(len, student))])}
+    shared = sorted(offset for offset in ends.keys() & others.keys() if offset >= 0)
+    return (ends[shared[0]], others[shared[0]]) if shared else (0, 0)
+
+
+def _starts(text: bytes) -> list[int]:
+    """Where the words may begin: at the start, after the tag that opens thoughts, or after the thoughts."""
+    found = (OPENING.match(text), BLOCK.match(text))
+    return sorted({0, *(match.end() for match in found if match)})
+
+
+def _common(a: bytes, b: bytes) -> int:
+    """Length of the longest common prefix."""
+    length = min(len(a), len(b))
+    return next((k for k in range(length) if a[k] != b[k]), length)
