@@ -112,9 +112,9 @@ def _align_turn(
     elif student_stripped:
         has_row[0] = False
     has_row[has_row] = turn.has_row[indices[has_row]]
-    # Where only the student's text ends, its template has left out what the teacher's writes there, such as a space.
+    # Where only one of the texts ends, its template leaves out what the other one writes there, such as a space.
     ends = np.array([data == END_OF_TEXT for data in student_bytes], np.bool_)
-    has_row &= ~ends | np.array([turn.text.startswith(END_OF_TEXT, start) for start in starts[:-1].tolist()], np.bool_)
+    has_row &= ends == np.array([turn.text.startswith(END_OF_TEXT, start) for start in starts[:-1].tolist()], np.bool_)
     positions = np.flatnonzero(has_row)
     kinds[positions], entries = _compute_entries(turn, tokens, starts, positions, indices[positions])
     return kinds, teacher_indices, entries

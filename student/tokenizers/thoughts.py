@@ -28,9 +28,13 @@ def find_words(teacher: list[bytes], student: list[bytes]) -> tuple[int, int]:
 
 
 def _starts(text: bytes) -> list[int]:
-    """Where the words may begin: at the start, after the tag that opens thoughts, or after the thoughts."""
+    """Where the words may begin: at the start, after the tag that opens thoughts, or after the thoughts.
+
+    Some templates write a space before the words.
+    """
     found = (OPENING.match(text), BLOCK.match(text))
-    return sorted({0, *(match.end() for match in found if match)})
+    starts = {0, *(match.end() for match in found if match)}
+    return sorted(starts | {start + 1 for start in starts if text[start : start + 1] == b" "})
 
 
 def _common(a: bytes, b: bytes) -> int:

@@ -90,3 +90,22 @@ ENDLESS = (
     "{% for m in messages %}{{ '### ' + m.role + ':\\n' + m.content + '\\n\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '### assistant:\\n' }}{% endif %}"
 )
+
+# The prompt opens the thoughts, and every last turn has a block of them.
+OPENED_WRITTEN = THINKING.replace(
+    "{%- if enable_thinking is defined and not enable_thinking %}{{- '<think>\\n\\n</think>\\n\\n' }}{% endif %}",
+    "{{- '<think>\\n' }}",
+)
+
+# Checks that roles alternate, not counting calls and their results; the system text stands before a question that ends
+# the chat.
+STRICT = (
+    "{% set ns = namespace(n=0) %}{% for m in messages %}"
+    "{% if m.role not in ['system', 'tool'] and not m.tool_calls %}"
+    "{% if (m.role == 'user') != (ns.n % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% set ns.n = ns.n + 1 %}{% endif %}{% endfor %}{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
+    "{{ '[INST] ' }}{% if loop.last and messages[0].role == 'system' %}{{ messages[0].content + '\\n\\n' }}{% endif %}"
+    "{{ m.content + '[/INST]' }}{% elif m.role == 'tool' %}{{ '[RESULT]' + m.content + '[/RESULT]' }}"
+    "{% elif m.tool_calls %}{{ '[CALL]' + m.tool_calls[0].function | tojson + eos_token }}"
+    "{% elif m.role == 'assistant' %}{{ m.content + eos_token }}{% endif %}{% endfor %}{{ tools or '' }}"
+)

@@ -244,3 +244,53 @@ def test_text_that_is_the_end_token_stays() -> None:
     tokenizer = sentence_pieces(None, "eos")
     prompt = render_prompt(Example("1", (turn("user", "two</s>"),)), tokenizer)
     assert prompt.tokens.tolist().count(2) == 1
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        Example("1", QUESTION, "<think>\nmust add\n</think>\n\n", "4"),
+        Example("1", QUESTION, response="<think>\nmust add\n</think>\n\n4"),
+        Example("1", (*QUESTION, turn("assistant", "<think>\nmust")), " add\n</think>\n\n", "4"),
+        Example("1", (*QUESTION, turn("assistant", "<think>\nmust add\n</think>\n\n4"))),
+    ],
+    ids=["rationale", "response", "begun", "trace"],
+)
+@pytest.mark.parametrize("name", ["OPENED_WRITTEN", "OPENED_THOUGHTS", "THINKING"])
+def test_thoughts_are_written_once_whoever_opens_them(name: str, example: Example) -> None:
+    tokenizer = chat_tokenizer(getattr(published, name))
+    rendered = render(example, tokenizer)
+    text = tokenizer.decode(rendered.tokens)
+    assert text.count("<think>") == text.count("</think>") == 1 and "<think>\nmust add\n</think>\n\n4<|im_end|>" in text
+    spoken = "".join(said(example, tokenizer))
+    assert spoken.endswith("add\n</think>\n\n4<|im_end|>")
+
+
+@pytest.mark.parametrize("thoughts", ["", "two and two"])
+def test_thoughts_that_say_nothing_new_are_kept_where_a_template_drops_them(thoughts: str) -> None:
+    """Looked for in the whole chat they would seem to be there."""
+    tokenizer = chat_tokenizer(published.OPENED_THOUGHTS)
+    words = f"<think>\n{thoughts}\n</think>\n\n4"
+    for example in (Example("1", QUESTION, response=words), Example("1", (*QUESTION, turn("assistant", words)))):
+        assert "".join(said(example, tokenizer)).endswith("</think>\n\n4<|im_end|>")
+
+
+def test_calls_are_found_where_a_template_checks_the_order() -> None:
+    tokenizer = chat_tokenizer(published.STRICT)
+    call = turn("assistant", None, tool_calls=[CALL])
+    chat = Example(
+        "1", (*QUESTION, call, turn("tool", "4"), turn("assistant", "it is 4"), *QUESTION, turn("assistant", "4"))
+    )
+    assert said(chat, tokenizer) == [
+        '[CALL]{"name": "add", "arguments": {"a": 2}}<|end|>',
+        "it is 4<|end|>",
+        "4<|end|>",
+    ]
+
+
+def test_a_response_follows_its_prompt_where_the_chat_loses_the_system_turn() -> None:
+    tokenizer = chat_tokenizer(published.STRICT)
+    example = Example("1", (turn("system", "be brief"), *QUESTION), response="4")
+    (prompt, response) = texts(example, tokenizer)
+    assert prompt[1] == "<|begin|>[INST] be brief\n\ntwo and two[/INST]" and response == (Segment.RESPONSE, "4<|end|>")
+    assert tokenizer.decode(render_prompt(example, tokenizer).tokens) == prompt[1]
