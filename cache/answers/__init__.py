@@ -2,6 +2,7 @@
 
     parsing   parse_answer: the parts of a text, with their offsets
     labels    labels_match: as numbers if both are numbers, else as text
+    units     what may be the unit after a number
 
 Capture selects responses with it, and tasks judge answers with it, so that both find the same label in a text.
 It knows nothing of tokens, stores or models.

@@ -7,9 +7,12 @@ import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 
+from cache.answers.units import CAPITAL_MAGNITUDE, is_unit
+
 PUNCTUATION = ".,;:!?¿¡'\"`«»()[]{}*_。、「」"
 # Characters that Unicode NFKC leaves different, mapped to one spelling.
 SPELLINGS = str.maketrans("‐−–×÷⁄‘’“”", "---*//''\"\"")
+FACTORIAL = re.compile(r"(?<=\d)\)*!+")
 OPENING = re.compile(rf"(?:(?!\.\d)[\s{re.escape(PUNCTUATION)}])+")
 # Matches only at the start of a run of signs, without backtracking: a long run would otherwise take quadratic time.
 SIGN_BEFORE = re.compile(r"(?<![\d$£¥\u20a0-\u20cf])[$£¥\u20a0-\u20cf]++\s*(?=[+-]?\.?\d)")
@@ -34,13 +37,9 @@ LATEX_ARGUMENT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed|f
 LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 LATEX_NAMES = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"^{\circ}": "", r"^\circ": "", r"\degree": ""}
 LATEX_MATH = re.compile(r"^\s*(?:\$(?=.*\$\s*$)|\\\(|\\\[)\s*(.*?)\s*(?:\$|\\\)|\\\])\s*$", re.DOTALL)
-# A number and the unit after it. The words would change the number.
-UNIT = re.compile(r"([^\W\d_°][^\d=]{0,40}|°[^\d=]{0,40})")
-NO_UNITS = frozenset(
-    "and at bn but dozen hundred k less million billion trillion mn more nor not or percent than thousand "  # noqa: SIM905
-    "times to".split()
-)
 EQUALS = re.compile(r"(?<![<>!=≠≤≥])=(?!=)")
+# Several statements, such as "x = 5, y = 6", or a multiple of what is looked for, such as "2x", before an equals sign.
+SEVERAL = re.compile(r"[;|∨\n]|,(?!\d{3})|\\|\b(?:or|and)\b|\d\s*\*?\s*[^\W\d_]\b", re.IGNORECASE)
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -53,12 +52,15 @@ def normalise_label(label: str) -> str:
     """Return the form in which labels are compared as text. Idempotent.
 
     Unicode NFKC, case-folded, spaces collapsed, no punctuation at the ends (unless there is nothing else), no thousands
-    separators in numbers, no currency or percent signs next to numbers. Signs as in "-5" and "C++" stay.
+    separators in numbers, no currency or percent signs next to numbers. Signs as in "-5", "5!" and "C++" stay.
     """
     while True:
         folded = _fold(label)
         opening = OPENING.match(folded)
-        text = folded[opening.end() if opening else 0 :].rstrip(PUNCTUATION + " ") or folded
+        body = folded[opening.end() if opening else 0 :]
+        stripped = body.rstrip(PUNCTUATION + " ")
+        factorial = FACTORIAL.match(body, len(stripped))
+        text = (stripped + factorial[0] if factorial else stripped) or folded
         if text == label:
             return text
         label = text
@@ -69,8 +71,8 @@ def labels_match(label: str, truth: str) -> bool:
 
     Numbers are finite decimals, fractions and mixed numbers, also in LaTeX. Because labels of the SVAMP data set are
     equations, sums, differences, products and quotients with spaces around the operators count as numbers too:
-    "( 10.0 - 4.0 )" matches "6". Of an equation the right side counts: "x = 6" matches "6". A unit may be on one side
-    only: "6 apples" matches "6", but not "6 pears".
+    "( 10.0 - 4.0 )" matches "6". Of an equation the right side counts: "x = 6" matches "6", but "x = 5 or x = 6" does
+    not. A unit may be on one side only: "6 apples" and "6cm" match "6", but not "6 pears".
     """
     if normalise_label(_without_latex(label)) == normalise_label(_without_latex(truth)):
         return True
@@ -85,19 +87,35 @@ def _parse_quantity(label: str) -> tuple[Fraction, str] | None:
     """Return the exact value of a label and its unit ("" without one), or None if it is no number."""
     text = _without_latex(label)
     if len(sides := EQUALS.split(text)) > 1 and len(text) <= MAX_EQUATION:
-        text = sides[-1]
+        quantity = _split_unit(sides[-1])
+        return quantity if quantity and _is_one_equation(sides, quantity[0]) else None
+    return _split_unit(text)
+
+
+def _split_unit(text: str) -> tuple[Fraction, str] | None:
+    """Return the exact value of a number with or without a unit, and the unit; None if it is neither."""
     value = _parse_number(text)
     if value is not None:
         return value, ""
+    if CAPITAL_MAGNITUDE.search(text):
+        return None
     text = normalise_label(text)
     number = NUMBER_START.match(text)
-    if number is None:
-        return None
-    unit = text[number.end() :].strip()
-    if not UNIT.fullmatch(unit) or NO_UNITS & set(re.findall(r"[^\W\d_]+", unit)):
+    if number is None or not is_unit(text[number.end() :]):
         return None
     value = _parse_number(number[0])
-    return None if value is None else (value, unit)
+    return None if value is None else (value, text[number.end() :].strip())
+
+
+def _is_one_equation(sides: list[str], value: Fraction) -> bool:
+    """Return whether sides such as "x", "3 + 3" and "6" state one value. Sides in the middle have it, or no number."""
+    if any(SEVERAL.search(side) for side in sides[:1]):
+        return False
+    middle = [(side, _split_unit(side)) for side in sides[1:-1]]
+    return all(
+        quantity[0] == value if quantity else not (SEVERAL.search(side) or re.search(r"\d", side))
+        for side, quantity in middle
+    )
 
 
 def _without_latex(label: str) -> str:
@@ -122,7 +140,7 @@ def _fold(text: str) -> str:
 def _parse_number(label: str) -> Fraction | None:
     """Return the exact value of a label, or None if it is not a number."""
     text = normalise_label(label)
-    equation = _fold(label).rstrip(" .,;:!?")
+    equation = _fold(label).rstrip(" .,;:?")
     try:
         if NUMBER.fullmatch(text):
             return Fraction(text)

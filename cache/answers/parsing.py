@@ -52,9 +52,9 @@ def parse_answer(text: str, marker: str, stop: str = "", reasoning_end: int | No
     """Split a response into rationale and label. Reasoning before the answer is the rationale, or the start of it.
 
     marker: text such as "Answer:", matched without regard to case. The last match counts, including markdown just
-        before it. The label is the rest of its line, or the next line that is not empty, or the block of code that
-        begins there; without surrounding spaces, a leading colon, a final period, quotes, asterisks, and the LaTeX
-        around it. With an empty marker, the whole stripped text is the label and there is no rationale.
+        before it and before its colon. The label is the rest of its line, or the next line that is not empty, or the
+        block of code that begins there; without surrounding spaces, a leading colon, a final period, quotes, asterisks,
+        and the LaTeX around it. With an empty marker, the whole stripped text is the label and there is no rationale.
     stop: text such as "Q:" that begins the next question. From its first match at the start of a line, the text is
         ignored; a match without text before it does not count.
     reasoning_end: offset at which the answer begins after reasoning; None to look for tags such as <think>.
@@ -67,11 +67,15 @@ def parse_answer(text: str, marker: str, stop: str = "", reasoning_end: int | No
         start, label_end = _strip_span(text, begin, end)
         status: Status = "parsed" if start < label_end else "no_label"
         return ParsedAnswer(text[:begin].strip(), text[start:label_end], status, begin, start, label_end)
-    matches = list(re.compile(re.escape(marker), re.IGNORECASE).finditer(text, begin, end))
+    matches = list(_marker_pattern(marker).finditer(text, begin, end))
     if not matches:
         return ParsedAnswer(text[:end].strip(), "", "no_label", end, end, end)
-    start, label_end = _strip_decoration(text, *_label_line(text, matches[-1].end(), end))
-    rationale_end = max(begin, _marker_start(text, matches[-1].start()))
+    marker_start, marker_end = matches[-1].span()
+    emphasis = text[len(text[:marker_start].rstrip("*_")) : marker_start]
+    if text.startswith(emphasis, marker_end, end):  # the emphasis that began before the marker ends behind it
+        marker_end += len(emphasis)
+    start, label_end = _strip_decoration(text, *_label_line(text, marker_end, end))
+    rationale_end = max(begin, _marker_start(text, marker_start))
     rationale = text[:rationale_end].strip()
     status = "no_label" if start == label_end else "parsed" if rationale else "no_rationale"
     return ParsedAnswer(rationale, text[start:label_end], status, rationale_end, start, label_end)
@@ -99,6 +103,15 @@ def find_reasoning_end(text: str) -> int:
         if tag and opening not in head.lstrip().removeprefix(opening):
             return len(text) - len(rest.lstrip())
     return 0
+
+
+def _marker_pattern(marker: str) -> re.Pattern[str]:
+    """Return the pattern of a marker. Emphasis may end before its colon, as in "**Answer**: 5"."""
+    words = marker.rstrip().removesuffix(":")
+    pattern = re.escape(marker)
+    if words and words != marker.rstrip():
+        pattern = rf"{re.escape(words)}(?:[*_]{{1,3}}[ \t]*)?{re.escape(marker[len(words) :])}"
+    return re.compile(pattern, re.IGNORECASE)
 
 
 def _marker_start(text: str, start: int) -> int:

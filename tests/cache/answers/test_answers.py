@@ -1,6 +1,7 @@
 """Labels are found in the texts of models, and labels with the same meaning agree."""
 
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,7 +41,9 @@ PIECES = [
 LABELS = st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join))
 WRITTEN = st.one_of(
     st.text(),
-    st.lists(st.sampled_from(["Answer:", "ANSWER:", "Q:", "\n", " ", "**", "# ", ".", '"', "5", "so"])).map("".join),
+    st.lists(
+        st.sampled_from(["Answer:", "ANSWER:", "Answer", ":", "_", "Q:", "\n", " ", "**", "# ", ".", '"', "5", "so"])
+    ).map("".join),
 )
 
 
@@ -56,6 +59,14 @@ WRITTEN = st.one_of(
         ("So it is **Answer**: no, **Answer: :(B)**", "So it is **Answer**: no,", "(B)"),
         ('Both.\nAnswer: "a" and "b"', "Both.", '"a" and "b"'),
         ("Tall.\nAnswer: 5'", "Tall.", "5'"),
+        ("So.\n**Answer**: 4", "So.", "4"),
+        ("So.\n**ANSWER** : **4**", "So.", "4"),
+        ("So.\n_answer_: 4", "So.", "4"),
+        ("So.\n### ***Answer***:\n4", "So.", "4"),
+        ("So.\n*Answer:* 4", "So.", "4"),
+        ("So.\n__Answer:__ *4*", "So.", "4"),
+        ("Answer: 3. No.\n**Answer**: 4", "Answer: 3. No.", "4"),
+        ("**Answer**: 3. No.\nAnswer: 4", "**Answer**: 3. No.", "4"),
         ("So.\nAnswer: U.S.", "So.", "U.S"),
         ("So.\n**Answer:**\n\n4\n", "So.", "4"),
         ("So.\nAnswer:\n```smiles\nCCO\n```\nDone.", "So.", "CCO"),
@@ -114,7 +125,8 @@ def test_offsets_are_valid_for_any_text(text: str, marker: str, stop: str) -> No
     assert 0 <= parsed.rationale_end <= parsed.label_start <= parsed.label_end <= len(text)
     assert (parsed.label == "") == (parsed.status == "no_label")
     if marker and parsed.status != "no_label":
-        assert marker.lower() in text[parsed.rationale_end : parsed.label_start].lower()
+        between = text[parsed.rationale_end : parsed.label_start].lower()
+        assert marker.lower() in between or marker.lower() in re.sub(r"[*_]+[ \t]*", "", between)
         assert (parsed.rationale == "") == (parsed.status == "no_rationale")
 
 
@@ -196,6 +208,25 @@ def test_normalise_is_idempotent(label: str) -> None:
         ("5\\,\\text{cm}", "5 cm"),
         ("2 \\times 3", "6"),
         ("\\text{(B)}", "b"),
+        ("5cm", "5"),
+        ("5 cm", "5"),
+        ("5 g of sugar", "5"),
+        ("60 km/h", "60"),
+        ("60km / h", "60"),
+        ("5m", "5"),
+        ("12°", "12"),
+        ("37°F", "37"),
+        ("30min", "30"),
+        ("5元", "5"),
+        ("5 ans", "5"),
+        ("6 apples, in total", "6"),
+        ("5 dollars (USD)", "5"),
+        ("7 well-kept dogs", "7"),
+        ("x = 3 + 3 = 6", "6"),
+        ("Area = length × width = 6 × 4 = 24 cm", "24"),
+        ("1,000 + 5 = 1,005", "1005"),
+        ("x1 = 6 m", "6"),
+        ("Paris!", "paris"),
     ],
 )
 def test_labels_with_the_same_meaning_agree(label: str, truth: str) -> None:
@@ -236,6 +267,44 @@ def test_labels_with_the_same_meaning_agree(label: str, truth: str) -> None:
         ("10 to 12", "10"),
         ("3 - 4 apples", "3"),
         ("\\frac{1}{2}", "12"),
+        ("4x", "4"),
+        ("4 x", "4"),
+        ("4xy", "4"),
+        ("2π", "2"),
+        ("2 pi", "2"),
+        ("5i", "5"),
+        ("2e", "2"),
+        ("5!", "5"),
+        ("(5)!", "5"),
+        ("3!!", "3"),
+        ("3! ways", "3"),
+        ("2 + 3!", "5"),
+        ("5 squared", "5"),
+        ("5 millions", "5"),
+        ("5 dozens", "5"),
+        ("5 thirds", "5"),
+        ("3 lakh", "3"),
+        ("3 Millionen", "3"),
+        ("5M", "5"),
+        ("$5M", "5"),
+        ("5 B", "5"),
+        ("2b", "2"),
+        ("2nd", "2"),
+        ("5万", "5"),
+        ("5 m + x", "5"),
+        ("5 apples * x", "5"),
+        ("5 apples - x", "5"),
+        ("1 out of four", "1"),
+        ("x=5 or x=6", "6"),
+        ("x = 5, y = 6", "6"),
+        ("x = 5; y = 6", "6"),
+        ("x = 5 and y = 6 apples", "6"),
+        ("x = 5 \\text{ or } x = 6", "6"),
+        ("x = 5\ny = 6", "6"),
+        ("x = 5 y = 6", "6"),
+        ("x = y, z = 6", "6"),
+        ("2x = 6", "6"),
+        ("5 \\text{ m }", "5 \\text{ s }"),
     ],
 )
 def test_labels_with_different_meanings_disagree(label: str, truth: str) -> None:
