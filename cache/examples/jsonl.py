@@ -76,7 +76,7 @@ def _parse_line(line: bytes, number: int) -> Example | BadExample:
 
 def _parse(value: Any, number: int) -> Example:
     if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, not {type(value).__name__}")
+        raise ValueError('is not a JSON object; give one object a line, such as {"prompt": ..., "response": ...}')
     if unknown := sorted(set(value) - KEYS):
         raise ValueError(f"unknown key {unknown[0]!r}; known keys: {', '.join(sorted(KEYS))}")
     # Tables contain null for an absent value.

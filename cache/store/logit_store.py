@@ -184,18 +184,27 @@ class LogitStore:
         return str(self.index.key[i].tobytes().hex())
 
     def find(self, key: str) -> int:
-        """Index of the example whose key starts with `key`. If there is none, `key` is taken for the id of an example.
+        """Index of the example with the id `key`, or, if there is none, of the one whose key starts with `key`.
 
-        A search by id reads the texts of the whole store. Raises StoreError unless there is exactly one example.
+        A search by anything but a whole key reads the ids of the whole store. Raises StoreError unless there is exactly
+        one example, with the first keys if there are several.
         """
-        matches = np.flatnonzero(self._starts_with(key.lower())) if key else np.arange(len(self))
-        if not len(matches):
-            matches = np.array([i for i in range(len(self)) if self[i].tokenized.example.id == key], np.int64)
+        by_key = np.flatnonzero(self._starts_with(key.lower())) if key else np.arange(len(self))
+        is_whole = len(key) == 2 * KEY_BYTES and len(by_key)
+        by_id = [] if is_whole or not key else [i for i in range(len(self)) if self._id(i) == key]
+        matches = np.asarray(by_id, np.int64) if by_id else by_key
         if len(matches) != 1:
+            keys = f" (keys {', '.join(self.key(int(i))[:12] for i in matches[:5])})" if by_id else ""
             raise StoreError(
-                f"{self.storage}: {len(matches)} examples have the id {key!r} or a key that starts with it; need one"
+                f"{self.storage}: {len(matches)} examples have the id {key!r} or a key that starts with it{keys}; "
+                "need one"
             )
         return int(matches[0])
+
+    def _id(self, i: int) -> str:
+        """Id of an example."""
+        description = self._part(int(self.index.unit_of[i])).description(int(self.index.position[i]))
+        return str(description["example"]["id"])
 
     def window(self, i: int, start: int = 0, stop: int | None = None) -> Window:
         """Tokens start:stop of an example, without its texts. The rest of the example is not read."""

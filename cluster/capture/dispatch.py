@@ -83,11 +83,24 @@ class Dispatcher:
         for _ in range(len(self._idle)):
             worker = self._idle.popleft()
             worker = self._replacements.get(worker, worker)
-            if not self._queue or worker in self._unavailable:
+            unit = None if worker in self._unavailable else self._take_unit(worker)
+            if unit is None:
                 self._idle.append(worker)
                 continue
-            unit = self._queue.popleft()
             self._calls[worker.capture.remote(self._units[unit])] = Call(worker, unit)
+
+    def _take_unit(self, worker: Any) -> int | None:
+        """Take the next unit that this worker can have now, or None.
+
+        A unit that was running when a worker died runs alone from then on, so that no other one is blamed for it.
+        """
+        running = [call.unit for call in self._calls.values() if call.worker == worker and call.unit is not None]
+        if any(self._deaths_by_unit[unit] for unit in running):
+            return None
+        unit = next((unit for unit in self._queue if not running or not self._deaths_by_unit[unit]), None)
+        if unit is not None:
+            self._queue.remove(unit)
+        return unit
 
     def _collect(self, reference: Any, on_done: Callable[[int, Any], None]) -> None:
         """Take the result of a finished call."""

@@ -106,7 +106,10 @@ def preview_job(settings: CaptureSettings) -> str:
         f"capture in {len(job.units):,} units",
     ]
     if job.others:
-        lines.append(f"the store has {job.others:,} records that do not belong to this job")
+        lines.append(
+            f"{job.others:,} more records of the store are not of this job: of other jobs, or of lines that were "
+            "changed or removed; training reads them too"
+        )
     return "\n".join([*lines, *explain_input(job.plan)])
 
 

@@ -17,6 +17,10 @@ JOBS = "cluster/jobs/demo"
 # Reasons of the quarantine that the summary of a capture names.
 SHOWN_REASONS = 3
 
+OTHERS = (
+    "of the store are not of this job: of other jobs, or of lines that were changed or removed; training reads them too"
+)
+
 Job = TypeVar("Job", bound="Settings")
 
 
@@ -112,10 +116,10 @@ def _capture(arguments: argparse.Namespace) -> Result:
     cost = f"; cost {outcome.cost:,.4f}" if outcome.cost else ""
     text = (
         f"capture: {outcome.captured:,} examples and {outcome.rows:,} tokens captured now{rate}; "
-        f"{outcome.examples:,} in {job.store}, snapshot {outcome.snapshot}; "
+        f"{outcome.examples:,} of this job in {job.store}, snapshot {outcome.snapshot}; "
         f"{outcome.refused:,} in quarantine, {outcome.truncated:,} truncated{cost}"
         + (f"\ncapture: {outcome.input}" if outcome.input else "")
-        + (f"\ncapture: the store has {outcome.others:,} records of other jobs" if outcome.others else "")
+        + (f"\ncapture: {outcome.others:,} more records {OTHERS}" if outcome.others else "")
         + "".join(f"\ncapture: rows come from {source}" for source in outcome.rows_from)
         + _without_rows(outcome.without_rows)
         + _quarantine_lines(outcome.reasons, job.store)

@@ -80,7 +80,10 @@ def _run_verb(arguments: argparse.Namespace) -> int:
         result: Result = arguments.run(arguments)
     text = result.to_json() if arguments.json else result.text
     if text:
-        print(text)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return result.exit_code
 
 

@@ -117,7 +117,7 @@ def _store_state(uri: str) -> RunState:
     if planned is None:
         state = f"{info.examples:,} examples" + ("" if snapshot else ", no snapshot yet")
     elif finished < planned:
-        state = f"{finished:,} of {planned:,} examples captured"
+        state = f"{finished:,} of {planned:,} examples answered"
     else:
         state = "complete" if snapshot else "captured, no snapshot yet"
     facts = {

@@ -13,6 +13,7 @@ from cache.examples.example import Example, TokenizedExample
 from cache.examples.jsonl import BadExample
 from cache.examples.tokenizers import Tokenizer
 from cache.examples.truncation import Truncation, truncate
+from cache.rendering.chat_template import ROLES
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
 from cache.rendering.render import TargetsOf, render, render_prompt
 from teacher_serving.asking.prompter import Prompter
@@ -117,7 +118,11 @@ def plan_capture(
 
 
 def _reject(plan: Plan, example: Example, reason: str) -> None:
-    key = rejection_key(example.identity)
+    try:
+        name = example.identity
+    except InputError:  # a value that no store can contain
+        name = repr(example)
+    key = rejection_key(name)
     if key in plan.rejected:
         plan.duplicates.append((example.id, plan.rejected[key][0]))
     else:
@@ -126,7 +131,11 @@ def _reject(plan: Plan, example: Example, reason: str) -> None:
 
 def _add(plan: Plan, example: Example, planned: dict[str, PlannedExample]) -> None:
     """Add the responses of an example to the plan, or say why there are none."""
-    if not planned:
+    role = example.messages[-1]["role"] if example.messages else "user"
+    if not planned and role not in ROLES:
+        # Such a turn is probably the answer, under the name that other files use.
+        _reject(plan, example, f"the last turn has the role {role!r}; use 'assistant' for the turns of the assistant")
+    elif not planned:
         plan.unanswered.append(example.id)
     elif all(key in plan.examples for key in planned):
         earlier = plan.examples[next(iter(planned))].tokenized.example.id

@@ -29,7 +29,7 @@ def test_prompt_and_messages_are_two_spellings(tmp_path: Path) -> None:
     "line, message",
     [
         ("not json", "line 2"),
-        ("[1]", "line 2: expected a JSON object, not list"),
+        ("[1]", "line 2: is not a JSON object; give one object a line"),
         ('{"prompt": "a", "answer": "b"}', "line 2: unknown key 'answer'; known keys"),
         ('{"response": "b"}', "line 2: give exactly one of"),
         ('{"prompt": 3}', "line 2: the prompt must be text"),

@@ -132,3 +132,14 @@ def test_an_example_is_found_by_the_start_of_its_key(tmp_path: Path) -> None:
     ids = [store[i].tokenized.example.id for i in range(len(store))]
     assert len(set(ids)) == len(ids)
     assert [store.find(example_id) for example_id in ids] == list(range(len(store)))
+
+
+def test_an_id_comes_before_the_start_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of a line is often the start of another example's key."""
+    store, _ = open_mixed(tmp_path / "store", "topk")
+    start = store.key(2)[:1]
+    ids = {1: start, 3: "twice", 4: "twice"}
+    monkeypatch.setattr(LogitStore, "_id", lambda self, i: ids.get(i, "other"))
+    assert store.find(start) == 1 and store.find(store.key(2)) == 2
+    with pytest.raises(StoreError, match=f"2 examples have the id 'twice' .*{store.key(3)[:12]}, {store.key(4)[:12]}"):
+        store.find("twice")

@@ -185,7 +185,7 @@ def test_the_command_ends_with_one_line_and_continues(
         )
         assert main(["--root", str(workplace), "status", "s"]) == 0
         shown = capsys.readouterr().out
-        assert "61 of 120 examples captured" in shown and "no credit left" in shown
+        assert "61 of 120 examples answered" in shown and "no credit left" in shown
         service.good = 10**6
         assert main(command) == 0
         assert "120 in " in capsys.readouterr().out

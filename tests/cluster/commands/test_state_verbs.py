@@ -49,7 +49,7 @@ def test_the_state_of_a_capture_is_reported(runs: Path, capsys: pytest.CaptureFi
     assert (state["kind"], state["state"]) == ("store", "3 examples, no snapshot yet")
     write_json(runs / "runs" / "store.capture.json", capture_log(planned=8))
     state = status(capsys, runs, "runs/store")
-    assert state["state"] == "3 of 8 examples captured"
+    assert state["state"] == "3 of 8 examples answered"
     assert state["facts"]["tokens_per_s"] == 45.0 and state["facts"]["planned_examples"] == 8
     write_json(runs / "runs" / "store.capture.json", capture_log(planned=3))
     assert status(capsys, runs, "runs/store")["state"] == "captured, no snapshot yet"

@@ -50,7 +50,7 @@ FILES: dict[str, str | bytes] = {
 }
 SET, DRY = "--set", "--dry-run"
 CASES: list[tuple[list[str], str]] = [
-    (["capture", "capture_list.toml", DRY], r"list\.jsonl, line 1: expected a JSON object"),
+    (["capture", "capture_list.toml", DRY], r"list\.jsonl, line 1: is not a JSON object; give one object a line"),
     (["capture", "capture_utf16.toml", DRY], r"utf16\.jsonl, line 1: is not UTF-8 text"),
     (["capture", "capture_latin.toml", DRY], r"latin\.jsonl, line 1: is not UTF-8 text \(byte 15\)"),
     (["capture", "capture_empty.toml", DRY], r"empty\.jsonl: empty"),

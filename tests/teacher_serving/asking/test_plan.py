@@ -94,15 +94,17 @@ def test_every_example_is_in_one_part_of_the_plan(tokenizer: Any) -> None:
         LONG,
         LONG,
         Example("empty", (turn("user", "say one"), turn("assistant", " "))),
+        Example("shared", (turn("human", "say one"), turn("gpt", "one"))),
         example("b"),
     ]
     made = plan(given, tokenizer)
     assert (made.count, made.unanswered) == (2, ["silent"])
     assert made.duplicates == [("a", "a"), ("long", "long")]
     reasons = dict(made.rejected.values())
-    assert reasons.keys() == {"long", "empty"} and "the last turn, the assistant's, is empty" in reasons["empty"]
+    assert reasons.keys() == {"long", "empty", "shared"} and "'gpt'; use 'assistant'" in reasons["shared"]
+    assert "the last turn, the assistant's, is empty" in reasons["empty"]
     summary = summarise_input(made, invalid=0, beyond_limit=3)
-    assert (summary.lines, summary.captured, summary.rejected) == (10, 2, 2)
+    assert (summary.lines, summary.captured, summary.rejected) == (11, 2, 3)
 
 
 @pytest.mark.parametrize("score, generation, count", [(True, None, 1), (False, SAMPLES, 6), (True, SAMPLES, 7)])
