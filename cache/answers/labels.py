@@ -34,6 +34,8 @@ UNSPACED = re.compile(r"[0-9.)][-+/]")
 LATEX_SPACING = re.compile(r"\\(?:[,;:! ]|quad\b|qquad\b|left\b|right\b)|\{,\}(?=\d)")
 LATEX_SIGN = re.compile(r"\\([%$&#_])")
 LATEX_ARGUMENT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
+LATEX_THOUSANDS = re.compile(r"(?<=\d)\\,(?=\d{3}(?!\d))")
+LATEX_SHORT_FRACTION = re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)")
 LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 LATEX_NAMES = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"^{\circ}": "", r"^\circ": "", r"\degree": ""}
 LATEX_MATH = re.compile(r"^\s*(?:\$(?=.*\$\s*$)|\\\(|\\\[)\s*(.*?)\s*(?:\$|\\\)|\\\])\s*$", re.DOTALL)
@@ -111,6 +113,8 @@ def _is_one_equation(sides: list[str], value: Fraction) -> bool:
     """Return whether sides such as "x", "3 + 3" and "6" state one value. Sides in the middle have it, or no number."""
     if any(SEVERAL.search(side) for side in sides[:1]):
         return False
+    if (first := _split_unit(sides[0])) is not None and first[0] != value:
+        return False
     middle = [(side, _split_unit(side)) for side in sides[1:-1]]
     return all(
         quantity[0] == value if quantity else not (SEVERAL.search(side) or re.search(r"\d", side))
@@ -123,12 +127,20 @@ def _without_latex(label: str) -> str:
     if "\\" not in label and "$" not in label and "{,}" not in label:
         return label
     text = LATEX_MATH.sub(r"\1", label)
+    text = LATEX_THOUSANDS.sub("", text.replace("\\(", "").replace("\\)", ""))
+    text = LATEX_SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
     text = LATEX_SIGN.sub(r"\1", LATEX_SPACING.sub(" ", text.replace("{,}", ",")))
     for name, plain in LATEX_NAMES.items():
         text = text.replace(name, plain)
     for _ in range(4):  # commands inside commands
-        text = LATEX_ARGUMENT.sub(r"\1", LATEX_FRACTION.sub(r"\1/\2", text))
+        text = LATEX_ARGUMENT.sub(r"\1", LATEX_FRACTION.sub(_plain_fraction, text))
     return text
+
+
+def _plain_fraction(fraction: re.Match[str]) -> str:
+    """Return a fraction in plain characters. Behind a digit it is the fraction of a mixed number."""
+    is_mixed = fraction.start() and fraction.string[fraction.start() - 1].isdigit()
+    return f"{' ' if is_mixed else ''}{fraction[1]}/{fraction[2]}"
 
 
 def _fold(text: str) -> str:

@@ -28,6 +28,7 @@ WRAPPERS = (
     ("<answer>", "</answer>"),
 )
 LATEX_COMMAND = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|mathrm|mathbf|mbox)\s*\{")
+DISPLAY_MATH = re.compile(r"[ \t*_:]*(\$\$|\\\[)")
 CODE_FENCE = re.compile(r"```[\w+-]*[ \t]*\r?\n")
 QUOTES = ("''", '""', "‘’", "“”", "«»", "``", "**", "__")
 
@@ -128,6 +129,10 @@ def _label_line(text: str, start: int, end: int) -> tuple[int, int]:
         if fence := CODE_FENCE.match(text, start, end):
             closing = text.find("```", fence.end(), end)
             return fence.end(), closing if closing >= 0 else end
+        if display := DISPLAY_MATH.match(text, start, end):
+            mark = "$$" if display[1] == "$$" else "\\]"
+            if (found := text.find(mark, display.end(), end)) >= 0:
+                return start, found + len(mark)
         line_end = text.find("\n", start, end)
         line_end = line_end if line_end >= 0 else end
         # Emphasis, or a colon, that belongs to the marker.
