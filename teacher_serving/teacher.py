@@ -37,7 +37,8 @@ class Request:
     messages: the prompt as chat turns, for a service that does not accept tokens.
     tools: schemas of tools that the teacher may call.
     stop: text at whose occurrence at the start of a line the teacher may end a response, "" for none. It saves tokens
-        that would be cut off. The response may contain it, and may go on after it.
+        that would be cut off. The response may contain it, and may go on after it. Chat services do not receive it:
+        their answers leave it out, so nobody could see that they ended in reasoning.
     """
 
     key: str

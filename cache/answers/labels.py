@@ -76,6 +76,8 @@ def labels_match(label: str, truth: str) -> bool:
     "( 10.0 - 4.0 )" matches "6". Of an equation the right side counts: "x = 6" matches "6", but "x = 5 or x = 6" does
     not. A unit may be on one side only: "6 apples" and "6cm" match "6", but not "6 pears".
     """
+    if normalise_label(label) == normalise_label(truth):
+        return True
     if normalise_label(_without_latex(label)) == normalise_label(_without_latex(truth)):
         return True
     quantity, true_quantity = _parse_quantity(label), _parse_quantity(truth)

@@ -85,9 +85,9 @@ def parse_answer(text: str, marker: str, stop: str = "", reasoning_end: int | No
 def find_stop(text: str, stop: str, begin: int = 0) -> int:
     """Return the offset at which `stop` begins a line and text precedes it, or the length of the text.
 
-    begin: offset of the answer. What is before it is not searched.
+    begin: offset of the answer. What is before it is not searched. In reasoning that has not ended, nothing is.
     """
-    if stop:
+    if stop and (begin or not _is_open_reasoning(text)):
         for match in re.finditer(rf"^[ \t]*{re.escape(stop)}", text, re.MULTILINE):
             if text[begin : match.start()].strip():
                 return match.start()
@@ -104,6 +104,16 @@ def find_reasoning_end(text: str) -> int:
         if tag and opening not in head.lstrip().removeprefix(opening):
             return len(text) - len(rest.lstrip())
     return 0
+
+
+def opens_reasoning(prompt: str) -> bool:
+    """Return whether a prompt ends with an opening tag of reasoning, so that the response begins inside it."""
+    return prompt.rstrip().endswith(tuple(opening for opening, _ in REASONING_TAGS))
+
+
+def _is_open_reasoning(text: str) -> bool:
+    """Return whether a text begins with an opening tag of reasoning and does not contain its end."""
+    return any(text.lstrip().startswith(opening) and closing not in text for opening, closing in REASONING_TAGS)
 
 
 def _marker_pattern(marker: str) -> re.Pattern[str]:

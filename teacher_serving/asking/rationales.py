@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.answers.parsing import ParsedAnswer, find_reasoning_end, find_stop, parse_answer
+from cache.answers.parsing import ParsedAnswer, find_stop, parse_answer
 from cache.errors import InputError
 from cache.examples.example import Example, Segment, TokenizedExample
 from cache.examples.tokenizers import Tokenizer, decode
@@ -19,6 +19,7 @@ from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.asking.prompter import Prompter
 from teacher_serving.asking.requests import continuation_request
 from teacher_serving.asking.selection import KeepPolicy, LabelMatch, compare_label, select_samples
+from teacher_serving.asking.stop_texts import answer_start, generate_until, prompt_opens_reasoning
 from teacher_serving.reduction.row_arrays import scatter_rows, take_rows
 from teacher_serving.teacher import Generated, Request, Teacher
 
@@ -96,21 +97,29 @@ def _ask(
 ) -> list[Response]:
     """Return a response per request. Requests that the teacher refuses are added to `rejected`."""
     responses = []
-    answers = teacher.generate([replace(request, stop=prompting.stop) for _, request in pairs], sampling)
-    for (planned, _), generated in zip(pairs, answers, strict=True):
+    answers = generate_until(teacher, [request for _, request in pairs], sampling, tokenizer, prompting.stop)
+    for (planned, request), generated in zip(pairs, answers, strict=True):
         if generated.refusal:
             rejected[planned.key] = (planned.tokenized.example.id, generated.refusal)
         else:
-            responses.append(_parse_response(planned, generated, tokenizer, sampling.answer_marker, prompting.stop))
+            in_reasoning = prompt_opens_reasoning(request, tokenizer)
+            responses.append(
+                _parse_response(planned, generated, tokenizer, sampling.answer_marker, prompting.stop, in_reasoning)
+            )
     return responses
 
 
 def _parse_response(
-    planned: PlannedExample, generated: Generated, tokenizer: Tokenizer, marker: str, stop: str
+    planned: PlannedExample, generated: Generated, tokenizer: Tokenizer, marker: str, stop: str, in_reasoning: bool
 ) -> Response:
-    """Cut a response at the stop text, parse it, and compare its label with the example's."""
+    """Cut a response at the stop text, parse it, and compare its label with the example's.
+
+    in_reasoning: the response begins inside reasoning.
+    """
     text, reasoning = decode(generated.tokens, tokenizer), generated.reasoning
-    begin = len(decode(generated.tokens[:reasoning], tokenizer)) if reasoning else find_reasoning_end(text)
+    begin = answer_start(generated, text, tokenizer)
+    if in_reasoning and not begin:  # the reasoning has not ended
+        stop = ""
     if (end := find_stop(text, stop, begin)) < len(text):
         n = _tokens_within(generated.tokens, tokenizer, end)
         cut = generated.tokens[:n], generated.rows.rows(0, n), generated.token_logprobs[:n]

@@ -29,8 +29,6 @@ class AnthropicMessages(ChatService):
             "max_tokens": max_tokens,
             "messages": [{"role": turn["role"], "content": turn.get("content") or ""} for turn in others],
         }
-        if request.stop:
-            body["stop_sequences"] = request.stop_texts
         if system:
             body["system"] = "\n\n".join(system)
         # Some models accept only one of the two, some neither. The default value is not sent.

@@ -50,8 +50,6 @@ class OpenaiChat(ChatService):
             "top_p": sampling.top_p,
             self._limit_key: max_tokens,
         }
-        if request.stop:
-            body["stop"] = request.stop_texts
         if request.tools:
             body["tools"] = list(request.tools)
         if self._top_logprobs:

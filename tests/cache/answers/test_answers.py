@@ -217,6 +217,7 @@ def test_normalise_is_idempotent(label: str) -> None:
         ("2 \\times 3", "6"),
         ("\\text{(B)}", "b"),
         ("5cm", "5"),
+        ("$0:$", "0:$"),
         ("5 cm", "5"),
         ("5 g of sugar", "5"),
         ("60 km/h", "60"),

@@ -57,6 +57,7 @@ class Scripted:
 
     asked: the prompts so far, as text. scores: requests that were scored. unscorable: words whose scores have a row
     that is not finite; refused: those that are not scored at all.
+    ends_at_stop: it ends at the first stop text, as engines do. repeats: it says the same again and again.
     """
 
     tokenizer: Any
@@ -64,6 +65,8 @@ class Scripted:
     hinted: Mapping[str, list[Say]] = field(default_factory=dict)
     unscorable: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    ends_at_stop: bool = False
+    repeats: bool = False
     asked: list[str] = field(default_factory=list)
     scores: list[Request] = field(default_factory=list)
 
@@ -96,18 +99,21 @@ class Scripted:
         self.asked.append(text)
         script = self._left["right answer is" in text]
         word = next(word for word in script if f"say {word}" in text)
-        say = script[word].pop(0)
+        say = script[word][0] if self.repeats else script[word].pop(0)
         if say.refusal:
             return Generated(np.zeros(0, np.uint32), empty_targets(0), np.zeros(0, np.float32), False, say.refusal)
         ids = self.tokenizer(say.text, add_special_tokens=False)["input_ids"]
-        tokens = np.asarray(ids + [self.tokenizer.eos_token_id] * say.finished, np.uint32)
+        stops = request.stop_texts if self.ends_at_stop else []
+        ends = [n for n in range(1, len(ids) + 1) if any(stop in self.tokenizer.decode(ids[:n]) for stop in stops)]
+        ids, finished = (ids[: ends[0]], True) if ends else (ids, say.finished)
+        tokens = np.asarray(ids + [self.tokenizer.eos_token_id] * (finished and not ends), np.uint32)
         whole = continuation_request(request, tokens)
         rows = [law(whole.tokens[: j + 1].tolist()) for j in whole.rows]
         own = np.linspace(-1, -2, len(tokens), dtype=np.float32)
         if say.lost is not None:
             rows[say.lost] = empty_targets(1)
             own[say.lost] = np.nan
-        return Generated(tokens, concatenate(rows), own, say.finished)
+        return Generated(tokens, concatenate(rows), own, finished)
 
     def _text(self, request: Request) -> str:
         return str(self.tokenizer.decode(request.tokens.tolist()))

@@ -1,5 +1,6 @@
 """An answer of a service ends with the token by which the model ends its turn."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,14 @@ def test_an_answer_ends_as_the_template_ends_a_turn(
     wanted = [*tokenizer("one two", add_special_tokens=False)["input_ids"], tokenizer.convert_tokens_to_ids(end)]
     assert tokens.tolist() == wanted
     assert np.uint32(end_of_turn(tokenizer, PromptForm(variables)) or 0) == tokens[-1]
+
+
+@pytest.mark.parametrize("api", ["openai", "anthropic"])
+def test_a_chat_service_gets_no_stop_text(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, api: str) -> None:
+    """Its answers leave the stop text out: nobody could see that one ended in reasoning, or before any text."""
+    monkeypatch.setenv(VARIABLE, KEY)
+    replies = {"openai": completion("one two"), "anthropic": message("one two", "end_turn")}
+    with failing_service(lambda _: replies[api]) as (address, calls):
+        teacher = make(address, AutoTokenizer.from_pretrained(tiny_model), api)
+        teacher.generate([replace(request, stop="Q:") for request in ask("say one two")], SAMPLING)
+        assert not {"stop", "stop_sequences"} & set(calls[-1].body)
