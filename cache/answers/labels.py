@@ -40,8 +40,10 @@ LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 LATEX_NAMES = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"^{\circ}": "", r"^\circ": "", r"\degree": ""}
 LATEX_MATH = re.compile(r"^\s*(?:\$(?=.*\$\s*$)|\\\(|\\\[)\s*(.*?)\s*(?:\$|\\\)|\\\])\s*$", re.DOTALL)
 EQUALS = re.compile(r"(?<![<>!=≠≤≥])=(?!=)")
-# Several statements, such as "x = 5, y = 6", or a multiple of what is looked for, such as "2x", before an equals sign.
-SEVERAL = re.compile(r"[;|∨\n]|,(?!\d{3})|\\|\b(?:or|and)\b|\d\s*\*?\s*[^\W\d_]\b", re.IGNORECASE)
+# Before an equals sign: several statements, such as "x = 5, y = 6", or a multiple of what is looked for, such as "2x".
+SEVERAL = re.compile(
+    r"[;|∨\n]|,(?!\d{3})|\\\\|\b(?:or|and)\b|\d(?:\s*\*\s*)?[^\W\d_]\b|\d\s+(?![gmlsh]\b)[^\W\d_]\b", re.IGNORECASE
+)
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -83,8 +85,12 @@ def labels_match(label: str, truth: str) -> bool:
     quantity, true_quantity = _parse_quantity(label), _parse_quantity(truth)
     if quantity is None or true_quantity is None:
         return False
-    (value, unit), (true_value, true_unit) = quantity, true_quantity
-    return value == true_value and (not unit or not true_unit or unit.rstrip("s.") == true_unit.rstrip("s."))
+    return quantity[0] == true_quantity[0] and _have_one_unit(quantity[1], true_quantity[1])
+
+
+def _have_one_unit(unit: str, other: str) -> bool:
+    """Return whether two units are the same, or one is missing."""
+    return not unit or not other or unit.rstrip("s.") == other.rstrip("s.")
 
 
 def _parse_quantity(label: str) -> tuple[Fraction, str] | None:
@@ -92,7 +98,7 @@ def _parse_quantity(label: str) -> tuple[Fraction, str] | None:
     text = _without_latex(label)
     if len(sides := EQUALS.split(text)) > 1 and len(text) <= MAX_EQUATION:
         quantity = _split_unit(sides[-1])
-        return quantity if quantity and _is_one_equation(sides, quantity[0]) else None
+        return quantity if quantity and _is_one_equation(sides, quantity) else None
     return _split_unit(text)
 
 
@@ -111,17 +117,20 @@ def _split_unit(text: str) -> tuple[Fraction, str] | None:
     return None if value is None else (value, text[number.end() :].strip())
 
 
-def _is_one_equation(sides: list[str], value: Fraction) -> bool:
-    """Return whether sides such as "x", "3 + 3" and "6" state one value. Sides in the middle have it, or no number."""
-    if any(SEVERAL.search(side) for side in sides[:1]):
+def _is_one_equation(sides: list[str], last: tuple[Fraction, str]) -> bool:
+    """Return whether sides such as "x", "3 + 3" and "6" state one value, as far as they are quantities of one unit.
+
+    last: the quantity of the last side. A side in the middle that is no quantity has no digit.
+    """
+    if SEVERAL.search(sides[0]):
         return False
-    if (first := _split_unit(sides[0])) is not None and first[0] != value:
-        return False
-    middle = [(side, _split_unit(side)) for side in sides[1:-1]]
-    return all(
-        quantity[0] == value if quantity else not (SEVERAL.search(side) or re.search(r"\d", side))
-        for side, quantity in middle
-    )
+    for place, side in enumerate(sides[:-1]):
+        if (quantity := _split_unit(side)) is not None:
+            if quantity[0] != last[0] and _have_one_unit(quantity[1], last[1]):
+                return False
+        elif place and (SEVERAL.search(side) or re.search(r"\d", side)):
+            return False
+    return True
 
 
 def _without_latex(label: str) -> str:

@@ -235,6 +235,8 @@ def test_normalise_is_idempotent(label: str) -> None:
         ("Area = length × width = 6 × 4 = 24 cm", "24"),
         ("1,000 + 5 = 1,005", "1005"),
         ("x1 = 6 m", "6"),
+        ("5 m + 3 m = 8 m", "8"),
+        ("2 hours = 120 minutes", "120"),
         ("Paris!", "paris"),
     ],
 )
@@ -315,6 +317,8 @@ def test_labels_with_the_same_meaning_agree(label: str, truth: str) -> None:
         ("x = 5 y = 6", "6"),
         ("x = y, z = 6", "6"),
         ("2x = 6", "6"),
+        ("2 x = 6", "6"),
+        ("2 * x = 6", "6"),
         ("5 \\text{ m }", "5 \\text{ s }"),
     ],
 )
