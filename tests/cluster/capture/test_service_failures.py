@@ -188,7 +188,7 @@ def test_the_command_ends_with_one_line_and_continues(
         assert "61 of 120 examples answered" in shown and "no credit left" in shown
         service.good = 10**6
         assert main(command) == 0
-        assert "120 in " in capsys.readouterr().out
+        assert "120 of this job in " in capsys.readouterr().out
     assert len(service.answered) == 120 and set(service.answered.values()) == {1}
     log = json.loads((workplace / "s.capture.json").read_text())
     assert sum(run["cost"] for run in log["runs"]) == pytest.approx(120 * 0.05)
