@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 
+from cache.answers.latex import without_latex
 from cache.answers.units import CAPITAL_MAGNITUDE, is_unit
 
 PUNCTUATION = ".,;:!?¿¡'\"`«»()[]{}*_。、「」"
@@ -30,15 +31,6 @@ MIXED_NUMBER = re.compile(r"([+-]?)(\d{1,99}) (\d{1,99}/\d{1,99})")
 ARITHMETIC = re.compile(r"[0-9 .()+*/-]{1,200}")
 # Operators without spaces occur in dates and telephone numbers: 3/4/2020 must not equal 6/8/2020.
 UNSPACED = re.compile(r"[0-9.)][-+/]")
-# LaTeX in labels: spacing and signs, commands with one argument, fractions.
-LATEX_SPACING = re.compile(r"\\(?:[,;:! ]|quad\b|qquad\b|left\b|right\b)|\{,\}(?=\d)")
-LATEX_SIGN = re.compile(r"\\([%$&#_])")
-LATEX_ARGUMENT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
-LATEX_THOUSANDS = re.compile(r"(?<=\d)\\,(?=\d{3}(?!\d))")
-LATEX_SHORT_FRACTION = re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)")
-LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-LATEX_NAMES = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"^{\circ}": "", r"^\circ": "", r"\degree": ""}
-LATEX_MATH = re.compile(r"^\s*(?:\$(?=.*\$\s*$)|\\\(|\\\[)\s*(.*?)\s*(?:\$|\\\)|\\\])\s*$", re.DOTALL)
 EQUALS = re.compile(r"(?<![<>!=≠≤≥])=(?!=)")
 # Before an equals sign: several statements, such as "x = 5, y = 6", or a multiple of what is looked for, such as "2x".
 SEVERAL = re.compile(
@@ -80,7 +72,7 @@ def labels_match(label: str, truth: str) -> bool:
     """
     if normalise_label(label) == normalise_label(truth):
         return True
-    if normalise_label(_without_latex(label)) == normalise_label(_without_latex(truth)):
+    if normalise_label(without_latex(label)) == normalise_label(without_latex(truth)):
         return True
     quantity, true_quantity = _parse_quantity(label), _parse_quantity(truth)
     if quantity is None or true_quantity is None:
@@ -95,7 +87,7 @@ def _have_one_unit(unit: str, other: str) -> bool:
 
 def _parse_quantity(label: str) -> tuple[Fraction, str] | None:
     """Return the exact value of a label and its unit ("" without one), or None if it is no number."""
-    text = _without_latex(label)
+    text = without_latex(label)
     if len(sides := EQUALS.split(text)) > 1 and len(text) <= MAX_EQUATION:
         quantity = _split_unit(sides[-1])
         return quantity if quantity and _is_one_equation(sides, quantity) else None
@@ -131,27 +123,6 @@ def _is_one_equation(sides: list[str], last: tuple[Fraction, str]) -> bool:
         elif place and (SEVERAL.search(side) or re.search(r"\d", side)):
             return False
     return True
-
-
-def _without_latex(label: str) -> str:
-    """Return a label with LaTeX's signs, fractions and text commands in plain characters."""
-    if "\\" not in label and "$" not in label and "{,}" not in label:
-        return label
-    text = LATEX_MATH.sub(r"\1", label)
-    text = LATEX_THOUSANDS.sub("", text.replace("\\(", "").replace("\\)", ""))
-    text = LATEX_SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
-    text = LATEX_SIGN.sub(r"\1", LATEX_SPACING.sub(" ", text.replace("{,}", ",")))
-    for name, plain in LATEX_NAMES.items():
-        text = text.replace(name, plain)
-    for _ in range(4):  # commands inside commands
-        text = LATEX_ARGUMENT.sub(r"\1", LATEX_FRACTION.sub(_plain_fraction, text))
-    return text
-
-
-def _plain_fraction(fraction: re.Match[str]) -> str:
-    """Return a fraction in plain characters. Behind a digit it is the fraction of a mixed number."""
-    is_mixed = fraction.start() and fraction.string[fraction.start() - 1].isdigit()
-    return f"{' ' if is_mixed else ''}{fraction[1]}/{fraction[2]}"
 
 
 def _fold(text: str) -> str:
