@@ -1,6 +1,7 @@
 """Answers: the text of a model becomes a rationale and a label, and labels are compared.
 
     parsing   parse_answer: the parts of a text, with their offsets
+    reasoning where the answer begins after reasoning
     labels    labels_match: as numbers if both are numbers, else as text; latex, units: parts of it
     units     what may be the unit after a number
 

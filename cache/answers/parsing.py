@@ -7,17 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from cache.answers.reasoning import find_reasoning_end, is_open_reasoning
+
 Status = Literal["parsed", "no_label", "no_rationale"]
 
-# Tags that reasoning models write around their reasoning. A prompt may end with the opening tag already.
-REASONING_TAGS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<reasoning>", "</reasoning>"),
-    ("[THINK]", "[/THINK]"),
-    ("<seed:think>", "</seed:think>"),
-    ("◁think▷", "◁/think▷"),
-)
 # Around a label: LaTeX, code, and tags, each with its end. The inner text must not contain the end again.
 WRAPPERS = (
     ("\\[", "\\]"),
@@ -87,33 +80,11 @@ def find_stop(text: str, stop: str, begin: int = 0) -> int:
 
     begin: offset of the answer. What is before it is not searched. In reasoning that has not ended, nothing is.
     """
-    if stop and (begin or not _is_open_reasoning(text)):
+    if stop and (begin or not is_open_reasoning(text)):
         for match in re.finditer(rf"^[ \t]*{re.escape(stop)}", text, re.MULTILINE):
             if text[begin : match.start()].strip():
                 return match.start()
     return len(text)
-
-
-def find_reasoning_end(text: str) -> int:
-    """Return the offset at which the answer begins after reasoning in tags such as <think>; 0 if there are none.
-
-    Tags inside an answer do not count: the opening tag must be the first text, or be part of the prompt.
-    """
-    for opening, closing in REASONING_TAGS:
-        head, tag, rest = text.partition(closing)
-        if tag and opening not in head.lstrip().removeprefix(opening):
-            return len(text) - len(rest.lstrip())
-    return 0
-
-
-def opens_reasoning(prompt: str) -> bool:
-    """Return whether a prompt ends with an opening tag of reasoning, so that the response begins inside it."""
-    return prompt.rstrip().endswith(tuple(opening for opening, _ in REASONING_TAGS))
-
-
-def _is_open_reasoning(text: str) -> bool:
-    """Return whether a text begins with an opening tag of reasoning and does not contain its end."""
-    return any(text.lstrip().startswith(opening) and closing not in text for opening, closing in REASONING_TAGS)
 
 
 def _marker_pattern(marker: str) -> re.Pattern[str]:

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cache.answers.reasoning import END_THINK, THINK
 from cache.errors import InputError
 from cache.rendering.assistant_turns import AssistantTurn, find_turn, find_turns
-from cache.rendering.chat_template import THINKING_END, ChatText, squeeze
-
-THINKING_START = "<think>"
+from cache.rendering.chat_template import ChatText, squeeze
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +55,13 @@ def lay_out(chat: ChatText, name: str, messages: Sequence[dict[str, Any]], last_
 
 def loses_thoughts(turn: Mapping[str, Any], text: str) -> bool:
     """Whether the content of a turn has thoughts that are not in the text that the template made of the turn."""
-    thoughts, end, _ = (turn.get("content") or "").rpartition(THINKING_END)
-    return squeeze(thoughts.removeprefix(THINKING_START) + end) not in squeeze(text)
+    thoughts, end, _ = (turn.get("content") or "").rpartition(END_THINK)
+    return squeeze(thoughts.removeprefix(THINK) + end) not in squeeze(text)
 
 
 def _start_of_words(text: str, turn: AssistantTurn) -> int:
     """Where the content of a turn may begin: before its start, if the prompt for it opens the thoughts."""
-    opened = re.search(rf"{THINKING_START}\s*$", text[: turn.start])
+    opened = re.search(rf"{THINK}\s*$", text[: turn.start])
     return opened.start() if opened else turn.start
 
 
@@ -90,8 +89,8 @@ def _behind_prompt(
             f"example {name}: the chat template leaves out the thoughts of the last turn; remove them"
         )
     rest = words
-    if prompt.rstrip().endswith(THINKING_START) and words.lstrip().startswith(THINKING_START):
-        rest = words.lstrip().removeprefix(THINKING_START).lstrip()
+    if prompt.rstrip().endswith(THINK) and words.lstrip().startswith(THINK):
+        rest = words.lstrip().removeprefix(THINK).lstrip()
     start, removed = len(prompt), len(words) - len(rest)
     end_text = text[last.content_end : last.end]
     offsets = start + np.maximum(np.arange(len(words) + 1) - removed, 0)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cache.answers.reasoning import END_THINK
 from cache.errors import InputError
 from cache.examples.example import Example
 from cache.examples.tokenizers import Tokenizer
@@ -13,7 +14,6 @@ from cache.rendering.prompt_form import PromptForm
 Messages = Sequence[Mapping[str, Any]]
 # Roles that chat templates know under these names. Any other role must occur in the template.
 ROLES = {"system", "developer", "user", "assistant", "tool", "function", "ipython"}
-THINKING_END = "</think>"
 # Names that a template may ignore: they link a result to its call, which the order of the turns shows as well.
 LINKS = {"name", "tool_call_id"}
 PART_FORMS = ("'type':'text'", '"type":"text"')
@@ -158,7 +158,7 @@ class _Words:
 def _words_of(turn: Mapping[str, Any]) -> str:
     """The content of a turn, of the assistant's without its thoughts."""
     content = turn.get("content") or ""
-    return content.rpartition(THINKING_END)[2] if turn["role"] == "assistant" else content
+    return content.rpartition(END_THINK)[2] if turn["role"] == "assistant" else content
 
 
 def _json_forms(part: str) -> list[str]:

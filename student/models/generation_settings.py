@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from cache.rendering.end_of_turn import end_of_turn
+
 # Settings that decide which others have an effect. They are taken over first.
 DECIDING = ("do_sample", "num_beams", "return_dict_in_generate", "use_cache")
 
@@ -52,21 +54,6 @@ def stop_ids(config: GenerationConfig | None, tokenizer: Any) -> list[int]:
     own = getattr(config, "eos_token_id", None)
     ids = [*(own if isinstance(own, list | tuple) else [own]), tokenizer.eos_token_id, end_of_turn(tokenizer)]
     return list(dict.fromkeys(int(each) for each in ids if each is not None))
-
-
-def end_of_turn(tokenizer: Any) -> int | None:
-    """The token that the chat template puts after an answer. None if it puts ordinary text, or there is no template."""
-    if not getattr(tokenizer, "chat_template", None):
-        return None
-    answer = "Answer"
-    messages = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": answer}]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # the code of a template may raise anything; such a template needs other messages
-        return None
-    _, has_answer, after = text.rpartition(answer)
-    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"] if has_answer else []
-    return int(ids[0]) if ids and ids[0] in tokenizer.added_tokens_decoder else None
 
 
 def _is_valid(config: GenerationConfig) -> bool:

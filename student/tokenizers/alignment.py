@@ -34,7 +34,7 @@ from cache.examples.example import Segment
 from cache.rows.record import Window
 from student.tokenizers.target_rows import Entries, build_rows
 from student.tokenizers.teacher_turn import TeacherTurn, boundaries, bytes_of_tokens
-from student.tokenizers.thoughts import find_words
+from student.tokenizers.thoughts import common_prefix, find_words
 from student.tokenizers.vocabulary_map import END_OF_TEXT, NO_TOKEN, VocabularyMap
 
 
@@ -100,7 +100,7 @@ def _align_turn(
         return kinds, teacher_indices, [each._replace(positions=b + each.positions) for each in entries]
     teacher_stripped, student_stripped = _strip_leading_space(teacher_bytes, student_bytes)
     turn, starts = TeacherTurn(teacher, first, teacher_bytes, vocabulary), boundaries(student_bytes)
-    shared = _common_prefix(turn.text, b"".join(student_bytes))
+    shared = common_prefix(turn.text, b"".join(student_bytes))
     if first == 0 and shared < len(turn.text):
         return kinds, teacher_indices, []  # cut on the left: equal texts do not show that the texts before are equal
     indices = np.searchsorted(turn.starts, starts[:-1], side="right") - 1
@@ -166,12 +166,3 @@ def _find_turns(segments: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
     """Find the start and end of each turn: consecutive tokens of the assistant."""
     changes = np.flatnonzero(np.diff(np.concatenate([[False], segments != Segment.PROMPT, [False]]).astype(np.int8)))
     return [(int(start), int(end)) for start, end in changes.reshape(-1, 2)]
-
-
-def _common_prefix(a: bytes, b: bytes) -> int:
-    """Number of equal bytes at the start of two texts."""
-    if a == b:
-        return len(a)
-    length = min(len(a), len(b))
-    is_different = np.frombuffer(a[:length], np.uint8) != np.frombuffer(b[:length], np.uint8)
-    return int(np.argmax(is_different)) if is_different.any() else length

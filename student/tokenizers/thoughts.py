@@ -3,9 +3,13 @@
 import re
 from itertools import accumulate
 
+import numpy as np
+
+from cache.answers.reasoning import END_THINK, THINK
+
 # Templates open the thoughts in the prompt or in the turn, write an empty block, or none.
-OPENING = re.compile(rb"\s*<think>\s*")
-BLOCK = re.compile(rb"(?:\s*<think>)?.*?</think>\s*", re.DOTALL)
+OPENING = re.compile(rf"\s*{THINK}\s*".encode())
+BLOCK = re.compile(rf"(?:\s*{THINK})?.*?{END_THINK}\s*".encode(), re.DOTALL)
 
 
 def find_words(teacher: list[bytes], student: list[bytes]) -> tuple[int, int]:
@@ -14,10 +18,10 @@ def find_words(teacher: list[bytes], student: list[bytes]) -> tuple[int, int]:
     (0, 0) if neither text has thoughts, or if their beginnings are the same already.
     """
     texts = b"".join(teacher), b"".join(student)
-    if not any(b"think>" in text for text in texts):
+    if not any(tag.encode() in text for tag in (THINK, END_THINK) for text in texts):
         return 0, 0
     pairs = [(i, j) for i in _starts(texts[0]) for j in _starts(texts[1])]
-    i, j = max(pairs, key=lambda pair: (_common(texts[0][pair[0] :], texts[1][pair[1] :]), -sum(pair)))
+    i, j = max(pairs, key=lambda pair: (common_prefix(texts[0][pair[0] :], texts[1][pair[1] :]), -sum(pair)))
     if (i, j) == (0, 0):
         return 0, 0
     # The first place from there where both have the start of a token.
@@ -37,7 +41,10 @@ def _starts(text: bytes) -> list[int]:
     return sorted(starts | {start + 1 for start in starts if text[start : start + 1] == b" "})
 
 
-def _common(a: bytes, b: bytes) -> int:
-    """Length of the longest common prefix."""
+def common_prefix(a: bytes, b: bytes) -> int:
+    """Number of equal bytes at the start of two texts."""
+    if a == b:
+        return len(a)
     length = min(len(a), len(b))
-    return next((k for k in range(length) if a[k] != b[k]), length)
+    is_different = np.frombuffer(a[:length], np.uint8) != np.frombuffer(b[:length], np.uint8)
+    return int(np.argmax(is_different)) if is_different.any() else length

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cache.answers.reasoning import END_THINK, THINK
 from cache.examples.token_bytes import bytes_of_ids
 from cache.rendering.end_of_turn import end_of_turn
 
@@ -22,8 +23,6 @@ _NOT_COMPUTED = -3
 NO_BYTE = 256
 # Bytes of the tokens that end and begin a text. No text contains the byte 0xFF.
 END_OF_TEXT, BEGIN_OF_TEXT = b"\xffend", b"\xffbegin"
-# Tokens around the thoughts of a model.
-THOUGHT_TAGS = ("<think>", "</think>")
 # Maximum number of cached results, of about 200 bytes each.
 MAX_CACHED = 1 << 18
 
@@ -142,7 +141,7 @@ def map_vocabularies(teacher: Any, teacher_size: int, student: Any) -> Vocabular
     teacher_bytes = bytes_of_ids(teacher, teacher_size, fix)
     student_bytes = bytes_of_ids(student, max(student.get_vocab().values()) + 1, fix)
     for tokenizer, known in ((teacher, teacher_bytes), (student, student_bytes)):
-        for name in THOUGHT_TAGS:  # text in the one, special in the other
+        for name in (THINK, END_THINK):  # text in the one, special in the other
             if (id_ := tokenizer.get_vocab().get(name)) is not None and known[id_] is None:
                 known[id_] = name.encode()
     # A teacher may end its text by either token. A student learns to end it by the one of its template.

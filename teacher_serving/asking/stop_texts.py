@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from cache.answers.parsing import find_reasoning_end, find_stop, opens_reasoning
+from cache.answers.parsing import find_stop
+from cache.answers.reasoning import find_reasoning_end, opens_reasoning
 from cache.examples.tokenizers import Tokenizer, decode
 from cache.rows.spec import SamplingSpec
 from teacher_serving.teacher import Generated, Request, Teacher

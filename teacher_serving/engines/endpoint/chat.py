@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cache.answers.reasoning import END_THINK, THINK
 from cache.errors import InputError, LogitbankError
 from cache.examples.tokenizers import Tokenizer, decode
 from cache.rendering.end_of_turn import end_of_turn
@@ -21,7 +22,6 @@ from teacher_serving.teacher import Generated, Request, Scored
 
 TRIAL_REQUEST = Request("0" * 32, np.zeros(0, np.uint32), messages=({"role": "user", "content": "Say yes."},))
 TRIAL_TOKENS = 16
-THINK, END_THINK = "<think>", "</think>"
 
 
 @dataclass(frozen=True, slots=True)

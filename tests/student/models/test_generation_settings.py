@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from cache.rendering.end_of_turn import end_of_turn
 from student.models.build import build_model
-from student.models.generation_settings import end_of_turn, stop_ids, without_contradictions
+from student.models.generation_settings import stop_ids, without_contradictions
 from student.models.settings import ModelSettings
 from student.tokenizers.bpe import learn_tokenizer
 from tests.student.training.ranks import LLAMA, make_pretrained
@@ -80,7 +81,7 @@ def test_answers_end_at_every_end_token(tokenizer: PreTrainedTokenizerBase) -> N
 def test_ordinary_text_ends_no_turn(template: str | None, tokenizer: PreTrainedTokenizerBase) -> None:
     """Would catch a line break that ends every answer."""
     tokenizer.chat_template = template
-    assert end_of_turn(tokenizer) is None
+    assert end_of_turn(tokenizer) == tokenizer.eos_token_id
 
 
 def test_a_learned_tokenizer_ends_turns_with_its_eos() -> None:
