@@ -106,15 +106,16 @@ def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
         # In a file of its own a template would lose the line ends of Windows.
         plain.save_pretrained(name, save_jinja_files=False)
         again = load_tokenizer(name)
-        templates = (_templates(again.chat_template), _templates(tokenizer.chat_template))
-        if tokenizer_digest(again) != tokenizer_digest(tokenizer) or templates[0] != templates[1]:
+        has_same_ids = tokenizer_digest(again) == tokenizer_digest(tokenizer)
+        if not has_same_ids or chat_templates(again) != chat_templates(tokenizer):
             raise InputError(f"tokenizer {tokenizer.name_or_path!r}: its saved files are read as another tokenizer")
         root = Path(name)
         return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def _templates(template: Any) -> dict[str, str]:
-    """The chat templates of a tokenizer by their names. A single one is the default."""
+def chat_templates(tokenizer: Tokenizer) -> dict[str, str]:
+    """The chat templates of a tokenizer by their names. A single one is the default; "" if there is none."""
+    template = tokenizer.chat_template
     return dict(template) if isinstance(template, dict) else {"default": template or ""}
 
 

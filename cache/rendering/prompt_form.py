@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from cache.errors import InputError
-from cache.examples.tokenizers import Tokenizer
+from cache.examples.tokenizers import Tokenizer, chat_templates
 
 # Templates call this function of Transformers to write the date of today.
 CLOCK = "strftime_now"
@@ -65,15 +65,12 @@ def today() -> str:
 
 def writes_date(tokenizer: Tokenizer) -> bool:
     """Whether a chat template of the tokenizer reads the clock."""
-    templates = tokenizer.chat_template
-    texts = templates.values() if isinstance(templates, dict) else [templates or ""]
-    return any(CLOCK in text for text in texts)
+    return any(CLOCK in text for text in chat_templates(tokenizer).values())
 
 
 def require_template_variables(tokenizer: Tokenizer, variables: Mapping[str, Any], setting: str) -> None:
     """Raise InputError, naming the setting, for a variable that the chat template does not use."""
-    templates = tokenizer.chat_template
-    texts = list(templates.values() if isinstance(templates, dict) else [templates or ""])
+    texts = chat_templates(tokenizer).values()
     for name in variables:
         if name in RESERVED:
             raise InputError(f"{setting}.{name}: is set by this program; leave it out")

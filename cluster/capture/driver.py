@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from cache.errors import LogitbankError
-from cache.examples.tokenizers import tokenizer_files
 from cache.storage.base import Storage
 from cache.store.claims.tokenizer_files import claim_tokenizer
 from cache.store.commits import create_store
@@ -74,9 +73,9 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
 
 def _begin_store(job: CapturePlan) -> None:
     """Create the store with its tokenizer, put rejected examples into quarantine, and mark entries of other plans."""
-    files = tokenizer_files(job.description.tokenizer)  # before the store, of which nothing is left if it fails
     create_store(job.storage, job.description.spec)
-    claim_tokenizer(job.storage, job.description.spec, files)
+    if job.tokenizer:
+        claim_tokenizer(job.storage, job.description.spec, job.tokenizer)
     for key, (example_id, reason) in job.plan.rejected.items():
         quarantine_example(job.storage, key, example_id, reason)
     if quarantined_keys(job.storage):

@@ -10,6 +10,7 @@ from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.local import LocalStorage
 from cache.storage.open import open_storage
+from cache.store.claims.tokenizer_files import read_tokenizer_claim
 from cache.store.commits import SPEC, committed_units, read_commit, read_spec
 from cache.store.quarantine.entries import quarantined_keys
 from cluster.capture.input_summary import InputSummary, explain_input, summarise_input
@@ -25,7 +26,8 @@ class CapturePlan:
     """A job compared with the store as it is now.
 
     plan: all responses of the job. units: those that the store lacks, divided into units. input: what becomes of the
-    lines of the examples file. others: records of the store that do not belong to this job.
+    lines of the examples file. others: records of the store that do not belong to this job. tokenizer: files of the
+    tokenizer for a store that does not contain it yet, by name.
     """
 
     description: TeacherDescription
@@ -34,6 +36,7 @@ class CapturePlan:
     units: list[list[PlannedExample]]
     input: InputSummary
     others: int
+    tokenizer: dict[str, bytes]
 
     @property
     def missing_examples(self) -> int:
@@ -56,8 +59,8 @@ def plan_job(settings: CaptureSettings) -> CapturePlan:
     description = describe(teacher, settings.engine, settings.targets, settings.generation, settings.score)
     if stored:
         stored.require_same(description.spec, str(storage))
-    else:
-        tokenizer_files(description.tokenizer)  # raises InputError for one that a store could not contain
+    # Raises InputError for a tokenizer that a store could not contain.
+    tokenizer = {} if read_tokenizer_claim(storage) else tokenizer_files(description.tokenizer)
     limits = Limits(settings.teacher.max_tokens, description.spec.vocab_size, settings.teacher.truncation)
     plan = plan_capture(
         examples,
@@ -74,7 +77,7 @@ def plan_job(settings: CaptureSettings) -> CapturePlan:
     committed = committed_keys(storage)
     units = divide_missing(plan, committed | set(quarantined_keys(storage)), settings.unit_size)
     summary = summarise_input(plan, len(bad), len(everything) - len(examples))
-    return CapturePlan(description, plan, storage, units, summary, len(committed - plan.examples.keys()))
+    return CapturePlan(description, plan, storage, units, summary, len(committed - plan.examples.keys()), tokenizer)
 
 
 def _require_store_folder(storage: Storage) -> None:
