@@ -48,8 +48,13 @@ class Example:
     @property
     def is_trace(self) -> bool:
         """Whether it is a complete chat that ends with the assistant, to be scored unchanged."""
-        has_response = bool(self.rationale + self.response)
-        return bool(self.messages) and not has_response and self.messages[-1].get("role") == "assistant"
+        has_text = bool(self.rationale + self.response)
+        return bool(self.messages) and not has_text and self.messages[-1].get("role") == "assistant"
+
+    @property
+    def has_response(self) -> bool:
+        """Whether it contains the assistant's response: as a text, or as the last turn of a trace."""
+        return bool(self.rationale + self.response) or self.is_trace
 
     def to_document(self) -> dict[str, Any]:
         """Fields for JSON. `label` and `tools` came later and are left out if empty: older stores have no such keys."""

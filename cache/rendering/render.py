@@ -82,10 +82,7 @@ def _render_plain(example: Example, tokenizer: Tokenizer, form: PromptForm) -> T
 def _render_trace(example: Example, tokenizer: Tokenizer, form: PromptForm) -> TokenizedExample:
     """Render a chat by its template, as a whole."""
     chat = ChatText(example, tokenizer, form)
-    text = chat.render(example.messages, prompts=False)
-    prompt = chat.render(example.messages[:-1], prompts=True) if len(example.messages) > 1 else ""
-    last = text[len(prompt) :] if text.startswith(prompt) else text
-    if marks_turns(chat.source) and not loses_thoughts(example.messages[-1], last):
+    if marks_turns(chat.source) and not loses_thoughts(example.messages[-1], _text_of_last(chat, example.messages)):
         encoded = encode(example, tokenizer, chat.render_complete(example.messages, prompts=False))
         is_assistant = _marked_tokens(chat, example.messages, encoded)
     else:
@@ -96,6 +93,12 @@ def _render_trace(example: Example, tokenizer: Tokenizer, form: PromptForm) -> T
             is_assistant |= _between(encoded, turn.start, turn.end)
     segments = np.where(is_assistant, Segment.RESPONSE, Segment.PROMPT).astype(np.uint8)
     return TokenizedExample(example, encoded.ids, segments)
+
+
+def _text_of_last(chat: ChatText, messages: Sequence[dict[str, Any]]) -> str:
+    """The text of a chat behind the prompt for its last turn; all of it if it does not begin with that prompt."""
+    text = chat.render(messages, prompts=False)
+    return text.removeprefix(chat.render(messages[:-1], prompts=True)) if len(messages) > 1 else text
 
 
 def _render_response(example: Example, tokenizer: Tokenizer, form: PromptForm) -> TokenizedExample:

@@ -130,11 +130,7 @@ class FileSource:
         self._rendered: list[TokenizedExample] = []
         self.left_out: Counter[str] = Counter()
         for example in examples:
-            rendered = (
-                render(example, tokenizer, form=form)
-                if example.rationale + example.response or example.is_trace
-                else None
-            )
+            rendered = render(example, tokenizer, form=form) if example.has_response else None
             if rendered is None:
                 self.left_out["without a response"] += 1
             elif len(rendered.tokens) > data.max_tokens:

@@ -183,6 +183,11 @@ class TrainSettings(Settings):
         """The same job with a number of steps, for a number of training examples."""
         return self.model_copy(update={"run": self.run.with_steps(examples)})
 
+    @property
+    def trusts_code(self) -> bool:
+        """Whether code that comes with the tokenizer may run. A pretrained model may bring its tokenizer."""
+        return self.tokenizer.trust_remote_code or self.model.trust_remote_code
+
     def unused_keys(self) -> dict[str, str]:
         unused = {}
         if self.tokenizer.path is None and self.classes is None and self.data.examples is None:

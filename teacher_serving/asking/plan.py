@@ -104,7 +104,7 @@ def plan_capture(
     for number, example in enumerate(examples):
         planned: list[PlannedExample] = []
         try:
-            if score and (example.rationale + example.response or example.is_trace):
+            if score and example.has_response:
                 _require_words(example)
                 planned.append(PlannedExample(_fit(render(example, tokenizer, targets_of, form), limits, 0)))
             if generation and (generation.examples is None or number < generation.examples):

@@ -50,8 +50,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
         draft = Path(name)
         vocabulary = choose_vocabulary(settings, stores, draft)
         inputs = InputBuilder(settings, vocabulary, stores, progress=progress).build()
-        trusts = settings.tokenizer.trust_remote_code or settings.model.trust_remote_code
-        require_savable(inputs.model, inputs.tokenizer, trusts)
+        require_savable(inputs.model, inputs.tokenizer, settings.trusts_code)
         _save_sources(inputs, draft)
         plan = TrainingPlan(
             job_digest(settings),

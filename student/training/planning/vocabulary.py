@@ -43,10 +43,6 @@ def choose_vocabulary(settings: TrainSettings, stores: OpenStores, folder: Path)
     date = today() if writes_date(vocabulary.tokenizer) else ""
     variables = settings.tokenizer.chat_template_kwargs
     require_template_variables(vocabulary.tokenizer, variables, "tokenizer.chat_template_kwargs")
-    if variables and settings.data.examples is None and settings.data.align != "cross_tokenizer":
-        raise InputError(
-            "tokenizer.chat_template_kwargs: the store contains token ids, so no text is rendered; leave it out"
-        )
     return replace(vocabulary, form=PromptForm(variables, date, has_encoder(settings.model)))
 
 
@@ -79,8 +75,7 @@ def load_vocabulary(settings: TrainSettings, folder: Path, plan: TrainingPlan) -
     Raises SpecMismatchError if the tokenizer has changed since the job was planned, InputError if it cannot be loaded.
     """
     path = plan.tokenizer
-    trusts = settings.tokenizer.trust_remote_code or settings.model.trust_remote_code
-    tokenizer = _load_saved(folder) if path is None else load_tokenizer(path, trusts)
+    tokenizer = _load_saved(folder) if path is None else load_tokenizer(path, settings.trusts_code)
     if tokenizer_digest(tokenizer) != plan.tokenizer_digest:
         raise SpecMismatchError(
             f"tokenizer {str(path or tokenizer_folder(folder))!r} has changed since the job was planned; restore it, "
@@ -100,7 +95,7 @@ def _load_saved(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _load(path: str, settings: TrainSettings) -> Vocabulary:
-    tokenizer = load_tokenizer(path, settings.tokenizer.trust_remote_code or settings.model.trust_remote_code)
+    tokenizer = load_tokenizer(path, settings.trusts_code)
     return Vocabulary(tokenizer, len(tokenizer), path)
 
 
