@@ -174,7 +174,7 @@ def _plan_responses(
     prompter: Prompter | None,
     form: PromptForm,
 ) -> list[PlannedExample]:
-    prompt = render_prompt(example, tokenizer, form)
+    prompt = _without_response(render_prompt(example, tokenizer, form))
     room = generation.max_new_tokens
     if prompter is None or prompter.template is None:
         prompt = _fit(prompt, limits, room)
@@ -182,7 +182,8 @@ def _plan_responses(
     templated = prompter.apply_template(example)
     teacher_prompt = _fit(render_prompt(templated, tokenizer, form), limits, room)
     if generation.context == "same":
-        prompt = replace(teacher_prompt, example=replace(example, metadata=teacher_prompt.example.metadata))
+        prompt = _without_response(replace(teacher_prompt, example=example))
+        prompt = replace(prompt, example=replace(prompt.example, metadata=teacher_prompt.example.metadata))
     else:
         prompt = _fit(prompt, limits, room)
         if "truncated_tokens" in teacher_prompt.example.metadata:
@@ -191,6 +192,17 @@ def _plan_responses(
         PlannedExample(replace(prompt, origin=f"generated/{i}"), teacher_prompt.tokens, templated.messages)
         for i in range(generation.samples)
     ]
+
+
+def _without_response(prompt: TokenizedExample) -> TokenizedExample:
+    """Remove the example's own response, of which the record of the teacher's response keeps nothing.
+
+    Where the messages begin the answer, it stays: without it they would be a complete chat.
+    """
+    example = prompt.example
+    if example.messages and example.messages[-1]["role"] == "assistant":
+        return prompt
+    return replace(prompt, example=replace(example, rationale="", response=""))
 
 
 def _fit(tokenized: TokenizedExample, limits: Limits, room: int) -> TokenizedExample:

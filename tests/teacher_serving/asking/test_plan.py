@@ -293,3 +293,12 @@ def test_the_first_token_has_no_row(tokenizer: Any) -> None:
     assert (item.tokenized.segments != Segment.PROMPT).all()
     for asked in ("assistant", "all"):
         assert scoring_request(item.tokenized, asked).rows.tolist() == list(range(9))
+
+
+def test_the_response_of_the_file_is_no_part_of_a_generated_one(tokenizer: Any) -> None:
+    """Nothing of it is kept, so one question with two answers is asked once."""
+    given = [example("same", response=word) for word in ("one", "two")]
+    asked = plan(given, tokenizer, score=False, generation=SAMPLES)
+    assert len(asked.examples) == SAMPLES.samples and asked.duplicates == [("same", "same")]
+    both = plan(given, tokenizer, generation=SAMPLES)
+    assert len(both.examples) == 2 + SAMPLES.samples and both.count == 2
