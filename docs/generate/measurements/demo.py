@@ -40,6 +40,6 @@ def seeds() -> str:
         )
     head = ("held-out, median (smallest to largest)", "distilled", "hard labels", "distilled better")
     return (
-        f"### Over {result['seeds']} seeds\n\nBoth students, three times, on the same store. This was run before version 1 "
-        f"of the store format was final, and not again.\n\n{table(head, rows)}\n\n{origin(['demo_seeds'])}\n"
+        f"### Over {result['seeds']} seeds\n\nBoth students, once for each seed, on the same store.\n\n"
+        f"{table(head, rows)}\n\n{origin(['demo_seeds'])}\n"
     )
