@@ -23,6 +23,10 @@ class IntegrityError(StoreError):
     """A file of a store is missing, truncated or altered."""
 
 
+class NewerFormatError(StoreError):
+    """A file of a store needs a newer version of logitbank. It is not damaged, and nothing may replace it."""
+
+
 def plain_reason(error: Exception) -> str:
     """Why a file could not be read, in plain words: missing, not UTF-8, or where its JSON is wrong."""
     if isinstance(error, UnicodeDecodeError):

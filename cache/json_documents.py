@@ -1,13 +1,21 @@
-"""Small JSON documents that detect every changed byte: canonical text with a checksum of itself."""
+"""Small JSON documents that detect every changed byte: canonical text with a checksum of itself.
+
+Every document says which format it has, and which features a reader must know. Other fields that a reader does not know
+are optional: a later version may add them, and this one ignores them.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from cache.errors import IntegrityError
+from cache.errors import IntegrityError, NewerFormatError
 
+FORMAT_VERSION = 1
+# Features that a document may require and that this version knows. Format 1 began with none.
+KNOWN_FEATURES: frozenset[str] = frozenset()
 CHECKSUM_KEY = "sha256"
 
 
@@ -21,13 +29,18 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def encode_document(body: Mapping[str, Any]) -> bytes:
-    """Encode a document together with the checksum of its body."""
-    return (canonical_json({**body, CHECKSUM_KEY: digest(body)}) + "\n").encode()
+def encode_document(body: Mapping[str, Any], requires: Iterable[str] = ()) -> bytes:
+    """Encode a document with its format, the features that it requires, and the checksum of all that."""
+    whole = {**body, "format": FORMAT_VERSION, "requires": sorted(requires)}
+    return (canonical_json({**whole, CHECKSUM_KEY: digest(whole)}) + "\n").encode()
 
 
-def decode_document(data: bytes, name: str) -> dict[str, Any]:
-    """Body of a document of encode_document. Raises IntegrityError, starting with `name`, if any byte differs."""
+def decode_document(data: bytes, name: str, required: Sequence[str] = ()) -> dict[str, Any]:
+    """Body of a document of encode_document, with `format` and `requires`. required: fields that it must have.
+
+    Raises IntegrityError, starting with `name`, if any byte differs or a field is missing, and NewerFormatError if the
+    document needs a newer version.
+    """
     try:
         text = data.decode("ascii")
         body = json.loads(text)
@@ -40,7 +53,39 @@ def decode_document(data: bytes, name: str) -> dict[str, Any]:
         is_intact = False
     if not is_intact:
         raise IntegrityError(f"{name}: altered or truncated: its content does not match its checksum")
+    require_readable(body, name)
+    require_fields(body, required, name)
     return dict(body)
+
+
+def require_readable(body: Mapping[str, Any], name: str) -> None:
+    """Raise NewerFormatError, starting with `name`, if a document has a later format or requires an unknown feature.
+
+    Documents inside another file may leave both fields out. For attributes of Zarr groups, too.
+    """
+    version = body.get("format", FORMAT_VERSION)
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise NewerFormatError(f"{name}: has format {version!r}; this version of logitbank reads format 1; update it")
+    requires = body.get("requires", [])
+    if not isinstance(requires, list):
+        raise IntegrityError(f"{name}: field 'requires' must be a list of names, not {requires!r}")
+    unknown = sorted(str(feature) for feature in requires if feature not in KNOWN_FEATURES)
+    if unknown:
+        raise NewerFormatError(
+            f"{name}: requires the feature {unknown[0]!r}, which this version of logitbank does not know; update it"
+        )
+
+
+def require_fields(body: Mapping[str, Any], names: Sequence[str], name: str) -> None:
+    """Raise IntegrityError, starting with `name`, if a document lacks one of these fields."""
+    missing = [field for field in names if field not in body]
+    if missing:
+        raise IntegrityError(f"{name}: has no field {missing[0]!r}")
+
+
+def known_fields(body: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """The values of a document that are fields of a dataclass."""
+    return {item.name: body[item.name] for item in fields(kind) if item.name in body}
 
 
 def write_json(path: Path, value: object) -> None:

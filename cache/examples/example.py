@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum
 from typing import Any
 
@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.examples.json_values import require_json_value
+
+# Fields that are stored only if they are not empty.
+OPTIONAL_FIELDS = ("label", "tools")
 
 
 class Segment(IntEnum):
@@ -57,10 +60,10 @@ class Example:
         return bool(self.rationale + self.response) or self.is_trace
 
     def to_document(self) -> dict[str, Any]:
-        """Fields for JSON. `label` and `tools` came later and are left out if empty: older stores have no such keys."""
-        fields = asdict(self)
-        del fields["has_own_id"]
-        return {name: value for name, value in fields.items() if value or name not in ("label", "tools")}
+        """Fields for JSON. `label` and `tools` are left out if empty."""
+        values = asdict(self)
+        del values["has_own_id"]
+        return {name: value for name, value in values.items() if value or name not in OPTIONAL_FIELDS}
 
     def require_storable(self) -> None:
         """Raise InputError, with the key of the value, if a store would not give a text or a value back as it is."""
@@ -83,16 +86,17 @@ class Example:
     def identity(self) -> str:
         """Hash of everything that is kept of the example, in hexadecimal. Examples with equal hashes are one."""
         self.require_storable()
-        fields = self.to_document()
+        values = self.to_document()
         if not self.has_own_id:
-            del fields["id"]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True, default=repr).encode()).hexdigest()
+            del values["id"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=repr).encode()).hexdigest()
 
     @classmethod
-    def from_document(cls, fields: dict[str, Any]) -> "Example":
-        """The example that to_document described. Raises TypeError for unknown fields."""
-        turns = {"messages": tuple(fields["messages"]), "tools": tuple(fields.get("tools", ()))}
-        return cls(**{**fields, **turns})
+    def from_document(cls, document: dict[str, Any]) -> "Example":
+        """The example that to_document described. Unknown fields are ignored. Raises KeyError for a missing one."""
+        known = [item.name for item in fields(cls) if item.compare]
+        values = {name: document[name] for name in known if name in document or name not in OPTIONAL_FIELDS}
+        return cls(**{**values, "messages": tuple(values["messages"]), "tools": tuple(values.get("tools", ()))})
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,13 +145,9 @@ def _spec(file: Any, path: Path) -> StoreSpec:
     if document is None:
         raise InputError(f"{path}: has no 'logitbank' metadata; only files that 'export_parquet' wrote can be imported")
     try:
-        body = json.loads(document)
-        spec = StoreSpec.from_document(body, str(path))
+        return StoreSpec.from_document(json.loads(document), f"{path}: its 'logitbank' metadata")
     except (ValueError, TypeError, KeyError) as error:
         raise IntegrityError(f"{path}: its 'logitbank' metadata is altered: {error}") from error
-    if spec.fingerprint != body.get("fingerprint"):
-        raise IntegrityError(f"{path}: its 'logitbank' metadata is altered: the fingerprint is that of another spec")
-    return spec
 
 
 def _records(file: Any, spec: StoreSpec, path: Path) -> Iterator[Record]:

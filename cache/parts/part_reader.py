@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cache.errors import IntegrityError
 from cache.examples.example import Example, TokenizedExample
+from cache.json_documents import require_fields, require_readable
 from cache.parts import layout
 from cache.parts.part import PartInfo, crc32c_of
 from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec, decode_chunks, decode_index
@@ -218,10 +219,14 @@ class PartReader:
         chunk = self._shards[name].spec.chunk
         first, last = start // chunk, -(-stop // chunk)
         data = self._read_spans({name: (first, last)})[name]
+        what = f"{self._what(name)}: example {i} of the part"
         try:
-            return dict(json.loads(self._decode(name, data, first, start, stop).tobytes()))
+            description = dict(json.loads(self._decode(name, data, first, start, stop).tobytes()))
         except (ValueError, TypeError, RecursionError) as error:
-            raise IntegrityError(f"{self._what(name)}: example {i} of the part is not described by JSON") from error
+            raise IntegrityError(f"{what} is not described by JSON") from error
+        require_readable(description, what)
+        require_fields(description, ("key", "origin", "example"), what)
+        return description
 
     def record(self, i: int) -> Record:
         """The i-th example with its texts."""
@@ -235,9 +240,8 @@ class PartReader:
         description = self.description(i)
         try:
             return description["key"], description["origin"], Example.from_document(description["example"])
-        except (KeyError, TypeError) as error:
-            what = f"{self._what(layout.DESCRIPTIONS)}: example {i} of the part"
-            raise IntegrityError(f"{what} is not described as this version does: {error}") from error
+        except KeyError as error:
+            raise IntegrityError(f"{self._what(layout.DESCRIPTIONS)}: example {i} of the part has no {error}") from None
 
     def check_all(self) -> None:
         """Read and decode every chunk of every array. Raises IntegrityError at the first fault."""

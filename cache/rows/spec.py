@@ -1,18 +1,17 @@
 """The spec: all settings that determine the content of a store, and their fingerprint."""
 
-from collections.abc import Iterator
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from math import ceil
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import SpecMismatchError, StoreError
-from cache.json_documents import digest
+from cache.errors import IntegrityError, SpecMismatchError
+from cache.json_documents import FORMAT_VERSION, digest, require_fields, require_readable
 from cache.rows.level_grid import level_grid
+from cache.rows.spec_fields import differences, merged, set_declared_types, unknown_fields
 
-FORMAT_VERSION = 1
 TargetMode = Literal["topk", "nucleus", "threshold", "sampled"]
 
 
@@ -39,6 +38,9 @@ class TargetSpec:
     entropy: bool = False
     temperatures: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        set_declared_types(self)
+
     def __str__(self) -> str:
         size = {
             "topk": f"k = {self.k}",
@@ -51,8 +53,8 @@ class TargetSpec:
         return f"{self.mode}, {size}, steps of {self.step} to {self.tail_step} nats{''.join(extra)}"
 
     def to_document(self) -> dict[str, Any]:
-        """Fields for JSON. `systematic`, which came later, is left out if false: older fingerprints stay valid."""
-        return {name: value for name, value in asdict(self).items() if value or name != "systematic"}
+        """Fields for JSON."""
+        return {**asdict(self), "temperatures": list(self.temperatures)}
 
     @property
     def has_exact(self) -> bool:
@@ -88,6 +90,9 @@ class SamplingSpec:
     max_tokens: int
     seed: int
     answer_marker: str
+
+    def __post_init__(self) -> None:
+        set_declared_types(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +152,18 @@ class StoreSpec:
     prompting: PromptingSpec | None = None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     template_date: str = ""
+    unknown: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        set_declared_types(self)
 
     @property
     def content(self) -> dict[str, Any]:
-        """All fields that determine the content of a store.
-
-        Fields with a default were added later. At the default they are left out, so that older fingerprints stay valid.
-        """
-        values = asdict(self)
-        values["targets"] = self.targets.to_document()
-        return {
-            item.name: values[item.name]
-            for item in fields(self)
-            if item.name != "teacher" and (not _has_default(item) or values[item.name] != _default(item))
-        }
+        """All fields that determine the content of a store, as they are stored."""
+        values = {**asdict(self), "targets": self.targets.to_document()}
+        unknown = values.pop("unknown")
+        del values["teacher"]
+        return merged(values, unknown)
 
     @property
     def fingerprint(self) -> str:
@@ -174,51 +177,34 @@ class StoreSpec:
 
     @classmethod
     def from_document(cls, body: dict[str, Any], name: str) -> "StoreSpec":
-        """The spec that to_document described. Raises StoreError, starting with `name`, for another format version."""
-        if body.get("format") != FORMAT_VERSION:
-            raise StoreError(f"{name}: format {body.get('format')!r}; this version reads format {FORMAT_VERSION}")
+        """The spec that to_document described. Unknown fields are kept.
+
+        Raises IntegrityError, starting with `name`, if a known field is missing, and NewerFormatError if a newer
+        version is needed.
+        """
+        require_readable(body, name)
+        require_fields(body, ("fingerprint", "spec"), name)
         values = dict(body["spec"])
-        targets = values["targets"]
-        values["targets"] = TargetSpec(**{**targets, "temperatures": tuple(targets["temperatures"])})
-        if values["sampling"] is not None:
-            values["sampling"] = SamplingSpec(**values["sampling"])
-        if values.get("prompting"):
-            values["prompting"] = PromptingSpec(**values["prompting"])
-        return cls(**values)
+        unknown = unknown_fields(values, cls)
+        names = [item.name for item in fields(cls) if item.name != "unknown"]
+        require_fields(values, names, f"{name}: spec")
+        for part, kind in (("targets", TargetSpec), ("sampling", SamplingSpec), ("prompting", PromptingSpec)):
+            if values[part] is not None:
+                require_fields(values[part], [item.name for item in fields(kind)], f"{name}: spec.{part}")
+                if more := unknown_fields(values[part], kind):
+                    unknown[part] = more
+                values[part] = kind(**{key: each for key, each in values[part].items() if key not in more})
+        spec = cls(**{key: values[key] for key in names}, unknown=unknown)
+        if spec.fingerprint != body["fingerprint"]:
+            raise IntegrityError(f"{name}: altered: the fingerprint is that of another spec")
+        return spec
 
     def require_same(self, other: "StoreSpec", store: str) -> None:
         """Raise SpecMismatchError, field by field, unless `other` (requested) has this (stored) fingerprint."""
         if self.fingerprint == other.fingerprint:
             return
-        changes = "; ".join(change for change in _changes(self, other) if not change.startswith("teacher:"))
+        changes = "; ".join(differences(self.content, other.content))
         raise SpecMismatchError(
             f"store {store} has another fingerprint ({self.fingerprint[:12]}, requested {other.fingerprint[:12]}); "
             f"{changes}. Give another store path, or the settings with which this store was captured"
         )
-
-
-def _changes(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    """Each field that differs, with its path and both values. Parts are compared field by field."""
-    for item in fields(old):
-        name, before, after = f"{prefix}{item.name}", getattr(old, item.name), getattr(new, item.name)
-        if before == after:
-            continue
-        if is_dataclass(before) and type(before) is type(after):
-            yield from _changes(before, after, f"{name}.")
-        else:
-            yield f"{name}: was {_value(before)}, now {_value(after)}"
-
-
-def _value(value: Any) -> str:
-    """A value of a spec in a message: parts as their fields, and no quotes of Python around digests and names."""
-    if is_dataclass(value):
-        return "(" + ", ".join(f"{item.name} = {_value(getattr(value, item.name))}" for item in fields(value)) + ")"
-    return str(value) if value not in (None, "") else "none"
-
-
-def _has_default(item: "Field[Any]") -> bool:
-    return item.default is not MISSING or item.default_factory is not MISSING
-
-
-def _default(item: "Field[Any]") -> Any:
-    return item.default_factory() if item.default_factory is not MISSING else item.default

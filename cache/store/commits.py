@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cache.errors import IntegrityError, StoreError
-from cache.json_documents import decode_document, digest, encode_document
+from cache.json_documents import decode_document, digest, encode_document, known_fields
 from cache.parts.layout import PartCounts
 from cache.parts.part import PartInfo
 from cache.rows.spec import StoreSpec
@@ -74,14 +74,13 @@ class Commit:
 
     @classmethod
     def from_document(cls, body: dict[str, Any]) -> "Commit":
-        """The commit that to_document described. Raises KeyError or TypeError if fields are missing or unknown."""
-        fields = dict(body)
-        place = dict(fields.pop("place"))
-        checksums, counts = place.pop("seals"), PartCounts(**place.pop("counts"))
-        part = PartInfo(**place, counts=counts, checksums=checksums)
-        examples = tuple(CommittedExample(*values) for values in fields.pop("examples"))
-        files = {name: FileChecksum(**values) for name, values in fields.pop("files").items()}
-        return cls(part=part, examples=examples, files=files, **fields)
+        """The commit that to_document described. Raises KeyError or TypeError if fields are missing."""
+        place = body["place"]
+        counts = PartCounts(**known_fields(place["counts"], PartCounts))
+        part = PartInfo(**{**known_fields(place, PartInfo), "counts": counts, "checksums": place["seals"]})
+        examples = tuple(CommittedExample(*values) for values in body["examples"])
+        files = {name: FileChecksum(**known_fields(values, FileChecksum)) for name, values in body["files"].items()}
+        return cls(**{**known_fields(body, cls), "part": part, "examples": examples, "files": files})
 
 
 def unit_name(keys: Sequence[str]) -> str:

@@ -3,12 +3,12 @@
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import chain, combinations
 from math import comb
 
 from cache.errors import IntegrityError, StoreError
-from cache.json_documents import decode_document, digest
+from cache.json_documents import decode_document, digest, known_fields
 from cache.storage.base import Storage
 from cache.store.commits import Commit, committed_units, read_commit, read_spec
 from cache.store.index import StoreIndex
@@ -84,11 +84,9 @@ def read_snapshot(storage: Storage, number: int) -> Snapshot:
     name = snapshot_path(number)
     if storage.size(name) is None and number not in snapshot_numbers(storage):
         raise StoreError(f"{storage}: no snapshot {number}; the newest is {latest_snapshot(storage)}")
-    body = decode_document(storage.read(name), f"{storage}/{name}")
-    try:
-        return Snapshot(**body)
-    except TypeError as error:
-        raise IntegrityError(f"{storage}/{name}: is not a snapshot of this format: {error}") from error
+    required = [item.name for item in fields(Snapshot)]
+    body = decode_document(storage.read(name), f"{storage}/{name}", required)
+    return Snapshot(**known_fields(body, Snapshot))
 
 
 def read_index(storage: Storage, snapshot: Snapshot) -> StoreIndex:

@@ -54,7 +54,9 @@ def _claim_files(storage: Storage, tokenizer: str, files: dict[str, bytes]) -> N
 
 def read_tokenizer_claim(storage: Storage) -> dict[str, Any] | None:
     """The document that names the store's tokenizer: path, digest, files. None if the store has none."""
-    return decode_document(storage.read(CLAIM), f"{storage}/{CLAIM}") if storage.size(CLAIM) is not None else None
+    if storage.size(CLAIM) is None:
+        return None
+    return decode_document(storage.read(CLAIM), f"{storage}/{CLAIM}", ("path", "digest", "files"))
 
 
 def copy_tokenizer(storage: Storage, folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from cache.errors import IntegrityError
@@ -57,12 +57,10 @@ def waiting_keys(storage: Storage) -> list[str]:
 def read_entry(storage: Storage, key: str, is_obsolete: bool = False) -> QuarantineEntry:
     """The entry of a key. Raises IntegrityError if its document is missing or altered, or is that of another key."""
     name = document_path(key)
-    body = decode_document(storage.read(name), f"{storage}/{name}")
-    if body.get("key") != key or not {"id", "reason"} <= set(body):
+    body = decode_document(storage.read(name), f"{storage}/{name}", ("key", "id", "reason", "time"))
+    if body["key"] != key:
         raise IntegrityError(f"{storage}/{name}: is not the entry of this example")
-    # The first stores of this format have no time in their entries.
-    time = body.get("time") or _written_at(storage, name)
-    return QuarantineEntry(key, str(body["id"]), str(body["reason"]), str(time), is_obsolete)
+    return QuarantineEntry(key, str(body["id"]), str(body["reason"]), str(body["time"]), is_obsolete)
 
 
 def read_entries(storage: Storage, captured: Collection[str] = ()) -> list[QuarantineEntry]:
@@ -107,8 +105,3 @@ def entry_files(key: str) -> tuple[str, str]:
 
 def _mark_path(key: str) -> str:
     return f"{FOLDER}/{key}{MARK}"
-
-
-def _written_at(storage: Storage, name: str) -> str:
-    written = datetime.now(UTC) - timedelta(seconds=storage.age(name))
-    return written.isoformat(timespec="seconds")
