@@ -15,6 +15,10 @@ class StoreError(LogitbankError):
     """A store cannot be used: it is absent, has another format, or does not contain what was requested."""
 
 
+class ExampleIndexError(StoreError, IndexError):
+    """A store has no example of this number."""
+
+
 class SpecMismatchError(StoreError):
     """A store has another spec than requested."""
 

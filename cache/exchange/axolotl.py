@@ -20,8 +20,9 @@ from cache.exchange.conversion import ImportedTeacher, head_rows, new_output, re
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.record import Record, Window
-from cache.store.fill import UNIT_EXAMPLES, fill_store, token_blocks
+from cache.store.fill import UNIT_EXAMPLES, fill_store
 from cache.store.logit_store import LogitStore
+from cache.store.reading.blocks import token_blocks
 
 # axolotl pads rows with id 0, this value and mask 0.
 PADDING = -1e9

@@ -37,8 +37,9 @@ from cache.progress import Progress, no_progress
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, empty_targets
 from cache.rows.spec import StoreSpec
-from cache.store.fill import BLOCK_TOKENS, UNIT_EXAMPLES, fill_store, token_blocks
+from cache.store.fill import UNIT_EXAMPLES, fill_store
 from cache.store.logit_store import LogitStore
+from cache.store.reading.blocks import BLOCK_TOKENS, token_blocks
 
 README = "README.txt"
 # Value of entries that fill a row up to k. DistillKit's loss turns -inf into NaN, and all float types contain this.

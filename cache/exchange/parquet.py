@@ -27,8 +27,9 @@ from cache.progress import Progress, no_progress
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import StoreSpec
-from cache.store.fill import UNIT_EXAMPLES, fill_store, token_blocks
+from cache.store.fill import UNIT_EXAMPLES, fill_store
 from cache.store.logit_store import LogitStore
+from cache.store.reading.blocks import token_blocks
 from cache.store.transcode import on_grid
 
 METADATA = b"logitbank"

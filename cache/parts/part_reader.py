@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import IntegrityError
-from cache.examples.example import Example, TokenizedExample
+from cache.examples.example import Example
 from cache.json_documents import require_fields, require_readable
 from cache.parts import layout
 from cache.parts.part import PartInfo, crc32c_of
 from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec, decode_chunks, decode_index
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, decode_logprobs, decode_rows
-from cache.rows.record import Record, Window
+from cache.rows.record import Window
 from cache.rows.shared_kernels import FIRST
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
@@ -211,37 +211,64 @@ class PartReader:
             for array in names
         ]
 
-    def description(self, i: int) -> dict[str, Any]:
-        """Key, origin and example of the i-th example."""
-        name = layout.DESCRIPTIONS
-        starts = self._starts[layout.DESCRIPTION_STARTS]
-        start, stop = int(starts[i]), int(starts[i + 1])
+    def descriptions(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+        """Key, origin and example of each of these examples, in the requested order.
+
+        A chunk of texts is decoded once, however many of the examples it contains.
+        """
+        name, starts = layout.DESCRIPTIONS, self._starts[layout.DESCRIPTION_STARTS].tolist()
         chunk = self._shards[name].spec.chunk
-        first, last = start // chunk, -(-stop // chunk)
-        data = self._read_spans({name: (first, last)})[name]
-        what = f"{self._what(name)}: example {i} of the part"
+        results: list[dict[str, Any]] = [{}] * len(positions)
+        order = sorted(range(len(positions)), key=positions.__getitem__)
+        begin = 0
+        while begin < len(order):
+            end = begin + 1
+            start, stop = starts[positions[order[begin]]], starts[positions[order[begin]] + 1]
+            first, last = start // chunk, -(-stop // chunk)
+            while end < len(order) and starts[positions[order[end]]] // chunk < last:
+                stop = starts[positions[order[end]] + 1]
+                last = -(-stop // chunk)
+                end += 1
+            data = self._read_spans({name: (first, last)})[name]
+            text = self._decode(name, data, first, start, stop).tobytes()
+            for number in order[begin:end]:
+                i = positions[number]
+                results[number] = self._parse_description(i, text[starts[i] - start : starts[i + 1] - start])
+            begin = end
+        return results
+
+    def _parse_description(self, i: int, text: bytes) -> dict[str, Any]:
+        what = f"{self._what(layout.DESCRIPTIONS)}: example {i} of the part"
         try:
-            description = dict(json.loads(self._decode(name, data, first, start, stop).tobytes()))
+            description = dict(json.loads(text))
         except (ValueError, TypeError, RecursionError) as error:
             raise IntegrityError(f"{what} is not described by JSON") from error
         require_readable(description, what)
         require_fields(description, ("key", "origin", "example"), what)
         return description
 
-    def record(self, i: int) -> Record:
-        """The i-th example with its texts."""
-        window = self.window(self.token_starts[i], self.token_starts[i + 1])
-        key, origin, example = self.example(i)
-        tokenized = TokenizedExample(example, window.tokens, window.segments, origin)
-        return Record(key, tokenized, window.targets, window.token_logprobs)
+    def description(self, i: int) -> dict[str, Any]:
+        """Key, origin and example of the i-th example."""
+        return self.descriptions([i])[0]
+
+    def examples(self, positions: Sequence[int]) -> list[tuple[str, str, Example]]:
+        """Key, origin and texts of each of these examples, in the requested order."""
+        found = []
+        for i, fields in zip(positions, self.descriptions(positions), strict=True):
+            try:
+                found.append((fields["key"], fields["origin"], Example.from_document(fields["example"])))
+            except KeyError as error:
+                what = f"{self._what(layout.DESCRIPTIONS)}: example {i} of the part"
+                raise IntegrityError(f"{what} has no {error}") from None
+        return found
 
     def example(self, i: int) -> tuple[str, str, Example]:
         """Key, origin and texts of the i-th example."""
-        description = self.description(i)
-        try:
-            return description["key"], description["origin"], Example.from_document(description["example"])
-        except KeyError as error:
-            raise IntegrityError(f"{self._what(layout.DESCRIPTIONS)}: example {i} of the part has no {error}") from None
+        return self.examples([i])[0]
+
+    def segments(self) -> npt.NDArray[np.uint8]:
+        """The segment of every token of the part, uint8 [tokens]. No rows are read."""
+        return self._read_arrays([layout.SEGMENTS])[layout.SEGMENTS].astype(np.uint8)
 
     def check_all(self) -> None:
         """Read and decode every chunk of every array. Raises IntegrityError at the first fault."""

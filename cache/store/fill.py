@@ -4,10 +4,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cache.errors import InputError, StoreError
 from cache.parts.description import describe, require_storable
@@ -22,8 +20,6 @@ from cache.store.commits import commit_path, committed_units, create_store, read
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 
-# Tokens that are in memory at a time. At k = 64 a decoded token takes about 0.6 KB.
-BLOCK_TOKENS = 1 << 13
 UNIT_EXAMPLES = 256
 
 
@@ -111,21 +107,6 @@ def _content_hash(record: Record) -> bytes:
         if array is not None:
             state.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return state.digest()[:16]
-
-
-def token_blocks(lengths: npt.NDArray[Any], max_tokens: int = BLOCK_TOKENS) -> Iterator[range]:
-    """Ranges of consecutive examples with at most `max_tokens` tokens together; a longer example is a range of its own.
-
-    lengths: number of tokens of each example, [examples].
-    """
-    start, tokens = 0, 0
-    for i, length in enumerate(lengths.tolist()):
-        if i > start and tokens + length > max_tokens:
-            yield range(start, i)
-            start, tokens = i, 0
-        tokens += length
-    if start < len(lengths):
-        yield range(start, len(lengths))
 
 
 def require_profile(profile: str) -> None:

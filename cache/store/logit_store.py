@@ -1,21 +1,21 @@
 """LogitStore: random access to the examples of a store, pinned to one snapshot."""
 
-import operator
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError, IntegrityError, StoreError
+from cache.examples.example import Example
 from cache.parts.layout import PART_ARRAYS
 from cache.parts.part_reader import PartReader, Scratch
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
 from cache.rows.codec import QuantisationError
-from cache.rows.record import Record, Window
+from cache.rows.record import Window
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.fork_safe_lock import ForkSafeLock
@@ -26,6 +26,8 @@ from cache.store.commits import committed_units, read_commit, read_spec
 from cache.store.index import KEY_BYTES, StoreIndex
 from cache.store.quarantine.entries import document_path, read_all, read_entry, waiting_keys
 from cache.store.quarantine.reasons import count_reasons
+from cache.store.reading.blocks import token_blocks
+from cache.store.reading.sequence import RecordSequence
 from cache.store.snapshot_reading import latest_snapshot, open_snapshot
 from cache.store.store_info import StoreInfo, summarize
 
@@ -38,11 +40,8 @@ CLEARED = "cleared after this snapshot, to be tried again"
 DAMAGED = "its document is damaged; see 'logitbank verify'"
 
 
-class LogitStore:
-    """A sequence of Records. Open it with LogitStore.open, and close it or use it in a `with` block.
-
-    `store[3]` and `store[-1]` give a Record; `store[0:3]`, `store[[1, 2]]` and a numpy array of integers give a list.
-    `read`, `window` and `windows` give tokens and targets without the texts, which is faster.
+class LogitStore(RecordSequence):
+    """The examples of a snapshot, see RecordSequence. Open it with LogitStore.open, and close it or use it in `with`.
 
     Decoded rows are never cached. The store keeps the index (about 35 bytes an example and 450 a unit), the codebook,
     and the indexes of the parts that were read last, at most MAX_PART_BYTES. It is safe to share between threads and
@@ -52,7 +51,7 @@ class LogitStore:
     def __init__(
         self, storage: Storage, spec: StoreSpec, index: StoreIndex, snapshot: int | None, quarantine: frozenset[str]
     ) -> None:
-        self.storage = storage
+        self.storage: Storage = storage
         self.spec = spec
         self.snapshot = snapshot
         self.index = index
@@ -136,34 +135,6 @@ class LogitStore:
     def __len__(self) -> int:
         return len(self.index.key)
 
-    @overload
-    def __getitem__(self, i: "int | np.integer[Any]") -> Record: ...
-    @overload
-    def __getitem__(self, i: "slice | Sequence[int] | npt.NDArray[np.integer[Any]]") -> list[Record]: ...
-    def __getitem__(
-        self, i: "int | np.integer[Any] | slice | Sequence[int] | npt.NDArray[np.integer[Any]]"
-    ) -> Record | list[Record]:
-        """The record at an index, or the records at a slice or at a sequence of indices, in the requested order.
-
-        Negative indices count from the end. Raises IndexError if an index is out of range, TypeError if it is no
-        integer.
-        """
-        if isinstance(i, slice):
-            return [self._record(each) for each in range(*i.indices(len(self)))]
-        if isinstance(i, np.ndarray) and i.ndim > 0:
-            if i.ndim != 1 or (i.size and i.dtype.kind not in "iu"):
-                raise TypeError(
-                    f"an array of indices must be integers [n], not {i.dtype} {list(i.shape)}; turn a mask into "
-                    "indices with np.flatnonzero"
-                )
-            return [self._record(each) for each in i.tolist()]
-        if isinstance(i, list | tuple | range):
-            return [self._record(_integer(each)) for each in i]
-        return self._record(_integer(i))
-
-    def __iter__(self) -> Iterator[Record]:
-        return (self._record(i) for i in range(len(self)))
-
     @property
     def tokens(self) -> npt.NDArray[np.uint32]:
         """Number of tokens of each example, uint32 [examples]."""
@@ -191,7 +162,7 @@ class LogitStore:
         """
         by_key = np.flatnonzero(self._starts_with(key.lower())) if key else np.arange(len(self))
         is_whole = len(key) == 2 * KEY_BYTES and len(by_key)
-        by_id = [] if is_whole or not key else [i for i in range(len(self)) if self._id(i) == key]
+        by_id = [] if is_whole or not key else self._with_id(key)
         matches = np.asarray(by_id, np.int64) if by_id else by_key
         if len(matches) != 1:
             keys = f" (keys {', '.join(self.key(int(i))[:12] for i in matches[:5])})" if by_id else ""
@@ -201,18 +172,12 @@ class LogitStore:
             )
         return int(matches[0])
 
-    def _id(self, i: int) -> str:
-        """Id of an example."""
-        description = self._part(int(self.index.unit_of[i])).description(int(self.index.position[i]))
-        return str(description["example"]["id"])
-
-    def window(self, i: int, start: int = 0, stop: int | None = None) -> Window:
-        """Tokens start:stop of an example, without its texts. The rest of the example is not read."""
-        return self.windows([(i, start, stop)])[0]
-
-    def read(self, examples: Sequence[int]) -> list[Window]:
-        """All tokens of each of the examples, in the requested order."""
-        return self.windows([(i, 0, None) for i in examples])
+    def _with_id(self, name: str) -> list[int]:
+        """Indices of the examples with the id `name`."""
+        blocks = token_blocks(self.tokens)
+        return [
+            i for block in blocks for i, (_, _, e) in zip(block, self._described(block), strict=True) if e.id == name
+        ]
 
     def windows(self, requests: Sequence[tuple[int, int, int | None]]) -> list[Window]:
         """Tokens start:stop of example i for each (i, start, stop), in the requested order. Negative i is allowed.
@@ -274,22 +239,35 @@ class LogitStore:
         except IntegrityError:
             return DAMAGED if self.storage.size(document_path(key)) is not None else CLEARED
 
-    def _record(self, i: int) -> Record:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"example {i} of {len(self)}")
-        return self._part(int(self.index.unit_of[i])).record(int(self.index.position[i]))
-
     def _locate(self, i: int, start: int, stop: int | None) -> tuple[int, int, int]:
         """Unit of an example, and its tokens start:stop as tokens of the part."""
-        if not -len(self) <= i < len(self):
-            raise StoreError(f"{self.storage}: no example {i}; it has {len(self)}")
+        i = self._index(i)
         length = int(self.index.tokens[i])
-        stop = length if stop is None else stop
-        if not 0 <= start <= stop <= length:
-            raise StoreError(f"{self.storage}: tokens {start}:{stop} of an example of {length}")
+        first_token, end = start, length if stop is None else stop
+        first_token += length if first_token < 0 else 0
+        end += length if end < 0 else 0
+        if not 0 <= first_token <= end <= length:
+            given = f"{start}:{'' if stop is None else stop}"
+            raise StoreError(f"{self.storage}: tokens {given} of example {i}, which has {length}")
         unit = int(self.index.unit_of[i])
         first = self._part(unit).token_starts[int(self.index.position[i])]
-        return unit, first + start, first + stop
+        return unit, first + first_token, first + end
+
+    def _described(self, examples: Sequence[int]) -> list[tuple[str, str, Example]]:
+        results: list[Any] = [None] * len(examples)
+        for unit, requested in self._by_unit(examples):
+            positions = [int(self.index.position[examples[number]]) for number in requested]
+            for number, found in zip(requested, self._part(unit).examples(positions), strict=True):
+                results[number] = found
+        return results
+
+    def _by_unit(self, examples: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        """Each unit that has some of the examples, with the places of these in `examples`."""
+        units = self.index.unit_of[np.asarray(examples, np.int64)]
+        order = np.argsort(units, kind="stable")
+        for places in np.split(order, np.flatnonzero(np.diff(units[order])) + 1):
+            if len(places):
+                yield int(units[places[0]]), places.tolist()
 
     def _starts_with(self, key: str) -> npt.NDArray[np.bool_]:
         """Whether the key of each example starts with these hexadecimal digits; bool [examples]."""
@@ -325,15 +303,3 @@ class LogitStore:
             if digest not in self._codebooks:
                 self._codebooks[digest] = open_codebook(self.storage, digest, self.spec.vocab_size)
             return self._codebooks[digest]
-
-
-def _integer(i: Any) -> int:
-    """An index as int. Raises TypeError for a bool and for anything that is no integer."""
-    if isinstance(i, bool | np.bool_):
-        raise TypeError("an index of a store must be an integer, not a bool; turn a mask into indices first")
-    try:
-        return operator.index(i)
-    except TypeError:
-        raise TypeError(
-            f"an index of a store must be an integer, a slice or a sequence of integers, not {type(i).__name__}"
-        ) from None

@@ -27,9 +27,10 @@ from cache.storage.open import open_storage
 from cache.store.claims.codebook_claim import claim_codebook, read_codebook
 from cache.store.claims.tokenizer_files import transfer_tokenizer
 from cache.store.commits import committed_units, create_store, unit_name
-from cache.store.fill import require_profile, require_same_profile, token_blocks
+from cache.store.fill import require_profile, require_same_profile
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import document_path, quarantine_example, read_entry
+from cache.store.reading.blocks import token_blocks
 from cache.store.snapshot_reading import open_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit

@@ -63,9 +63,11 @@ def test_what_is_no_index_is_refused(store: LogitStore, index: object, message: 
 def test_an_index_out_of_range_is_refused(store: LogitStore) -> None:
     n = len(store)
     for index in (n, -n - 1, [0, n], np.array([-n - 1])):
-        with pytest.raises(IndexError, match=f"of {n}"):
+        with pytest.raises(IndexError, match=rf"no example -?\d+; it has {n}"):
             store[index]  # type: ignore[call-overload]
     for i in (n, -n - 1):
+        with pytest.raises(IndexError, match=f"no example {i}; it has {n}"):
+            store.windows([(0, 0, None), (i, 0, None)])
         with pytest.raises(StoreError, match=f"no example {i}; it has {n}"):
             store.window(i)
         with pytest.raises(StoreError, match=f"no example {i}; it has {n}"):
@@ -77,6 +79,27 @@ def test_windows_take_negative_indices_too(store: LogitStore) -> None:
     assert_same_window(store.window(-1, 1, 3), store.window(last, 1, 3))
     for window, i in zip(store.read([-1, 0, -2]), (last, 0, last - 1), strict=True):
         assert_same_window(window, store.window(i))
+
+
+def test_windows_take_negative_tokens_as_slices_do(store: LogitStore) -> None:
+    i = int(np.argmax(store.tokens))
+    n = int(store.tokens[i])
+    whole = store.window(i)
+    for start, stop in ((-5, None), (-5, -2), (0, -1), (3, -3), (-n, n), (-1, -1)):
+        first, last, _ = slice(start, stop).indices(n)
+        assert_same_window(store.window(i, start, stop), whole.part(first, last))
+    for start, stop in ((-n - 1, None), (0, n + 1), (-2, -5), (0, -n - 1)):
+        given = f"{start}:{'' if stop is None else stop}"
+        with pytest.raises(StoreError, match=f"tokens {given} of example {i}, which has {n}"):
+            store.window(i, start, stop)
+
+
+@pytest.mark.parametrize("read", ["read", "texts", "batches"])
+@pytest.mark.parametrize("index", [[True], [1.5], ["1"], np.array([0.5]), np.array([True, False]), [None]], ids=repr)
+def test_what_is_no_index_is_refused_everywhere(store: LogitStore, read: str, index: object) -> None:
+    """Would catch a mask that is read as the examples 0 and 1."""
+    with pytest.raises(TypeError, match=r"must be (an integer|integers)"):
+        getattr(store, read)(index)
 
 
 def test_iteration_gives_every_record(store: LogitStore) -> None:

@@ -14,9 +14,9 @@ from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import committed_units, create_store, unit_name
-from cache.store.fill import token_blocks
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example, quarantined_keys
+from cache.store.reading.blocks import token_blocks
 from cache.store.snapshots import take_snapshot
 from cache.store.transcode import on_grid, transcode_store
 from cache.store.unit_writer import write_unit

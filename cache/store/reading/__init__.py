@@ -1,0 +1,9 @@
+"""Reading: what every sequence of stored examples offers, whether it is one store or several.
+
+    sequence      RecordSequence: indices, iteration, batches, selection and tables, on top of a few primitives
+    blocks        consecutive examples, a bounded number of tokens at a time
+    selection     examples by origin, size, segments, metadata and texts
+
+In: the primitives of cache.store.logit_store (numbers of examples, windows, texts). Out: records, numbers and tables.
+It knows nothing of snapshots, parts or files.
+"""
