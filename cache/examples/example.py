@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -94,9 +94,15 @@ class Example:
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "Example":
         """The example that to_document described. Unknown fields are ignored. Raises KeyError for a missing one."""
-        known = [item.name for item in fields(cls) if item.compare]
-        values = {name: document[name] for name in known if name in document or name not in OPTIONAL_FIELDS}
-        return cls(**{**values, "messages": tuple(values["messages"]), "tools": tuple(values.get("tools", ()))})
+        return cls(
+            document["id"],
+            tuple(document["messages"]),
+            document["rationale"],
+            document["response"],
+            document["metadata"],
+            document.get("label", ""),
+            tuple(document.get("tools", ())),
+        )
 
 
 @dataclass(frozen=True, slots=True)

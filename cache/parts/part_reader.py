@@ -32,6 +32,7 @@ _STREAMS = {
     "sampled": (layout.SAMPLED_CODES, layout.SAMPLED_DRAWS),
 }
 _EMPTY = np.zeros(0, np.uint16)
+_DESCRIPTION_FIELDS = {"key", "origin", "example"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +239,17 @@ class PartReader:
         return results
 
     def _parse_description(self, i: int, text: bytes) -> dict[str, Any]:
-        what = f"{self._what(layout.DESCRIPTIONS)}: example {i} of the part"
         try:
-            description = dict(json.loads(text))
+            description = dict(json.loads(text.decode()))
         except (ValueError, TypeError, RecursionError) as error:
-            raise IntegrityError(f"{what} is not described by JSON") from error
-        require_readable(description, what)
-        require_fields(description, ("key", "origin", "example"), what)
+            raise IntegrityError(f"{self._what_describes(i)} is not described by JSON") from error
+        if description.keys() != _DESCRIPTION_FIELDS:  # the names in messages take as long as the rest
+            require_readable(description, self._what_describes(i))
+            require_fields(description, sorted(_DESCRIPTION_FIELDS), self._what_describes(i))
         return description
+
+    def _what_describes(self, i: int) -> str:
+        return f"{self._what(layout.DESCRIPTIONS)}: example {i} of the part"
 
     def description(self, i: int) -> dict[str, Any]:
         """Key, origin and example of the i-th example."""
@@ -258,8 +262,7 @@ class PartReader:
             try:
                 found.append((fields["key"], fields["origin"], Example.from_document(fields["example"])))
             except KeyError as error:
-                what = f"{self._what(layout.DESCRIPTIONS)}: example {i} of the part"
-                raise IntegrityError(f"{what} has no {error}") from None
+                raise IntegrityError(f"{self._what_describes(i)} has no {error}") from None
         return found
 
     def example(self, i: int) -> tuple[str, str, Example]:

@@ -145,6 +145,8 @@ class RecordSequence(ABC):
 
     def _index(self, i: Any) -> int:
         """An index from 0 on."""
+        if type(i) is int and 0 <= i < len(self):  # most are, and every read of a batch asks
+            return i
         if isinstance(i, bool | np.bool_):
             raise TypeError("an index of a store must be an integer, not a bool; turn a mask into indices first")
         try:
