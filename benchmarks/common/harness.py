@@ -31,10 +31,14 @@ def finish(name: str, results: dict[str, Any], save: bool, file: str | None = No
     name: of the module in benchmarks/. file: name of the result file, if it differs.
     """
     if save:
-        origin = {
-            "command": f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".strip(),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "hardware": hardware(),
-        }
-        write_json(RESULTS / f"{file or name}.json", {**origin, **results})
+        write_json(RESULTS / f"{file or name}.json", {**origin(name), **results})
     print(json.dumps(results))
+
+
+def origin(name: str) -> dict[str, Any]:
+    """Command, date and hardware of results. name: of the module in benchmarks/."""
+    return {
+        "command": f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".strip(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "hardware": hardware(),
+    }

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common.harness import spread
-from benchmarks.fidelity.targets import Target, reduced
-from benchmarks.fidelity.teacher import Sequences, Teacher
+from benchmarks.fidelity.rows import reduced
+from benchmarks.fidelity.source.teacher import Sequences, Teacher
+from benchmarks.fidelity.targets import Rows, Target, sampled, threshold
 from cache.rows.record import Window
 from cache.rows.spec import TargetSpec
 from student.data.collate import collate
@@ -58,7 +59,8 @@ def stored_gradients(student: Any, objectives: WeightedObjectives, windows: Sequ
 
     def backward(start: int) -> None:
         batch = collate(windows[start : start + group], objectives)
-        loss_model(batch, sum_coefficients(objectives, sum_row_weights([batch]))).objective.backward()
+        coefficients = sum_coefficients(objectives, sum_row_weights([batch])).to(student.device)
+        loss_model(batch.to(student.device), coefficients).objective.backward()
 
     return gradients(student, backward, range(0, len(windows), group))
 
@@ -66,25 +68,28 @@ def stored_gradients(student: Any, objectives: WeightedObjectives, windows: Sequ
 def full_gradients(student: Any, teacher: Teacher, sequences: Sequences, group: int) -> Gradients:
     """Cross-entropy to the teacher's whole distribution: dense, float64, autograd, without code of the product."""
     precise = copy.deepcopy(student).double()
+    rows = group * (sequences.tokens.shape[1] - 1)
+    # Dense float64 values and their gradients take many times the memory of the logits.
+    size = max(1, teacher.block(sequences.tokens.shape[1]) // 8)
 
     def backward(start: int) -> None:
-        block = slice(start, start + group)
-        p = teacher.logits(sequences.hidden[block]).double().softmax(-1)
-        logits = precise(input_ids=sequences.tokens[block, :-1], use_cache=False).logits
-        (-(p * logits.flatten(0, 1).log_softmax(-1)).sum() / len(p)).backward()
+        for part in sequences.part(start, start + group).blocks(size):
+            p = teacher.logits(part.hidden).double().softmax(-1)
+            logits = precise(input_ids=part.tokens[:, :-1].to(teacher.device), use_cache=False).logits
+            (-(p * logits.flatten(0, 1).log_softmax(-1)).sum() / rows).backward()
 
     return gradients(precise, backward, range(0, len(sequences), group))
 
 
 def gradients(model: nn.Module, backward: Callable[[int], None], starts: range) -> Gradients:
-    """Those that `backward` leaves at each start, in float64."""
+    """Those that `backward` leaves at each start, kept in float32: at a large vocabulary they are large."""
     head, everything = [], []
     for start in starts:
         model.zero_grad()
         backward(start)
-        result = [p.grad.double().flatten() for p in model.parameters() if p.grad is not None]
+        result = [p.grad.float().flatten() for p in model.parameters() if p.grad is not None]
         weight: Any = head_of(model).weight
-        head.append(weight.grad.double().flatten())
+        head.append(weight.grad.float().flatten())
         everything.append(torch.cat(result))
     model.zero_grad()
     return Gradients(torch.stack(head), torch.stack(everything))
@@ -95,7 +100,7 @@ def redraw_bias(student: Any, teacher: Teacher, sequences: Sequences, target: Ta
 
     Squared distance over its expectation without bias, the variance of one redraw over REDRAWS: 1 but for chance.
     """
-    assert target.spec is not None
+    assert target.rows is not None
     full = full_gradients(student, teacher, sequences, len(sequences)).head[0]
     drawn = torch.stack([head_gradient(student, teacher, sequences, target, n + 1) for n in range(REDRAWS)])
     mean = drawn.mean(0)
@@ -105,9 +110,9 @@ def redraw_bias(student: Any, teacher: Teacher, sequences: Sequences, target: Ta
 
 def head_gradient(student: Any, teacher: Teacher, sequences: Sequences, target: Target, redraw: int = 0) -> Tensor:
     """Of targets straight from the reduction, without a store."""
-    assert target.spec is not None
+    assert target.rows is not None
     windows = [
-        record.window for block in reduced(teacher, sequences, [target.spec], redraw) for record in block[target.spec]
+        record.window for block in reduced(teacher, sequences, [target.rows], redraw) for record in block[target.rows]
     ]
     return stored_gradients(student, target.objectives, windows, len(windows)).head[0]
 
@@ -118,15 +123,15 @@ def checks(student: Any, teacher: Teacher, sequences: Sequences) -> dict[str, fl
     complete_angle: top-k of the whole vocabulary with a tail, in degrees: 0. sampled_bias, threshold_bias: 1.
     shifted_angle: targets one row late: far from 0.
     """
-    few = sequences.first(CHECKED)
+    few = sequences.part(0, CHECKED)
     full = full_gradients(student, teacher, few, len(few)).head[0]
-    complete = Target("complete", TargetSpec("topk", teacher.vocab_size))
-    late = Sequences(few.tokens, few.hidden.roll(1, dims=1))
+    complete = Target("complete", Rows(TargetSpec("topk", teacher.vocab_size)))
+    late = replace(few, hidden=few.hidden.roll(1, dims=1))
     return {
         "complete_angle": angle(head_gradient(student, teacher, few, complete), full),
         "shifted_angle": angle(full_gradients(student, teacher, late, len(few)).head[0], full),
-        "sampled_bias": redraw_bias(student, teacher, few, Target("", TargetSpec("sampled", draws=50))),
-        "threshold_bias": redraw_bias(student, teacher, few, Target("", TargetSpec("threshold", threshold=0.05))),
+        "sampled_bias": redraw_bias(student, teacher, few, sampled(50)),
+        "threshold_bias": redraw_bias(student, teacher, few, threshold(0.05)),
     }
 
 

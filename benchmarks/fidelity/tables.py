@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.fidelity.students import Course
 from benchmarks.fidelity.targets import FULL
 
 # Is the first worse than the second?
@@ -20,13 +21,16 @@ ORDER = (
     ("sampled_50", "threshold_0.05"),
     ("sampled_50", "systematic_20"),
     ("threshold_0.05", "systematic_20"),
+    ("topk_64_tail", "full"),
+    ("topk_64_tail", "threshold_0.05"),
+    ("topk_64_tail", "systematic_20"),
 )
-MEASURES = {"loss": "held-out loss", "kl": "KL to teacher", "ece": "calibration error"}
+MEASURES = {"loss": "held-out loss", "kl": "KL to teacher", "ece": "calibration error", "top1": "top-1 agreement"}
 
 
-def show_gradients(result: dict[str, Any], early: str) -> None:
+def show_gradients(result: dict[str, Any], stores: dict[str, Any], early: str) -> None:
     """Sizes, angles and norms of each target, for a student that has learned from `early` so far."""
-    gradients, stores = result["gradients"][early], result["stores"]
+    gradients = result["gradients"][early]
     numbers = gradients["hard_label"]
     print(f"gradients against full distillation, of a student trained on {early}: degrees, median (range)")
     titles = [f"head, {each['tokens']:,} tokens" for each in numbers.values()]
@@ -39,16 +43,20 @@ def show_gradients(result: dict[str, Any], early: str) -> None:
         middle = list(each.values())[1]
         head, everything = middle["norm_head"]["median"], middle["norm_all"]["median"]
         print(f"{name:<22}{size}{cells}{head:>8.3f}{middle['angle_all']['median']:>10.2f}{everything:>8.3f}")
-    for family, each in result["byte_ratios"][early].items():
+    for family, each in result["byte_ratios"].get(early, {}).items():
         ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in each.items())
         print(f"bytes of {family} targets at the angle of 50 independent draws, over theirs: {ratios}")
     print(flush=True)
 
 
-def show_students(result: dict[str, Any], epochs: int, sequences: int) -> None:
+def show_students(result: dict[str, Any], title: str, course: Course) -> None:
     """Measures of students, and which order they are in."""
     seeds = len(next(iter(result.values()))["seeds"])
-    print(f"\nstudents, {epochs} x {sequences // epochs:,} sequences, median (range) over {seeds} seeds")
+    seen = course.steps * course.batch
+    print(
+        f"\n{title}, {course.shape}: {seen:,} sequences, {seen / course.count:.1f} times over {course.count:,}; "
+        f"median (range) over {seeds} seeds"
+    )
     print(f"{'':<22}" + "".join(f"{MEASURES[name]:>26}" for name in MEASURES) + f"{'KL less full, by seed':>28}")
     for name, each in result.items():
         cells = "".join(f"{ranged(each[measure], '.4f'):>26}" for measure in MEASURES)
@@ -73,7 +81,9 @@ def ranged(each: dict[str, float], form: str) -> str:
 
 def order(first: Sequence[dict[str, float]], second: Sequence[dict[str, float]], measure: str) -> str:
     """Whether one kind of student is worse than another, each seed against the same."""
-    gaps = sorted(a[measure] - b[measure] for a, b in zip(first, second, strict=True))
+    gaps = sorted(a[measure] - b[measure] for a in first for b in second if a["seed"] == b["seed"])
+    if not gaps:
+        return "not measured"
     verdict = "yes" if gaps[0] > 0 else "no, better" if gaps[-1] < 0 else "undecided"
     return f"{verdict} ({gaps[len(gaps) // 2]:+.4f}, {gaps[0]:+.4f} to {gaps[-1]:+.4f})"
 
