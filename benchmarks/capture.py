@@ -214,7 +214,7 @@ def measure_writing(
     from cache.examples.example import Example, Segment, TokenizedExample
     from cache.rows.record import Record
     from cache.storage.local import LocalStorage
-    from cache.store.claims.codebook_claim import read_codebook
+    from cache.store.claims.codebook_claim import newest_codebook
     from cache.store.commits import create_store
     from cache.store.unit_writer import write_unit
 
@@ -240,7 +240,7 @@ def measure_writing(
 
     def ask_and_write() -> None:
         with ThreadPoolExecutor(1) as writer:
-            books = read_codebook(storage, spec.vocab_size)
+            books = newest_codebook(storage, spec.vocab_size)[1]
             done = [
                 writer.submit(write_unit, storage, spec, records(teacher.score(requests)), codebook=books)
                 for _ in range(units)

@@ -17,7 +17,7 @@ from cache.rows.codebook import Codebook
 from cache.rows.record import Record, Window
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
-from cache.store.claims.codebook_claim import read_codebook
+from cache.store.claims.codebook_claim import newest_codebook
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
@@ -59,7 +59,7 @@ class StoreWriter:
 
     def write(self, records: Sequence[Record]) -> None:
         write_unit(self._storage, self._spec, records, codebook=self._codebook)
-        self._codebook = self._codebook or read_codebook(self._storage, self._spec.vocab_size)
+        self._codebook = self._codebook or newest_codebook(self._storage, self._spec.vocab_size)[1]
         self._first = self._first or list(records[:1])
         self._keys += [record.key for record in records]
 

@@ -30,7 +30,7 @@ from cache.parts.layout import PROFILES
 from cache.rows.codebook import Codebook
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
-from cache.store.claims.codebook_claim import read_codebook
+from cache.store.claims.codebook_claim import newest_codebook
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
@@ -175,7 +175,7 @@ def measure_store(
 
 def stored_codebook(storage: LocalStorage, spec: StoreSpec, options: argparse.Namespace) -> Codebook | None:
     """The codebook that a writer of many units uses; None before the first unit."""
-    return read_codebook(storage, spec.vocab_size) if options.profile == "compact" else None
+    return newest_codebook(storage, spec.vocab_size)[1] if options.profile == "compact" else None
 
 
 def measure_peer(peer: Peer, rows: Rows, repeats: int) -> Measured:

@@ -1,17 +1,18 @@
-"""One part: the files of a unit of records, and the description with which a reader opens them. Knows no commits."""
+"""One part: the file of a unit of records, and the description with which a reader opens it. Knows no commits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from cache.parts import layout
 from cache.parts.description import describe
 from cache.parts.layout import PartCounts, Profile
-from cache.parts.zarr_shard import CHECKSUM_BYTES, chunk_checksums, encode_array, group_metadata
+from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec, decode_index, encode_array
+from cache.parts.zarr_zip import encode_zip
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, encode_logprobs, encode_rows
 from cache.rows.record import Record
@@ -22,26 +23,27 @@ from cache.rows.spec import StoreSpec, TargetSpec
 
 @dataclass(frozen=True, slots=True)
 class PartInfo:
-    """Location and shape of a part. With it a reader needs no other file that describes the part.
+    """Where a part is, and what a reader needs to open it with one read of its end. All else is in the file.
 
-    codebook: digest of the codebook, "" if codes are ids. sizes: bytes of each array's shard, by name of the array.
-    checksums: crc32c of the index at the end of each shard; for the array `checksums`, of its numbers.
+    bytes: length of the file. tail: offset of its tail. root: offset of the entry of zarr.json in the zip file.
+    crc32c: of the bytes from `tail` to the end.
     """
 
     path: str
-    profile: Profile
-    codebook: str
-    counts: PartCounts
-    sizes: dict[str, int]
-    checksums: dict[str, int]
+    bytes: int
+    tail: int
+    root: int
+    crc32c: int
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPart:
-    """The files of a part by their path inside it, and its description."""
+    """The content of the file of a part, and what a commit says about it."""
 
-    files: dict[str, bytes]
+    data: bytes
     info: PartInfo
+    rows: int
+    entries: int
 
 
 def encode_part(
@@ -68,26 +70,30 @@ def encode_part(
         **_optional_arrays(targets, len(tokens), spec.targets),
         layout.TOKEN_IDS: tokens,
     }
-    files = {"zarr.json": group_metadata(layout.part_attributes(counts, spec.targets, digest, profile))}
-    sizes, index_checksums, chunk_sums = {}, {}, b""
-    for name, array in layout.part_arrays(counts, spec.targets, codebook, profile).items():
-        is_checksums = name == layout.CHECKSUMS
-        data = encode_array(array, np.frombuffer(chunk_sums, "<u4") if is_checksums else values[name])
-        files[f"{name}/zarr.json"] = array.metadata()
-        files[f"{name}/{array.path}"] = data
-        sizes[name] = len(data)
-        # `checksums` protects every chunk of the part; its own checksum, in the commit, protects it.
-        index = data[-array.index_bytes : -CHECKSUM_BYTES]
-        index_checksums[name] = crc32c_of(chunk_sums if is_checksums else index)
-        chunk_sums += b"" if is_checksums else chunk_checksums(array, data)
-    for folder in sorted({name.partition("/")[0] for name in sizes if "/" in name}):
-        files[f"{folder}/zarr.json"] = group_metadata({})
-    return EncodedPart(files, PartInfo(path, profile, digest, counts, sizes, index_checksums))
+    arrays = {
+        name: (array, encode_array(array, values[name]))
+        for name, array in layout.part_arrays(counts, spec.targets, codebook, profile).items()
+    }
+    checked = [name for name in arrays if name not in layout.TAIL_ARRAYS]
+    arrays |= _check_arrays([arrays[name] for name in checked])
+    attributes = layout.part_attributes(counts, spec.targets, digest, profile, checked)
+    file = encode_zip(arrays, attributes, layout.TAIL_ARRAYS)
+    info = PartInfo(path, len(file.data), file.tail, file.root, file.crc32c)
+    return EncodedPart(file.data, info, int(np.count_nonzero(targets.counts)), len(targets.ids))
 
 
-def crc32c_of(body: bytes) -> int:
-    """The crc32c of bytes without their own checksum: with it, the crc32c would be the same for any bytes."""
-    return int(google_crc32c.value(body))
+def _check_arrays(shards: Sequence[tuple[ArraySpec, bytes]]) -> dict[str, tuple[ArraySpec, bytes]]:
+    """Length and checksum of every chunk of these arrays, as two arrays of the part."""
+    lengths, checksums = [], []
+    for array, data in shards:
+        bounds = decode_index(array, data[-array.index_bytes :], "shard")
+        lengths += [end - start for start, end in pairwise(bounds)]
+        checksums.append(b"".join(data[end - CHECKSUM_BYTES : end] for end in bounds[1:]))
+    spec = layout.check_array(len(lengths))
+    return {
+        layout.CHUNK_BYTES: (spec, encode_array(spec, np.array(lengths, np.uint32))),
+        layout.CHECKSUMS: (spec, encode_array(spec, np.frombuffer(b"".join(checksums), "<u4"))),
+    }
 
 
 def _example_arrays(records: Sequence[Record], descriptions: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +13,16 @@ from cache.errors import IntegrityError
 from cache.examples.example import Example
 from cache.json_documents import require_fields, require_readable
 from cache.parts import layout
-from cache.parts.part import PartInfo, crc32c_of
-from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec, decode_chunks, decode_index
+from cache.parts.opened_part import open_part
+from cache.parts.part import PartInfo
+from cache.parts.zarr_shard import decode_chunks, decode_index
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, decode_logprobs, decode_rows
 from cache.rows.record import Window
 from cache.rows.shared_kernels import FIRST
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
-from cache.storage.base import Range, Storage
+from cache.storage.base import RangeReader
 
 SCRATCH_BYTES = 1 << 22
 # Arrays of entries, by the name of the starts that lead to them.
@@ -33,31 +34,30 @@ _STREAMS = {
 }
 _EMPTY = np.zeros(0, np.uint16)
 _DESCRIPTION_FIELDS = {"key", "origin", "example"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    """The shard of an array. Chunk i is bytes bounds[i]:bounds[i + 1]. checksums: crc32c that each chunk must have."""
-
-    spec: ArraySpec
-    bounds: list[int]
-    checksums: bytes | None
+# Arrays that say how many entries each row has.
+_COUNTS = (layout.EXACT, layout.SAMPLED)
 
 
 @dataclass(frozen=True, slots=True)
 class _LoadedChunks:
     """Bytes of the chunks that a window needs, not decoded.
 
-    spans: first and last chunk (exclusive) of each array. data: their bytes. first_chunk, last_chunk: chunks of tokens.
-    stop: end of the window, a token of the part. requested: the window as a slice of the loaded tokens.
+    data: for each array the first of its chunks, bytes that contain its chunks, and where the first of them starts.
+    base: first token of the chunk of tokens with the first requested one. start, stop: the window, tokens of the part.
+    first_chunk, last_chunk: chunks of tokens.
     """
 
-    spans: dict[str, tuple[int, int]]
-    data: dict[str, bytes]
+    data: dict[str, tuple[int, bytes, int]]
+    base: int
+    start: int
+    stop: int
     first_chunk: int
     last_chunk: int
-    stop: int
-    requested: slice
+
+    @property
+    def requested(self) -> slice:
+        """The window as a slice of the tokens from `base` on."""
+        return slice(self.start - self.base, self.stop - self.base)
 
 
 class Scratch(threading.local):
@@ -81,102 +81,122 @@ class Scratch(threading.local):
 
 
 class PartReader:
-    """Random access to one part. Caches the indexes of the shards and the starts of examples and chunks, but no rows.
+    """Random access to one part. Caches the positions of all chunks and the starts of examples, but no rows.
 
     Safe to share between threads. Raises IntegrityError, with the name of the file, for missing or damaged data.
     """
 
     def __init__(
         self,
-        storage: Storage,
+        storage: RangeReader,
         info: PartInfo,
         targets: TargetSpec,
-        codebook: Codebook,
+        codebook_of: Callable[[str], Codebook],
         scratch: Scratch | None = None,
     ) -> None:
+        """Open the part. codebook_of: gives the codebook with a digest; "" means that codes are ids."""
         self._storage = storage
         self._scratch = scratch or Scratch()
-        self._info = info
+        self._path = info.path
         self._targets = targets
-        self._codebook = codebook
-        arrays = layout.part_arrays(info.counts, targets, codebook, info.profile)
-        if set(arrays) != set(info.sizes):
-            raise IntegrityError(f"{storage}/{info.path}: its commit does not list the arrays of its spec")
-        self._files = {name: f"{info.path}/{name}/{array.path}" for name, array in arrays.items()}
-        self._shards = self._open_shards(arrays)
-        self._token_names = [name for name in arrays if name.startswith("tokens/")]
-        self._starts = self._read_arrays([name for name in arrays if name.endswith("_start")])
-        self._chunk_starts = {
-            stream: (self._starts[f"chunks/{stream}_start"].tolist(), [name for name in names if name in arrays])
+        part = open_part(storage, info, targets)
+        self._group, self._shards = part.group, part.shards
+        self.codebook = part.codebook  # digest, "" if codes are ids
+        self._codebook = codebook_of(part.codebook)
+        self._chunk_tokens = part.chunk_tokens
+        self._token_names = [name for name in part.shards if name.startswith("tokens/")]
+        self._description_starts = part.small[layout.DESCRIPTION_STARTS]
+        self._grid = part.small.get(layout.GRID, np.zeros(0, np.float32))
+        # Starts of the streams in each chunk of tokens, and the arrays of each stream.
+        self._streams: dict[str, tuple[list[int], list[str]]] = {
+            stream: (part.small[f"chunks/{stream}_start"].tolist(), [name for name in names if name in part.shards])
             for stream, names in _STREAMS.items()
-            if names[0] in arrays
+            if names[0] in part.shards
         }
-        self.token_starts: list[int] = self._starts[layout.TOKEN_STARTS].tolist()
-        self._check_starts()
+        self.token_starts: list[int] = part.small[layout.TOKEN_STARTS].tolist()
+        self._check_starts(part.small)
 
-    def _check_starts(self) -> None:
-        """Raise IntegrityError unless all starts increase from 0 to the number that the commit says."""
-        counts = self._info.counts
-        ends = {layout.TOKEN_STARTS: counts.tokens, layout.DESCRIPTION_STARTS: counts.description_bytes}
-        ends |= {f"chunks/{name}_start": counts.of_stream(name) for name in self._chunk_starts}
-        for name, end in ends.items():
-            starts = self._starts[name]
-            if int(starts[0]) != 0 or int(starts[-1]) != end or (np.diff(starts) < 0).any():
-                raise IntegrityError(
-                    f"{self._what(name)}: does not increase from 0 to {end}: not the file of this part"
-                )
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of the part."""
+        return self.token_starts[-1]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the shard of each array of the file."""
+        return {name: size for name, (_, size) in self._group.shards.items()}
+
+    def _check_starts(self, small: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Raise IntegrityError unless all starts increase from 0 to the length of the arrays that they lead to."""
+        leads_to = {layout.TOKEN_STARTS: self._token_names, layout.DESCRIPTION_STARTS: [layout.DESCRIPTIONS]}
+        leads_to |= {f"chunks/{name}_start": arrays for name, (_, arrays) in self._streams.items()}
+        for name, arrays in leads_to.items():
+            starts = small[name]
+            for array in arrays:
+                end = self._shards[array].spec.shape[0]
+                if not len(starts) or int(starts[0]) != 0 or int(starts[-1]) != end or (np.diff(starts) < 0).any():
+                    raise IntegrityError(f"{self._what(name)}: does not increase from 0 to {end}, the end of {array}")
+        chunks = max(1, -(-self.tokens // self._chunk_tokens)) if self._chunk_tokens > 0 else 0
+        for name, (stream, _) in self._streams.items():
+            if len(stream) != chunks + 1:
+                what = self._what(f"chunks/{name}_start")
+                raise IntegrityError(f"{what}: has {len(stream)} numbers for {chunks} chunks of tokens")
 
     @property
     def nbytes(self) -> int:
         """Memory of this reader in bytes."""
         numbers = sum(len(shard.bounds) for shard in self._shards.values()) + len(self.token_starts)
-        return 40 * numbers + sum(array.nbytes for array in self._starts.values()) + 20_000  # objects around them
+        numbers += sum(len(starts) for starts, _ in self._streams.values())
+        return 44 * numbers + self._description_starts.nbytes + 60_000  # objects around them
 
     def window(self, start: int, stop: int) -> Window:
         """Tokens start:stop of the part and their targets."""
         if start == stop:
             return self._empty_window()
         loaded = self._load(start, stop)
-        here = loaded.requested
-        tokens, encoded = self._tokens(loaded, layout.TOKEN_IDS)[here], self._encoded_rows(loaded)
-        targets = decode_rows(encoded, tokens, self._targets, self._codebook, f"{self._storage}/{self._info.path}")
+        tokens, encoded = self._values(loaded, layout.TOKEN_IDS), self._encoded_rows(loaded)
+        targets = decode_rows(encoded, tokens, self._targets, self._codebook, f"{self._storage}/{self._path}")
         if self._targets.entropy or self._targets.temperatures:
-            has_normalizers = bool(self._targets.temperatures)
             targets = replace(
                 targets,
-                entropy=self._tokens(loaded, layout.ENTROPY)[here] if self._targets.entropy else None,
-                log_normalizers=self._tokens(loaded, layout.LOG_NORMALIZERS)[here] if has_normalizers else None,
+                entropy=self._values(loaded, layout.ENTROPY) if self._targets.entropy else None,
+                log_normalizers=self._values(loaded, layout.LOG_NORMALIZERS) if self._targets.temperatures else None,
             )
-        segments = self._tokens(loaded, layout.SEGMENTS)[here].astype(np.uint8)
-        return Window(tokens, segments, targets, decode_logprobs(self._tokens(loaded, layout.SURPRISAL)[here]))
+        segments = self._values(loaded, layout.SEGMENTS, scratch=True).astype(np.uint8)
+        token_logprobs = decode_logprobs(self._values(loaded, layout.SURPRISAL, scratch=True))
+        return Window(tokens, segments, targets, token_logprobs)
 
     def _load(self, start: int, stop: int) -> _LoadedChunks:
         """Read all chunks that tokens start:stop need, in one request to the storage."""
-        size = layout.TOKEN_CHUNK
-        first_chunk, last_chunk = start // size, -(-stop // size)
-        spans = dict.fromkeys(self._token_names, (first_chunk, last_chunk))
+        first_chunk, last_chunk = start // self._chunk_tokens, -(-stop // self._chunk_tokens)
+        base = first_chunk * self._chunk_tokens
+        spans = {}
+        for name in self._token_names:
+            size = self._shards[name].spec.chunk
+            spans[name] = ((base if name in _COUNTS else start) // size, -(-stop // size))
         # Entries of whole chunks of tokens: a little more than needed, but in one round of reading.
-        for starts, names in self._chunk_starts.values():
+        for starts, names in self._streams.values():
             first, last = starts[first_chunk], starts[last_chunk]
             if last > first:
                 for name in names:
-                    entries = self._shards[name].spec.chunk
-                    spans[name] = (first // entries, -(-last // entries))
-        lead = start - first_chunk * size
-        requested = slice(lead, lead + stop - start)
-        return _LoadedChunks(spans, self._read_spans(spans), first_chunk, last_chunk, stop, requested)
+                    size = self._shards[name].spec.chunk
+                    spans[name] = (first // size, -(-last // size))
+        return _LoadedChunks(self._read_spans(spans), base, start, stop, first_chunk, last_chunk)
 
-    def _tokens(self, loaded: _LoadedChunks, name: str) -> npt.NDArray[Any]:
-        """Values of an array of tokens, from the first loaded chunk to the last requested token."""
-        first = loaded.first_chunk
-        return self._decode(name, loaded.data[name], first, first * layout.TOKEN_CHUNK, loaded.stop)
+    def _values(self, loaded: _LoadedChunks, name: str, scratch: bool = False) -> npt.NDArray[Any]:
+        """Values of an array of tokens, of the requested ones."""
+        return self._decode(name, loaded.data[name], loaded.start, loaded.stop, scratch)
+
+    def _counts(self, loaded: _LoadedChunks, name: str) -> npt.NDArray[np.int64]:
+        """Entries of each row from the first loaded chunk of tokens on; 0 if the part has none of this kind."""
+        if name not in self._shards:
+            return np.zeros(loaded.stop - loaded.base, np.int64)
+        return self._decode(name, loaded.data[name], loaded.base, loaded.stop, scratch=True).astype(np.int64)
 
     def _encoded_rows(self, loaded: _LoadedChunks) -> EncodedRows:
         """The requested rows, still encoded."""
         here = loaded.requested
-        zeros = np.zeros(here.stop, np.int64)
-        exact = self._tokens(loaded, layout.EXACT).astype(np.int64) if self._targets.has_exact else zeros
-        sampled = self._tokens(loaded, layout.SAMPLED).astype(np.int64) if self._targets.has_sampled else zeros
+        exact, sampled = self._counts(loaded, layout.EXACT), self._counts(loaded, layout.SAMPLED)
         in_first = np.minimum(exact, FIRST)
         first_code, first_gap = self._stream(loaded, "first", in_first)
         rest_code, *_ = self._stream(loaded, "rest", exact - in_first)
@@ -186,38 +206,35 @@ class PartReader:
         return EncodedRows(
             exact=exact[here],
             sampled=sampled[here],
-            tail=self._tokens(loaded, layout.TAIL)[here],
+            tail=self._values(loaded, layout.TAIL, scratch=True),
             first_code=first_code,
             first_gap=first_gap,
             rest_code=rest_code,
             rest_gap=rest_gap,
             sampled_code=sampled_code,
             sampled_draws=draws[0] if has_draws else np.ones(len(sampled_code), np.uint32),
-            levels=self._info.counts.levels,
+            levels=len(self._grid),
         )
 
     def _stream(self, loaded: _LoadedChunks, name: str, counts: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
         """The arrays of a stream, for the requested rows. counts: elements of each loaded row."""
-        if name not in self._chunk_starts:
+        if name not in self._streams:
             return [_EMPTY, _EMPTY]
-        starts, names = self._chunk_starts[name]
+        starts, names = self._streams[name]
         first = starts[loaded.first_chunk] + int(counts[: loaded.requested.start].sum())
         last = first + int(counts[loaded.requested].sum())
         if last > starts[loaded.last_chunk]:
             raise IntegrityError(f"{self._what(names[0])}: rows have more entries than were written")
         if first == last:
             return [np.zeros(0, self._shards[array].spec.dtype) for array in names]
-        return [
-            self._decode(array, loaded.data[array], loaded.spans[array][0], first, last, scratch=True)
-            for array in names
-        ]
+        return [self._decode(array, loaded.data[array], first, last, scratch=True) for array in names]
 
     def descriptions(self, positions: Sequence[int]) -> list[dict[str, Any]]:
         """Key, origin and example of each of these examples, in the requested order.
 
         A chunk of texts is decoded once, however many of the examples it contains.
         """
-        name, starts = layout.DESCRIPTIONS, self._starts[layout.DESCRIPTION_STARTS].tolist()
+        name, starts = layout.DESCRIPTIONS, self._description_starts.tolist()
         chunk = self._shards[name].spec.chunk
         results: list[dict[str, Any]] = [{}] * len(positions)
         order = sorted(range(len(positions)), key=positions.__getitem__)
@@ -231,7 +248,7 @@ class PartReader:
                 last = -(-stop // chunk)
                 end += 1
             data = self._read_spans({name: (first, last)})[name]
-            text = self._decode(name, data, first, start, stop).tobytes()
+            text = self._decode(name, data, start, stop).tobytes()
             for number in order[begin:end]:
                 i = positions[number]
                 results[number] = self._parse_description(i, text[starts[i] - start : starts[i + 1] - start])
@@ -276,73 +293,41 @@ class PartReader:
     def check_all(self) -> None:
         """Read and decode every chunk of every array. Raises IntegrityError at the first fault."""
         for name, shard in self._shards.items():
-            data = self._read_spans({name: (0, shard.spec.chunks)})[name]
-            decode_chunks(shard.spec, shard.bounds, data, 0, shard.spec.chunks, self._what(name), shard.checksums)
-        if layout.GRID in self._shards:
-            grid = self._read_arrays([layout.GRID])[layout.GRID]
-            if not np.array_equal(grid, self._targets.grid[: len(grid)]):
-                raise IntegrityError(f"{self._what(layout.GRID)}: is not the grid of the store's spec")
+            offset, size = self._group.position(name)
+            (data,) = self._storage.read_ranges([(self._path, offset, size)])
+            bounds = decode_index(shard.spec, data[-shard.spec.index_bytes :], self._what(name))
+            if [offset + each for each in bounds] != shard.bounds:
+                raise IntegrityError(f"{self._what(name)}: its index is not that of the chunks in {layout.CHUNK_BYTES}")
+            decode_chunks(shard.spec, bounds, data, 0, shard.spec.chunks, self._what(name), shard.checksums)
+        if self._targets.has_exact and not np.array_equal(self._grid, self._targets.grid[: len(self._grid)]):
+            raise IntegrityError(f"{self._what(layout.GRID)}: is not the grid of the store's spec")
 
-    def _open_shards(self, arrays: dict[str, ArraySpec]) -> dict[str, _Shard]:
-        """Read the index of every shard and the checksums of all chunks. Compares both with the commit."""
-        ranges: list[Range] = []
-        for name, array in arrays.items():
-            size = self._info.sizes[name]
-            length = size if name == layout.CHECKSUMS else array.index_bytes
-            if size < array.index_bytes:
-                raise IntegrityError(f"{self._what(name)}: shorter than its own index")
-            ranges.append((self._files[name], size - length, length))
-        tails = dict(zip(arrays, self._storage.read_ranges(ranges), strict=True))
-        bounds = {name: decode_index(a, tails[name][-a.index_bytes :], self._what(name)) for name, a in arrays.items()}
-        name = layout.CHECKSUMS
-        checksums = decode_chunks(arrays[name], bounds[name], tails[name], 0, 1, self._what(name)).tobytes()
-        for name, array in arrays.items():
-            body = checksums if name == layout.CHECKSUMS else tails[name][-array.index_bytes : -CHECKSUM_BYTES]
-            if crc32c_of(body) != self._info.checksums[name]:
-                raise IntegrityError(f"{self._what(name)}: is not the file that was committed")
-        shards, offset = {}, 0
-        for name, array in arrays.items():
-            expected = None if name == layout.CHECKSUMS else checksums[offset : offset + CHECKSUM_BYTES * array.chunks]
-            shards[name] = _Shard(array, bounds[name], expected)
-            offset += CHECKSUM_BYTES * array.chunks
-        return shards
-
-    def _read_arrays(self, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-        shards = self._shards
-        data = self._read_spans({name: (0, shards[name].spec.chunks) for name in names})
-        return {name: self._decode(name, data[name], 0, 0, shards[name].spec.shape[0]) for name in names}
-
-    def _read_spans(self, spans: dict[str, tuple[int, int]]) -> dict[str, bytes]:
-        """The bytes of a run of inner chunks of each array, in one request to the storage."""
+    def _read_spans(self, spans: dict[str, tuple[int, int]]) -> dict[str, tuple[int, bytes, int]]:
+        """A run of chunks of each array, in one request to the storage, in the form of _LoadedChunks.data."""
         ranges = []
         for name, (first, last) in spans.items():
             bounds = self._shards[name].bounds
-            ranges.append((self._files[name], bounds[first], bounds[last] - bounds[first]))
-        return dict(zip(spans, self._storage.read_ranges(ranges), strict=True))
+            ranges.append((self._path, bounds[first], bounds[last] - bounds[first]))
+        data = self._storage.read_ranges(ranges)
+        return {name: (spans[name][0], piece, 0) for name, piece in zip(spans, data, strict=True)}
 
     def _decode(
-        self, name: str, data: bytes, first_chunk: int, start: int, stop: int, scratch: bool = False
+        self, name: str, data: tuple[int, bytes, int], start: int, stop: int, scratch: bool = False
     ) -> npt.NDArray[Any]:
-        """Elements start:stop of an array, without decoding other chunks. data: the shard from `first_chunk` on.
+        """Elements start:stop of an array, without decoding other chunks. data: as in _LoadedChunks.
 
         scratch: decode into a buffer that the next window overwrites.
         """
         shard = self._shards[name]
+        first_chunk, content, skip = data
         size = shard.spec.chunk
         first, last = start // size, -(-stop // size)
         if first < first_chunk or last > shard.spec.chunks:
             raise IntegrityError(f"{self._what(name)}: starts of chunks do not agree with the rows")
-        skip = shard.bounds[first] - shard.bounds[first_chunk]
+        skip += shard.bounds[first] - shard.bounds[first_chunk]
         out = self._scratch.array(name, (last - first) * size, shard.spec.dtype) if scratch else None
         values = decode_chunks(
-            shard.spec,
-            shard.bounds,
-            data[skip:] if skip else data,
-            first,
-            last,
-            self._what(name),
-            shard.checksums,
-            out,
+            shard.spec, shard.bounds, content, first, last, self._what(name), shard.checksums, out, skip
         )
         return values[start - first * size : stop - first * size]
 
@@ -360,4 +345,4 @@ class PartReader:
         return Window(np.zeros(0, np.uint32), np.zeros(0, np.uint8), rows, none)
 
     def _what(self, name: str) -> str:
-        return f"{self._storage}/{self._info.path}/{name}"
+        return f"{self._storage}/{self._path}/{name}"

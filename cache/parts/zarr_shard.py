@@ -15,7 +15,6 @@ from numcodecs.zstd import Zstd
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 
 from cache.errors import IntegrityError
-from cache.json_documents import canonical_json
 
 # "pcodec" for numbers in any order, "pcodec_sorted" for increasing numbers.
 Codec = Literal["pcodec", "pcodec_sorted", "zstd", "raw"]
@@ -27,12 +26,16 @@ CRC_RESIDUE = 0x48674BC7
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """Shape, type and codec of one array. chunk: rows per inner chunk. fill: a value that no valid array contains."""
+    """Shape, type and codec of one array. chunk: rows per inner chunk. fill: a value that no valid array contains.
+
+    dimensions: name of each axis; axes of equal names in a group have equal lengths.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     chunk: int
     codec: Codec
+    dimensions: tuple[str, ...] = ()
 
     @property
     def chunks(self) -> int:
@@ -51,53 +54,6 @@ class ArraySpec:
         if kind.kind == "f":
             return np.nan
         return np.iinfo(kind).min if kind.kind == "i" else np.iinfo(kind).max
-
-    def metadata(self) -> bytes:
-        """Content of the array's zarr.json."""
-        little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
-        crc32c = {"name": "crc32c"}
-        inner: dict[Codec, list[dict[str, Any]]] = {
-            "pcodec": [
-                {
-                    "name": "numcodecs.pcodec",
-                    "configuration": {"level": PCODEC_LEVEL, "mode_spec": "classic", "delta_spec": "none"},
-                },
-                crc32c,
-            ],
-            "pcodec_sorted": [{"name": "numcodecs.pcodec", "configuration": {"level": PCODEC_LEVEL}}, crc32c],
-            "zstd": [
-                little,
-                {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}},
-                crc32c,
-            ],
-            "raw": [little, crc32c],
-        }
-        rest = list(self.shape[1:])
-        document = {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": list(self.shape),
-            "data_type": self.dtype,
-            "chunk_grid": {
-                "name": "regular",
-                "configuration": {"chunk_shape": [self.chunks * self.chunk, *rest]},
-            },
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": "NaN" if self.dtype.startswith("float") else int(self.fill),
-            "codecs": [
-                {
-                    "name": "sharding_indexed",
-                    "configuration": {
-                        "chunk_shape": [self.chunk, *rest],
-                        "codecs": inner[self.codec],
-                        "index_codecs": [little, crc32c],
-                        "index_location": "end",
-                    },
-                }
-            ],
-            "attributes": {},
-        }
-        return (canonical_json(document) + "\n").encode()
 
     @property
     def path(self) -> str:
@@ -147,14 +103,15 @@ def decode_chunks(
     what: str,
     checksums: bytes | None = None,
     out: npt.NDArray[Any] | None = None,
+    skip: int = 0,
 ) -> npt.NDArray[Any]:
-    """Values of the inner chunks first..last - 1, with padding. data: bytes of the file from the first of them.
+    """Values of the inner chunks first..last - 1, with padding. data: bytes in which the first of them is at `skip`.
 
     checksums: crc32c that each chunk of this array must have, CHECKSUM_BYTES each. out: a flat array of the spec's
     dtype and sufficient length for the result; default: a new array.
     Raises IntegrityError, starting with `what`, if a chunk is damaged or another one.
     """
-    base = bounds[first]
+    base = bounds[first] - skip
     if len(data) < bounds[last] - base:
         raise IntegrityError(f"{what}: truncated: it ends within chunk {last - 1} or before")
     size = spec.chunk * math.prod(spec.shape[1:])
@@ -177,12 +134,6 @@ def decode_chunks(
     except Exception as error:  # codecs raise exceptions of many types
         raise IntegrityError(f"{what}: chunk {number} cannot be decoded: {error}") from error
     return values if len(spec.shape) == 1 else values.reshape(-1, *spec.shape[1:])
-
-
-def chunk_checksums(spec: ArraySpec, data: bytes) -> bytes:
-    """The checksums of all inner chunks of a shard, CHECKSUM_BYTES each."""
-    bounds = decode_index(spec, data[-spec.index_bytes :], "shard")
-    return b"".join(data[end - CHECKSUM_BYTES : end] for end in bounds[1:])
 
 
 def _encode_chunk(codec: Codec, chunk: npt.NDArray[Any]) -> bytes:
@@ -219,9 +170,3 @@ _DECODERS = {"pcodec": _decode_pcodec, "pcodec_sorted": _decode_pcodec, "zstd": 
 
 def _with_checksum(data: bytes) -> bytes:
     return data + int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
-
-
-def group_metadata(attributes: dict[str, Any]) -> bytes:
-    """Content of a group's zarr.json."""
-    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    return (canonical_json(document) + "\n").encode()

@@ -13,20 +13,24 @@ class NotCreatedError(StoreError):
     """The file of a `create` certainly does not exist. After any other error it may, now or later."""
 
 
-class Storage(Protocol):
+class RangeReader(Protocol):
+    """Gives bytes of files."""
+
+    def __str__(self) -> str: ...
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
+        """The bytes of each range, fewer if the file ends before. Raises IntegrityError if a file is missing."""
+        ...
+
+
+class Storage(RangeReader, Protocol):
     """Files by name. Names are relative, with "/"; a name outside the store raises IntegrityError.
 
     Files are never changed in place. `create` is atomic: of several concurrent writers exactly one succeeds.
     """
 
-    def __str__(self) -> str: ...
-
     def read(self, name: str) -> bytes:
         """The content of a file. Raises IntegrityError if it is missing."""
-        ...
-
-    def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The bytes of each range, fewer if the file ends before. Raises IntegrityError if a file is missing."""
         ...
 
     def size(self, name: str) -> int | None:
@@ -58,6 +62,14 @@ class Storage(Protocol):
 
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
         """Write the files of a folder that no other writer uses. Returns when all are durable."""
+        ...
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Write a file that no other writer uses. Returns when it is durable; until then a part of it may exist.
+
+        What is read afterwards comes from the storage, not from what this machine keeps in memory, as far as the system
+        allows.
+        """
         ...
 
     def remove_folder(self, folder: str) -> None:

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cache.errors import IntegrityError, StoreError
@@ -23,8 +23,8 @@ def store_errors(path: Path, action: str, kind: type[StoreError] = StoreError) -
         raise kind(f"{path}: cannot be {action}: {error.strerror or error}") from error
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, durably."""
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder and those above it, durably. Returns those that were missing."""
     missing = []
     while not path.is_dir():
         missing.append(path)
@@ -32,14 +32,21 @@ def make_folder(path: Path) -> None:
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
+    return missing
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a new file. An error of fsync or of close, where network file systems report theirs, is raised."""
+def write_file(path: Path, data: bytes, forget: bool = False) -> None:
+    """Write a new file. An error of fsync or of close, where network file systems report theirs, is raised.
+
+    forget: ask the system to drop its copy in memory, so that the next read comes from the device. It may refuse.
+    """
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+        if forget and hasattr(os, "posix_fadvise"):
+            with suppress(OSError):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def sync_folder(path: Path) -> None:

@@ -6,7 +6,7 @@ import shutil
 import stat
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +31,7 @@ class LocalStorage:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()  # another process, or this one later, may have another current folder
         self._files: OrderedDict[str, BinaryIO] = OrderedDict()
+        self._durable: set[Path] = set()  # folders in the root whose names are
         self._lock = ForkSafeLock()
 
     def __getstate__(self) -> Path:
@@ -99,13 +100,11 @@ class LocalStorage:
         with store_errors(target, "written"):
             try:
                 with store_errors(target, "written", NotCreatedError):
-                    make_folder(target.parent)
+                    made = make_folder(target.parent)
                     write_file(draft, data)
                 if not self._link(draft, target):
                     return False
-                sync_folder(target.parent)
-                if target.parent != self.root:
-                    sync_folder(self.root)  # another writer may have made target.parent and not synced it yet
+                self._sync_names(target.parent, made)
                 return True
             finally:
                 draft.unlink(missing_ok=True)
@@ -127,6 +126,27 @@ class LocalStorage:
                 raise NotCreatedError(f"{target}: cannot be written: {error.strerror}") from error
             raise
         return True
+
+    def write_file(self, name: str, data: bytes) -> None:
+        path = self.path(name)
+        with store_errors(path, "written"):
+            made = make_folder(path.parent)
+            write_file(path, data, forget=True)
+            self._sync_names(path.parent, made)
+
+    def _sync_names(self, folder: Path, made: Collection[Path]) -> None:
+        """Make the names in a folder durable, and its own name. made: folders that were just made, and are durable.
+
+        Others may have been made by another writer that has not synced them yet. Folders directly in the store are
+        never removed, so each is synced once.
+        """
+        sync_folder(folder)
+        while folder != self.root:
+            if folder not in made and folder not in self._durable:
+                sync_folder(folder.parent)
+            if folder.parent == self.root:
+                self._durable.add(folder)
+            folder = folder.parent
 
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
         top = self.path(folder)

@@ -18,6 +18,8 @@ from cache.storage.base import Range, check_name
 from cache.storage.fork_safe_lock import ForkSafeLock
 
 MAX_REQUESTS = 16
+# Longer objects are written in pieces: a service refuses over 5 GiB in one request, and one that fails is repeated.
+MAX_PUT_BYTES, MULTIPART_BYTES = 256 << 20, 64 << 20
 # Requests that fail are repeated, and requests that hang are given up, so that a wrong address fails within seconds.
 RETRIES: Any = {
     "max_retries": 4,
@@ -45,6 +47,7 @@ class ObjectStorage:
         self._uri = uri.rstrip("/")
         self._lock = ForkSafeLock()
         self._store: Any = None
+        self._threads: ThreadPoolExecutor | None = None
         self._is_probed = False
         self._owner_pid = 0
 
@@ -63,24 +66,26 @@ class ObjectStorage:
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
         store = self._connected()
 
-        def read(request: Range) -> bytes:
-            name, start, length = request
-            if length == 0:
-                return b""
+        def read(name: str) -> dict[Range, bytes]:
+            here = sorted({each for each in ranges if each[0] == name and each[2]})
+            starts, lengths = [start for _, start, _ in here], [length for *_, length in here]
             try:
-                return bytes(store.get_range(check_name(name, self), start=start, length=length))
+                pieces = store.get_ranges(check_name(name, self), starts=starts, lengths=lengths)
+                return {each: bytes(piece) for each, piece in zip(here, pieces, strict=True)}
             except FileNotFoundError:
                 raise IntegrityError(f"{self._uri}/{name}: missing") from None
             except Exception as error:
                 size = self.size(name)
-                if size is not None and size <= start:
-                    return b""  # the object ends before the range; the caller reports it
-                raise self._store_error(name, "read", error) from error
+                if size is None or size >= max(start + length for _, start, length in here):
+                    raise self._store_error(name, "read", error) from error
+                # The object ends before one of the ranges. The caller reports it.
+                data = self.read(name)
+                return {each: data[each[1] : each[1] + each[2]] for each in here}
 
-        if len(ranges) == 1:
-            return [read(ranges[0])]
-        with ThreadPoolExecutor(min(len(ranges), MAX_REQUESTS) or 1) as pool:
-            return list(pool.map(read, ranges))
+        names = list(dict.fromkeys(name for name, _, length in ranges if length))
+        found = [read(names[0])] if len(names) == 1 else self._pool().map(read, names)
+        pieces = {each: piece for some in found for each, piece in some.items()}
+        return [pieces[each] if each[2] else b"" for each in ranges]
 
     def size(self, name: str) -> int | None:
         try:
@@ -114,19 +119,23 @@ class ObjectStorage:
         self._require_conditional_writes()
         return self._create(name, data)
 
+    def write_file(self, name: str, data: bytes) -> None:
+        check_name(name, self)
+        self._require_conditional_writes()
+        self._put(name, data)
+
+    def _put(self, name: str, data: bytes) -> None:
+        """Write an object: in one request, unless it is so long that a failed request would cost much."""
+        try:
+            self._connected().put(name, data, use_multipart=len(data) > MAX_PUT_BYTES, chunk_size=MULTIPART_BYTES)
+        except Exception as error:
+            raise self._store_error(name, "written", error) from error
+
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
         self._require_conditional_writes()
-        store = self._connected()
-
-        def write(item: tuple[str, bytes]) -> None:
-            name = check_name(f"{folder}/{item[0]}", self)
-            try:
-                store.put(name, item[1])
-            except Exception as error:
-                raise self._store_error(name, "written", error) from error
-
-        with ThreadPoolExecutor(MAX_REQUESTS) as pool:
-            list(pool.map(write, files.items()))
+        self._connected()  # refuses a forked process, which has no threads
+        names = {check_name(f"{folder}/{name}", self): data for name, data in files.items()}
+        list(self._pool().map(self._put, names, names.values()))
 
     def remove_folder(self, folder: str) -> None:
         names = list(self.walk(folder))
@@ -161,6 +170,14 @@ class ObjectStorage:
     def close(self) -> None:
         with self._lock:
             self._store = None
+            self._threads = None  # they end when the last call that uses them does
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """Threads for requests about several objects. They are kept until the storage is closed."""
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(MAX_REQUESTS, "store requests")
+            return self._threads
 
     def _create(self, name: str, data: bytes) -> bool:
         """Create an object. Whatever the service answers, what is read afterwards decides."""
@@ -169,7 +186,7 @@ class ObjectStorage:
         failures = 0
         for wait in (*CONFLICT_WAITS, 0.0):
             try:
-                self._connected().put(name, data, mode="create")
+                self._connected().put(name, data, mode="create", use_multipart=False)
                 return True
             except StoreError:
                 raise

@@ -9,7 +9,7 @@ from typing import Any
 
 from cache.errors import IntegrityError, StoreError
 from cache.json_documents import decode_document, digest, encode_document, known_fields
-from cache.parts.layout import PartCounts
+from cache.parts.layout import Profile
 from cache.parts.part import PartInfo
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
@@ -28,26 +28,21 @@ class CommittedExample:
 
 
 @dataclass(frozen=True, slots=True)
-class FileChecksum:
-    """Length in bytes and SHA-256 of a file."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class Commit:
-    """The statement that `part` contains `unit`, with a checksum for each file of the part (paths inside the part).
+    """The statement that `part` contains `unit`.
 
-    entries: number of stored entries. retained_mass: mean probability of the exact entries of a row.
+    sha256: of the file of the part. codebook: digest of the part's codebook, "" if codes are ids. entries: number of
+    stored entries. retained_mass: mean probability of the exact entries of a row.
     max_abs_error, kl: quantisation error in nats, the largest of a log-probability and the mean of a row.
     """
 
     unit: str
     fingerprint: str
     part: PartInfo
+    sha256: str
+    profile: Profile
+    codebook: str
     examples: tuple[CommittedExample, ...]
-    files: dict[str, FileChecksum]
     entries: int
     retained_mass: float
     max_abs_error: float
@@ -59,28 +54,24 @@ class Commit:
         return sum(example.rows for example in self.examples)
 
     @property
-    def size(self) -> int:
-        """Bytes of all files of the part."""
-        return sum(file.size for file in self.files.values())
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return sum(example.tokens for example in self.examples)
 
-    # On disk the part is called "place", and its checksums "seals". Only the next two methods know these names.
     def to_document(self) -> dict[str, Any]:
         """Fields for JSON, by the names of the store format."""
         document = asdict(self)
-        place = document.pop("part")
-        place["seals"] = place.pop("checksums")
+        del document["sha256"]  # the document's own checksum has this name
         rows = [[example.key, example.origin, example.tokens, example.rows] for example in self.examples]
-        return {**document, "place": place, "examples": rows}
+        return {**document, "sha256_of_part": self.sha256, "examples": rows}
 
     @classmethod
     def from_document(cls, body: dict[str, Any]) -> "Commit":
         """The commit that to_document described. Raises KeyError or TypeError if fields are missing."""
-        place = body["place"]
-        counts = PartCounts(**known_fields(place["counts"], PartCounts))
-        part = PartInfo(**{**known_fields(place, PartInfo), "counts": counts, "checksums": place["seals"]})
+        part = PartInfo(**known_fields(body["part"], PartInfo))
         examples = tuple(CommittedExample(*values) for values in body["examples"])
-        files = {name: FileChecksum(**known_fields(values, FileChecksum)) for name, values in body["files"].items()}
-        return cls(**{**known_fields(body, cls), "part": part, "examples": examples, "files": files})
+        own = {"part": part, "examples": examples, "sha256": body["sha256_of_part"]}
+        return cls(**{**known_fields(body, cls), **own})
 
 
 def unit_name(keys: Sequence[str]) -> str:
@@ -128,7 +119,7 @@ def read_commit(storage: Storage, unit: str, sha256: str | None = None) -> tuple
         commit = Commit.from_document(decode_document(data, f"{storage}/{name}"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IntegrityError(f"{storage}/{name}: is not a commit of this format: {error!r}") from error
-    if commit.unit != unit or not re.fullmatch(f"parts/{unit}/[0-9a-f]{{32}}\\.zarr", commit.part.path):
+    if commit.unit != unit or not re.fullmatch(f"parts/{unit}/[0-9a-f]{{32}}\\.zarr\\.zip", commit.part.path):
         raise IntegrityError(f"{storage}/{name}: names unit {commit.unit} at {commit.part.path}, not its own")
     return commit, file_hash
 
@@ -139,19 +130,24 @@ def remove_unused(storage: Storage, folder: str) -> None:
         storage.remove_folder(folder)
 
 
-def withdraw_if_incomplete(storage: Storage, name: str, folder: str, files: Iterable[str]) -> None:
-    """Remove the commit or claim `name`, which was just made, and raise StoreError, if files in `folder` are gone.
+def withdraw_if_incomplete(storage: Storage, name: str, files: Iterable[str]) -> None:
+    """Remove the commit or claim `name`, which was just made, and raise StoreError, if files that it names are gone.
 
     A writer that was suspended for longer than the grace of a garbage collection loses its files to it.
     """
-    absent = sorted({f"{folder}/{file}" for file in files}.difference(storage.walk(folder)))
-    if not absent or storage.size(absent[0]) is not None:
+    absent = next((file for file in files if storage.size(file) is None), None)
+    if absent is None:
         return
     storage.remove_folder(name)
     raise StoreError(
-        f"{storage}/{absent[0]}: removed before {name} was written, probably by garbage collection with a grace "
+        f"{storage}/{absent}: removed before {name} was written, probably by garbage collection with a grace "
         f"shorter than this write took; {name} is withdrawn; run the job again"
     )
+
+
+def part_path(unit: str, attempt: str) -> str:
+    """Name of the file of a part. attempt: 32 hexadecimal digits, different for each writer."""
+    return f"parts/{unit}/{attempt}.zarr.zip"
 
 
 def commit_path(unit: str) -> str:

@@ -15,7 +15,7 @@ from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
-from cache.store.claims.codebook_claim import read_codebook
+from cache.store.claims.codebook_claim import newest_codebook
 from cache.store.commits import commit_path, committed_units, create_store, read_commit, unit_name
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
@@ -56,7 +56,7 @@ def fill_store(
         require_same_profile(storage, present & {name}, profile)
         if name not in present:
             if profile == "compact" and codebook is None:
-                codebook = read_codebook(storage, spec.vocab_size)  # None before the first unit, which creates it
+                _, codebook = newest_codebook(storage, spec.vocab_size)  # None before the first unit, which creates it
             write_unit(storage, spec, unit, profile, codebook)
         done += len(unit)
         progress(done, total)
@@ -118,7 +118,7 @@ def require_profile(profile: str) -> None:
 def require_same_profile(storage: Storage, units: Iterable[str], profile: Profile) -> None:
     """Raise StoreError if one of these committed units has another profile."""
     for unit in units:
-        existing = read_commit(storage, unit)[0].part.profile
+        existing = read_commit(storage, unit)[0].profile
         if existing != profile:
             raise StoreError(
                 f"{storage}/{commit_path(unit)}: exists with profile {existing}, requested {profile}; "

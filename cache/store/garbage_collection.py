@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cache.errors import IntegrityError
 from cache.storage.base import Storage
-from cache.store.claims.codebook_claim import CLAIM, read_claim
+from cache.store.claims.codebook_claim import FOLDER as CODEBOOKS
+from cache.store.claims.codebook_claim import claim_path, codebook_path, read_claims
 from cache.store.claims.tokenizer_files import CLAIM as TOKENIZER_CLAIM
 from cache.store.claims.tokenizer_files import FOLDER as TOKENIZERS
 from cache.store.claims.tokenizer_files import read_tokenizer_claim
@@ -30,10 +30,6 @@ class GarbageReport:
     bytes: int = 0
 
 
-# Name and reader of the claim that refers to one of the folders in each of these.
-_CLAIMS = {"codebooks": (CLAIM, read_claim), TOKENIZERS: (TOKENIZER_CLAIM, read_tokenizer_claim)}
-
-
 def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: bool = False) -> GarbageReport:
     """Remove unreferenced attempts, codebooks, indexes and drafts that are older than `grace` seconds, and
     obsolete entries of the quarantine.
@@ -45,7 +41,7 @@ def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: boo
     referenced = _referenced_names(storage)
     units = storage.names("parts")
     candidates = [f"parts/{unit}/{attempt}" for unit in units for attempt in storage.names(f"parts/{unit}")]
-    candidates += [f"codebooks/{name}" for name in storage.names("codebooks")]
+    candidates += [f"{CODEBOOKS}/{name}" for name in storage.names(CODEBOOKS)]
     candidates += [f"{TOKENIZERS}/{name}" for name in storage.names(TOKENIZERS)]
     candidates += [f"snapshots/{name}" for name in storage.names("snapshots", ".npz")]
     candidates += storage.drafts()
@@ -82,17 +78,21 @@ def _referring_file(storage: Storage, name: str, numbers: Sequence[int]) -> str 
         path = commit_path(rest.partition("/")[0])
         is_commit = storage.size(path) is not None
         return path if is_commit and read_commit(storage, rest.partition("/")[0])[0].part.path == name else None
-    if kind in _CLAIMS:
-        path, read = _CLAIMS[kind]
-        claim = read(storage)
-        return path if claim and claim["path"] == name else None
+    if kind == CODEBOOKS:
+        claims = read_claims(storage)
+        return next((claim_path(n) for n, claim in claims.items() if codebook_path(claim["digest"]) == name), None)
+    if kind == TOKENIZERS:
+        claim = read_tokenizer_claim(storage)
+        return TOKENIZER_CLAIM if claim and claim["path"] == name else None
     later = [number for number in snapshot_numbers(storage) if number not in numbers] if kind == "snapshots" else []
     return next((snapshot_path(n) for n in later if read_snapshot(storage, n).index == name), None)
 
 
 def _referenced_names(storage: Storage) -> set[str]:
     """Names of all parts, indexes and codebooks that a commit, a snapshot or the codebook's claim refers to."""
-    parts = [read_commit(storage, unit)[0].part for unit in committed_units(storage)]
+    commits = [read_commit(storage, unit)[0] for unit in committed_units(storage)]
+    parts = [commit.part for commit in commits]
+    codebooks = {codebook_path(commit.codebook) for commit in commits if commit.codebook}
     referenced: set[str] = set()
     listed: set[str] = set()  # entries of the quarantine in the newest snapshot
     for number in snapshot_numbers(storage):
@@ -100,8 +100,8 @@ def _referenced_names(storage: Storage) -> set[str]:
         referenced.add(snapshot.index)
         listed = {name for key in snapshot.quarantine for name in entry_files(key)}
         parts += [index.part_info(unit) for unit in range(len(index.unit))]
-    claim = read_claim(storage)
-    if claim is None and any(part.codebook for part in parts):
-        raise IntegrityError(f"{storage}/{CLAIM}: missing, though parts were written with a codebook")
-    claims = [each for each in (claim, read_tokenizer_claim(storage)) if each is not None]
-    return referenced | listed | {part.path for part in parts} | {each["path"] for each in claims}
+        codebooks |= {codebook_path(digest.tobytes().hex()) for digest in index.codebooks}
+    for generation, claim in read_claims(storage).items():
+        codebooks |= {claim_path(generation), codebook_path(claim["digest"])}
+    tokenizer = read_tokenizer_claim(storage)
+    return referenced | listed | codebooks | {part.path for part in parts} | {tokenizer["path"] if tokenizer else ""}

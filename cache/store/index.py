@@ -3,21 +3,21 @@
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.errors import IntegrityError
-from cache.parts.layout import PART_ARRAYS, PROFILES, PartCounts
+from cache.parts.layout import PROFILES
 from cache.parts.part import PartInfo
-from cache.store.commits import Commit
+from cache.store.commits import Commit, part_path
 
 KEY_BYTES = 16
-COUNTS = tuple(field.name for field in fields(PartCounts))
+COUNTS = ("examples", "tokens")
 # Names in the file where they differ from the names of the fields.
-STORED_NAMES = {"checksums": "seals", "position": "place"}
+STORED_NAMES = {"position": "place"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class StoreIndex:
 
     Units: unit uint8 [U, 12] and attempt uint8 [U, 16], names as bytes; commit uint8 [U, 32], SHA-256 of its file;
     profile uint8 and codebook uint16 [U], the latter a row of codebooks uint8 [C, 16] plus 1, 0 for none;
-    counts int64 [U, 8]; sizes int64 (-1 if absent) and checksums uint32 [U, arrays]; totals int64 [U, 3]: bytes,
-    entries, rows; quality float64 [U, 3]: retained mass, largest error, KL of quantisation.
+    counts int64 [U, 2]: examples, tokens; tail, root int64 [U] and crc32c uint32 [U], of the part; totals int64
+    [U, 3]: bytes, entries, rows; quality float64 [U, 3]: retained mass, largest error, KL of quantisation.
     Examples: key uint8 [E, 16]; unit_of int32 [E], the unit, and position int32 [E], the number within the unit;
     tokens, rows uint32 [E]; origin uint16 [E], or uint32 if there are more than 65,536, a line number in origins, which
     is text with a line per origin.
@@ -40,8 +40,9 @@ class StoreIndex:
     codebook: npt.NDArray[np.uint16]
     codebooks: npt.NDArray[np.uint8]
     counts: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-    checksums: npt.NDArray[np.uint32]
+    tail: npt.NDArray[np.int64]
+    root: npt.NDArray[np.int64]
+    crc32c: npt.NDArray[np.uint32]
     totals: npt.NDArray[np.int64]
     quality: npt.NDArray[np.float64]
     key: npt.NDArray[np.uint8]
@@ -59,17 +60,13 @@ class StoreIndex:
         return text.split("\n") if text else []
 
     def part_info(self, unit: int) -> PartInfo:
-        """Location and shape of the part of a unit."""
-        name, attempt = self.unit[unit].tobytes().hex(), self.attempt[unit].tobytes().hex()
-        codebook = int(self.codebook[unit])
-        present = [i for i in range(len(PART_ARRAYS)) if self.sizes[unit, i] >= 0]
+        """Where the part of a unit is."""
         return PartInfo(
-            path=f"parts/{name}/{attempt}.zarr",
-            profile=PROFILES[int(self.profile[unit])],
-            codebook=self.codebooks[codebook - 1].tobytes().hex() if codebook else "",
-            counts=PartCounts(**dict(zip(COUNTS, self.counts[unit].tolist(), strict=True))),
-            sizes={PART_ARRAYS[i]: int(self.sizes[unit, i]) for i in present},
-            checksums={PART_ARRAYS[i]: int(self.checksums[unit, i]) for i in present},
+            path=part_path(self.unit[unit].tobytes().hex(), self.attempt[unit].tobytes().hex()),
+            bytes=int(self.totals[unit, 0]),
+            tail=int(self.tail[unit]),
+            root=int(self.root[unit]),
+            crc32c=int(self.crc32c[unit]),
         )
 
     def commit_hashes(self) -> dict[str, str]:
@@ -114,23 +111,23 @@ class StoreIndex:
 def _unit_columns(commits: Sequence[tuple[Commit, str]]) -> dict[str, Any]:
     """The columns of units."""
     parts = [commit.part for commit, _ in commits]
-    codebooks = sorted({part.codebook for part in parts} - {""})
-    units, arrays = len(commits), len(PART_ARRAYS)
-    counts = [[getattr(part.counts, name) for name in COUNTS] for part in parts]
-    sizes = [[part.sizes.get(name, -1) for name in PART_ARRAYS] for part in parts]
-    checksums = [[part.checksums.get(name, 0) for name in PART_ARRAYS] for part in parts]
-    totals = [[commit.size, commit.entries, commit.rows] for commit, _ in commits]
+    books = [commit.codebook for commit, _ in commits]
+    codebooks = sorted({*books} - {""})
+    units = len(commits)
+    counts = [[len(commit.examples), commit.tokens] for commit, _ in commits]
+    totals = [[commit.part.bytes, commit.entries, commit.rows] for commit, _ in commits]
     quality = [[commit.retained_mass, commit.max_abs_error, commit.kl] for commit, _ in commits]
     return {
         "unit": _bytes_of_hex([commit.unit for commit, _ in commits], 12),
-        "attempt": _bytes_of_hex([part.path.rpartition("/")[2].removesuffix(".zarr") for part in parts], 16),
+        "attempt": _bytes_of_hex([part.path.rpartition("/")[2].partition(".")[0] for part in parts], 16),
         "commit": _bytes_of_hex([sha256 for _, sha256 in commits], 32),
-        "profile": np.array([PROFILES.index(part.profile) for part in parts], np.uint8),
-        "codebook": np.array([codebooks.index(p.codebook) + 1 if p.codebook else 0 for p in parts], np.uint16),
+        "profile": np.array([PROFILES.index(commit.profile) for commit, _ in commits], np.uint8),
+        "codebook": np.array([codebooks.index(book) + 1 if book else 0 for book in books], np.uint16),
         "codebooks": _bytes_of_hex(codebooks, 16),
         "counts": np.array(counts, np.int64).reshape(units, len(COUNTS)),
-        "sizes": np.array(sizes, np.int64).reshape(units, arrays),
-        "checksums": np.array(checksums, np.uint32).reshape(units, arrays),
+        "tail": np.array([part.tail for part in parts], np.int64),
+        "root": np.array([part.root for part in parts], np.int64),
+        "crc32c": np.array([part.crc32c for part in parts], np.uint32),
         "totals": np.array(totals, np.int64).reshape(units, 3),
         "quality": np.array(quality).reshape(units, 3),
     }

@@ -1,6 +1,6 @@
 """LogitStore: random access to the examples of a store, pinned to one snapshot."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from cache.errors import InputError, IntegrityError, StoreError
 from cache.examples.example import Example
-from cache.parts.layout import PART_ARRAYS
 from cache.parts.part_reader import PartReader, Scratch
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
@@ -228,9 +227,11 @@ class LogitStore(RecordSequence):
         return QuantisationError(float(quality[:, 1].max(initial=0.0)), kl)
 
     def bytes_by_array(self) -> dict[str, int]:
-        """Bytes of the shards of each array, summed over all parts, by name of the array."""
-        sizes = np.maximum(self.index.sizes, 0).sum(axis=0)
-        return {name: int(size) for name, size in zip(PART_ARRAYS, sizes, strict=True) if size}
+        """Bytes of the shards of each array, summed over all parts, by name of the array. Opens every part."""
+        sizes: Counter[str] = Counter()
+        for unit in range(len(self.index.unit)):
+            sizes.update(self._part(unit).sizes)
+        return dict(sizes)
 
     def _reason(self, key: str) -> str:
         """Why an example is in quarantine."""
@@ -289,7 +290,7 @@ class LogitStore(RecordSequence):
                 self._parts.move_to_end(unit)
                 return part
         info = self.index.part_info(unit)
-        part = PartReader(self.storage, info, self.spec.targets, self._codebook(info.codebook), self._scratch)
+        part = PartReader(self.storage, info, self.spec.targets, self._codebook, self._scratch)
         with self._lock:
             if unit not in self._parts:
                 self._parts[unit] = part

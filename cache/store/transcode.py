@@ -24,7 +24,7 @@ from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
-from cache.store.claims.codebook_claim import claim_codebook, read_codebook
+from cache.store.claims.codebook_claim import claim_codebook, newest_codebook
 from cache.store.claims.tokenizer_files import transfer_tokenizer
 from cache.store.commits import committed_units, create_store, unit_name
 from cache.store.fill import require_profile, require_same_profile
@@ -128,7 +128,7 @@ def _unshifted(record: Record, spec: StoreSpec) -> Record:
 
 def _codebook(storage: Storage, store: LogitStore) -> Codebook | None:
     """The target's codebook. If it has none, one is learned from an even sample of the source; None without rows."""
-    existing = read_codebook(storage, store.spec.vocab_size)
+    _, existing = newest_codebook(storage, store.spec.vocab_size)
     if existing is not None or not store.rows.any():
         return existing
     order = permutation(len(store), seed=0, epoch=0)
@@ -145,7 +145,7 @@ def _codebook(storage: Storage, store: LogitStore) -> Codebook | None:
         targets.append(concatenate([window.targets for window in windows]))
         tokens += [window.tokens.copy() for window in windows]
     learned = learn_codebook(concatenate(targets), np.concatenate(tokens), store.spec.targets, store.spec.vocab_size)
-    return claim_codebook(storage, learned)
+    return claim_codebook(storage, 1, learned)
 
 
 def _copy_quarantine(store: LogitStore, storage: Storage) -> None:

@@ -10,7 +10,7 @@ from cache.errors import InputError, IntegrityError
 from cache.parts.codebook_learning import learn_codebook
 from cache.parts.description import differing_fields, require_storable
 from cache.parts.layout import Profile
-from cache.parts.part import EncodedPart, PartInfo, encode_part
+from cache.parts.part import EncodedPart, encode_part
 from cache.parts.part_reader import PartReader
 from cache.rows.codebook import Codebook, plain_codebook
 from cache.rows.codec import QuantisationError, decode_logprobs, encode_logprobs, measure_error
@@ -18,12 +18,13 @@ from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.base import NotCreatedError, Storage
-from cache.store.claims.codebook_claim import claim_codebook, read_codebook
+from cache.storage.memory_file import MemoryFile
+from cache.store.claims.codebook_claim import claim_codebook, newest_codebook
 from cache.store.commits import (
     Commit,
     CommittedExample,
-    FileChecksum,
     commit_path,
+    part_path,
     publish_commit,
     remove_unused,
     unit_name,
@@ -31,6 +32,7 @@ from cache.store.commits import (
 )
 
 NO_ERROR = QuantisationError(0.0, 0.0)
+_NOT_WRITTEN = "what was read back is not what was written; the disk or its driver is at fault"
 
 
 def write_unit(
@@ -59,13 +61,13 @@ def write_unit(
         codebook = codebook or store_codebook(storage, spec, records)
         digest = codebook.digest
     unit = unit_name([record.key for record in records])
-    encoded = encode_part(f"parts/{unit}/{uuid.uuid4().hex}.zarr", records, spec, codebook, digest, profile)
+    encoded = encode_part(part_path(unit, uuid.uuid4().hex), records, spec, codebook, digest, profile)
     path = encoded.info.path
     try:
-        storage.write_folder(path, encoded.files)
-        error = _read_back(storage, encoded.info, records, spec, codebook)
+        storage.write_file(path, encoded.data)
+        error = _read_back(storage, encoded, records, spec, codebook)
         total = QuantisationError(previous_error.max_abs_error + error.max_abs_error, previous_error.kl + error.kl)
-        commit = _make_commit(unit, spec, records, encoded, total)
+        commit = _make_commit(unit, spec, records, encoded, profile, digest, total)
     except BaseException:
         remove_unused(storage, path)
         raise
@@ -78,42 +80,41 @@ def write_unit(
     if not is_first:
         remove_unused(storage, path)
     else:
-        withdraw_if_incomplete(storage, commit_path(unit), path, commit.files)
+        withdraw_if_incomplete(storage, commit_path(unit), [path])
     return commit, is_first
 
 
 def store_codebook(storage: Storage, spec: StoreSpec, records: Sequence[Record]) -> Codebook:
-    """The store's codebook. If it has none yet, one is learned from `records`."""
-    existing = read_codebook(storage, spec.vocab_size)
+    """The codebook for a new unit: the newest of the store. If there is none yet, one is learned from `records`."""
+    _, existing = newest_codebook(storage, spec.vocab_size)
     if existing is not None:
         return existing
     targets = concatenate([record.targets for record in records])
     tokens = np.concatenate([record.tokenized.tokens for record in records])
-    return claim_codebook(storage, learn_codebook(targets, tokens, spec.targets, spec.vocab_size))
-
-
-def checksum_file(storage: Storage, name: str) -> FileChecksum:
-    """Length and SHA-256 of a file as it is now. Raises IntegrityError if it is missing."""
-    return _checksum(storage.read(name))
-
-
-def _checksum(data: bytes) -> FileChecksum:
-    return FileChecksum(len(data), hashlib.sha256(data).hexdigest())
+    return claim_codebook(storage, 1, learn_codebook(targets, tokens, spec.targets, spec.vocab_size))
 
 
 def _make_commit(
-    unit: str, spec: StoreSpec, records: Sequence[Record], encoded: EncodedPart, error: QuantisationError
+    unit: str,
+    spec: StoreSpec,
+    records: Sequence[Record],
+    encoded: EncodedPart,
+    profile: Profile,
+    codebook: str,
+    error: QuantisationError,
 ) -> Commit:
     log_tail = np.concatenate([r.targets.log_tail[r.targets.exact_counts > 0] for r in records]).astype(np.float64)
     return Commit(
         unit=unit,
         fingerprint=spec.fingerprint,
         part=encoded.info,
+        sha256=hashlib.sha256(encoded.data).hexdigest(),
+        profile=profile,
+        codebook=codebook,
         examples=tuple(
             CommittedExample(r.key, r.tokenized.origin, len(r.tokenized.tokens), r.target_rows) for r in records
         ),
-        files={name: _checksum(data) for name, data in sorted(encoded.files.items())},
-        entries=sum(len(record.targets.ids) for record in records),
+        entries=encoded.entries,
         retained_mass=float(-np.expm1(log_tail).mean()) if len(log_tail) else 0.0,
         max_abs_error=error.max_abs_error,
         kl=error.kl,
@@ -193,20 +194,24 @@ def _check_sampled(targets: SparseTargets, spec: TargetSpec, what: str) -> None:
 
 
 def _read_back(
-    storage: Storage, info: PartInfo, records: Sequence[Record], spec: StoreSpec, codebook: Codebook
+    storage: Storage, encoded: EncodedPart, records: Sequence[Record], spec: StoreSpec, codebook: Codebook
 ) -> QuantisationError:
-    """Read the part like any reader, compare it with the records, and measure the quantisation error.
+    """Read the file, decode it like any reader, compare it with the records, and measure the quantisation error.
 
     Raises IntegrityError if they differ.
     """
-    what = f"{storage}/{info.path}"
-    part = PartReader(storage, info, spec.targets, codebook)
-    window = part.window(0, info.counts.tokens)
+    path = encoded.info.path
+    what = f"{storage}/{path}"
+    data = storage.read(path)
+    if data != encoded.data:
+        raise IntegrityError(f"{what}: {_NOT_WRITTEN}")
+    part = PartReader(MemoryFile(storage, path, data), encoded.info, spec.targets, lambda digest: codebook)
+    window = part.window(0, part.tokens)
     same = np.array_equal(window.tokens, np.concatenate([r.tokenized.tokens for r in records]))
     same &= np.array_equal(window.segments, np.concatenate([r.tokenized.segments for r in records]))
     token_logprobs = np.concatenate([r.token_logprobs for r in records])
     same &= np.array_equal(window.token_logprobs, decode_logprobs(encode_logprobs(token_logprobs)), equal_nan=True)
     same &= all(part.description(i)["key"] == record.key for i, record in enumerate(records))
     if not same:
-        raise IntegrityError(f"{what}: what was read back is not what was written; the disk or its driver is at fault")
+        raise IntegrityError(f"{what}: {_NOT_WRITTEN}")
     return measure_error(concatenate([r.targets for r in records]), window.targets, spec.vocab_size, what)

@@ -1,15 +1,16 @@
 """Verify a store: read every byte of every committed file and compare it with the checksums of the commits."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 
-from cache.errors import IntegrityError, LogitbankError
+from cache.errors import InputError, IntegrityError, LogitbankError
 from cache.examples.example import Example
+from cache.parts.codebook_file import decode_codebook
 from cache.parts.description import differing_fields
 from cache.parts.part_reader import PartReader
 from cache.progress import Progress, no_progress
@@ -17,14 +18,21 @@ from cache.rows.codebook import Codebook
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
+from cache.storage.memory_file import MemoryFile
 from cache.storage.open import open_storage
-from cache.store.claims.codebook_claim import open_codebook, read_claim
+from cache.store.claims.codebook_claim import FOLDER as CODEBOOKS
+from cache.store.claims.codebook_claim import (
+    claim_path,
+    claimed_generations,
+    codebook_path,
+    open_codebook,
+    read_claim,
+)
 from cache.store.claims.tokenizer_files import FOLDER as TOKENIZERS
 from cache.store.claims.tokenizer_files import read_tokenizer_claim
 from cache.store.commits import (
     Commit,
     CommittedExample,
-    FileChecksum,
     commit_path,
     committed_units,
     read_commit,
@@ -40,14 +48,13 @@ from cache.store.snapshot_reading import (
     snapshot_path,
 )
 from cache.store.snapshots import restore_snapshot
-from cache.store.unit_writer import checksum_file
 
 
 @dataclass(slots=True)
 class VerifyReport:
-    """problems: one line per fault, with the name of the file. uncommitted: folders that no commit or claim refers to;
-    killed writers leave them. repaired: names of files that were written again. doubles: examples that an earlier unit
-    has too; readers see the first."""
+    """problems: one line per fault, with the name of the file. uncommitted: files and folders that no commit or claim
+    refers to; killed writers leave them. repaired: names of files that were written again. doubles: examples that an
+    earlier unit has too; readers see the first."""
 
     files: int = 0
     bytes: int = 0
@@ -68,8 +75,8 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     report = VerifyReport()
     spec = read_spec(storage)
     hashes = _verify_snapshots(storage, spec, report, repair)
-    codebooks = _verify_claim(storage, read_claim, "codebooks", report)
-    tokenizers = _verify_claim(storage, read_tokenizer_claim, TOKENIZERS, report)
+    codebooks = _verify_codebooks(storage, spec, report)
+    tokenizers = _verify_tokenizer(storage, report)
     codebook_of = cache(partial(open_codebook, storage, vocab_size=spec.vocab_size))
     units = sorted(set(committed_units(storage)) | set(hashes))
     committed: dict[str, Commit] = {}
@@ -82,6 +89,7 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
             unreadable.add(unit)
         else:
             committed[commit.part.path] = commit
+            codebooks |= {codebook_path(commit.codebook)} if commit.codebook else set()
             _verify_part(storage, spec, commit, codebook_of, report)
         progress(done, len(units))
     if not report.problems:
@@ -89,7 +97,7 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     for unit in sorted(set(storage.names("parts")) - unreadable):
         paths = [f"parts/{unit}/{attempt}" for attempt in storage.names(f"parts/{unit}")]
         report.uncommitted += [path for path in paths if path not in committed]
-    for folder, claimed in (("codebooks", codebooks), (TOKENIZERS, tokenizers)):
+    for folder, claimed in ((CODEBOOKS, codebooks), (TOKENIZERS, tokenizers)):
         report.uncommitted += [path for name in storage.names(folder) if (path := f"{folder}/{name}") not in claimed]
     return report
 
@@ -145,68 +153,85 @@ def _verify_quarantine(storage: Storage, listed: Mapping[str, str], report: Veri
     for key in sorted(set(quarantined_keys(storage)) | set(listed)):
         try:
             read_entry(storage, key)
-            if key in listed and checksum_file(storage, document_path(key)).sha256 != listed[key]:
+            if key in listed and hashlib.sha256(storage.read(document_path(key))).hexdigest() != listed[key]:
                 report.problems.append(f"{storage}/{document_path(key)}: not the file that the newest snapshot lists")
         except LogitbankError as error:
             report.problems.append(str(error))
 
 
-def _verify_claim(
-    storage: Storage, read: Callable[[Storage], dict[str, Any] | None], parent: str, report: VerifyReport
-) -> set[str]:
-    """Check the files that a claim names, of the codebook or the tokenizer. Returns the folders that the store uses."""
+def _verify_codebooks(storage: Storage, spec: StoreSpec, report: VerifyReport) -> set[str]:
+    """Check the claims of codebooks and their files. Returns the names of all of them."""
+    names = set()
+    for generation in claimed_generations(storage):
+        names.add(claim_path(generation))
+        try:
+            claim = read_claim(storage, generation)
+        except LogitbankError as error:
+            report.problems.append(str(error))
+            return {f"{CODEBOOKS}/{name}" for name in storage.names(CODEBOOKS)}
+        names.add(name := codebook_path(claim["digest"]))
+        data = _verify_file(storage, name, claim["bytes"], claim["sha256_of_file"], report)
+        try:
+            if data is not None:
+                decode_codebook(data, claim["digest"], spec.vocab_size, f"{storage}/{name}").validate()
+        except LogitbankError as error:
+            report.problems.append(f"{storage}/{name}: {error}" if isinstance(error, InputError) else str(error))
+    return names
+
+
+def _verify_tokenizer(storage: Storage, report: VerifyReport) -> set[str]:
+    """Check the files of the tokenizer. Returns the folder that the store uses."""
     try:
-        claim = read(storage)
+        claim = read_tokenizer_claim(storage)
     except LogitbankError as error:
         report.problems.append(str(error))
-        return {f"{parent}/{name}" for name in storage.names(parent)}
+        return {f"{TOKENIZERS}/{name}" for name in storage.names(TOKENIZERS)}
     if claim is None:
         return set()
-    files = {name: FileChecksum(*fields) for name, fields in claim["files"].items()}
-    _verify_files(storage, claim["path"], files, report)
+    names = {f"{claim['path']}/{name}": checksum for name, checksum in claim["files"].items()}
+    for name, (size, sha256) in names.items():
+        _verify_file(storage, name, size, sha256, report)
+    for name in sorted(set(storage.walk(claim["path"])) - set(names)):
+        report.problems.append(f"{storage}/{name}: not part of what was committed")
     return {claim["path"]}
 
 
-def _verify_files(storage: Storage, folder: str, files: dict[str, FileChecksum], report: VerifyReport) -> None:
-    for path, expected in files.items():
-        name = f"{folder}/{path}"
-        try:
-            checksum = checksum_file(storage, name)
-        except LogitbankError as error:
-            report.problems.append(str(error))
-            continue
-        report.files += 1
-        report.bytes += checksum.size
-        if checksum != expected:
-            detail = f"{checksum.size} bytes long, committed with {expected.size}"
-            report.problems.append(
-                f"{storage}/{name}: {detail if checksum.size != expected.size else 'altered since it was committed'}"
-            )
-    for name in sorted(set(storage.walk(folder)) - {f"{folder}/{path}" for path in files}):
-        report.problems.append(f"{storage}/{name}: not part of what was committed")
+def _verify_file(storage: Storage, name: str, size: int, sha256: str, report: VerifyReport) -> bytes | None:
+    """The content of a file, if it is the one that was committed; otherwise a line in the report."""
+    try:
+        data = storage.read(name)
+    except LogitbankError as error:
+        report.problems.append(str(error))
+        return None
+    report.files += 1
+    report.bytes += len(data)
+    if len(data) == size and hashlib.sha256(data).hexdigest() == sha256:
+        return data
+    detail = f"{len(data)} bytes long, committed with {size}" if len(data) != size else "altered since it was committed"
+    report.problems.append(f"{storage}/{name}: {detail}")
+    return None
 
 
 def _verify_part(
     storage: Storage, spec: StoreSpec, commit: Commit, codebook_of: Callable[[str], Codebook], report: VerifyReport
 ) -> None:
-    before = len(report.problems)
     info = commit.part
-    _verify_files(storage, info.path, commit.files, report)
-    if len(report.problems) > before:
+    data = _verify_file(storage, info.path, info.bytes, commit.sha256, report)
+    if data is None:
         return
     if commit.fingerprint != spec.fingerprint:
         report.problems.append(f"{storage}/{commit_path(commit.unit)}: belongs to another spec")
         return
     try:
-        part = PartReader(storage, info, spec.targets, codebook_of(info.codebook))
+        part = PartReader(MemoryFile(storage, info.path, data), info, spec.targets, codebook_of)
         part.check_all()
-        targets = part.window(0, info.counts.tokens).targets
+        targets = part.window(0, part.tokens).targets
         targets.validate(spec.vocab_size, f"{storage}/{info.path}")
         examples = _examples_of(part, targets)
     except LogitbankError as error:
         report.problems.append(str(error))
         return
-    if examples != commit.examples or len(targets.ids) != commit.entries:
+    if examples != commit.examples or (len(targets.ids), part.codebook) != (commit.entries, commit.codebook):
         report.problems.append(f"{storage}/{info.path}: does not contain the examples that its commit lists")
     report.examples += len(examples)
 
@@ -242,7 +267,7 @@ def _verify_doubles(
     def example(place: int) -> tuple[str, str, Example]:
         unit = int(np.searchsorted(starts, place, side="right")) - 1
         info = commits[unit].part
-        part = PartReader(storage, info, spec.targets, codebook_of(info.codebook))
+        part = PartReader(storage, info, spec.targets, codebook_of)
         return part.example(place - int(starts[unit]))
 
     for position in same.tolist():

@@ -14,7 +14,7 @@ import ray
 from cache.errors import LogitbankError
 from cache.rows.codebook import Codebook
 from cache.storage.open import open_storage
-from cache.store.claims.codebook_claim import read_codebook
+from cache.store.claims.codebook_claim import newest_codebook
 from cluster.capture.settings import CaptureSettings
 from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.capture.start import start_teacher
@@ -90,7 +90,7 @@ class CaptureWorker:
 
     def _store(self, answers: Answers) -> UnitSummary:
         spec = self._description.spec
-        self._codebook = self._codebook or read_codebook(self._storage, spec.vocab_size)
+        self._codebook = self._codebook or newest_codebook(self._storage, spec.vocab_size)[1]
         summary = store_answers(self._storage, spec, answers, self._codebook)
         return (
             replace(summary, rows_from=self._teacher.rows_from)

@@ -1,5 +1,5 @@
-"""What a store has once: the codebook and the teacher's tokenizer. The first writer claims each, and all others use it.
+"""What the units of a store share: codebooks and the teacher's tokenizer. The first writer claims each.
 
-codebook_claim    the codebook of the compact profile
+codebook_claim    the codebooks of the compact profile
 tokenizer_files   the tokenizer with which the store was captured
 """

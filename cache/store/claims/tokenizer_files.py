@@ -47,7 +47,7 @@ def _claim_files(storage: Storage, tokenizer: str, files: dict[str, bytes]) -> N
         remove_unused(storage, folder)
         raise
     if is_first:
-        withdraw_if_incomplete(storage, CLAIM, folder, files)
+        withdraw_if_incomplete(storage, CLAIM, [f"{folder}/{name}" for name in files])
     else:
         remove_unused(storage, folder)
 

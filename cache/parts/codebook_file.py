@@ -1,0 +1,40 @@
+"""A codebook as one file: a Zarr group with the arrays order, list_of and table."""
+
+import google_crc32c
+import numpy as np
+
+from cache.errors import IntegrityError
+from cache.parts import layout
+from cache.parts.zarr_shard import encode_array
+from cache.parts.zarr_zip import decode_file, encode_zip
+from cache.rows.codebook import Codebook
+
+
+def encode_codebook(codebook: Codebook) -> bytes:
+    """The file of a codebook. Equal codebooks give equal bytes. Raises InputError if it is not valid."""
+    codebook.validate()
+    arrays = layout.codebook_arrays(len(codebook.order), *codebook.table.shape)
+    shards = {name: (array, encode_array(array, getattr(codebook, name))) for name, array in arrays.items()}
+    checksums = {name: int(google_crc32c.value(data)) for name, (_, data) in shards.items()}
+    return encode_zip(shards, {**layout.codebook_attributes(codebook), "checksums": checksums}).data
+
+
+def decode_codebook(data: bytes, digest: str, vocab_size: int, what: str) -> Codebook:
+    """The codebook in a file. Its lists were checked when it was written; here the checksums are.
+
+    Raises IntegrityError, starting with `what`, if the file is damaged or is not the codebook with this digest.
+    """
+    group, values = decode_file(data, (layout.ORDER, layout.LIST_OF, layout.TABLE), what)
+    group.require_kind(layout.CODEBOOK_KIND)
+    found, by_token, checksums = group.require("digest", "by_token", "checksums")
+    for name in {layout.ORDER, layout.LIST_OF, *values}:
+        offset, size = group.position(name)  # names it if the file does not have it
+        if google_crc32c.value(data[offset : offset + size]) != checksums.get(name):
+            raise IntegrityError(f"{what}/{name}: altered, or that of another codebook")
+    values.setdefault(layout.TABLE, np.zeros((1, 0), values[layout.ORDER].dtype))
+    codebook = Codebook(**values, by_token=bool(by_token))
+    if found != digest or len(codebook.order) != vocab_size:
+        raise IntegrityError(f"{what}: is codebook {found} of {len(codebook.order)} ids, not {digest} of {vocab_size}")
+    if codebook.list_of.shape != (vocab_size,) or int(codebook.list_of.max()) >= len(codebook.table):
+        raise IntegrityError(f"{what}: the list of every id must be one of the table")
+    return codebook
