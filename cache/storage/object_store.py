@@ -7,6 +7,7 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL. They 
 import os
 import time
 import uuid
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -20,6 +21,8 @@ from cache.storage.fork_safe_lock import ForkSafeLock
 MAX_REQUESTS = 16
 # Longer objects are written in pieces: a service refuses over 5 GiB in one request, and one that fails is repeated.
 MAX_PUT_BYTES, MULTIPART_BYTES = 256 << 20, 64 << 20
+# Bytes that are read and dropped rather than asked for around: an object store sends them in the time of a request.
+MERGED_GAP = 1 << 20
 # Requests that fail are repeated, and requests that hang are given up, so that a wrong address fails within seconds.
 RETRIES: Any = {
     "max_retries": 4,
@@ -68,19 +71,30 @@ class ObjectStorage:
 
         def read(name: str) -> dict[Range, bytes]:
             here = sorted({each for each in ranges if each[0] == name and each[2]})
-            starts, lengths = [start for _, start, _ in here], [length for *_, length in here]
+            runs = merged([(start, start + length) for _, start, length in here])
             try:
-                pieces = store.get_ranges(check_name(name, self), starts=starts, lengths=lengths)
-                return {each: bytes(piece) for each, piece in zip(here, pieces, strict=True)}
+                # The client could merge ranges, but it fails if the object ends before one of them.
+                pieces = store.get_ranges(
+                    check_name(name, self),
+                    starts=[start for start, _ in runs],
+                    ends=[end for _, end in runs],
+                    coalesce=0,
+                )
             except FileNotFoundError:
                 raise IntegrityError(f"{self._uri}/{name}: missing") from None
             except Exception as error:
                 size = self.size(name)
-                if size is None or size >= max(start + length for _, start, length in here):
+                if size is None or size >= runs[-1][1]:
                     raise self._store_error(name, "read", error) from error
                 # The object ends before one of the ranges. The caller reports it.
-                data = self.read(name)
-                return {each: data[each[1] : each[1] + each[2]] for each in here}
+                runs, pieces = [(0, size)], [self.read(name)]
+            firsts = [start for start, _ in runs]
+            found = {}
+            for each in here:
+                run = bisect_right(firsts, each[1]) - 1
+                skip = each[1] - firsts[run]
+                found[each] = bytes(pieces[run][skip : skip + each[2]])
+            return found
 
         names = list(dict.fromkeys(name for name, _, length in ranges if length))
         found = [read(names[0])] if len(names) == 1 else self._pool().map(read, names)
@@ -300,6 +314,17 @@ class ObjectStorage:
         if self._uri.startswith("s3://") and "AWS_ACCESS_KEY_ID" not in os.environ:
             hint = "; the environment has no AWS_ACCESS_KEY_ID"
         return StoreError(f"{self._uri}/{name}: cannot be {action}: {_first_line(error)}{hint}")
+
+
+def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges (start, end) in order; those that lie close to each other are one."""
+    runs: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if runs and start - runs[-1][1] <= MERGED_GAP:
+            runs[-1] = (runs[-1][0], max(end, runs[-1][1]))
+        else:
+            runs.append((start, end))
+    return runs
 
 
 def _first_line(error: Exception) -> str:

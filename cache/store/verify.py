@@ -89,11 +89,11 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
             unreadable.add(unit)
         else:
             committed[commit.part.path] = commit
-            codebooks |= {codebook_path(commit.codebook)} if commit.codebook else set()
             _verify_part(storage, spec, commit, codebook_of, report)
         progress(done, len(units))
     if not report.problems:
         _verify_doubles(storage, spec, list(committed.values()), codebook_of, report)
+    _verify_claimed(storage, {commit.codebook for commit in committed.values()}, codebooks, report)
     for unit in sorted(set(storage.names("parts")) - unreadable):
         paths = [f"parts/{unit}/{attempt}" for attempt in storage.names(f"parts/{unit}")]
         report.uncommitted += [path for path in paths if path not in committed]
@@ -177,6 +177,16 @@ def _verify_codebooks(storage: Storage, spec: StoreSpec, report: VerifyReport) -
         except LogitbankError as error:
             report.problems.append(f"{storage}/{name}: {error}" if isinstance(error, InputError) else str(error))
     return names
+
+
+def _verify_claimed(storage: Storage, used: set[str], names: set[str], report: VerifyReport) -> None:
+    """Report codebooks of parts that no document claims, and add their names to `names`: they are no garbage."""
+    generations = claimed_generations(storage)
+    for digest in sorted(used - {""}):
+        if (name := codebook_path(digest)) not in names:
+            lost = next(number for number in range(1, len(generations) + 2) if number not in generations)
+            report.problems.append(f"{storage}/{claim_path(lost)}: missing: no document claims {name}, which parts use")
+            names.add(name)
 
 
 def _verify_tokenizer(storage: Storage, report: VerifyReport) -> set[str]:

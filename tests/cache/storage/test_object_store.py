@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from cache.errors import IntegrityError, StoreError
+from cache.parts.zarr_zip import group_of_file
 from cache.rows.record import Record, Window
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
@@ -186,6 +187,7 @@ def test_bad_names_are_refused_everywhere(any_storage: Storage) -> None:
             lambda name: any_storage.create(name, b"x"),
             lambda name: any_storage.write_folder(name, {"x": b"x"}),
             lambda name: any_storage.write_folder("parts/new", {name: b"x"}),
+            lambda name: any_storage.write_file(name, b"x"),
         ):
             with pytest.raises(IntegrityError, match="not a path inside the store"):
                 call(name)
@@ -279,14 +281,15 @@ def test_damage_in_a_bucket_is_found_and_named(s3_uri: str) -> None:
     create_store(storage, spec)
     commit, _ = write_unit(storage, spec, records_of(0))
     take_snapshot(storage)
-    name = f"{commit.part.path}/first/code/c/0"
+    name = commit.part.path
     sound = storage.read(name)
-    for damaged in (b"\xff" + sound[1:], sound[:-1], sound[:10], None):
-        if damaged is None:
-            storage.remove_folder(name)
-        else:
-            storage.write_folder(f"{commit.part.path}/first/code/c", {"0": damaged})
-        with pytest.raises(IntegrityError, match="first/code"):
+    place = group_of_file(sound, "x").shards["first/code"][0]
+    flipped = sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :]
+    for damaged in (flipped, sound[:-1], sound[:10], None):
+        storage.remove_folder(name)
+        if damaged is not None:
+            storage.write_file(name, damaged)
+        with pytest.raises(IntegrityError, match=name):
             list(LogitStore.open(s3_uri))
         assert name in " ".join(verify_store(s3_uri).problems)
 

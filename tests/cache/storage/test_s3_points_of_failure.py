@@ -43,10 +43,14 @@ def capture(storage: ObjectStorage, unit: list[Record]) -> None:
 
 
 def kind_of(method: str, path: str) -> str:
-    """A request without random names. All arrays of a part are alike."""
+    """A request without random names."""
     path = re.sub(r"^/bucket(/[0-9a-f]{32})?", "", path)
-    path = re.sub(r"[0-9a-f]{24,64}", "#", path)
-    return f"{method} {re.sub('#.zarr/.+', '#.zarr/file', path)}"
+    return f"{method} {re.sub(r'[0-9a-f]{24,64}', '#', path)}"
+
+
+def is_part(kind: str) -> bool:
+    """Whether a request is about a file that only its writer knows, and so needs no condition."""
+    return "/parts/" in kind
 
 
 def kinds_of_requests(server: FaultyServer, unit: list[Record]) -> list[str]:
@@ -73,7 +77,7 @@ def assert_sound(storage: ObjectStorage) -> None:
     """Every commit has its part."""
     for unit in committed_units(storage):
         commit = read_commit(storage, unit)[0]
-        assert set(storage.walk(commit.part.path)) == {f"{commit.part.path}/{name}" for name in commit.files}
+        assert storage.size(commit.part.path) == commit.part.bytes
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -85,7 +89,7 @@ def test_no_failing_request_loses_or_doubles_anything(fault: str, server: Faulty
     assert len(kinds) > 20
     refused = 0
     for number, kind in enumerate(kinds):
-        is_creation = kind.startswith("PUT") and not kind.endswith("file")
+        is_creation = kind.startswith("PUT") and not is_part(kind)
         is_turn = number % len(FAULTS) == FAULTS.index(fault)
         if not (is_creation or EXTENT == "all" or is_turn) or (fault in ("409", "412") and not kind.startswith("PUT")):
             continue
@@ -109,15 +113,17 @@ def test_no_failing_request_loses_or_doubles_anything(fault: str, server: Faulty
             assert_stored(record.window, expected[record.key].window, SPEC.targets)
         if EXTENT == "all":
             assert not verify_store(uri).problems, kind
-    assert refused > 3
+    assert refused > 2
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_one_failing_creation_is_tried_again(fault: str, server: FaultyServer) -> None:
     """Nobody sees it: the spec, the codebook, the commit, quarantine, the index and the snapshot are written."""
     unit = records()
-    creations = [kind for kind in kinds_of_requests(server, unit) if kind.startswith("PUT") and "file" not in kind]
-    assert {"PUT /spec.json", "PUT /codebook.json", "PUT /commits/#.json"} <= set(creations)
+    creations = [kind for kind in kinds_of_requests(server, unit) if kind.startswith("PUT") and not is_part(kind)]
+    assert {"PUT /spec.json", "PUT /codebooks/1.json", "PUT /codebooks/#.zarr.zip", "PUT /commits/#.json"} <= set(
+        creations
+    )
     open_kinds = set(creations)
 
     def fail_once(method: str, path: str, conditional: bool) -> str | None:
@@ -156,7 +162,7 @@ def test_a_conflict_with_another_writer_is_that_writers(server: FaultyServer, bu
         storage.create("new", b"x")
 
 
-@pytest.mark.parametrize("first_write", ["create", "folder", "store", "unit"])
+@pytest.mark.parametrize("first_write", ["create", "folder", "file", "store", "unit"])
 def test_a_service_that_ignores_conditions_is_refused_at_the_first_write(
     first_write: str, server: FaultyServer, bucket_uri: str
 ) -> None:
@@ -165,6 +171,7 @@ def test_a_service_that_ignores_conditions_is_refused_at_the_first_write(
     writes: dict[str, Callable[[], object]] = {
         "create": lambda: storage.create("x.json", b"one"),
         "folder": lambda: storage.write_folder("parts/x", {"a": b"1"}),
+        "file": lambda: storage.write_file("parts/x", b"1"),
         "store": lambda: create_store(storage, SPEC),
         "unit": lambda: write_unit(storage, SPEC, records()),
     }

@@ -1,17 +1,19 @@
 """A store with every kind of file, and what reading or verifying says about a file that was damaged."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from cache.errors import StoreError
 from cache.parts.codebook_learning import list_codebook
-from cache.parts.layout import Profile
+from cache.parts.layout import PART_KIND, TAIL_ARRAYS, Profile
+from cache.parts.zarr_zip import group_of_file
 from cache.rows.record import Record
 from cache.rows.sparse_targets import concatenate
 from cache.rows.spec import TargetMode
 from cache.storage.local import LocalStorage
-from cache.store.claims.codebook_claim import CLAIM, claim_codebook
+from cache.store.claims.codebook_claim import claim_codebook
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
@@ -35,7 +37,7 @@ def make_store(folder: Path, mode: TargetMode = "topk", profile: Profile = "comp
     if profile == "compact":
         targets = concatenate([record.targets for unit in work for record in unit])
         tokens = np.concatenate([record.tokenized.tokens for unit in work for record in unit])
-        claim_codebook(storage, list_codebook(targets, tokens, VOCAB, by_token=mode == "sampled"))
+        claim_codebook(storage, 1, list_codebook(targets, tokens, VOCAB, by_token=mode == "sampled"))
     quarantine_example(storage, "0" * 32, "bad", "too long")
     for unit in work:
         write_unit(storage, spec, unit, profile)
@@ -58,17 +60,12 @@ def contents(storage: LocalStorage) -> list[Record]:
     return list(LogitStore.open(str(storage)))
 
 
-def array_of(path: Path) -> Path:
-    """What a message calls the data of an array: the folder of the array. Other files have their own path."""
-    return next((parent.parent for parent in path.parents if parent.name == "c"), path)
-
-
 def read_or_named(storage: LocalStorage, path: Path, expected: list[Record]) -> bool:
     """Whether reading noticed what was done to `path`. It either names the file or returns what was written."""
     try:
         found = contents(storage)
     except StoreError as error:
-        assert str(array_of(path).relative_to(storage.root)) in str(error), error
+        assert str(path.relative_to(storage.root)) in str(error), error
         assert "\n" not in str(error)
         return True
     assert len(found) == len(expected)
@@ -78,8 +75,43 @@ def read_or_named(storage: LocalStorage, path: Path, expected: list[Record]) -> 
 
 
 def is_read(path: Path) -> bool:
-    """Whether a pinned reader needs the file: the shards, the claim, the spec. Lost snapshots are made again."""
-    if array_of(path) != path:
-        # The grid is the spec's; the copy is for readers who do not know how it is made.
-        return array_of(path).name != "grid"
-    return path.name in ("spec.json", CLAIM)
+    """Whether a pinned reader needs the file: parts, codebooks, the spec. Lost snapshots are made again."""
+    return path.name == "spec.json" or is_group(path)
+
+
+def is_group(path: Path) -> bool:
+    """Whether the file is a part or a codebook."""
+    return path.name.endswith(".zarr.zip")
+
+
+def regions(path: Path) -> dict[str, range]:
+    """Places of a part or a codebook: the chunks and the index of each array, the tail, all other entries, the rest.
+
+    A name that starts with "unread" is of bytes that no reader of ours looks at; one that starts with "perhaps" has
+    some of these.
+    """
+    data = path.read_bytes()
+    group = group_of_file(data, path.name)
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: entry.header_offset for entry in archive.infolist()}
+        directory = archive.start_dir
+    is_part = group.attributes["kind"] == PART_KIND
+    tail = min(group.shards[name][0] for name in group.shards if name in TAIL_ARRAYS) if is_part else len(data)
+    found, ends = {}, []
+    for name, (offset, size) in group.shards.items():
+        if offset < tail:
+            index = size - group.spec(name).index_bytes
+            found[f"chunks of {name}"] = range(offset, offset + index)
+            found[f"{'unread ' if is_part else ''}index of {name}"] = range(offset + index, offset + size)
+        ends.append(offset + size)
+    if is_part:
+        # The tail starts with the header of its first entry.
+        found["tail"] = range(max(place for place in entries.values() if place < tail), len(data))
+    else:
+        found["perhaps the directory"] = range(directory, len(data))
+    starts = sorted(place for place in entries.values() if place < found.get("tail", range(len(data), 0)).start)
+    names = {place: name for name, place in entries.items()}
+    for start in starts:
+        kind = "perhaps" if names[start] == "zarr.json" else "unread"
+        found[f"{kind} header of {names[start]}"] = range(start, start + 30 + len(names[start]))
+    return {name: place for name, place in found.items() if len(place)}

@@ -14,7 +14,7 @@ import pytest
 from cache.errors import LogitbankError, StoreError
 from cache.parts.layout import PROFILES, Profile
 from cache.storage.local import LocalStorage
-from cache.store.claims.codebook_claim import CLAIM
+from cache.store.claims.codebook_claim import claimed_generations
 from cache.store.commits import create_store
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshot_reading import latest_snapshot
@@ -71,7 +71,7 @@ def test_a_full_disk_refuses_in_one_line_and_a_rerun_completes(profile: Profile,
             assert not report.problems and not report.uncommitted and report.examples == 3
             assert all_files(storage) == before
         filler.unlink()
-    assert refused > 10
+    assert refused > 3
     filler.unlink()
     write_unit(storage, spec, units[1], profile)
     assert take_snapshot(storage).examples == 6
@@ -99,7 +99,7 @@ def test_a_disk_full_from_the_start_refuses_the_claims_too(small_disk: Path) -> 
     ):
         with pytest.raises(StoreError, match="cannot be written: No space left"):
             call()
-    assert storage.size(CLAIM) is None and not latest_snapshot(storage)
+    assert not claimed_generations(storage) and not latest_snapshot(storage)
     filler.unlink()
     write_unit(storage, spec, units_of("topk", 1)[0])
     assert take_snapshot(storage).examples == 3

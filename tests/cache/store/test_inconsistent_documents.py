@@ -1,7 +1,6 @@
 """Commits, snapshots, indices and codebooks that do not belong together are detected, also with valid checksums."""
 
 import os
-import shutil
 import time
 from dataclasses import replace
 
@@ -10,16 +9,19 @@ import pytest
 
 from cache.errors import IntegrityError
 from cache.json_documents import decode_document, encode_document
+from cache.parts.codebook_file import encode_codebook
 from cache.parts.codebook_learning import frequency_codebook, list_codebook
 from cache.rows.codebook import plain_codebook
 from cache.rows.sparse_targets import concatenate
 from cache.storage.local import LocalStorage
-from cache.store.claims.codebook_claim import CLAIM, claim_codebook
+from cache.store.claims.codebook_claim import claim_codebook, claim_path, newest_codebook
+from cache.store.commits import committed_units, read_commit
 from cache.store.garbage_collection import collect_garbage
 from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
+from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, VOCAB, assert_same_record, store_spec
 from tests.cache.store.damage import complaints, contents, read_or_named, units_of
 
@@ -91,33 +93,63 @@ def test_a_kill_between_the_two_files_of_a_snapshot_is_repaired(full_store: Loca
     assert not complaints(full_store)
 
 
-def test_a_codebook_that_is_not_the_claimed_one_is_refused(full_store: LocalStorage) -> None:
+def test_the_file_of_another_codebook_is_refused(full_store: LocalStorage) -> None:
     """Codes would still name ids, and all of them wrong."""
-    claim_path = full_store.root / CLAIM
-    claim = decode_document(claim_path.read_bytes(), "x")
     expected = contents(full_store)
-    other = LocalStorage(full_store.root.parent / "other")
     targets = concatenate([record.targets for record in expected])
     tokens = np.concatenate([record.tokenized.tokens for record in expected])
-    claim_codebook(other, replace(list_codebook(targets, tokens, VOCAB, False), by_token=True))
-    theirs = decode_document(other.read(CLAIM), "x")
-    for change in ({"digest": "0" * 32}, {"by_token": True}, {"digest": theirs["digest"], "by_token": True}):
-        claim_path.write_bytes(encode_document({**claim, **change}))
-        with pytest.raises(IntegrityError, match="codebook"):
-            contents(full_store)
-        assert complaints(full_store)
-    claim_path.write_bytes(encode_document(claim))
-    claim_codebook(LocalStorage(other.root.parent / "third"), frequency_codebook(targets, VOCAB))
-    third = other.root.parent / "third"
-    shutil.rmtree(full_store.root / claim["path"])
-    shutil.copytree(third / decode_document((third / CLAIM).read_bytes(), "x")["path"], full_store.root / claim["path"])
-    with pytest.raises(IntegrityError, match="codebooks/"):
-        contents(full_store)
+    lists = list_codebook(targets, tokens, VOCAB, False)
+    (path,) = (full_store.root / "codebooks").glob("*.zarr.zip")
+    sound = path.read_bytes()
+    for other in (replace(lists, by_token=True), frequency_codebook(targets, VOCAB), plain_codebook(VOCAB + 1)):
+        path.write_bytes(encode_codebook(other))
+        assert read_or_named(full_store, path, expected)
+        assert path.name in complaints(full_store)
+    path.write_bytes(sound)
+    assert not complaints(full_store)
+
+
+def test_a_claim_of_another_codebook_is_named_and_parts_are_read(full_store: LocalStorage) -> None:
+    """A part names its codebook itself; a claim is for writers."""
+    expected = contents(full_store)
+    path = full_store.root / claim_path(1)
+    claim = decode_document(path.read_bytes(), "x")
+    for change in ({"digest": "0" * 32}, {"bytes": 7}, {"sha256_of_file": "0" * 64}):
+        path.write_bytes(encode_document({**claim, **change}))
+        assert not read_or_named(full_store, path, expected)
+        assert "codebooks/" in complaints(full_store)
+    path.write_bytes(encode_document({**claim, "digest": "0" * 32}))
+    with pytest.raises(IntegrityError, match=r"codebooks/0{32}\.zarr\.zip: missing"):
+        newest_codebook(full_store, VOCAB)
 
 
 def test_a_codebook_for_another_vocabulary_is_refused(full_store: LocalStorage) -> None:
-    with pytest.raises(IntegrityError, match="is not the codebook"):
-        claim_codebook(full_store, plain_codebook(VOCAB + 1))
+    with pytest.raises(IntegrityError, match=rf"is codebook .* of {VOCAB} ids, not .* of {VOCAB + 1}"):
+        claim_codebook(full_store, 1, plain_codebook(VOCAB + 1))
+
+
+def test_a_store_may_have_several_codebooks(full_store: LocalStorage) -> None:
+    """The newest is that of new units. Older units keep theirs, also in the eyes of garbage collection."""
+    expected = contents(full_store)
+    targets = concatenate([record.targets for record in expected])
+    second = frequency_codebook(targets, VOCAB)
+    assert claim_codebook(full_store, 2, second).digest == second.digest
+    assert claim_codebook(full_store, 2, plain_codebook(VOCAB)).digest == second.digest, "claimed once"
+    generation, newest = newest_codebook(full_store, VOCAB)
+    assert generation == 2 and newest is not None and newest.digest == second.digest
+    unit = units_of("topk", 1, seed=8)[0]
+    commit, _ = write_unit(full_store, store_spec(TARGETS["topk"]), unit)
+    assert commit.codebook == second.digest != read_commit(full_store, committed_units(full_store)[0])[0].codebook or (
+        commit.unit == committed_units(full_store)[0]
+    )
+    take_snapshot(full_store)
+    assert not collect_garbage(full_store, grace=-1.0).removed
+    report = verify_store(str(full_store))
+    assert not report.problems and not report.uncommitted and report.files == 5
+    found = {record.key: record for record in contents(full_store)}
+    for record in expected:
+        assert_same_record(found[record.key], record)
+    assert len(found) == 9
 
 
 def test_names_that_leave_the_store_are_refused(full_store: LocalStorage) -> None:
@@ -145,22 +177,23 @@ def test_names_that_leave_the_store_are_refused(full_store: LocalStorage) -> Non
             lambda name: full_store.create(name, b"x"),
             lambda name: full_store.write_folder(name, {"x": b"x"}),
             lambda name: full_store.write_folder("parts/new", {name: b"x"}),
+            lambda name: full_store.write_file(name, b"x"),
         ):
             with pytest.raises(IntegrityError, match="not a path inside the store"):
                 call(name)
     assert (full_store.root.parent / "outside").read_text() == "secret"
 
 
-@pytest.mark.parametrize("path", ["../../" + "0" * 32 + ".zarr", "parts/../../" + "0" * 32 + ".zarr", "/etc"])
+@pytest.mark.parametrize("path", ["../../" + "0" * 32 + ".zarr.zip", "parts/../../" + "0" * 32 + ".zarr.zip", "/etc"])
 def test_a_commit_whose_part_leaves_the_store_is_refused(path: str, full_store: LocalStorage) -> None:
     for commit in (full_store.root / "commits").iterdir():
         body = decode_document(commit.read_bytes(), "x")
-        body["place"]["path"] = path
+        body["part"]["path"] = path
         commit.write_bytes(encode_document(body))
     for file in (full_store.root / "snapshots").iterdir():
         file.unlink()
     assert complaints(full_store)
-    if path.endswith(".zarr"):
+    if path.endswith(".zarr.zip"):
         with pytest.raises(IntegrityError, match="not its own"):
             list(LogitStore.open(str(full_store), unpinned=True))
 

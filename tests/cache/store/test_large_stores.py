@@ -1,20 +1,27 @@
 """Files beyond 4 GiB and counts beyond 2**32 are read as they are. Sparse files and documents alone: no gigabytes."""
 
+import io
+import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from cache.json_documents import decode_document, encode_document
-from cache.parts import layout
+from cache.parts import layout, part, zarr_zip
 from cache.parts.layout import PartCounts, part_arrays
-from cache.parts.part import crc32c_of
+from cache.parts.part import PartInfo
 from cache.parts.part_reader import PartReader
-from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec, decode_index
-from cache.rows.codebook import plain_codebook
+from cache.parts.zarr_metadata import array_document, array_spec
+from cache.parts.zarr_shard import CHECKSUM_BYTES
+from cache.parts.zarr_zip import group_of_file
+from cache.rows.codebook import Codebook, plain_codebook
+from cache.rows.record import Record
 from cache.storage.local import LocalStorage
-from cache.store.commits import Commit, create_store, read_commit
+from cache.store.commits import Commit, create_store, part_path, read_commit
 from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
 from cache.store.store_info import summarize
@@ -30,42 +37,65 @@ def commit(tmp_path: Path) -> Commit:
     """Of a unit of one example with two chunks of tokens."""
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, SPEC)
-    record = random_record(np.random.default_rng(0), "long", 3, 700, SPEC.targets)
-    return write_unit(storage, SPEC, [record], "fast")[0]
+    return write_unit(storage, SPEC, [long_record()], "fast")[0]
 
 
-def with_hole(path: Path, spec: ArraySpec, hole: int) -> tuple[int, int]:
-    """Make the first chunk of a shard `hole` bytes long, without content. Returns size and checksum of the index."""
-    data = path.read_bytes()
-    bounds = decode_index(spec, data[-spec.index_bytes :], "x")
-    index = np.frombuffer(data[-spec.index_bytes : -CHECKSUM_BYTES], "<u8").reshape(-1, 2).copy()
-    index[0, 1] = hole
-    index[1:, 0] += hole - bounds[1]
-    body = index.tobytes()
-    tail = data[bounds[1] : bounds[-1]] + body + crc32c_of(body).to_bytes(CHECKSUM_BYTES, "little")
-    with path.open("r+b") as file:
-        file.truncate(hole)
-        file.seek(hole)
-        file.write(tail)
-    return hole + len(tail), crc32c_of(body)
+def long_record() -> Record:
+    return random_record(np.random.default_rng(0), "long", 3, 700, SPEC.targets)
+
+
+def plain(digest: str) -> Codebook:
+    return plain_codebook(VOCAB)
+
+
+class Shifted(io.BytesIO):
+    """A file that begins with a hole, of which only what follows is kept."""
+
+    hole = 0
+
+    def tell(self) -> int:
+        return super().tell() + self.hole
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return super().seek(place - self.hole if whence == 0 else place, whence) + self.hole
 
 
 @pytest.mark.parametrize("hole", [2 * GIB - 100, 4 * GIB - 100, 9 * GIB], ids=["2 GiB", "4 GiB", "9 GiB"])
-def test_chunks_far_into_a_file_are_read(hole: int, commit: Commit, tmp_path: Path) -> None:
+def test_chunks_far_into_a_file_are_read(
+    hole: int, commit: Commit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By us and by a reader of zip files: their directory has offsets of 64 bits then."""
     storage = LocalStorage(tmp_path / "store")
-    book = plain_codebook(VOCAB)
-    expected = PartReader(storage, commit.part, SPEC.targets, book).window(512, 703)
-    arrays = part_arrays(commit.part.counts, SPEC.targets, book, "fast")
-    sizes, checksums = dict(commit.part.sizes), dict(commit.part.checksums)
-    for name in (layout.TOKEN_IDS, layout.FIRST_CODES, layout.REST_CODES, layout.TAIL):
-        path = storage.root / commit.part.path / name / arrays[name].path
-        sizes[name], checksums[name] = with_hole(path, arrays[name], hole)
-        assert path.stat().st_size > hole
-    part = PartReader(storage, replace(commit.part, sizes=sizes, checksums=checksums), SPEC.targets, book)
-    first = arrays[layout.FIRST_CODES].chunk
-    assert first <= part.token_starts[-1] * 8, "entries of the window start after the first chunk"
-    assert_same_window(part.window(512, 703), expected)
-    assert storage.total_bytes() > 4 * hole
+    expected = PartReader(storage, commit.part, SPEC.targets, plain).window(512, 703)
+    monkeypatch.setattr(Shifted, "hole", hole)
+    monkeypatch.setattr(part, "encode_zip", lambda *arguments: zarr_zip.encode_zip(*arguments, Shifted()))
+    encoded = part.encode_part("far.zarr.zip", [long_record()], SPEC, plain(""), "", "fast")
+    path = storage.root / "far.zarr.zip"
+    with path.open("wb") as file:
+        file.seek(hole)
+        file.write(encoded.data)
+    info = replace(encoded.info, bytes=hole + len(encoded.data))
+    assert info.tail > hole and info.bytes == path.stat().st_size
+    assert_same_window(PartReader(storage, info, SPEC.targets, plain).window(512, 703), expected)
+    assert path.stat().st_blocks * 512 < GIB
+    group: Any = zarr.open_group(zarr.storage.ZipStore(path), mode="r")
+    assert np.array_equal(group["tokens/id"][512:], expected.tokens)
+
+
+def test_an_entry_of_more_than_32_bits_is_written_and_read(
+    commit: Commit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the limit of zip files without 64 bits set to a few bytes."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
+    storage = LocalStorage(tmp_path / "store")
+    encoded = part.encode_part("large.zarr.zip", [long_record()], SPEC, plain(""), "", "fast")
+    assert len(encoded.data) > commit.part.bytes, "sizes and offsets of 64 bits are written beside those of 32"
+    storage.write_file("large.zarr.zip", encoded.data)
+    expected = PartReader(storage, commit.part, SPEC.targets, plain).window(0, 703)
+    assert_same_window(PartReader(storage, encoded.info, SPEC.targets, plain).window(0, 703), expected)
+    assert group_of_file(encoded.data, "x").attributes["counts"]["tokens"] == 703
+    group: Any = zarr.open_group(zarr.storage.ZipStore(storage.root / "large.zarr.zip"), mode="r")
+    assert np.array_equal(group["tokens/id"][...], expected.tokens)
 
 
 def test_ranges_beyond_32_bits_are_read(tmp_path: Path) -> None:
@@ -81,22 +111,13 @@ def test_ranges_beyond_32_bits_are_read(tmp_path: Path) -> None:
 
 
 def test_counts_and_sizes_beyond_32_bits_stay_in_commits_indexes_and_totals(commit: Commit) -> None:
-    counts = PartCounts(*(2**33 + number for number in range(8)))
-    sizes = {name: 2**34 + number for number, name in enumerate(commit.part.sizes)}
-    checksums = dict.fromkeys(commit.part.checksums, 2**32 - 1)
+    place = PartInfo("", bytes=2**40, tail=2**40 - 10, root=2**40 - 5, crc32c=2**32 - 1)
     large = [
         replace(
             commit,
             unit=f"{number:024x}",
-            part=replace(
-                commit.part,
-                path=f"parts/{number:024x}/{number:032x}.zarr",
-                counts=replace(counts, examples=1),
-                sizes=sizes,
-                checksums=checksums,
-            ),
+            part=replace(place, path=part_path(f"{number:024x}", f"{number:032x}")),
             examples=(replace(commit.examples[0], key=f"{number:032x}", tokens=2**32 - 1, rows=2**32 - 2),),
-            files={name: replace(file, size=2**40) for name, file in commit.files.items()},
             entries=2**45,
         )
         for number in range(3)
@@ -108,7 +129,7 @@ def test_counts_and_sizes_beyond_32_bits_stay_in_commits_indexes_and_totals(comm
     assert [index.part_info(unit) for unit in range(3)] == [each.part for each in large]
     info = summarize("x", SPEC, None, index, {}, 2**50)
     assert (info.tokens, info.rows, info.stored_rows) == (3 * (2**32 - 1), 3 * (2**32 - 2), 3 * (2**32 - 2))
-    assert (info.entries, info.bytes, info.part_bytes) == (3 * 2**45, 2**50, 3 * 2**40 * len(commit.files))
+    assert (info.entries, info.bytes, info.part_bytes) == (3 * 2**45, 2**50, 3 * 2**40)
     assert info.doubles == 0
 
 
@@ -121,7 +142,8 @@ def test_arrays_of_more_than_2_to_the_32_elements_have_their_shape(mode: str, pr
     assert all(array.dtype == "int64" for name, array in arrays.items() if name.endswith("_start"))
     for array in arrays.values():
         assert (array.chunks - 1) * array.chunk < array.shape[0] <= array.chunks * array.chunk
-        assert array.index_bytes == 16 * array.chunks + CHECKSUM_BYTES and b'"shape"' in array.metadata()
+        assert array.index_bytes == 16 * array.chunks + CHECKSUM_BYTES
+        assert array_spec(array_document(array), "x").shape == array.shape
 
 
 def test_more_origins_than_16_bits_number_are_kept(commit: Commit) -> None:

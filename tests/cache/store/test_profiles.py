@@ -4,6 +4,7 @@
 """
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def make_store(folder: Path, records: list[Record], mode: TargetMode, profile: P
     if lists:
         targets = concatenate([record.targets for record in records])
         tokens = np.concatenate([record.tokenized.tokens for record in records])
-        claim_codebook(storage, list_codebook(targets, tokens, VOCAB, by_token=mode == "sampled"))
+        claim_codebook(storage, 1, list_codebook(targets, tokens, VOCAB, by_token=mode == "sampled"))
     write_unit(storage, spec, records, profile)
     take_snapshot(storage)
     return folder
@@ -85,17 +86,24 @@ class Codes:
 def codes_by_hand(store: Path, part: dict[str, Any], vocab: int, read: Read) -> Codes:
     if not part["codebook"]:
         return Codes(np.arange(vocab), np.zeros((1, 0), int), np.zeros(vocab, int), False)
-    claim = json.loads((store / "codebook.json").read_text())
-    assert claim["digest"] == part["codebook"]
-    folder = store / claim["path"]
-    table = read(folder / "table") if claim["width"] else np.zeros((1, 0), int)
-    return Codes(read(folder / "order"), table, read(folder / "list_of"), claim["by_token"])
+    folder = unpacked(store / "codebooks" / f"{part['codebook']}.zarr.zip")
+    by_token = json.loads((folder / "zarr.json").read_text())["attributes"]["by_token"]
+    table = read(folder / "table") if (folder / "table").exists() else np.zeros((1, 0), int)
+    return Codes(read(folder / "order"), table, read(folder / "list_of"), by_token)
+
+
+def unpacked(path: Path) -> Path:
+    """A folder with the entries of a zip file, for readers that open folders."""
+    folder = path.with_suffix("")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    return folder
 
 
 def rows_by_hand(store: Path, read: Read) -> Iterator[tuple[int, list[int], list[float], float, int]]:
     """(token, ids, log-probabilities, log tail, exact entries) of each token of the only part of a store."""
     commit = json.loads(next((store / "commits").iterdir()).read_text())
-    part = store / commit["place"]["path"]
+    part = unpacked(store / commit["part"]["path"])
     attributes = json.loads((part / "zarr.json").read_text())["attributes"]
     vocab = json.loads((store / "spec.json").read_text())["spec"]["vocab_size"]
     spec = attributes["targets"]
@@ -198,7 +206,8 @@ def test_the_rules_read_a_fast_store(reader: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("lists", [False, True])
 def test_the_rules_and_the_codebook_read_a_compact_store(mode: TargetMode, lists: bool, tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", make_records(mode), mode, "compact", lists)
-    assert (json.loads((store / "codebook.json").read_text())["width"] > 0) == lists
+    (book,) = (store / "codebooks").glob("*.zarr.zip")
+    assert ("table" in zarr.open_group(zarr.storage.ZipStore(book), mode="r")) == lists
     assert_rows_agree(store, read_with_zarr)
 
 
@@ -207,8 +216,8 @@ def test_every_array_of_a_part_is_read_by_its_path(profile: Profile, tmp_path: P
     """Names that a plain reader is told of in groups, with the values of the record beside those of the rows."""
     records = make_records("topk")
     store = make_store(tmp_path / "store", records, "topk", profile)
-    part = next((store / "parts").glob("*/*.zarr"))
-    group: Any = zarr.open_group(part, mode="r")
+    part = next((store / "parts").glob("*/*.zarr.zip"))
+    group: Any = zarr.open_group(zarr.storage.ZipStore(part), mode="r")
     lengths = [len(record.tokenized.tokens) for record in records]
     assert np.array_equal(group["examples/token_start"][...], np.cumsum([0, *lengths]))
     starts = group["examples/description_start"][...]
@@ -274,7 +283,7 @@ def test_only_a_compact_store_has_a_codebook(tmp_path: Path) -> None:
     """A portable part must be readable without a second place to look up."""
     for profile in PROFILES:
         store = make_store(tmp_path / profile, make_records("nucleus"), "nucleus", profile)
-        assert (store / "codebook.json").exists() == (profile == "compact")
+        assert (store / "codebooks").exists() == (profile == "compact")
 
 
 def test_one_store_may_contain_parts_of_all_profiles(tmp_path: Path) -> None:

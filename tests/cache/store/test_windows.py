@@ -67,7 +67,7 @@ def test_windows_of_a_long_example_are_slices_of_it(long_store: LogitStore) -> N
 
 def test_a_window_reads_little_of_a_large_part(long_store: LogitStore) -> None:
     place = long_store.index.part_info(0)
-    size = sum(place.sizes.values())
+    size = place.bytes
     storage = CountingStorage(str(long_store.storage))
     store = LogitStore(storage, long_store.spec, long_store.index, 1, frozenset())
     store.window(1, 0, 1)
