@@ -23,7 +23,7 @@ from benchmarks.store.records import as_records
 from cache.json_documents import encode_document
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import CommittedExample, commit_path, create_store, unit_name
+from cache.store.commits import CommittedExample, commit_path, create_store, part_path, unit_name
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
@@ -103,7 +103,7 @@ def measure(folder: Path, units: int, options: argparse.Namespace) -> dict[str, 
         commit = replace(
             real,
             unit=unit,
-            part=replace(real.part, path=f"parts/{unit}/{rng.bytes(16).hex()}.zarr"),
+            part=replace(real.part, path=part_path(unit, rng.bytes(16).hex())),
             examples=tuple(CommittedExample(key, "scored", 64, 64) for key in keys),
         )
         storage.path(commit_path(unit)).write_bytes(encode_document(commit.to_document()))

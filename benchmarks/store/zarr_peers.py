@@ -12,6 +12,7 @@ import numpy.typing as npt
 from benchmarks.common.rows import Rows
 from benchmarks.store.peer_protocol import Rates, imported
 from cache.parts import layout
+from cache.parts.zarr_zip import root_of_tail
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, decode_rows
 from cache.rows.record import Record
@@ -100,9 +101,11 @@ class ZarrPeer:
         path = store.storage.path(place.path)
         arrays = {name: self._open_array(path, name) for name in (*TOKEN_ARRAYS, *ENTRY_ARRAYS)}
         starts = self._open_array(path, layout.TOKEN_STARTS)
+        group = root_of_tail(store.storage.read(place.path)[place.tail :], place.root - place.tail, str(path))
+        counts = group.attributes["counts"]
         whole = self._fetch(
             {"starts": starts, "exact": arrays[layout.EXACT]},
-            {"starts": slice(0, place.counts.examples + 1), "exact": slice(0, place.counts.tokens)},
+            {"starts": slice(0, counts["examples"] + 1), "exact": slice(0, counts["tokens"])},
         )
         exact = whole["exact"].astype(np.int64)
         rest = np.maximum(exact - FIRST, 0)
@@ -111,8 +114,8 @@ class ZarrPeer:
             arrays,
             whole["starts"],
             *(np.concatenate([[0], np.cumsum(counts)]) for counts in streams),
-            place.counts.levels,
-            open_codebook(store.storage, place.codebook, store.spec.vocab_size),
+            counts["levels"],
+            open_codebook(store.storage, group.attributes["codebook"], store.spec.vocab_size),
             path,
         )
 
@@ -152,7 +155,7 @@ class ZarrPython(ZarrPeer):
 
     def _open_array(self, part: Path, name: str) -> Any:
         if part not in self._groups:
-            place = self._zarr.storage.LocalStore(part, read_only=True)
+            place = self._zarr.storage.ZipStore(part, read_only=True)
             self._groups[part] = self._zarr.open_group(place, mode="r")
         return self._groups[part][name]
 
@@ -176,7 +179,7 @@ class TensorStore(ZarrPeer):
     def _open_array(self, part: Path, name: str) -> Any:
         spec = {
             "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": str(part / name)},
+            "kvstore": {"driver": "zip", "base": {"driver": "file", "path": str(part)}, "path": f"{name}/"},
             "recheck_cached_data": "open",
         }
         return self._tensorstore.open(spec, open=True, read=True, context=self._context).result()

@@ -288,7 +288,9 @@ class PartReader:
 
     def segments(self) -> npt.NDArray[np.uint8]:
         """The segment of every token of the part, uint8 [tokens]. No rows are read."""
-        return self._read_arrays([layout.SEGMENTS])[layout.SEGMENTS].astype(np.uint8)
+        name = layout.SEGMENTS
+        data = self._read_spans({name: (0, self._shards[name].spec.chunks)})[name]
+        return np.asarray(self._decode(name, data, 0, self.tokens).astype(np.uint8))
 
     def check_all(self) -> None:
         """Read and decode every chunk of every array. Raises IntegrityError at the first fault."""
