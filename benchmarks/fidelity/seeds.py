@@ -59,6 +59,7 @@ def _in_processes(
 ) -> Results:
     """Each process reads the text with the teacher once: that is quick on a GPU, and sharing tensors is fragile."""
     temperature = material.teacher.temperature
+    torch.cuda.empty_cache()  # for the other processes
     with ProcessPoolExecutor(
         options.jobs, get_context("spawn"), initializer=_start, initargs=(options, temperature, jobs)
     ) as pool:

@@ -33,7 +33,7 @@ def targets_of(options: Namespace) -> tuple[Target, ...]:
 
 def stores_of(options: Namespace, material: Material) -> dict[str, Any]:
     """A store of each kind of target that the product has, by the target's name; none on a GPU."""
-    if options.device == "cuda" or (options.no_gradients and options.teacher):
+    if options.device == "cuda" or options.no_stores:
         return {}
     # The store needs packages that a machine with a GPU need not have.
     from benchmarks.fidelity.stores import write_stores

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from benchmarks.fidelity.options import GROUP, GROUPS
 from benchmarks.fidelity.source.teacher import Sequences, Teacher
 from benchmarks.fidelity.source.text import load_texts
+from cache.errors import InputError
 from cache.examples.tokenizers import load_tokenizer
 
 
@@ -38,10 +39,14 @@ def material_of(options: Namespace) -> Material:
     texts = load_texts(
         options.text, load_tokenizer(str(options.teacher)), options.length, options.held_out, options.most
     )
+    if len(texts.train) < GROUP * GROUPS:
+        raise InputError(f"--text: {len(texts.train)} sequences are too few; at least {GROUP * GROUPS} are needed")
     teacher = Teacher.load(options.teacher, options.device)
-    if len(texts.train) < 2 * wanted:
-        print(f"note: the text has only {len(texts.train):,} sequences, so some are seen again")
-    read = teacher.read(texts.train[: 2 * wanted], texts.train_kinds[: 2 * wanted])
+    # Gradients are those of students that have seen other text.
+    needed = wanted if options.no_gradients else wanted + count
+    if len(texts.train) < needed:
+        print(f"note: the text has {len(texts.train):,} sequences of {needed:,}, so some are seen again")
+    read = teacher.read(texts.train[:needed], texts.train_kinds[:needed])
     warming = min(count, len(read))
     return Material(
         teacher, read.part(0, wanted), read.part(len(read) - warming, len(read)),
