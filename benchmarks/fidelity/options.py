@@ -11,7 +11,7 @@ LONG = f"{MAIN},topk_12_tail,sampled_12,threshold_0.1,systematic_50"
 # Of students of a real teacher.
 REAL = "hard_label,full,topk_64_tail,threshold_0.05,systematic_20"
 # Of the second study: stored draws, and what they are compared with.
-EPOCHS = "hard_label,full,topk_64_tail,sampled_50,threshold_0.05,systematic_20"
+EPOCHS = "hard_label,full,topk_64_tail,sampled_50,threshold_0.05,systematic_20,systematic_50"
 
 # Sequences of one gradient, and gradients: about 2,000 tokens, 16 times.
 GROUP, GROUPS = 8, 16
