@@ -14,6 +14,8 @@ from cache.examples.json_values import require_json_value
 
 # Fields that are stored only if they are not empty.
 OPTIONAL_FIELDS = ("label", "tools")
+# Kinds of origins: a response of the examples file, or one that the teacher wrote.
+ORIGINS = ("scored", "generated")
 
 
 class Segment(IntEnum):

@@ -21,8 +21,7 @@ from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.record import Record, Window
 from cache.store.fill import UNIT_EXAMPLES, fill_store
-from cache.store.logit_store import LogitStore
-from cache.store.reading.blocks import token_blocks
+from cache.store.reading.sequence import Indices, RecordSequence
 
 # axolotl pads rows with id 0, this value and mask 0.
 PADDING = -1e9
@@ -34,13 +33,14 @@ ROW_FIELDS = ("target_token_ids", "target_logprobs", "target_mask")
 
 
 def export_axolotl(
-    store: LogitStore,
+    store: RecordSequence,
     path: str | Path,
     temperature: float = 1.0,
     renormalise: bool = True,
+    examples: Indices | None = None,
     progress: Progress = no_progress,
 ) -> None:
-    """Write all examples of a store to one file.
+    """Write examples of a store (default: all) to one file.
 
     temperature: that of the values, `kd_temperature` of the training. renormalise: scale each row to a sum of 1, as
     axolotl's loss expects. This drops the tail: a student learns the shape of the head, but not its mass. Without it
@@ -52,11 +52,13 @@ def export_axolotl(
     if not temperature > 0 or (temperature != 1 and not renormalise):
         raise InputError(f"temperature {temperature}: must be above 0, and 1 where rows are not renormalised")
     k = min(store.spec.targets.k, store.spec.vocab_size)
+    numbers, done = store.numbers(examples), 0
     with new_output(Path(path)) as draft, draft.open("w", encoding="utf-8") as file:
-        for block in token_blocks(store.tokens):
-            for window in store.read(block):
+        for batch in store.batches(numbers, texts=False):
+            for window in batch:
                 file.write(json.dumps(_line(window, k, temperature, renormalise), separators=(",", ":")) + "\n")
-            progress(block.stop, len(store))
+            done += len(batch)
+            progress(done, len(numbers))
 
 
 def import_axolotl(

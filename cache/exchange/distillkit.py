@@ -31,15 +31,15 @@ from cache.exchange.distillkit_bytes import (
     encode_values,
     read_config,
 )
-from cache.exchange.parquet import list_column
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets, empty_targets
 from cache.rows.spec import StoreSpec
 from cache.store.fill import UNIT_EXAMPLES, fill_store
-from cache.store.logit_store import LogitStore
 from cache.store.reading.blocks import BLOCK_TOKENS, token_blocks
+from cache.store.reading.sequence import Indices, RecordSequence
+from cache.store.reading.tables import list_column
 
 README = "README.txt"
 # Value of entries that fill a row up to k. DistillKit's loss turns -inf into NaN, and all float types contain this.
@@ -52,14 +52,15 @@ IGNORED = -100
 
 
 def export_distillkit(
-    store: LogitStore,
+    store: RecordSequence,
     path: str | Path,
     dtype: Float = "float32",
     sequence_length: int | None = None,
     pad_id: int = 0,
+    examples: Indices | None = None,
     progress: Progress = no_progress,
 ) -> int:
-    """Write the folder `path`. Returns the number of examples that were left out because they are too long.
+    """Write examples of a store (default: all) to the folder `path`. Returns the number of those that are too long.
 
     dtype: type of the values. sequence_length: pad every example to this length with `pad_id`, as DistillKit's trainer
     requires (`prepacked`), and leave out longer ones. By default examples keep their length, for `pack_logits`.
@@ -75,9 +76,11 @@ def export_distillkit(
         raise InputError(f"dtype {dtype!r}: unknown; give one of {', '.join(FLOATS)}")
     k = min(spec.targets.k, spec.vocab_size)
     config = CompressionConfig(spec.vocab_size, k, k, (), dtype, delta_encoding=False)
-    selected = np.arange(len(store)) if sequence_length is None else np.flatnonzero(store.tokens <= sequence_length)
+    numbers = store.numbers(examples)
+    selected = numbers if sequence_length is None else numbers[store.tokens[numbers] <= sequence_length]
     if not len(selected):
-        raise InputError(f"{store.storage}: no example has at most {sequence_length} tokens; give a greater length")
+        longer = f"has at most {sequence_length} tokens; give a greater length"
+        raise InputError(f"{store.storage}: no example {longer if len(numbers) else 'to export'}")
     lengths = store.tokens[selected].astype(np.int64)
     with new_output(Path(path)) as draft:
         draft.mkdir()
@@ -86,11 +89,11 @@ def export_distillkit(
         for number, file in enumerate(token_blocks(lengths, FILE_TOKENS)):
             with pq.ParquetWriter(draft / f"data_{number}.parquet", _schema(), compression="zstd") as writer:
                 for block in token_blocks(lengths[file.start : file.stop], BLOCK_TOKENS):
-                    examples = selected[file.start + block.start : file.start + block.stop]
-                    table = _table(store, examples, config, sequence_length, pad_id)
+                    own = selected[file.start + block.start : file.start + block.stop]
+                    table = _table(store, own, config, sequence_length, pad_id)
                     writer.write_table(table, row_group_size=len(table))
                     progress(file.start + block.stop, len(selected))
-    return len(store) - len(selected)
+    return len(numbers) - len(selected)
 
 
 def import_distillkit(
@@ -144,11 +147,11 @@ def _readme(spec: StoreSpec, config: CompressionConfig, examples: int, sequence_
 
 
 def _table(
-    store: LogitStore, examples: npt.NDArray[np.int64], config: CompressionConfig, length: int | None, pad_id: int
+    store: RecordSequence, examples: npt.NDArray[np.int64], config: CompressionConfig, length: int | None, pad_id: int
 ) -> Any:
     """The pyarrow.Table of some examples."""
     columns: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _schema().names}
-    for window in store.read([int(i) for i in examples]):
+    for window in store.read(examples):
         n = len(window)
         padded = n if length is None else length
         ids, logprobs = _dense(window.targets, config.k)

@@ -84,6 +84,19 @@ class SparseTargets:
             None if self.log_normalizers is None else self.log_normalizers[start:stop],
         )
 
+    def dense(self, rows: npt.NDArray[np.int64], width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Ids and log-probabilities of some rows, both [rows, width]. Padding has id 0 and -inf.
+
+        width: at least the number of entries of each of the rows.
+        """
+        ids = np.zeros((len(rows), width), np.int64)
+        logprobs = np.full((len(rows), width), -np.inf, np.float32)
+        indices = self.offsets[rows, None] + np.arange(width)
+        is_entry = np.arange(width) < self.counts[rows, None]
+        ids[is_entry] = self.ids[indices[is_entry]]
+        logprobs[is_entry] = self.logprobs[indices[is_entry]]
+        return ids, logprobs
+
     def validate(self, vocab_size: int, what: str) -> None:
         """Raise InputError, starting with `what`, unless every row can be part of a distribution."""
         problem = self._problem(vocab_size)

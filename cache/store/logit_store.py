@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError, IntegrityError, StoreError
-from cache.examples.example import Example
+from cache.examples.example import ORIGINS, Example
 from cache.parts.part_reader import PartReader, Scratch
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
@@ -145,8 +145,11 @@ class LogitStore(RecordSequence):
         return self.index.rows
 
     def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Whether each example is of one of the kinds, such as "scored" or "generated"; bool [examples]."""
-        matches = np.array([name.partition("/")[0] in kinds for name in self.index.origin_names], bool)
+        names = self.index.origin_names
+        known = {*ORIGINS, *names, *(name.partition("/")[0] for name in names)}
+        if unknown := [kind for kind in kinds if kind not in known]:
+            raise InputError(f"{self.storage}: no example has the origin {unknown[0]!r}; there are {', '.join(names)}")
+        matches = np.array([not {name, name.partition("/")[0]}.isdisjoint(kinds) for name in names], bool)
         return matches[self.index.origin] if len(matches) else np.zeros(len(self), bool)
 
     def key(self, i: int) -> str:
@@ -262,7 +265,21 @@ class LogitStore(RecordSequence):
                 results[number] = found
         return results
 
-    def _by_unit(self, examples: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    def _segment_bits(self, examples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        results = np.zeros(len(examples), np.uint64)
+        for unit, places in self._by_unit(examples):
+            part = self._part(unit)
+            starts = np.array(part.token_starts)
+            bits = np.append(np.uint64(1) << part.segments().astype(np.uint64), np.uint64(0))
+            of_example = np.where(np.diff(starts) > 0, np.bitwise_or.reduceat(bits, starts[:-1]), np.uint64(0))
+            results[places] = of_example[self.index.position[examples[places]]]
+        return results
+
+    def _count_entries(self, examples: npt.NDArray[np.int64]) -> int:
+        means = self.index.totals[:, 1] / np.maximum(self.index.totals[:, 2], 1)
+        return int((means[self.index.unit_of[examples]] * self.rows[examples]).sum())
+
+    def _by_unit(self, examples: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[tuple[int, list[int]]]:
         """Each unit that has some of the examples, with the places of these in `examples`."""
         units = self.index.unit_of[np.asarray(examples, np.int64)]
         order = np.argsort(units, kind="stable")

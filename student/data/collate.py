@@ -79,7 +79,7 @@ def _dense_targets(windows: Sequence[Window], selected: Sequence[Rows], objectiv
         return DenseTargets(np.zeros((count, 0), np.int64), [], [], np.full(count, np.nan, np.float32))
     parts = [(window.targets, rows) for window, rows in zip(windows, selected, strict=True)]
     width = max((int(targets.counts[rows].max(initial=0)) for targets, rows in parts), default=0)
-    dense = [_dense_entries(targets, rows, width) for targets, rows in parts]
+    dense = [targets.dense(rows, width) for targets, rows in parts]
     ids, log_p = (np.concatenate(arrays) for arrays in zip(*dense, strict=True))
     log_tail = np.concatenate([targets.log_tail[rows] for targets, rows in parts])
     entropy = [
@@ -112,16 +112,3 @@ def _log_normalizers(parts: Sequence[tuple[SparseTargets, Rows]], column: int) -
             for targets, rows in parts
         ]
     )
-
-
-def _dense_entries(
-    targets: SparseTargets, rows: Rows, width: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Ids and log-probabilities of the rows as [rows, width] arrays."""
-    ids = np.zeros((len(rows), width), np.int64)
-    log_p = np.full((len(rows), width), -np.inf, np.float32)
-    indices = targets.offsets[rows, None] + np.arange(width)
-    is_entry = np.arange(width) < targets.counts[rows, None]
-    ids[is_entry] = targets.ids[indices[is_entry]]
-    log_p[is_entry] = targets.logprobs[indices[is_entry]]
-    return ids, log_p

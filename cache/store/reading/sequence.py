@@ -2,7 +2,7 @@
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -14,6 +14,9 @@ from cache.rows.record import Record, Window
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.store.reading.blocks import BLOCK_TOKENS, token_blocks
+from cache.store.reading.requirements import MAX_BYTES, require_fits, require_library
+from cache.store.reading.selection import segment_bits, select_metadata, select_where
+from cache.store.reading.tensors import make_tensors, padded_bytes, tensor_bytes
 
 # Numbers of examples as users give them. Negative ones count from the end.
 Indices: TypeAlias = Sequence[int] | slice | npt.NDArray[np.integer[Any]]
@@ -58,6 +61,14 @@ class RecordSequence(ABC):
         """Tokens start:stop of example i for each (i, start, stop), in the requested order."""
 
     @abstractmethod
+    def _segment_bits(self, examples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """The segments of each of these examples, uint64: bit s is set if a token is of segment s. No rows are read."""
+
+    @abstractmethod
+    def _count_entries(self, examples: npt.NDArray[np.int64]) -> int:
+        """Number of entries of all rows of these examples, estimated from the means of their units."""
+
+    @abstractmethod
     def _described(self, examples: Sequence[int]) -> list[tuple[str, str, Example]]:
         """Key, origin and texts of each of these examples, in the requested order. examples: checked indices."""
 
@@ -99,8 +110,7 @@ class RecordSequence(ABC):
         """
         if tokens < 1:
             raise InputError(f"tokens = {tokens}: a batch needs at least 1; give 1 or more")
-        indices = np.arange(len(self)) if examples is None else np.asarray(self._indices(examples), np.int64)
-        blocks = (indices[each.start : each.stop].tolist() for each in token_blocks(self.tokens[indices], tokens))
+        blocks = self._blocks(self.numbers(examples), tokens)
         return map(self._records, blocks) if texts else map(self._read, blocks)
 
     def window(self, i: int, start: int = 0, stop: int | None = None) -> Window:
@@ -114,6 +124,121 @@ class RecordSequence(ABC):
     def texts(self, examples: Indices) -> list[Example]:
         """The texts of each of the examples, in the requested order. No rows are read."""
         return [example for _, _, example in self._described(self._indices(examples))]
+
+    def numbers(self, examples: Indices | None = None) -> npt.NDArray[np.int64]:
+        """Indices of examples as numbers from 0 on, int64; None: all. Raises as `store[examples]` does."""
+        return np.arange(len(self)) if examples is None else np.asarray(self._indices(examples), np.int64)
+
+    def select(
+        self,
+        origins: str | Sequence[str] | None = None,
+        segments: str | int | Sequence[str | int] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        where: Callable[[Example], object] | None = None,
+        *,
+        min_tokens: int = 0,
+        max_tokens: int | None = None,
+        min_rows: int = 0,
+        max_rows: int | None = None,
+    ) -> npt.NDArray[np.int64]:
+        """Numbers of the examples that fulfil all conditions, in the order of the store, int64 [selected].
+
+        origins: kinds such as "generated", or whole origins such as "generated/0". min_tokens to max_rows: inclusive
+        bounds of the number of tokens, and of tokens with a target. These read nothing but the index.
+        segments: names of segments of which an example has at least one token each; reads the segments of the parts.
+        metadata: values that the example's metadata must have, equal in JSON. where: a function of the Example. Both
+        read the texts of the examples that fulfil the other conditions, but no rows.
+        Raises InputError for an unknown origin or segment, and for a key that no example's metadata have.
+        """
+        chosen = (self.tokens >= min_tokens) & (self.rows >= min_rows)
+        chosen &= self.tokens <= (np.iinfo(np.uint32).max if max_tokens is None else max_tokens)
+        chosen &= self.rows <= (np.iinfo(np.uint32).max if max_rows is None else max_rows)
+        if origins is not None:
+            chosen &= self.has_origin([origins] if isinstance(origins, str) else origins)
+        numbers = np.flatnonzero(chosen)
+        if segments is not None:
+            wanted = np.uint64(segment_bits(segments))
+            numbers = numbers[self._segment_bits(numbers) & wanted == wanted]
+        if metadata:
+            numbers = select_metadata(self, numbers, metadata, str(self.storage))
+        return numbers if where is None else select_where(self, numbers, where)
+
+    def columns(self) -> dict[str, str]:
+        """Name and Arrow type of each column of `to_arrow` and `to_pandas`."""
+        require_library("pyarrow", "columns")
+        from cache.store.reading.tables import table_schema
+
+        schema = table_schema(self.spec)
+        return {field.name: str(field.type) for field in schema}
+
+    def arrow_batches(self, examples: Indices | None = None, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """The table of `to_arrow` in pieces: a pyarrow.Table for each block of at most BLOCK_TOKENS tokens."""
+        require_library("pyarrow", "arrow_batches")
+        from cache.store.reading import tables
+
+        schema = tables.table_schema(self.spec, columns)
+
+        def table(block: list[int]) -> Any:
+            described = self._described(block) if tables.needs_texts(schema) else ()
+            windows = self._read(block) if tables.needs_rows(schema) else ()
+            return tables.make_table(schema, described, windows)
+
+        return map(table, self._blocks(self.numbers(examples), BLOCK_TOKENS))
+
+    def to_arrow(
+        self, examples: Indices | None = None, columns: Sequence[str] | None = None, max_bytes: int = MAX_BYTES
+    ) -> Any:
+        """The examples (default: all) as a pyarrow.Table with a row each, as `export_parquet` writes it.
+
+        columns: some of `columns()`; without columns of tokens or rows none are decoded. Raises InputError if the table
+        would have more than `max_bytes`, or for an unknown column.
+        """
+        require_library("pyarrow", "to_arrow")
+        from pyarrow import concat_tables
+
+        from cache.store.reading.tables import array_bytes, table_schema
+
+        schema, indices = table_schema(self.spec, columns), self.numbers(examples)
+        tokens = int(self.tokens[indices].sum(dtype=np.int64))
+        require_fits(array_bytes(schema, tokens, self._count_entries(indices)), max_bytes, len(indices))
+        parts, size = [schema.empty_table()], 0
+        for part in self.arrow_batches(indices, columns):
+            parts.append(part)
+            size += part.nbytes
+            require_fits(size, max_bytes, len(indices))
+        return concat_tables(parts)
+
+    def to_pandas(
+        self, examples: Indices | None = None, columns: Sequence[str] | None = None, max_bytes: int = MAX_BYTES
+    ) -> Any:
+        """The table of `to_arrow` as a pandas.DataFrame.
+
+        Raises InputError as `to_arrow` does, and if pandas is not installed.
+        """
+        require_library("pandas", "to_pandas")
+        return self.to_arrow(examples, columns, max_bytes).to_pandas()
+
+    def to_torch(self, examples: Indices | None = None, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+        """The examples (default: all) as tensors: N tokens one after another, and the R rows with a target.
+
+        tokens int64, segments uint8, token_logprobs float32 [N]; starts int64 [examples + 1]: example i has the tokens
+        starts[i]:starts[i + 1]. rows int64 [R]: positions among the N tokens; labels int64 [R]: the tokens that follow
+        them, -1 if none. ids int64, log_p float32 [R, K], padded with id 0 and -inf to the largest row.
+        log_tail float32 [R]. If the spec has them: exact int64 [R], entropy float32 [R], log_normalizers float32
+        [R, temperatures].
+        Raises InputError if the tensors would have more than `max_bytes`, and if torch is not installed.
+        """
+        require_library("torch", "to_torch")
+        indices = self.numbers(examples)
+        tokens, rows = (int(each[indices].sum(dtype=np.int64)) for each in (self.tokens, self.rows))
+        require_fits(tensor_bytes(tokens, rows, self._count_entries(indices)), max_bytes, len(indices))
+        windows = [window for batch in self.batches(indices, texts=False) for window in batch]
+        require_fits(padded_bytes(windows), max_bytes, len(indices))
+        return make_tensors(windows)
+
+    def _blocks(self, indices: npt.NDArray[np.int64], tokens: int) -> Iterator[list[int]]:
+        """The indices in lists of at most so many tokens."""
+        return (indices[each.start : each.stop].tolist() for each in token_blocks(self.tokens[indices], tokens))
 
     def _read(self, examples: Sequence[int]) -> list[Window]:
         return self.windows([(i, 0, None) for i in examples])
