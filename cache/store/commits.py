@@ -2,9 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from cache.errors import IntegrityError, StoreError
@@ -13,8 +15,11 @@ from cache.parts.layout import Profile
 from cache.parts.part import PartInfo
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
+from cache.storage.local import LocalStorage
 
 SPEC = "spec.json"
+# Requests at a time to a service, and commits that are in memory before they are parsed.
+READERS, BATCH = 16, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +64,38 @@ class Commit:
         return sum(example.tokens for example in self.examples)
 
     def to_document(self) -> dict[str, Any]:
-        """Fields for JSON, by the names of the store format."""
+        """Fields for JSON, by the names of the store format. Facts about examples are columns."""
         document = asdict(self)
         del document["sha256"]  # the document's own checksum has this name
-        rows = [[example.key, example.origin, example.tokens, example.rows] for example in self.examples]
-        return {**document, "sha256_of_part": self.sha256, "examples": rows}
+        origins = {origin: i for i, origin in enumerate(sorted({example.origin for example in self.examples}))}
+        columns: dict[str, list[Any]] = {
+            "key": [example.key for example in self.examples],
+            "origin": [origins[example.origin] for example in self.examples],
+            "tokens": [example.tokens for example in self.examples],
+            "rows": [example.rows for example in self.examples],
+        }
+        counts = {"examples": len(self.examples), "tokens": self.tokens, "rows": self.rows, "entries": self.entries}
+        del document["entries"]
+        return {
+            **document,
+            "sha256_of_part": self.sha256,
+            "counts": counts,
+            "origins": list(origins),
+            "examples": columns,
+        }
 
     @classmethod
     def from_document(cls, body: dict[str, Any]) -> "Commit":
-        """The commit that to_document described. Raises KeyError or TypeError if fields are missing."""
+        """The commit that to_document described. Raises KeyError, TypeError or ValueError if it is none."""
         part = PartInfo(**known_fields(body["part"], PartInfo))
-        examples = tuple(CommittedExample(*values) for values in body["examples"])
-        own = {"part": part, "examples": examples, "sha256": body["sha256_of_part"]}
+        columns, origins = body["examples"], body["origins"]
+        rows = zip(columns["key"], columns["origin"], columns["tokens"], columns["rows"], strict=True)
+        own = {
+            "part": part,
+            "examples": tuple(CommittedExample(key, origins[origin], n, m) for key, origin, n, m in rows),
+            "sha256": body["sha256_of_part"],
+            "entries": body["counts"]["entries"],
+        }
         return cls(**{**known_fields(body, cls), **own})
 
 
@@ -110,8 +135,23 @@ def read_commit(storage: Storage, unit: str, sha256: str | None = None) -> tuple
     sha256: the hash that the file must have, if known. Raises IntegrityError if the file is missing, altered or another
     one.
     """
+    return _parse_commit(storage, unit, storage.read(commit_path(unit)), sha256)
+
+
+def read_commits(storage: Storage, units: Iterable[str]) -> Iterator[tuple[Commit, str]]:
+    """Commits, and the SHA-256 of their files, in the order of `units`. Several are read at a time from a service."""
+    if isinstance(storage, LocalStorage):
+        yield from (read_commit(storage, unit) for unit in units)
+        return
+    names = iter(units)
+    with ThreadPoolExecutor(READERS, "commits") as pool:
+        while batch := list(islice(names, BATCH)):
+            for unit, data in zip(batch, pool.map(lambda unit: storage.read(commit_path(unit)), batch), strict=True):
+                yield _parse_commit(storage, unit, data, None)
+
+
+def _parse_commit(storage: Storage, unit: str, data: bytes, sha256: str | None) -> tuple[Commit, str]:
     name = commit_path(unit)
-    data = storage.read(name)
     file_hash = hashlib.sha256(data).hexdigest()
     if sha256 is not None and file_hash != sha256:
         raise IntegrityError(f"{storage}/{name}: not the file that the snapshot lists")

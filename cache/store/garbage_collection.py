@@ -11,7 +11,8 @@ from cache.store.claims.tokenizer_files import FOLDER as TOKENIZERS
 from cache.store.claims.tokenizer_files import read_tokenizer_claim
 from cache.store.commits import commit_path, committed_units, read_commit, read_spec
 from cache.store.quarantine.entries import entry_files, obsolete_keys
-from cache.store.snapshot_reading import open_snapshot, read_snapshot, snapshot_numbers, snapshot_path
+from cache.store.segments.files import units_path
+from cache.store.snapshot_reading import Snapshot, open_snapshot, read_snapshot, snapshot_numbers, snapshot_path
 
 # A writer needs minutes from its first file to its commit. Older files belong to a writer that was killed.
 GRACE_SECONDS = 24 * 3600.0
@@ -43,7 +44,7 @@ def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: boo
     candidates = [f"parts/{unit}/{attempt}" for unit in units for attempt in storage.names(f"parts/{unit}")]
     candidates += [f"{CODEBOOKS}/{name}" for name in storage.names(CODEBOOKS)]
     candidates += [f"{TOKENIZERS}/{name}" for name in storage.names(TOKENIZERS)]
-    candidates += [f"snapshots/{name}" for name in storage.names("snapshots", ".npz")]
+    candidates += [f"index/{name}" for name in storage.names("index")]
     candidates += storage.drafts()
     candidates += [name for key in obsolete_keys(storage) for name in entry_files(key)]
     report = GarbageReport()
@@ -65,7 +66,7 @@ def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: boo
         # A writer that slept may have made its commit since. It looks for its files afterwards, as is done here: one of
         # the two sees what the other did.
         reference = _referring_file(storage, name, numbers)
-        if reference and not name.startswith("snapshots/"):
+        if reference and not name.startswith("index/"):
             storage.remove_folder(reference)
             report.withdrawn.append(reference)
     return report
@@ -84,8 +85,8 @@ def _referring_file(storage: Storage, name: str, numbers: Sequence[int]) -> str 
     if kind == TOKENIZERS:
         claim = read_tokenizer_claim(storage)
         return TOKENIZER_CLAIM if claim and claim["path"] == name else None
-    later = [number for number in snapshot_numbers(storage) if number not in numbers] if kind == "snapshots" else []
-    return next((snapshot_path(n) for n in later if read_snapshot(storage, n).index == name), None)
+    later = [number for number in snapshot_numbers(storage) if number not in numbers] if kind == "index" else []
+    return next((snapshot_path(n) for n in later if name in _index_files(read_snapshot(storage, n))), None)
 
 
 def _referenced_names(storage: Storage) -> set[str]:
@@ -97,11 +98,16 @@ def _referenced_names(storage: Storage) -> set[str]:
     listed: set[str] = set()  # entries of the quarantine in the newest snapshot
     for number in snapshot_numbers(storage):
         snapshot, index = open_snapshot(storage, number)
-        referenced.add(snapshot.index)
+        referenced |= _index_files(snapshot)
         listed = {name for key in snapshot.quarantine for name in entry_files(key)}
         parts += [index.part_info(unit) for unit in range(len(index.unit))]
-        codebooks |= {codebook_path(digest.tobytes().hex()) for digest in index.codebooks}
+        codebooks |= {codebook_path(digest) for digest in index.codebooks}
     for generation, claim in read_claims(storage).items():
         codebooks |= {claim_path(generation), codebook_path(claim["digest"])}
     tokenizer = read_tokenizer_claim(storage)
     return referenced | listed | codebooks | {part.path for part in parts} | {tokenizer["path"] if tokenizer else ""}
+
+
+def _index_files(snapshot: Snapshot) -> set[str]:
+    """Names of the files of the segments of a snapshot."""
+    return {name for info in snapshot.segments for name in (info.path, units_path(info.sha256))}

@@ -21,13 +21,14 @@ from cache.storage.fork_safe_lock import ForkSafeLock
 from cache.storage.open import open_storage
 from cache.store.claims.codebook_claim import open_codebook
 from cache.store.claims.tokenizer_files import open_tokenizer
-from cache.store.commits import committed_units, read_commit, read_spec
-from cache.store.index import KEY_BYTES, StoreIndex
+from cache.store.commits import read_spec
+from cache.store.index import StoreIndex
 from cache.store.quarantine.entries import document_path, read_all, read_entry, waiting_keys
 from cache.store.quarantine.reasons import count_reasons
 from cache.store.reading.blocks import token_blocks
 from cache.store.reading.sequence import RecordSequence
-from cache.store.snapshot_reading import latest_snapshot, open_snapshot
+from cache.store.segments.keys import KEY_BYTES, keys_of_hex
+from cache.store.snapshot_reading import current_index, latest_snapshot, open_snapshot
 from cache.store.store_info import StoreInfo, summarize
 
 # Memory for the indexes and starts of opened parts: about 16 bytes per chunk and per example.
@@ -93,8 +94,7 @@ class LogitStore(RecordSequence):
                 raise InputError(f"expect = {expect!r}: must be a StoreSpec, such as the `spec` of another store")
             spec.require_same(expect, str(uri))
         if unpinned:
-            commits = [read_commit(storage, unit) for unit in committed_units(storage)]
-            return cls(storage, spec, StoreIndex.from_commits(commits), None, frozenset(waiting_keys(storage)))
+            return cls(storage, spec, current_index(storage, spec.fingerprint), None, frozenset(waiting_keys(storage)))
         number = latest_snapshot(storage) if snapshot is None else snapshot
         if number == 0 and snapshot is None:
             raise StoreError(f"{uri}: no snapshot yet; let the capture finish, or run 'logitbank snapshot {uri}'")
@@ -132,7 +132,7 @@ class LogitStore(RecordSequence):
         return f"LogitStore({str(self.storage)!r}, {snapshot}, {len(self):,} examples, {self.spec.targets}, {size})"
 
     def __len__(self) -> int:
-        return len(self.index.key)
+        return len(self.index)
 
     @property
     def tokens(self) -> npt.NDArray[np.uint32]:
@@ -218,7 +218,9 @@ class LogitStore(RecordSequence):
 
     def info(self) -> StoreInfo:
         """Totals of the store, computed from the index, and the reasons of the quarantine from its documents."""
-        waiting = self._quarantine.difference(key.tobytes().hex() for key in self.index.key) if self._quarantine else ()
+        keys = sorted(self._quarantine)
+        is_stored = self.index.contains(keys_of_hex(keys))
+        waiting = [key for key, stored in zip(keys, is_stored.tolist(), strict=True) if not stored]
         reasons = count_reasons(read_all(self._reason, waiting))
         return summarize(str(self.storage), self.spec, self.snapshot, self.index, reasons, self.storage.total_bytes())
 

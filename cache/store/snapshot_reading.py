@@ -1,249 +1,168 @@
-"""Read snapshots: as they are stored, or, where a file is lost, made again from the commits. Nothing is written."""
+"""Read snapshots: as they are stored, or, where a file is lost, from its copy or the commits. Nothing is written."""
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from itertools import chain, combinations
-from math import comb
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cache.errors import IntegrityError, StoreError
-from cache.json_documents import decode_document, digest, known_fields
+from cache.json_documents import decode_document, digest, encode_document, known_fields, require_fields
 from cache.storage.base import Storage
-from cache.store.commits import Commit, committed_units, read_commit, read_spec
+from cache.store.commits import committed_units
 from cache.store.index import StoreIndex
-from cache.store.quarantine.entries import document_path, waiting_keys
+from cache.store.quarantine.entries import document_path, read_all, waiting_keys
+from cache.store.segments.building import current_pieces, load_pieces, read_state
+from cache.store.segments.file import SegmentFile, SegmentInfo
+from cache.store.segments.files import read_segments, recover_segment
 
-# Which commits a lost index listed is found by trial, against the hash in the snapshot. At most so many are tried.
-MAX_TRIALS = 4096
-CommitFile = tuple[Commit, str]
+FOLDER, DOCUMENT, COPY = "snapshots", ".json", ".copy.json"
+
+
+class NoSnapshotError(StoreError):
+    """There is no snapshot with this number: it was never taken, or it expired."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The commits and the quarantine of a store at one time.
+    """The units and the quarantine of a store at one time.
 
-    commits: hash of the names of the units and the hashes of their commits. index: name of the index file, which is
-    the SHA-256 of its content. quarantine: SHA-256 of the file of each entry that waits, by its key.
+    time: when it was taken, ISO 8601 in UTC. segments: of the index, in the order of the examples. quarantine: SHA-256
+    of the file of each entry that waits, by its key. forgotten: hash of the keys that were forgotten then, "" for none.
     """
 
     number: int
     fingerprint: str
+    time: str
     units: int
     examples: int
-    commits: str
-    index: str
+    segments: tuple[SegmentInfo, ...]
     quarantine: dict[str, str]
+    forgotten: str
 
     @property
     def digest(self) -> str:
         """Hash of all fields."""
         return digest(asdict(self))
 
+    def to_bytes(self) -> bytes:
+        """Content of the document and of its copy."""
+        return encode_document(asdict(self))
+
     @classmethod
-    def of_index(
-        cls, number: int, fingerprint: str, index: StoreIndex, path: str, quarantine: dict[str, str]
-    ) -> "Snapshot":
-        """The snapshot that has this index, at `path`."""
-        return cls(
-            number, fingerprint, len(index.unit), len(index.key), digest(index.commit_hashes()), path, quarantine
-        )
+    def from_document(cls, body: dict[str, Any], name: str) -> "Snapshot":
+        """The snapshot of a document. Raises IntegrityError, starting with `name`, if a field is missing."""
+        require_fields(body, cls.__slots__, name)
+        segments = []
+        for number, values in enumerate(body["segments"]):
+            require_fields(values, SegmentInfo.__slots__, f"{name}: segment {number}")
+            segments.append(SegmentInfo(**known_fields(values, SegmentInfo)))
+        return cls(**{**known_fields(body, cls), "segments": tuple(segments)})
 
 
 def latest_snapshot(storage: Storage) -> int:
-    """Number of the newest snapshot that has a file or a companion file; 0 if there is none."""
+    """Number of the newest snapshot; 0 if there is none."""
     return max(snapshot_numbers(storage), default=0)
 
 
 def snapshot_numbers(storage: Storage) -> list[int]:
-    """Numbers for which a snapshot and its companion must exist: 1 to the newest of either kind."""
-    return list(range(1, max([0, *_numbers(storage, ".json"), *_numbers(storage, ".sha256")]) + 1))
+    """Numbers of the snapshots that must exist: from the oldest of which a file is there, to the newest.
+
+    Snapshots expire from the oldest on.
+    """
+    names = storage.names(FOLDER, DOCUMENT)
+    heads = {name.removesuffix(DOCUMENT).removesuffix(COPY.removesuffix(DOCUMENT)) for name in names}
+    numbers = {int(head) for head in heads if head.isdecimal() and head == str(int(head))}
+    return list(range(min(numbers), max(numbers) + 1)) if numbers else []
 
 
 def open_snapshot(storage: Storage, number: int, quiet: bool = False) -> tuple[Snapshot, StoreIndex]:
-    """The snapshot with this number and its index. A lost or damaged file is made again from the commits, in memory.
+    """The snapshot with this number and its index. What is lost is taken from its copy, or made again from the commits.
 
-    What is made again has the hash that the other file names, so it is what was lost. A line in the log says so, unless
-    `quiet`. Raises StoreError if there is no such snapshot, and IntegrityError if it cannot be made again.
+    A line in the log says so, unless `quiet`. Raises StoreError if there is no such snapshot, and IntegrityError if it
+    cannot be made again.
     """
+    snapshot = read_snapshot(storage, number, quiet)
+    return snapshot, StoreIndex.of_segments(read_segments(storage, snapshot.segments, quiet))
+
+
+def current_index(storage: Storage, fingerprint: str) -> StoreIndex:
+    """The index of everything that is committed now, or listed by the newest snapshot. Writes nothing."""
+    previous = newest_readable(storage, latest_snapshot(storage))
+    state = read_state(storage, fingerprint, previous.segments if previous else ())
+    return StoreIndex.of_segments(load_pieces(storage, current_pieces(state, is_complete=False)))
+
+
+def newest_readable(storage: Storage, latest: int) -> Snapshot | None:
+    """The newest snapshot of which everything can be read or made again. None if there is none.
+
+    Raises IntegrityError if one that cannot be made again lists more units than are committed: then commits are lost.
+    """
+    for number in range(latest, 0, -1):
+        units = 0
+        try:
+            snapshot = read_snapshot(storage, number, quiet=True)
+            units = snapshot.units
+            for info in snapshot.segments:
+                _require_readable(storage, info)
+            return snapshot
+        except IntegrityError as error:
+            if units > len(committed_units(storage)):
+                raise
+            logging.getLogger(__name__).warning("%s; the next snapshot lists all commits", error)
+        except NoSnapshotError:  # older ones are expired
+            return None
+    return None
+
+
+def _require_readable(storage: Storage, info: SegmentInfo) -> None:
     try:
-        snapshot = read_snapshot(storage, number)
+        SegmentFile(storage, info)
     except IntegrityError as error:
-        snapshot = recover_snapshot(storage, number, str(error))
-        _log_recovery(error, quiet)
+        recover_segment(storage, info, error)
+
+
+def read_snapshot(storage: Storage, number: int, quiet: bool = False) -> Snapshot:
+    """The document of a snapshot, or its copy if that is lost or damaged.
+
+    Raises StoreError if there is no such snapshot, IntegrityError if both are missing or altered.
+    """
     try:
-        return snapshot, read_index(storage, snapshot)
+        return read_document(storage, snapshot_path(number), number)
     except IntegrityError as error:
-        index = recover_index(storage, snapshot, str(error))
-        _log_recovery(error, quiet)
-        return snapshot, index
-
-
-def read_snapshot(storage: Storage, number: int) -> Snapshot:
-    """The snapshot with this number. Raises StoreError if there is none, IntegrityError if it is missing or altered."""
-    name = snapshot_path(number)
-    if storage.size(name) is None and number not in snapshot_numbers(storage):
-        raise StoreError(f"{storage}: no snapshot {number}; the newest is {latest_snapshot(storage)}")
-    required = [item.name for item in fields(Snapshot)]
-    body = decode_document(storage.read(name), f"{storage}/{name}", required)
-    return Snapshot(**known_fields(body, Snapshot))
-
-
-def read_index(storage: Storage, snapshot: Snapshot) -> StoreIndex:
-    """The index of a snapshot. Raises IntegrityError if it is missing or altered."""
-    data = storage.read(snapshot.index)
-    if snapshot.index != index_path(data):
-        raise IntegrityError(f"{storage}/{snapshot.index}: altered or truncated: its content does not match its name")
-    return StoreIndex.from_bytes(data, f"{storage}/{snapshot.index}")
-
-
-def check_companion(storage: Storage, snapshot: Snapshot) -> None:
-    """Raise IntegrityError unless the companion file of the snapshot exists and agrees with it."""
-    name = companion_path(snapshot.number)
-    if storage.read(name) != companion(snapshot):
-        raise IntegrityError(f"{storage}/{name}: does not agree with snapshot {snapshot.number}")
-
-
-def recover_index(storage: Storage, snapshot: Snapshot, fault: str) -> StoreIndex:
-    """Make the index of a snapshot again from exactly its commits. fault: what is wrong with the file.
-
-    Raises IntegrityError, starting with `fault`, if no choice of the commits has the hash that the snapshot names.
-    """
-    files = _commit_files(storage)
-    for units in _choices(storage, snapshot.number, files, snapshot.units):
-        if digest({unit: files[unit][1] for unit in sorted(units)}) == snapshot.commits:
-            return StoreIndex.from_commits([files[unit] for unit in units])
-    raise IntegrityError(
-        f"{fault}; it cannot be made again: which commits snapshot {snapshot.number} lists is unknown, or one is lost"
-    )
-
-
-def recover_snapshot(storage: Storage, number: int, fault: str) -> Snapshot:
-    """Make the document of a snapshot again. Its companion has the hash of the lost document.
-
-    Raises IntegrityError, starting with `fault`, if nothing that is there has that hash.
-    """
+        fault = error
+    numbers = snapshot_numbers(storage)
+    if number not in numbers:
+        range_ = f"there are {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"there is {numbers[0]}"
+        raise NoSnapshotError(f"{storage}: no snapshot {number}; {range_ if numbers else 'there is none'}")
     try:
-        expected, _, name = storage.read(companion_path(number)).decode("ascii").partition("  ")
-    except (IntegrityError, ValueError):
-        expected, name = "", ""
-    if name == f"{number}.json\n":
-        fingerprint = read_spec(storage).fingerprint
-        lists = list(_quarantine_lists(storage, number))
-        for index, path in _possible_indexes(storage, number):
-            for quarantine in lists:
-                snapshot = Snapshot.of_index(number, fingerprint, index, path, quarantine)
-                if snapshot.digest == expected:
-                    return snapshot
-    raise IntegrityError(f"{fault}; it cannot be made again from the commits and {companion_path(number)}")
+        snapshot = read_document(storage, copy_path(number), number)
+    except IntegrityError as error:
+        raise IntegrityError(f"{fault}; so is its copy: {error}") from error
+    if not quiet:
+        logging.getLogger(__name__).warning("%s; its copy was read: 'logitbank verify --repair' writes it again", fault)
+    return snapshot
+
+
+def read_document(storage: Storage, name: str, number: int) -> Snapshot:
+    """The snapshot in a file. Raises IntegrityError if it is missing, altered or of another number."""
+    snapshot = Snapshot.from_document(decode_document(storage.read(name), f"{storage}/{name}"), f"{storage}/{name}")
+    if snapshot.number != number:
+        raise IntegrityError(f"{storage}/{name}: is the document of snapshot {snapshot.number}")
+    return snapshot
 
 
 def quarantine_hashes(storage: Storage) -> dict[str, str]:
     """SHA-256 of the file of each entry of the quarantine that waits now, by its key."""
-    return {key: hashlib.sha256(storage.read(document_path(key))).hexdigest() for key in waiting_keys(storage)}
-
-
-def companion(snapshot: Snapshot) -> bytes:
-    """Content of the companion file of a snapshot."""
-    return f"{snapshot.digest}  {snapshot.number}.json\n".encode()
-
-
-def index_path(data: bytes) -> str:
-    """Name of the file of an index with this content."""
-    return f"snapshots/{hashlib.sha256(data).hexdigest()}.npz"
+    keys = waiting_keys(storage)
+    hashes = read_all(lambda key: hashlib.sha256(storage.read(document_path(key))).hexdigest(), keys)
+    return dict(zip(keys, hashes, strict=True))
 
 
 def snapshot_path(number: int) -> str:
-    """Name of the file of a snapshot."""
-    return f"snapshots/{number}.json"
+    """Name of the document of a snapshot."""
+    return f"{FOLDER}/{number}{DOCUMENT}"
 
 
-def companion_path(number: int) -> str:
-    """Name of the companion file of a snapshot."""
-    return f"snapshots/{number}.sha256"
-
-
-def _numbers(storage: Storage, suffix: str) -> list[int]:
-    """Numbers of the files with this suffix. Files with other names do not belong to the format."""
-    names = [name.removesuffix(suffix) for name in storage.names("snapshots", suffix)]
-    return [int(name) for name in names if name.isdecimal() and name == str(int(name))]
-
-
-def _log_recovery(error: IntegrityError, quiet: bool) -> None:
-    if not quiet:
-        logging.getLogger(__name__).warning(
-            "%s; it was made again from the commits, for this reader only: 'logitbank verify --repair' writes it", error
-        )
-
-
-def _commit_files(storage: Storage) -> dict[str, CommitFile]:
-    """All commits that can be read, and the hashes of their files, by unit."""
-    files: dict[str, CommitFile] = {}
-    for unit in committed_units(storage):
-        try:
-            files[unit] = read_commit(storage, unit)
-        except IntegrityError:
-            continue  # a choice without it is tried; if it was listed, none has the right hash
-    return files
-
-
-def _choices(storage: Storage, number: int, files: dict[str, CommitFile], size: int | None) -> Iterator[frozenset[str]]:
-    """Sets of units that a snapshot may list, the likeliest first. size: number of units, if it is known.
-
-    A snapshot lists what the one before listed, and nothing that the one after did not. Between the two, older commits
-    are likelier.
-    """
-    least = next((units for n in range(number - 1, 0, -1) if (units := _listed_units(storage, n)) is not None), set())
-    last = latest_snapshot(storage)
-    most = next((units for n in range(number + 1, last + 1) if (units := _listed_units(storage, n)) is not None), None)
-    open_units = (set(files) if most is None else most & set(files)) - least
-    if not least <= set(files):
-        return
-    in_order = sorted(open_units, key=lambda unit: (storage.changed(f"commits/{unit}.json"), unit))
-    if size is None:
-        yield from (frozenset(least.union(in_order[:count])) for count in range(len(in_order), -1, -1))
-        return
-    missing = size - len(least)
-    if 0 <= missing <= len(in_order):
-        yield frozenset(least.union(in_order[:missing]))
-        if comb(len(in_order), missing) <= MAX_TRIALS:  # files that were copied may have lost their times
-            yield from (frozenset(least.union(some)) for some in combinations(in_order, missing))
-
-
-def _listed_units(storage: Storage, number: int) -> set[str] | None:
-    """The units of another snapshot, or None if it cannot be read."""
-    try:
-        return set(read_index(storage, read_snapshot(storage, number)).commit_hashes())
-    except StoreError:
-        return None
-
-
-def _possible_indexes(storage: Storage, number: int) -> Iterator[tuple[StoreIndex, str]]:
-    """Indexes, and their paths, that a snapshot whose document is lost may name."""
-    for name in storage.names("snapshots", ".npz"):
-        path = f"snapshots/{name}"
-        try:
-            data = storage.read(path)
-            index = StoreIndex.from_bytes(data, path)
-        except StoreError:
-            continue
-        if index_path(data) == path:
-            yield index, path
-    files = _commit_files(storage)
-    for units in _choices(storage, number, files, None):
-        index = StoreIndex.from_commits([files[unit] for unit in units])
-        yield index, index_path(index.to_bytes())
-
-
-def _quarantine_lists(storage: Storage, number: int) -> Iterator[dict[str, str]]:
-    """Quarantines that a snapshot whose document is lost may list: that of now, of its neighbours, or between them."""
-    now = quarantine_hashes(storage)
-    neighbours: list[dict[str, str]] = []
-    for other in (number - 1, number + 1):
-        try:
-            neighbours.append(read_snapshot(storage, other).quarantine)
-        except StoreError:
-            continue
-    order: Sequence[str] = sorted(now, key=lambda key: (storage.changed(document_path(key)), key))
-    older = ({key: now[key] for key in order[:count]} for count in range(min(len(order), MAX_TRIALS)))
-    yield from chain([now], neighbours, older)
+def copy_path(number: int) -> str:
+    """Name of the copy of the document of a snapshot."""
+    return f"{FOLDER}/{number}{COPY}"

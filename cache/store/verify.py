@@ -39,11 +39,12 @@ from cache.store.commits import (
     read_spec,
 )
 from cache.store.quarantine.entries import document_path, quarantined_keys, read_entry
+from cache.store.segments.file import SegmentInfo
+from cache.store.segments.files import segment_faults
 from cache.store.snapshot_reading import (
-    check_companion,
+    copy_path,
     open_snapshot,
-    read_index,
-    read_snapshot,
+    read_document,
     snapshot_numbers,
     snapshot_path,
 )
@@ -106,12 +107,14 @@ def _verify_snapshots(storage: Storage, spec: StoreSpec, report: VerifyReport, r
     """Check snapshots and quarantine. Returns the hash of each commit that a snapshot lists."""
     commits: dict[str, str] = {}
     quarantine: dict[str, str] = {}
+    checked: dict[SegmentInfo, list[str]] = {}  # faults of each segment, which several snapshots may list
     for number in snapshot_numbers(storage):
-        faults = _snapshot_faults(storage, number)
+        faults = _snapshot_faults(storage, number, checked)
         if faults and repair:
             with suppress(IntegrityError):  # the faults stay
                 report.repaired += restore_snapshot(storage, number)
-                faults = _snapshot_faults(storage, number)
+            checked.clear()
+            faults = _snapshot_faults(storage, number, checked)
         try:
             snapshot, index = open_snapshot(storage, number, quiet=True)
         except IntegrityError as error:
@@ -123,25 +126,24 @@ def _verify_snapshots(storage: Storage, spec: StoreSpec, report: VerifyReport, r
             report.problems.append(f"{storage}/{snapshot_path(number)}: belongs to another spec")
         commits |= index.commit_hashes()
     _verify_quarantine(storage, quarantine, report)
+    report.problems = list(dict.fromkeys(report.problems))
     return commits
 
 
-def _snapshot_faults(storage: Storage, number: int) -> list[str]:
-    """What is wrong with the files of a snapshot, a line a file."""
-    faults = []
-    try:
-        snapshot = read_snapshot(storage, number)
-    except IntegrityError as error:
-        faults.append(str(error))
+def _snapshot_faults(storage: Storage, number: int, checked: dict[SegmentInfo, list[str]]) -> list[str]:
+    """What is wrong with the files of a snapshot, a line a file. checked: faults of segments that were checked."""
+    faults, snapshots = [], []
+    for name in (snapshot_path(number), copy_path(number)):
         try:
-            snapshot = open_snapshot(storage, number, quiet=True)[0]
-        except IntegrityError:
-            return faults
-    for check in (check_companion, read_index):
-        try:
-            check(storage, snapshot)
+            snapshots.append(read_document(storage, name, number))
         except IntegrityError as error:
             faults.append(str(error))
+    if len(snapshots) == 2 and snapshots[0] != snapshots[1]:
+        faults.append(f"{storage}/{copy_path(number)}: does not agree with {snapshot_path(number)}")
+    for info in snapshots[0].segments if snapshots else ():
+        if info not in checked:
+            checked[info] = segment_faults(storage, info)
+        faults += checked[info]
     return faults
 
 

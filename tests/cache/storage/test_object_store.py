@@ -26,6 +26,7 @@ from cache.store.commits import create_store
 from cache.store.garbage_collection import collect_garbage
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
+from cache.store.segments.files import units_path
 from cache.store.snapshot_reading import latest_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
@@ -250,14 +251,15 @@ def test_lost_snapshots_are_made_again_anywhere(any_uri: str) -> None:
     for unit in range(3):
         write_unit(storage, spec, records_of(unit), "fast")
         snapshots.append(take_snapshot(storage))
-    sound = {name: storage.read(name) for name in storage.walk("snapshots")}
-    for lost in (snapshots[0].index, snapshots[1].index, "snapshots/3.json", "snapshots/2.sha256"):
+    sound = {name: storage.read(name) for folder in ("snapshots", "index") for name in storage.walk(folder)}
+    first, second = (snapshot.segments[0] for snapshot in snapshots[:2])
+    for lost in (first.path, second.path, units_path(snapshots[2].segments[1].sha256), "snapshots/3.json"):
         storage.remove_folder(lost)
     for number in (1, 2, 3):
         assert len(list(LogitStore.open(any_uri, snapshot=number))) == 3 * number
     report = verify_store(any_uri, repair=True)
     assert len(report.repaired) == 4 and not report.problems
-    assert {name: storage.read(name) for name in storage.walk("snapshots")} == sound
+    assert {name: storage.read(name) for name in sound} == sound
     info = LogitStore.open(any_uri).info()
     assert info.bytes == storage.total_bytes() > info.part_bytes > 0
 

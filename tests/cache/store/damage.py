@@ -80,8 +80,8 @@ def is_read(path: Path) -> bool:
 
 
 def is_group(path: Path) -> bool:
-    """Whether the file is a part or a codebook."""
-    return path.name.endswith(".zarr.zip")
+    """Whether the file is a part or a codebook. A segment of the index, which is a group too, is made again."""
+    return path.name.endswith(".zarr.zip") and path.parent.name != "index"
 
 
 def regions(path: Path) -> dict[str, range]:

@@ -1,6 +1,7 @@
 """Commits, snapshots, indices and codebooks that do not belong together are detected, also with valid checksums."""
 
 import os
+import shutil
 import time
 from dataclasses import replace
 
@@ -17,8 +18,8 @@ from cache.storage.local import LocalStorage
 from cache.store.claims.codebook_claim import claim_codebook, claim_path, newest_codebook
 from cache.store.commits import committed_units, read_commit
 from cache.store.garbage_collection import collect_garbage
-from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
+from cache.store.snapshot_reading import read_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
@@ -32,7 +33,9 @@ def test_a_missing_commit_is_named_and_pinned_readers_read_on(full_store: LocalS
         sound = path.read_bytes()
         path.unlink()
         assert str(path) in complaints(full_store)
-        assert len(LogitStore.open(str(full_store), unpinned=True)) == 3
+        assert len(LogitStore.open(str(full_store), unpinned=True)) == 6  # the snapshot knows its part
+        with pytest.raises(IntegrityError, match=f"{path.name}: missing, though a snapshot lists it"):
+            take_snapshot(full_store)
         assert not read_or_named(full_store, path, expected)
         path.write_bytes(sound)
 
@@ -45,31 +48,28 @@ def test_a_commit_rewritten_after_its_snapshot_is_named(full_store: LocalStorage
     assert f"{path}: not the file that the snapshot lists" in complaints(full_store)
 
 
-def test_a_snapshot_rewritten_after_its_companion_is_named(full_store: LocalStorage) -> None:
+def test_a_snapshot_that_differs_from_its_copy_is_named(full_store: LocalStorage) -> None:
     path = full_store.root / "snapshots/1.json"
     path.write_bytes(encode_document({**decode_document(path.read_bytes(), "x"), "units": 7}))
-    assert "snapshots/1.sha256: does not agree with snapshot 1" in complaints(full_store)
+    assert "snapshots/1.copy.json: does not agree with snapshots/1.json" in complaints(full_store)
 
 
-def test_an_index_of_another_snapshot_is_not_read(full_store: LocalStorage) -> None:
+def test_the_document_of_another_snapshot_is_not_read(full_store: LocalStorage) -> None:
+    for name in ("1.json", "1.copy.json"):
+        shutil.copy(full_store.root / "snapshots/2.json", full_store.root / "snapshots" / name)
+    assert "snapshots/1.json: is the document of snapshot 2" in complaints(full_store)
+    with pytest.raises(IntegrityError, match="is the document of snapshot 2"):
+        LogitStore.open(str(full_store), snapshot=1)
+
+
+def test_a_segment_of_another_snapshot_is_not_read(full_store: LocalStorage) -> None:
     """What it should contain follows from the commits."""
     expected = contents(full_store)
-    older, newer = (
-        full_store.root / decode_document((full_store.root / f"snapshots/{n}.json").read_bytes(), "x")["index"]
-        for n in (1, 2)
-    )
+    older, newer = (full_store.root / read_snapshot(full_store, n).segments[0].path for n in (1, 2))
     newer.write_bytes(older.read_bytes())
     assert not read_or_named(full_store, newer, expected)
     assert f"{newer.name}: altered" in complaints(full_store)
     assert len(LogitStore.open(str(full_store), snapshot=1)) == 3
-
-
-def test_an_index_cut_anywhere_is_not_an_index() -> None:
-    """Not even without the checksum in its name."""
-    data = StoreIndex.from_commits([]).to_bytes()
-    for length in range(0, len(data), 7):
-        with pytest.raises(IntegrityError, match="x: altered or truncated"):
-            StoreIndex.from_bytes(data[:length], "x")
 
 
 def test_a_stale_snapshot_reads_its_own_examples(full_store: LocalStorage) -> None:
@@ -87,7 +87,7 @@ def test_a_stale_snapshot_reads_its_own_examples(full_store: LocalStorage) -> No
 
 
 def test_a_kill_between_the_two_files_of_a_snapshot_is_repaired(full_store: LocalStorage) -> None:
-    (full_store.root / "snapshots/2.sha256").unlink()
+    (full_store.root / "snapshots/2.copy.json").unlink()
     write_unit(full_store, store_spec(TARGETS["topk"]), units_of("topk", 1, seed=5)[0])
     assert take_snapshot(full_store).number == 3
     assert not complaints(full_store)

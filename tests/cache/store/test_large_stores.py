@@ -24,6 +24,8 @@ from cache.storage.local import LocalStorage
 from cache.store.commits import Commit, create_store, part_path, read_commit
 from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
+from cache.store.segments.columns import segment_of_commits
+from cache.store.segments.files import read_segments, write_segment
 from cache.store.store_info import summarize
 from cache.store.unit_writer import write_unit
 from tests.cache.rows.rows import TARGETS, VOCAB, assert_same_window, random_record, store_spec
@@ -110,7 +112,14 @@ def test_ranges_beyond_32_bits_are_read(tmp_path: Path) -> None:
     assert storage.size("file") == 2**33 + 9
 
 
-def test_counts_and_sizes_beyond_32_bits_stay_in_commits_indexes_and_totals(commit: Commit) -> None:
+def _written_index(folder: Path, commits: list[Commit]) -> StoreIndex:
+    """The index of commits, written and read."""
+    storage = LocalStorage(folder / "index")
+    info = write_segment(storage, segment_of_commits([(commit, "0" * 64) for commit in commits]))
+    return StoreIndex.of_segments(read_segments(storage, [info]))
+
+
+def test_counts_and_sizes_beyond_32_bits_stay_in_commits_indexes_and_totals(commit: Commit, tmp_path: Path) -> None:
     place = PartInfo("", bytes=2**40, tail=2**40 - 10, root=2**40 - 5, crc32c=2**32 - 1)
     large = [
         replace(
@@ -124,8 +133,7 @@ def test_counts_and_sizes_beyond_32_bits_stay_in_commits_indexes_and_totals(comm
     ]
     for each in large:
         assert Commit.from_document(decode_document(encode_document(each.to_document()), "x")) == each
-    index = StoreIndex.from_commits([(each, "0" * 64) for each in large])
-    index = StoreIndex.from_bytes(index.to_bytes(), "x")
+    index = _written_index(tmp_path, large)
     assert [index.part_info(unit) for unit in range(3)] == [each.part for each in large]
     info = summarize("x", SPEC, None, index, {}, 2**50)
     assert (info.tokens, info.rows, info.stored_rows) == (3 * (2**32 - 1), 3 * (2**32 - 2), 3 * (2**32 - 2))
@@ -146,12 +154,11 @@ def test_arrays_of_more_than_2_to_the_32_elements_have_their_shape(mode: str, pr
         assert array_spec(array_document(array), "x").shape == array.shape
 
 
-def test_more_origins_than_16_bits_number_are_kept(commit: Commit) -> None:
+def test_more_origins_than_16_bits_number_are_kept(commit: Commit, tmp_path: Path) -> None:
     many = (1 << 16) + 5
     examples = tuple(replace(commit.examples[0], key=f"{i:032x}", origin=f"generated/{i}") for i in range(many))
     for count in (1 << 16, many):
-        index = StoreIndex.from_commits([(replace(commit, examples=examples[:count]), "0" * 64)])
-        index = StoreIndex.from_bytes(index.to_bytes(), "x")
+        index = _written_index(tmp_path, [replace(commit, examples=examples[:count])])
         names = index.origin_names
         assert [names[number] for number in index.origin] == [e.origin for e in examples[:count]]
 

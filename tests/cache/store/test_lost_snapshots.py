@@ -1,4 +1,4 @@
-"""A lost or damaged index, snapshot or companion: everything works on, is what it was, and can be written again."""
+"""A lost or damaged segment, list of units, snapshot or copy: everything works on, and can be written again."""
 
 import os
 import shutil
@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cache.errors import IntegrityError
+from cache.json_documents import decode_document
 from cache.storage.local import LocalStorage
-from cache.store import snapshot_reading
-from cache.store.commits import committed_units
 from cache.store.garbage_collection import collect_garbage
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
+from cache.store.segments.files import units_path
 from cache.store.snapshot_reading import latest_snapshot, read_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.transcode import transcode_store
@@ -26,7 +27,7 @@ from tests.cache.store.damage import make_store, units_of
 
 SPEC = store_spec(TARGETS["topk"])
 UNITS = 5
-KINDS = ("index", "document", "companion")
+KINDS = ("segment", "units", "document", "copy")
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,14 @@ def storage(sound_store: LocalStorage, tmp_path: Path) -> LocalStorage:
 
 
 def files_of(storage: LocalStorage, number: int) -> dict[str, Path]:
-    folder = storage.root / "snapshots"
-    index = storage.root / read_snapshot(storage, number).index
-    return {"index": index, "document": folder / f"{number}.json", "companion": folder / f"{number}.sha256"}
+    """The files of a snapshot and of its newest segment."""
+    folder, segment = storage.root / "snapshots", read_snapshot(storage, number).segments[-1]
+    return {
+        "segment": storage.root / segment.path,
+        "units": storage.root / units_path(segment.sha256),
+        "document": folder / f"{number}.json",
+        "copy": folder / f"{number}.copy.json",
+    }
 
 
 def damage(path: Path, how: str) -> None:
@@ -61,9 +67,8 @@ def damage(path: Path, how: str) -> None:
 def assert_same_as(storage: LocalStorage, sound: LocalStorage, number: int) -> None:
     """Record by record, in the same order."""
     found, expected = (LogitStore.open(each.root, snapshot=number) for each in (storage, sound))
-    assert (
-        found.index.to_bytes() == expected.index.to_bytes() and found.info().quarantined == expected.info().quarantined
-    )
+    assert np.array_equal(found.index.key, expected.index.key) and np.array_equal(found.index.unit, expected.index.unit)
+    assert found.info().quarantined == expected.info().quarantined
     for record, other in zip(found, expected, strict=True):
         assert_same_record(record, other)
 
@@ -82,7 +87,7 @@ def test_one_lost_file_stops_nothing_and_is_written_again(
         report = verify_store(str(storage))
         assert report.problems and all(path.name in line and "verify --repair" in line for line in report.problems)
         repaired = verify_store(str(storage), repair=True)
-        assert repaired.problems == [] and set(repaired.repaired) == {f"snapshots/{path.name}"}
+        assert repaired.problems == [] and set(repaired.repaired) == {str(path.relative_to(storage.root))}
         assert path.read_bytes() == sound, number
     assert not verify_store(str(storage)).problems
 
@@ -99,58 +104,66 @@ def test_a_capture_goes_on_beside_a_lost_file(
     assert collect_garbage(storage, grace=-1.0).removed == []
     write_unit(storage, SPEC, units_of("topk", 1, seed=9)[0])
     assert take_snapshot(storage).number == last + 1
+    if how == "missing" or kind in ("document", "copy"):  # a repair finds the others
+        assert lost.read_bytes() == sound
+    verify_store(str(storage), repair=True)
     assert lost.read_bytes() == sound
     assert_same_as(storage, sound_store, last)
     assert len(LogitStore.open(storage.root)) == 3 * (UNITS + 1)
     assert collect_garbage(storage, grace=-1.0).removed == [] and not verify_store(str(storage)).problems
 
 
-def test_all_indexes_at_once_are_made_again(storage: LocalStorage, sound_store: LocalStorage) -> None:
+def test_all_segments_at_once_are_made_again(storage: LocalStorage, sound_store: LocalStorage) -> None:
     last = latest_snapshot(storage)
-    for path in (storage.root / "snapshots").glob("*.npz"):
+    segments = list((storage.root / "index").glob("*.zarr.zip"))
+    for path in segments:
         path.unlink()
     for number in range(1, last + 1):
         assert_same_as(storage, sound_store, number)
-    assert len(verify_store(str(storage), repair=True).repaired) == UNITS
+    assert len(verify_store(str(storage), repair=True).repaired) == len(segments) == UNITS
     assert take_snapshot(storage).number == last and not verify_store(str(storage)).problems
 
 
-def test_the_commits_of_a_lost_index_are_found_without_times(
-    storage: LocalStorage, sound_store: LocalStorage, monkeypatch: pytest.MonkeyPatch
+def test_a_lost_segment_follows_from_its_units_whatever_was_committed_since(
+    storage: LocalStorage, sound_store: LocalStorage
 ) -> None:
-    """As after a copy of the store. Where there are too many choices, the snapshot is refused by name."""
+    """Times of files do not matter, as after a copy of the store."""
     for path in (storage.root / "commits").iterdir():
         os.utime(path, (time.time(), time.time() - hash(path.name) % 1000))
-    for number in (1, 2, 3):
-        files_of(storage, number)["index"].unlink()
-    for number in (1, 2, 3):
-        assert_same_as(storage, sound_store, number)
-    for unit in committed_units(storage):  # the wrong order for certain
-        is_listed = unit in LogitStore.open(sound_store.root, snapshot=2).index.commit_hashes()
-        moment = time.time() + (1000 if is_listed else 0)
-        os.utime(storage.root / f"commits/{unit}.json", (moment, moment))
-    monkeypatch.setattr(snapshot_reading, "MAX_TRIALS", 0)
-    with pytest.raises(IntegrityError, match=r"\.npz: missing; it cannot be made again: which commits snapshot 2"):
-        LogitStore.open(storage.root, snapshot=2)
-    assert len(LogitStore.open(storage.root)) == 3 * UNITS
+    for seed in range(3):
+        write_unit(storage, SPEC, units_of("topk", 1, seed=20 + seed)[0])
+    files_of(storage, 2)["segment"].unlink()
+    assert_same_as(storage, sound_store, 2)
 
 
-def test_a_lost_commit_is_not_hidden_by_a_lost_index(storage: LocalStorage) -> None:
-    index = files_of(storage, latest_snapshot(storage))["index"]
-    index.unlink()
-    commit = next((storage.root / "commits").iterdir())
-    commit.unlink()
+@pytest.mark.parametrize("lost", ["commit", "units"])
+def test_what_cannot_be_made_again_is_refused_by_name(lost: str, storage: LocalStorage) -> None:
+    """A lost commit is not hidden by a lost segment."""
+    last = latest_snapshot(storage)
+    files = files_of(storage, last)
+    files["segment"].unlink()
+    path = files["units"]
+    if lost == "commit":
+        unit = decode_document(path.read_bytes(), "x")["units"][0][0]
+        path = storage.root / f"commits/{unit}.json"
+    path.unlink()
+    segment = files["segment"].name
     calls: list[Callable[[], object]] = [
         lambda: LogitStore.open(storage.root),
-        lambda: take_snapshot(storage),
         lambda: collect_garbage(storage, grace=-1.0),
     ]
+    if lost == "commit":
+        calls.append(lambda: take_snapshot(storage))
     for call in calls:
-        with pytest.raises(IntegrityError, match=f"{index.name}: missing; it cannot be made again"):
+        with pytest.raises(IntegrityError, match=f"{segment}: missing; it cannot be made again: .*{path.name}: miss"):
             call()
     for repair in (False, True):
         problems = verify_store(str(storage), repair=repair).problems
-        assert any(index.name in line for line in problems)
+        assert any(segment in line for line in problems)
+    if lost == "units":  # every commit is there, so the next snapshot has all of them
+        write_unit(storage, SPEC, units_of("topk", 1, seed=9)[0])
+        assert take_snapshot(storage).number == last + 1
+        assert len(LogitStore.open(storage.root)) == 3 * (UNITS + 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -172,7 +185,7 @@ def test_a_store_that_may_only_be_read_opens_without_its_index() -> None:
         Path(folder).chmod(0o755)
         storage = make_store(Path(folder) / "store")
         before = len(LogitStore.open(storage.root))
-        files_of(storage, 2)["index"].unlink()
+        files_of(storage, 2)["segment"].unlink()
         files_of(storage, 2)["document"].unlink()
         child = os.fork()
         if child == 0:
@@ -184,10 +197,7 @@ def test_a_store_that_may_only_be_read_opens_without_its_index() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == before == 6
 
 
-def test_a_document_rewritten_after_its_companion_is_put_right(
-    storage: LocalStorage, sound_store: LocalStorage
-) -> None:
-    """The companion is right: something in the store has the hash that it names."""
+def test_a_document_without_a_valid_checksum_is_put_right(storage: LocalStorage, sound_store: LocalStorage) -> None:
     document = files_of(storage, 3)["document"]
     sound = document.read_bytes()
     document.write_bytes((storage.root / "snapshots/2.json").read_bytes().replace(b'"number":2', b'"number":3'))
@@ -214,7 +224,7 @@ def test_an_index_that_a_killed_writer_left_is_there_when_it_is_named(
 
     def collected(self: LocalStorage, name: str, data: bytes) -> bool:
         if name == f"snapshots/{last + 1}.json":
-            assert len(collect_garbage(LocalStorage(self.root), grace=-1.0).removed) == 1
+            assert len(collect_garbage(LocalStorage(self.root), grace=-1.0).removed) == 2
         return create(self, name, data)
 
     with monkeypatch.context() as patch:

@@ -124,8 +124,8 @@ def test_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
         os.kill(writer.pid, signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-        # A kill may come between a snapshot and its companion, which the next snapshot writes.
-        problems = [line for line in verify_store(str(disturbed)).problems if ".sha256: missing" not in line]
+        # A kill may come between a snapshot and its copy, which the next snapshot writes.
+        problems = [line for line in verify_store(str(disturbed)).problems if ".copy.json: missing" not in line]
         assert not problems
         number = latest_snapshot(disturbed)
         assert number >= pinned

@@ -1,22 +1,16 @@
 """Units, commits and snapshots: what each snapshot contains, and each example once."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from cache.errors import StoreError
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import committed_units, read_commit
-from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import assert_same_record
-from tests.cache.store.mixed_stores import open_mixed
 from tests.records import MakeRecords
 
 
@@ -34,24 +28,6 @@ def test_an_unpinned_store_is_what_is_committed_now(
     assert len(pinned) == 3 and pinned.info().quarantined == 0
     for i in range(3):
         assert_same_record(pinned[i], now[now.find(pinned.key(i))])
-
-
-def test_an_index_comes_back_from_its_bytes(tmp_path: Path) -> None:
-    store, _ = open_mixed(tmp_path / "store", "sampled")
-    empty = StoreIndex.from_commits([])
-    for index in (store.index, empty):
-        data = index.to_bytes()
-        again = StoreIndex.from_bytes(data, "x")
-        assert again.to_bytes() == data
-        for name in StoreIndex.__slots__:
-            found, expected = getattr(again, name), getattr(index, name)
-            assert found.dtype == expected.dtype and np.array_equal(found, expected), name
-    commits = [read_commit(store.storage, unit) for unit in committed_units(store.storage)]
-    for order in (commits, commits[::-1]):
-        assert StoreIndex.from_commits(order).to_bytes() == store.index.to_bytes()
-    for number, (commit, sha256) in enumerate(commits):
-        assert store.index.part_info(number) == commit.part
-        assert store.index.commit_hashes()[commit.unit] == sha256
 
 
 def test_an_example_captured_twice_is_read_once(

@@ -1,0 +1,190 @@
+"""The segments of everything that is committed now: those of a snapshot, and what was committed since."""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import IntegrityError
+from cache.storage.base import Storage
+from cache.store.commits import Commit, commit_path, committed_units, read_commit, read_commits
+from cache.store.segments.columns import Segment, concatenate_segments, segment_of_commits
+from cache.store.segments.file import SegmentFile, SegmentInfo
+from cache.store.segments.files import read_segments
+from cache.store.segments.keys import Array, is_among, is_first, keys_of_hex
+from cache.store.withdrawal.forgotten import forgotten_keys
+from cache.store.withdrawal.withdrawn import read_withdrawn, superseded_units
+
+# Of one segment, at most. A larger store has several, which are never written again.
+MAX_UNITS, MAX_EXAMPLES = 1 << 16, 1 << 20
+# Commits that are in memory at a time.
+BATCH_UNITS = 1024
+# A segment that is written already, or one in memory.
+Piece = SegmentInfo | Segment
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """What is committed now. base: segments of a snapshot. units: names of all commits. superseded: the unit that
+    counts in the place of each withdrawn one. forgotten: keys, sorted."""
+
+    storage: Storage
+    fingerprint: str
+    base: tuple[SegmentInfo, ...]
+    units: tuple[str, ...]
+    superseded: Mapping[str, str]
+    forgotten: Array
+
+
+def read_state(storage: Storage, fingerprint: str, base: Sequence[SegmentInfo]) -> StoreState:
+    """Look at what is committed now."""
+    # In this order: a unit is withdrawn before its successor is committed.
+    units = committed_units(storage)
+    withdrawn = read_withdrawn(storage)
+    superseded = superseded_units(withdrawn, set(units)) if withdrawn else {}
+    forgotten = keys_of_hex(forgotten_keys(storage))
+    return StoreState(storage, fingerprint, tuple(base), tuple(units), superseded, forgotten)
+
+
+def current_pieces(state: StoreState, is_searched: bool = True, is_complete: bool = True) -> list[Piece]:
+    """The segments of everything that counts now, in order. Only what is new is read, and what has to change.
+
+    is_searched: whether `base` may have forgotten examples. is_complete: whether every commit that `base` lists must
+    exist. Raises IntegrityError if a commit is altered, of another spec, or missing although it must exist.
+    """
+    pieces: list[Piece] = []
+    listed = [_names(state.storage, info) for info in state.base]
+    known = set(chain.from_iterable(listed))
+    if is_complete:
+        _require_all_commits(state, known)
+    for info, names in zip(state.base, listed, strict=True):
+        piece = _updated(state, info, names, known, is_searched)
+        if isinstance(piece, SegmentInfo) or len(piece):
+            pieces.append(piece)
+    placed = {successor for old, successor in state.superseded.items() if old in known}
+    new = (u for u in state.units if u not in known and u not in placed and u not in state.superseded)
+    return _merged(state.storage, [*pieces, *_new_segments(state, new, pieces)])
+
+
+def load_pieces(storage: Storage, pieces: Sequence[Piece], quiet: bool = False) -> list[Segment]:
+    """All segments in memory."""
+    stored = iter(read_segments(storage, [piece for piece in pieces if isinstance(piece, SegmentInfo)], quiet))
+    return [next(stored) if isinstance(piece, SegmentInfo) else piece for piece in pieces]
+
+
+def units_with(state: StoreState, keys: Array) -> list[str]:
+    """Names of the committed units that have one of these examples and count. keys: sorted."""
+    units = set()
+    for info in state.base:
+        if _contains(state.storage, info, keys).any():
+            (segment,) = read_segments(state.storage, [info], quiet=True)
+            here = np.unique(segment.examples["unit"][is_among(segment.keys.in_order, keys)])
+            units |= {segment.units["name"][unit].tobytes().hex() for unit in here.tolist()}
+    known = {name for info in state.base for name in _names(state.storage, info)}
+    for commit, _ in read_commits(state.storage, (unit for unit in state.units if unit not in known)):
+        if is_among(keys_of_hex(example.key for example in commit.examples), keys).any():
+            units.add(commit.unit)
+    return sorted(units - state.superseded.keys())
+
+
+def _updated(state: StoreState, info: SegmentInfo, names: Sequence[str], known: Set[str], is_searched: bool) -> Piece:
+    """A segment of the base without what is forgotten, and with the successors of its withdrawn units.
+
+    known: names of all units of the base.
+    """
+    olds = [place for place, name in enumerate(names) if name in state.superseded] if state.superseded else []
+    if not olds and not (is_searched and _contains(state.storage, info, state.forgotten).any()):
+        return info
+    (segment,) = read_segments(state.storage, [info], quiet=True)
+    segment = segment.with_examples(~is_among(segment.keys.in_order, state.forgotten))
+    parts, begin, places = [], 0, np.arange(len(segment))
+    for old in olds:
+        parts.append(segment.with_units((places >= begin) & (places < old)))
+        successor = state.superseded[names[old]]
+        if successor and successor not in known:
+            new = segment_of_commits([_checked(state, *read_commit(state.storage, successor))])
+            former = segment.with_units(places == old)  # an earlier unit may have some of its examples
+            parts.append(new.with_examples(former.keys.contains(new.keys.in_order)))
+        begin = old + 1
+    return concatenate_segments([*parts, segment.with_units(places >= begin)])
+
+
+def _new_segments(state: StoreState, units: Iterator[str], before: Sequence[Piece]) -> list[Segment]:
+    """Segments of commits that no earlier one lists. An example that an earlier unit has is left out."""
+    found: list[Segment] = []
+    while batch := list(islice(units, BATCH_UNITS)):
+        segment = segment_of_commits([_checked(state, *pair) for pair in read_commits(state.storage, batch)])
+        keys = segment.keys.in_order
+        left_out = ~is_first(keys) | is_among(keys, state.forgotten)
+        for piece in (*before, *found):
+            left_out |= _contains(state.storage, piece, keys)
+        segment = segment.with_examples(~left_out)
+        if found and _fits(found[-1], segment):
+            segment = concatenate_segments([found.pop(), segment])
+        found.append(segment)
+    return found
+
+
+def _merged(storage: Storage, pieces: Sequence[Piece]) -> list[Piece]:
+    """Join a new segment with those before it that are not larger, so that there are few segments.
+
+    As in a binary counter: an example is written again a number of times that grows with the logarithm of their number.
+    """
+    merged: list[Piece] = []
+    for piece in pieces:
+        merged.append(piece)
+        while len(merged) > 1 and isinstance(merged[-1], Segment):
+            before, last = merged[-2], merged[-1]
+            if _weight(before) > _weight(last) or not _fits(before, last):
+                break
+            merged[-2:] = [concatenate_segments(load_pieces(storage, [before, last], quiet=True))]
+    return merged
+
+
+def _weight(piece: Piece) -> int:
+    return sum(_sizes(piece))
+
+
+def _fits(one: Piece, other: Piece) -> bool:
+    """Whether two segments may become one."""
+    (units, examples), (more_units, more_examples) = _sizes(one), _sizes(other)
+    return units + more_units <= MAX_UNITS and examples + more_examples <= MAX_EXAMPLES
+
+
+def _sizes(piece: Piece) -> tuple[int, int]:
+    """Number of units and of examples."""
+    return (piece.units, piece.examples) if isinstance(piece, SegmentInfo) else (len(piece), len(piece.keys))
+
+
+def _names(storage: Storage, info: SegmentInfo) -> list[str]:
+    """Names of the units of a segment."""
+    try:
+        return SegmentFile(storage, info).names()
+    except IntegrityError:
+        return read_segments(storage, [info], quiet=True)[0].names
+
+
+def _contains(storage: Storage, piece: Piece, keys: Array) -> npt.NDArray[np.bool_]:
+    if isinstance(piece, Segment):
+        return piece.keys.contains(keys)
+    if not len(keys):
+        return np.zeros(0, bool)
+    try:
+        return SegmentFile(storage, piece).contains(keys)
+    except IntegrityError:
+        return read_segments(storage, [piece], quiet=True)[0].keys.contains(keys)
+
+
+def _checked(state: StoreState, commit: Commit, sha256: str) -> tuple[Commit, str]:
+    if commit.fingerprint != state.fingerprint:
+        raise IntegrityError(f"{state.storage}/{commit_path(commit.unit)}: belongs to another spec")
+    return commit, sha256
+
+
+def _require_all_commits(state: StoreState, known: Set[str]) -> None:
+    """Raise IntegrityError if a unit that the base lists has no commit any more, which a new snapshot would hide."""
+    lost = set(known).difference(state.units) - state.superseded.keys()
+    if lost:
+        raise IntegrityError(f"{state.storage}/{commit_path(min(lost))}: missing, though a snapshot lists it")
