@@ -56,7 +56,7 @@ BENCHMARKS = (
     Benchmark("reduction", "--device cpu --vocab 2000 --rows 16 --budget 0", "--rows 256"),
     Benchmark("train", "--vocab 2000 --hidden 64 --k 16 --batch 2 --length 32 --repeats 1", "--vocab 151936"),
     Benchmark("head_precision", "--vocab 2000 --width 64 --rows 64 --k 16 --repeats 1", ""),
-    Benchmark("batches", "--examples 2000 --steps 1 --orders 1000 --repeats 1", ""),
+    Benchmark("batches", "--examples 2000 --steps 1", ""),
     Benchmark(
         "reuse",
         "--vocab 2000 --hidden 64 --teacher-hidden 64 --teacher-layers 2 --k 16 --examples 24 --length 32 --slices 2",

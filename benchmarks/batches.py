@@ -6,8 +6,7 @@ which packed the few examples of each micro-batch into rows of fixed length; and
 whole step over all ranks. The busiest rank has more tokens than the mean: the others wait for it at the end of a step.
 
 The sizes of examples are those of a store, or log-normal with a median of 245 tokens, as in instruction data: the job
-of docs/students.md, a batch of 256 examples and rows of 4,096 tokens. Before, every step sorted all examples of a data
-set to find the order of an epoch; now the permutation of an epoch is kept.
+of docs/students.md, a batch of 256 examples and rows of 4,096 tokens.
 
     python -m benchmarks.batches --store runs/demo/store --save
 """
@@ -15,7 +14,6 @@ set to find the order of an epoch; now the permutation of an epoch is kept.
 import argparse
 import statistics
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common.harness import finish, spread
+from benchmarks.common.harness import finish
 
 # Median and spread of log-normal lengths, and their bounds, in tokens.
 MEDIAN, SIGMA, SHORTEST, LONGEST = 245, 0.8, 8, 2048
@@ -51,7 +49,6 @@ def main() -> None:
     results: dict[str, Any] = {
         "steps": options.steps,
         "jobs": {name: measure(*job, options.steps) for name, job in jobs.items()},
-        "order": [order_cost(n, options.repeats) for n in options.orders],
     }
     show(results)
     finish("batches", results, options.save)
@@ -62,8 +59,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--store", type=Path, help="a store whose sizes are measured too, such as runs/demo/store")
     parser.add_argument("--examples", type=int, default=50_000, help="simulated examples")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--orders", type=int, nargs="*", default=[1_000_000, 10_000_000], help="sizes of data sets")
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--save", action="store_true")
     return parser.parse_args(arguments)
 
@@ -142,27 +137,6 @@ def balance(step: list[list[list[int]]], sizes: npt.NDArray[np.int64]) -> float:
     return statistics.mean(loads) / max(loads)
 
 
-def order_cost(n: int, repeats: int) -> dict[str, Any]:
-    """Seconds of CPU time to find the 256 examples of a step among n: sorted anew, and with kept permutations."""
-    from cache.examples.example_order import Permutations, examples_at
-
-    def seconds(permutations: Permutations | None) -> float:
-        started = time.process_time()
-        examples_at(5000, 256, n, 0, permutations)
-        return time.process_time() - started
-
-    kept = Permutations()
-    first = seconds(kept)
-    pairs = [(seconds(None), seconds(kept)) for _ in range(repeats)]
-    return {
-        "examples": n,
-        "sorted_seconds": spread([before for before, _ in pairs]),
-        "kept_seconds": spread([after for _, after in pairs]),
-        "first_step_seconds": first,
-        "ratio": statistics.median(before / after for before, after in pairs),
-    }
-
-
 def show(results: dict[str, Any]) -> None:
     for name, job in results["jobs"].items():
         print(
@@ -175,12 +149,6 @@ def show(results: dict[str, Any]) -> None:
                 f"{case['ranks']:>6}{case['micro_batch']:>13}{case['padded']:>9.1%}"
                 f"{case['packed_in_micro_batches']:>15.1%}{case['packed']:>9.1%}{case['mean_to_busiest_rank']:>16.1%}"
             )
-    print(f"{'examples':>12}{'sorted, s':>12}{'kept, s':>12}{'ratio':>10}")
-    for each in results["order"]:
-        print(
-            f"{each['examples']:>12,}{each['sorted_seconds']['median']:>12.3f}{each['kept_seconds']['median']:>12.6f}"
-            f"{each['ratio']:>10,.0f}"
-        )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ by cache/rendering.
     json_values       which values of an example can be stored
     truncation        examples that are longer than a limit
     tokenizers        load_tokenizer, and a digest to compare tokenizers; token_bytes: the bytes of each id
-    example_order     which example comes when, in any number of epochs and mixtures
+    example_order     which example comes when, in any number of epochs; mixture_order: of several sources
+    permutation       the permutations behind both, computed where they are needed
 
 It knows nothing of targets, files of a store, or models.
 """

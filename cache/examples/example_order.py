@@ -1,154 +1,113 @@
 """The order of examples: a pure function of the seed, so a run resumes from one integer and all ranks agree.
 
-The stream of examples is one epoch after another, each a permutation of the same n examples. A permutation sorts the
-examples by a hash of (seed, epoch, index), so it does not depend on the version of a library. A mixture takes examples
-from such a stream of each source.
+The stream of examples is one epoch after another, and each epoch shows every example once:
+
+    examples in the order of the store, cut into blocks of neighbours
+      -> the blocks are shuffled
+      -> consecutive blocks form a window, and the examples of a window are shuffled
+
+A reader that keeps the examples of one window decodes each block once, all of it together. Any position is computed
+alone, whatever the number of examples: nothing is sorted, and nothing is remembered.
 """
 
-import math
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import InputError
+from cache.examples.permutation import permute, splitmix64
 
-# Number of positions over which the shares of a mixture are exact. Changing it changes the order.
-BLOCK = 1024
-# Used in place of a source's number in the hash that orders the sources within a block. No source has this number.
-BLOCK_ORDER = 1 << 63
-
-
-def splitmix64(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Mix each of the values, uint64 to uint64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom numbers")."""
-    with np.errstate(over="ignore"):
-        mixed = values + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return mixed ^ (mixed >> np.uint64(31))
+# Tokens of a block: with two chunks of a part (cache.parts.layout), reading is nearly as fast as it is in sequence.
+BLOCK_TOKENS = 1024
+# Tokens of a window for each example of a batch, and the smallest batch that counts. So a window has at least four
+# blocks for each example of a batch: for one example in four, the batch has another one of the same block.
+WINDOW_TOKENS, SMALLEST_BATCH = 4 * BLOCK_TOKENS, 256
+# Numbers that are hashed with an epoch. No window has so high a number.
+BLOCKS_OF_EPOCH, START_OF_EPOCH = 1 << 63, (1 << 63) + 1
 
 
-def permutation(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Order of n examples in an epoch, int64 [n]."""
-    root = splitmix64(splitmix64(np.array([seed], np.uint64)) ^ np.uint64(epoch))
-    return np.argsort(splitmix64(np.arange(n, dtype=np.uint64) ^ root), kind="stable")
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """How far examples are shuffled. block: neighbours that stay together in a window. window: number of its blocks.
 
-
-class Permutations:
-    """The permutations that were used last, so that not every step sorts all examples again. Safe between threads.
-
-    Two epochs of each stream are kept, because steps that are read ahead may be in the next one: 8 bytes an example, or
-    16 above 2^31 examples.
+    With blocks of one example, or a window that has all examples, every order of an epoch is equally likely.
     """
 
-    def __init__(self) -> None:
-        self._kept: dict[tuple[int, int], OrderedDict[int, npt.NDArray[np.signedinteger]]] = {}
-        self._lock = threading.Lock()
+    block: int = 1
+    window: int = 1
 
-    def of_epoch(self, n: int, seed: int, epoch: int) -> npt.NDArray[np.signedinteger]:
-        """The order of n examples in an epoch, as `permutation` gives it; int32 [n] where that is wide enough."""
-        with self._lock:  # of several threads, only one sorts
-            epochs = self._kept.setdefault((n, seed), OrderedDict())
-            if epoch not in epochs:
-                epochs[epoch] = permutation(n, seed, epoch).astype(np.int32 if n <= 1 << 31 else np.int64)
-                if len(epochs) > 2:
-                    epochs.popitem(last=False)
-            epochs.move_to_end(epoch)
-            return epochs[epoch]
+    @classmethod
+    def of(cls, tokens: npt.NDArray[np.integer], window_tokens: int) -> "Shuffle":
+        """Blocks of about BLOCK_TOKENS tokens in windows of `window_tokens`. tokens: of each example, at least one."""
+        mean = max(1, int(tokens.sum(dtype=np.int64)) // len(tokens))
+        return cls(max(1, BLOCK_TOKENS // mean), max(1, window_tokens // BLOCK_TOKENS))
+
+    def window_end(self, position: int, n: int) -> int:
+        """First position after the window of a position in the endless stream over n examples."""
+        epoch, place = divmod(position, n)
+        windows = _Windows.of(self, n)
+        last_block = (int(windows.number(np.array([place // windows.block]))[0]) + 1) * windows.blocks // windows.count
+        return epoch * n + min(last_block * windows.block, n)
 
 
-def examples_at(
-    start: int, count: int, n: int, seed: int, permutations: Permutations | None = None
-) -> npt.NDArray[np.int64]:
-    """Examples at positions start..start + count of the endless stream over n examples, int64 [count].
+# Every order of an epoch is equally likely.
+FULL = Shuffle()
 
-    permutations: those of earlier calls; without them, all examples are sorted.
+
+def default_window(batch_size: int) -> int:
+    """Tokens of a window for batches of so many examples."""
+    return WINDOW_TOKENS * max(batch_size, SMALLEST_BATCH)
+
+
+def examples_at(start: int, count: int, n: int, seed: int, shuffle: Shuffle = FULL) -> npt.NDArray[np.int64]:
+    """Examples at positions start..start + count of the endless stream over n examples, int64 [count]."""
+    return examples_of(np.arange(start, start + count), n, seed, shuffle)
+
+
+def examples_of(positions: npt.NDArray[np.int64], n: int, seed: int, shuffle: Shuffle = FULL) -> npt.NDArray[np.int64]:
+    """Examples at any positions of the endless stream over n examples, int64 [positions].
+
+    The last block is shorter than the others if they do not divide the examples. So that it is not always made of the
+    same examples, each epoch begins to count at another example, and goes on with the first one after the last.
     """
-    return _stream(np.arange(start, start + count), n, seed, permutations or Permutations())
-
-
-def mixture_at(
-    start: int,
-    count: int,
-    sizes: Sequence[int],
-    weights: Sequence[float],
-    seed: int,
-    permutations: Permutations | None = None,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Sources and examples at positions start..start + count of the endless mixture, int64 [count] each.
-
-    sizes: number of examples of each source. weights: relative shares, rounded to 1 in BLOCK positions (`block_counts`)
-    and exact over every block. The i-th position of a source has the i-th example of the source's own stream; with a
-    single source this is `examples_at`. permutations: those of earlier calls; without them, all examples of all sources
-    are sorted. Raises InputError if `block_counts` does, or if a source has no examples.
-    """
-    if not len(sizes) or len(sizes) != len(weights):
-        raise InputError(
-            f"a mixture needs sources and a weight for each; there are {len(sizes)} sources and {len(weights)} weights"
-        )
-    for source, size in enumerate(sizes):
-        if size < 1:
-            raise InputError(f"source {source} of the mixture has {size} examples; leave it out")
-    counts = block_counts(weights)
-    # For each position of an unshuffled block: its source, and its rank among the positions of that source.
-    source_of = np.repeat(np.arange(len(counts)), counts)
-    rank_of = np.arange(BLOCK) - np.repeat(np.cumsum(counts) - counts, counts)
-    blocks = range(start // BLOCK, -(-(start + count) // BLOCK))
-    sources = np.empty((len(blocks), BLOCK), np.int64)
-    picks = np.empty((len(blocks), BLOCK), np.int64)
-    order_seed = _seed_of(seed, BLOCK_ORDER)
-    for i, block in enumerate(blocks):
-        sources[i] = source_of[permutation(BLOCK, order_seed, block)]
-        picks[i, np.argsort(sources[i], kind="stable")] = rank_of + block * counts[source_of]
-    first = start - blocks.start * BLOCK
-    selected_sources, selected_picks = sources.ravel()[first : first + count], picks.ravel()[first : first + count]
-    examples = np.empty(count, np.int64)
-    permutations = permutations or Permutations()
-    for source in np.unique(selected_sources):
-        here = selected_sources == source
-        examples[here] = _stream(selected_picks[here], sizes[source], _seed_of(seed, int(source)), permutations)
-    return selected_sources, examples
-
-
-def block_counts(weights: Sequence[float]) -> npt.NDArray[np.int64]:
-    """Number of positions of each source in every block, int64 [sources], with the sum BLOCK, by largest remainder.
-
-    Ties go to the earlier source. Raises InputError if a weight is not positive, or if a source gets no position.
-    """
-    for source, weight in enumerate(weights):
-        if not 0 < weight < math.inf:
-            raise InputError(f"weights of a mixture must be positive numbers; source {source} has {weight}")
-    total = math.fsum(weights)
-    quotas = np.array([weight / total * BLOCK for weight in weights])
-    counts: npt.NDArray[np.int64] = np.floor(quotas).astype(np.int64)
-    counts[np.argsort(counts - quotas, kind="stable")[: BLOCK - counts.sum()]] += 1
-    for source, weight in enumerate(weights):
-        if not counts[source]:
-            raise InputError(
-                f"source {source} has a share of {weight / total:.1e} and would never be used: shares are rounded to 1 "
-                f"in {BLOCK}; raise its weight or leave it out"
-            )
-    return counts
-
-
-def _stream(picks: npt.NDArray[np.int64], n: int, seed: int, permutations: Permutations) -> npt.NDArray[np.int64]:
-    """Examples at the ascending positions `picks` of the endless stream over n examples, int64 [picks]."""
-    epochs = picks // n
-    examples = np.empty(len(picks), np.int64)
-    edges = [0, *(np.flatnonzero(np.diff(epochs)) + 1).tolist(), len(picks)]
-    for first, last in pairwise(edges):
-        if first < last:
-            examples[first:last] = permutations.of_epoch(n, seed, int(epochs[first]))[picks[first:last] % n]
+    epochs, places = np.divmod(positions, n)
+    keys = splitmix64(splitmix64(np.array([seed], np.uint64)) ^ epochs.astype(np.uint64))
+    windows = _Windows.of(shuffle, n)
+    numbers = windows.number(places // windows.block)
+    first = numbers * windows.blocks // windows.count
+    end = np.minimum((numbers + 1) * windows.blocks // windows.count * windows.block, n)
+    in_window = permute(places - first * windows.block, end - first * windows.block, _mix(keys, numbers))
+    slots, offsets = np.divmod(in_window, windows.block)
+    slots += first
+    whole = n // windows.block
+    is_whole = slots < whole  # the short block stays at the end
+    blocks = slots.copy()
+    key_of_blocks = _mix(keys[is_whole], BLOCKS_OF_EPOCH)
+    blocks[is_whole] = permute(slots[is_whole], np.full(len(key_of_blocks), whole), key_of_blocks)
+    starts = (_mix(keys, START_OF_EPOCH) % np.uint64(n)).astype(np.int64)
+    examples: npt.NDArray[np.int64] = (blocks * windows.block + offsets + starts) % n
     return examples
 
 
-def _seed_of(seed: int, number: int) -> int:
-    """Seed of a source's stream. Source 0 has the mixture's seed, so a mixture of one source equals that source."""
-    if number == 0:
-        return seed
-    # The complement of the number: the number itself would give the hash of an epoch of source 0.
-    mixed = splitmix64(splitmix64(np.array([seed], np.uint64)) ^ ~np.uint64(number))
-    return int(mixed[0])
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """The windows of an epoch: `blocks` blocks of `block` examples, divided among `count` windows of similar size."""
+
+    block: int
+    blocks: int
+    count: int
+
+    @classmethod
+    def of(cls, shuffle: Shuffle, n: int) -> "_Windows":
+        block = min(shuffle.block, n)
+        blocks = -(-n // block)
+        return cls(block, blocks, -(-blocks // shuffle.window))
+
+    def number(self, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The window of each block. Window i has blocks i * blocks // count to (i + 1) * blocks // count."""
+        return ((blocks + 1) * self.count - 1) // self.blocks
+
+
+def _mix(keys: npt.NDArray[np.uint64], numbers: npt.NDArray[np.int64] | int) -> npt.NDArray[np.uint64]:
+    """A key of its own for each number below each of the keys."""
+    return splitmix64(keys ^ splitmix64(np.atleast_1d(np.asarray(numbers, np.uint64))))

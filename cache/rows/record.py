@@ -34,6 +34,10 @@ class Window:
             self.token_logprobs[start:stop],
         )
 
+    def copy(self) -> "Window":
+        """The same with arrays of its own, so that a longer run of which it is a view is not kept in memory."""
+        return Window(self.tokens.copy(), self.segments.copy(), self.targets.copy(), self.token_logprobs.copy())
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

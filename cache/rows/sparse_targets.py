@@ -97,6 +97,18 @@ class SparseTargets:
         logprobs[is_entry] = self.logprobs[indices[is_entry]]
         return ids, logprobs
 
+    def copy(self) -> "SparseTargets":
+        """The same rows with arrays of their own."""
+        return SparseTargets(
+            self.offsets.copy(),
+            self.ids.copy(),
+            self.logprobs.copy(),
+            self.log_tail.copy(),
+            None if self.exact is None else self.exact.copy(),
+            None if self.entropy is None else self.entropy.copy(),
+            None if self.log_normalizers is None else self.log_normalizers.copy(),
+        )
+
     def validate(self, vocab_size: int, what: str) -> None:
         """Raise InputError, starting with `what`, unless every row can be part of a distribution."""
         problem = self._problem(vocab_size)

@@ -35,6 +35,8 @@ from cache.store.store_info import StoreInfo, summarize
 MAX_PART_BYTES = 64 << 20
 # Tokens that are decoded together, at most. At k = 64 a decoded token takes about 0.6 KB.
 MAX_RUN_TOKENS = 1 << 14
+# Tokens between two of them that are decoded too: those of one chunk, which is decoded as a whole in any case.
+MAX_GAP_TOKENS = 512
 # Stands for the reason of an entry of an older snapshot that was removed since, so that its example is asked for again.
 CLEARED = "cleared after this snapshot, to be tried again"
 DAMAGED = "its document is damaged; see 'logitbank verify'"
@@ -184,8 +186,9 @@ class LogitStore(RecordSequence):
     def windows(self, requests: Sequence[tuple[int, int, int | None]]) -> list[Window]:
         """Tokens start:stop of example i for each (i, start, stop), in the requested order. Negative i is allowed.
 
-        Neighbours in the store are decoded together, in whatever order they are requested. Sorted or nearly sorted
-        batches are the fastest. Arrays of a result may be views of a longer run of at most MAX_RUN_TOKENS tokens.
+        Neighbours in the store are decoded together, in whatever order they are requested, also if a few others lie
+        between them. Sorted or nearly sorted batches are the fastest. Arrays of a result may be views of a longer run
+        of at most MAX_RUN_TOKENS tokens.
         Raises StoreError if an example or a token is out of range.
         """
         # (unit, first token, end, position in the result): sorted, neighbours in a part follow one another.
@@ -198,7 +201,7 @@ class LogitStore(RecordSequence):
             while (
                 end < len(spans)
                 and spans[end][0] == unit
-                and spans[end][1] <= run_stop
+                and spans[end][1] <= run_stop + MAX_GAP_TOKENS
                 and spans[end][2] - run_start <= MAX_RUN_TOKENS
             ):
                 run_stop = max(run_stop, spans[end][2])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError
-from cache.examples.example_order import permutation
+from cache.examples.permutation import sorted_permutation
 from cache.parts.codebook_learning import SAMPLE_ROWS, learn_codebook
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
@@ -131,7 +131,7 @@ def _codebook(storage: Storage, store: LogitStore) -> Codebook | None:
     _, existing = newest_codebook(storage, store.spec.vocab_size)
     if existing is not None or not store.rows.any():
         return existing
-    order = permutation(len(store), seed=0, epoch=0)
+    order = sorted_permutation(len(store), seed=0, number=0)
     enough = int(np.searchsorted(np.cumsum(store.rows[order], dtype=np.int64), SAMPLE_ROWS)) + 1
     sample = np.sort(order[:enough])
     targets, tokens = [], []

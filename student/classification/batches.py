@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from cache.errors import InputError
-from cache.examples.example_order import Permutations, examples_at
+from cache.examples.example_order import examples_at
 from student.classification.source import ClassSource
 from student.classification.texts import pad_texts
 from student.data.batches import example_weight
@@ -29,7 +29,6 @@ class ClassBatches:
     def __init__(self, source: ClassSource, objectives: WeightedObjectives, weight_key: str | None = None) -> None:
         self.source, self.objectives, self._weight = source, objectives, weight_key
         self.sizes: npt.NDArray[np.int64] = np.array([len(tokens) for tokens in source.tokens])
-        self._permutations = Permutations()
         if not all(objectives.needs_teacher) and not (source.labels >= 0).any():
             raise InputError("hard_label: no example has a label that is one of the classes; give examples a 'label'")
         if any(objectives.needs_teacher) and source.teacher is None:
@@ -70,4 +69,10 @@ class ClassBatches:
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
         """Examples at positions start..start + count of the endless stream, int64 [count]."""
-        return examples_at(start, count, len(self.source), seed, self._permutations)
+        return examples_at(start, count, len(self.source), seed)
+
+    def window_end(self, position: int) -> None:
+        """Nothing is gained by reading examples together: all texts are in memory."""
+
+    def hold(self, examples: Sequence[int]) -> None:
+        """Nothing to do: all texts are in memory."""

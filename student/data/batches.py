@@ -9,6 +9,7 @@ import numpy.typing as npt
 from cache.errors import InputError
 from cache.examples.example import Example
 from student.data.collate import collate
+from student.data.held_windows import HeldWindows
 from student.data.sources import Examples
 from student.losses.batch import Batch
 from student.losses.weighted_objectives import WeightedObjectives
@@ -42,6 +43,14 @@ class Batches(Protocol):
         """Examples at positions start..start + count of the endless stream, int64 [count]."""
         ...
 
+    def window_end(self, position: int) -> int | None:
+        """First position after those that are best read together with this one. None if that is no faster."""
+        ...
+
+    def hold(self, examples: Sequence[int]) -> None:
+        """Read the examples together, and keep each until a batch has it."""
+        ...
+
 
 class LanguageBatches:
     """The examples of a language model. example_weight: key of the metadata with the weight of each example.
@@ -54,6 +63,7 @@ class LanguageBatches:
     ) -> None:
         self.source, self.objectives, self._layout, self._weight = source, objectives, layout, example_weight
         self.sizes = source.tokens
+        self._windows = HeldWindows(source)
         require_learnable_prompts(objectives, layout)
 
     def batch(self, examples: Sequence[int], row_of: Sequence[int] | None = None) -> Batch:
@@ -63,10 +73,16 @@ class LanguageBatches:
         weights = None
         if self._weight is not None:
             weights = np.array([example_weight(self.source.texts(i), self._weight) for i in examples], np.float32)
-        return collate(self.source.read(examples), self.objectives, self._layout, weights, row_of)
+        return collate(self._windows.take(examples), self.objectives, self._layout, weights, row_of)
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
         return self.source.order(start, count, seed)
+
+    def window_end(self, position: int) -> int | None:
+        return self.source.window_end(position)
+
+    def hold(self, examples: Sequence[int]) -> None:
+        self._windows.hold(examples)
 
 
 def example_weight(example: Example, key: str) -> float:

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from cache.examples.example_order import BLOCK_TOKENS, FULL, SMALLEST_BATCH, WINDOW_TOKENS, Shuffle, default_window
 from cache.settings import Settings, StoreUri
 
 MAX_TOKENS = 2048
@@ -41,6 +44,17 @@ class DataSettings(Settings):
     )
     pack_to: int | None = Field(
         None, ge=2, description="put several examples into rows of at most this many tokens; max_tokens or more"
+    )
+    order: Literal["blocks", "full"] = Field(
+        "blocks",
+        description="blocks: examples that are neighbours in the store are read together, and shuffled in a window; "
+        "full: all examples are shuffled, and each is read alone, which is slower for short ones",
+    )
+    window_tokens: int | None = Field(
+        None,
+        ge=BLOCK_TOKENS,
+        description="tokens of the window that the ranks keep in memory together; by default "
+        f"{WINDOW_TOKENS:,} for each example of a batch, and at least {default_window(SMALLEST_BATCH):,}",
     )
     prefetch: int = Field(4, ge=1, description="steps that are read and decoded ahead")
     readers: int = Field(1, ge=1, description="threads a rank that read and decode")
@@ -83,9 +97,17 @@ class DataSettings(Settings):
             unused["origins"] = "an examples file has given responses only"
         if self.teachers:
             unused["origins"] = "'teachers' averages the given responses only"
+        if self.order == "full":
+            unused["window_tokens"] = 'order = "full" has no window'
         if len(self.mixture) == 1:
             unused["mixture.0.weight"] = "there is one store"
         return unused
+
+    def shuffle(self, tokens: npt.NDArray[np.int64], batch_size: int) -> Shuffle:
+        """How far examples are shuffled. tokens: of each example. batch_size: examples of a step."""
+        if self.order == "full":
+            return FULL
+        return Shuffle.of(tokens, self.window_tokens or default_window(batch_size))
 
     @property
     def stores(self) -> tuple[WeightedStore, ...]:

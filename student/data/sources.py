@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy.typing as npt
 
 from cache.errors import InputError, StoreError
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.examples.example_order import Permutations, examples_at, mixture_at
+from cache.examples.example_order import Shuffle, examples_at
+from cache.examples.mixture_order import mixture_at, mixture_end, period_counts
 from cache.examples.tokenizers import Tokenizer
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
 from cache.rendering.render import render
@@ -38,12 +40,15 @@ class Examples(Protocol):
     """Examples whose sizes are known without reading them.
 
     tokens: int64 [examples], tokens of each example. left_out: number of examples that are not among them, by reason.
-    form: the form of their targets.
+    form: the form of their targets. shuffles: how far the examples are shuffled, for each store or file.
     """
 
     tokens: npt.NDArray[np.int64]
     left_out: Counter[str]
     form: TargetForm
+
+    @property
+    def shuffles(self) -> tuple[Shuffle, ...]: ...
 
     def __len__(self) -> int: ...
     def read(self, examples: Sequence[int]) -> list[Window]:
@@ -56,6 +61,10 @@ class Examples(Protocol):
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
         """Examples at positions start..start + count of the endless stream, int64 [count]."""
+        ...
+
+    def window_end(self, position: int) -> int | None:
+        """First position after those that are best read together with this one. None if that is no faster."""
         ...
 
 
@@ -79,7 +88,8 @@ class Store(Protocol):
 class StoreSource:
     """The examples of a store's snapshot that a run uses: of the requested origins, not too long, with a loss."""
 
-    def __init__(self, store: Store, data: DataSettings, loss: LossSettings) -> None:
+    def __init__(self, store: Store, data: DataSettings, loss: LossSettings, batch_size: int = 1) -> None:
+        """batch_size: examples of a step, on which the shuffled window depends."""
         require_prompt_targets(store, loss)
         candidates = np.flatnonzero(store.has_origin(data.origins))
         fits = store.tokens[candidates] <= data.max_tokens
@@ -96,7 +106,8 @@ class StoreSource:
                 f"{store.storage}: no example with origin {origins} fits ({describe_left_out(self.left_out) or 'none'})"
             )
         self.tokens = store.tokens[self._indices].astype(np.int64)
-        self._permutations = Permutations()
+        self.shuffle = data.shuffle(self.tokens, batch_size)
+        self.shuffles = (self.shuffle,)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -112,7 +123,10 @@ class StoreSource:
         return self.record(i).tokenized.example
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
-        return examples_at(start, count, len(self), seed, self._permutations)
+        return examples_at(start, count, len(self), seed, self.shuffle)
+
+    def window_end(self, position: int) -> int | None:
+        return self.shuffle.window_end(position, len(self)) if self.shuffle.block > 1 else None
 
 
 class FileSource:
@@ -125,6 +139,7 @@ class FileSource:
         data: DataSettings,
         loss: LossSettings,
         form: PromptForm = DEFAULT_FORM,
+        batch_size: int = 1,
     ) -> None:
         weights = np.max([loss.segments_of(term).by_segment for term in loss.all_terms], axis=0)
         self._rendered: list[TokenizedExample] = []
@@ -145,7 +160,9 @@ class FileSource:
                 f"({describe_left_out(self.left_out) or 'the file has none'})"
             )
         self.tokens = np.array([len(r.tokens) for r in self._rendered])
-        self._permutations = Permutations()
+        # As a store of these examples is shuffled, so that both give the same order.
+        self.shuffle = data.shuffle(self.tokens, batch_size)
+        self.shuffles = (self.shuffle,)
         self.form = TargetForm("none")
 
     def __len__(self) -> int:
@@ -158,7 +175,10 @@ class FileSource:
         return self._rendered[i].example
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
-        return examples_at(start, count, len(self), seed, self._permutations)
+        return examples_at(start, count, len(self), seed, self.shuffle)
+
+    def window_end(self, position: int) -> None:
+        return None
 
     @staticmethod
     def _window(example: TokenizedExample) -> Window:
@@ -176,11 +196,17 @@ class MixtureSource:
             raise StoreError(f"a mixture needs targets of one kind, and these differ: {listed}")
         self.sources = tuple(sources)
         self._weights = tuple(weights)
-        self._starts = np.cumsum([0, *map(len, sources)])
+        self._sizes = [len(source) for source in sources]
+        self._starts = np.cumsum([0, *self._sizes])
         self.tokens = np.concatenate([source.tokens for source in sources])
         self.left_out = sum((source.left_out for source in sources), Counter[str]())
         (self.form,) = forms
-        self._permutations = Permutations()
+        # Each source has its part of the window's tokens.
+        tokens = period_counts(weights) * np.array([source.tokens.mean() for source in sources])
+        self.shuffles = tuple(
+            replace(source.shuffle, window=max(1, round(source.shuffle.window * share)))
+            for source, share in zip(sources, tokens / tokens.sum(), strict=True)
+        )
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -201,9 +227,13 @@ class MixtureSource:
         return self.sources[number].texts(i - int(self._starts[number]))
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
-        sizes = [len(source) for source in self.sources]
-        sources, examples = mixture_at(start, count, sizes, self._weights, seed, self._permutations)
+        sources, examples = mixture_at(start, count, self._sizes, self._weights, seed, self.shuffles)
         return self._starts[sources] + examples
+
+    def window_end(self, position: int) -> int | None:
+        if all(shuffle.block == 1 for shuffle in self.shuffles):
+            return None
+        return mixture_end(position, self._sizes, self._weights, self.shuffles)
 
 
 def max_loss_rows(store: Store, loss: LossSettings) -> npt.NDArray[np.int64]:

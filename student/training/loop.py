@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +11,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from student.data.prefetch import Prefetcher
+from student.data.window_reader import WindowReader
 from student.losses.batch import Batch
 from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights, term_names
 from student.training.engine.deepspeed_engine import Engine
 from student.training.heldout_loss import BestStudent, Heldout
 from student.training.metrics_log import Tracker, finite_or_none
-from student.training.micro_batches import micro_batches_of_step
+from student.training.micro_batches import MicroBatch, micro_batches_of_step
 from student.training.planning.inputs import TrainingInputs
 from student.training.run_files import CHECKPOINTS
 from student.training.settings import TrainSettings
@@ -120,7 +122,9 @@ class Loop:
         if progress.step >= run.total_steps or progress.best.ends_run(self._settings.heldout):
             return progress
         tracker = Tracker(self._settings, progress.step) if dist.get_rank() == 0 else None
-        prefetcher = Prefetcher(self._read_step, progress.step, run.total_steps, data.prefetch, data.readers)
+        reader = WindowReader(self._batches, self._examples_of, run.batch_size, progress.step, run.total_steps)
+        read_step = partial(self._read_step, reader)
+        prefetcher = Prefetcher(read_step, progress.step, run.total_steps, data.prefetch, data.readers)
         before, started = progress, time.monotonic()
         try:
             for local in prefetcher:
@@ -149,10 +153,19 @@ class Loop:
                 tracker.close()
         return replace(progress, seconds=before.seconds + time.monotonic() - started)
 
-    def _read_step(self, step: int) -> LocalStep:
+    def _micro_batches_of(self, step: int) -> list[MicroBatch]:
+        """This rank's micro-batches of a step."""
+        run, pack_to = self._settings.run, self._settings.data.pack_to
+        return micro_batches_of_step(step, self._batches, run, dist.get_rank(), dist.get_world_size(), pack_to)
+
+    def _examples_of(self, step: int) -> list[int]:
+        """This rank's examples of a step."""
+        return [example for group in self._micro_batches_of(step) for example in group.examples]
+
+    def _read_step(self, reader: WindowReader, step: int) -> LocalStep:
         """Read and decode this rank's micro-batches of a step."""
-        batches, run, pack_to = self._batches, self._settings.run, self._settings.data.pack_to
-        groups = micro_batches_of_step(step, batches, run, dist.get_rank(), dist.get_world_size(), pack_to)
+        batches, groups = self._batches, self._micro_batches_of(step)
+        reader.prepare(step)
         read = [batches.batch(*group) for group in groups]
         counts = (
             sum(int((batch.weights > 0).any(0).sum()) for batch in read),

@@ -35,7 +35,7 @@ class TrainResult:
     examples_without_loss: how often an example was used of which no token carried a loss. parameters: those of the
     saved student, its adapters merged. best_step, best_loss: step and held-out loss of the saved student, if there are
     held-out examples. last_loss: the objective of the last step. skipped_steps: those whose gradient was not finite, so
-    that they changed nothing. stores: where the examples came from. notes: as in TrainingPlan.
+    that they changed nothing. stores: where the examples came from. notes, order: as in TrainingPlan.
     """
 
     steps: int
@@ -57,6 +57,7 @@ class TrainResult:
     stopped_early: bool
     last_loss: float | None
     skipped_steps: int
+    order: list[dict[str, int]]
 
 
 def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainResult:
@@ -137,6 +138,7 @@ def _result(
         stopped_early=progress.step < settings.run.total_steps and progress.best.ends_run(settings.heldout),
         last_loss=progress.loss,
         skipped_steps=progress.skipped,
+        order=plan.order,
     )
 
 

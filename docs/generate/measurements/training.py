@@ -74,16 +74,6 @@ def batches() -> str:
             f"{name}: {job['batch']} examples and {job['tokens_of_a_step']:,.0f} tokens a step, rows of at most "
             f"{job['row']:,} tokens.\n\n{table(head, rows)}"
         )
-    orders = [
-        (
-            f"{each['examples']:,}",
-            f"{each['sorted_seconds']['median']:.3f}",
-            f"{each['kept_seconds']['median']:.6f}",
-            f"{each['ratio']:,.0f}",
-        )
-        for each in result["order"]
-    ]
-    costs = table(("examples", "sorted at every step, s", "permutation kept, s", "ratio"), orders)
     return (
         "## How full batches are\n\n"
         "The share of computed positions that hold a token of an example. `padded`: an example a row, examples of similar "
@@ -92,8 +82,7 @@ def batches() -> str:
         "mean number of tokens of a rank by that of the busiest rank: with few examples for each rank, the longest example "
         "decides. The sizes of the demo are those of its store; the others are log-normal with a median of 245 tokens.\n\n"
         + "\n\n".join(parts)
-        + "\n\nCPU time to find the 256 examples of a step; before, every step sorted the whole data set:\n\n"
-        + f"{costs}\n\n{origin(['batches'])}\n"
+        + f"\n\n{origin(['batches'])}\n"
     )
 
 

@@ -28,9 +28,10 @@ def open_examples(
     sizes: of a store with another tokenizer, if they are known; otherwise the whole store is aligned once.
     Raises StoreError if the loss cannot be computed from the targets.
     """
-    loss = settings.loss
+    loss, batch_size = settings.loss, settings.run.batch_size
     if data.examples is not None:
-        return FileSource(read_examples(data.examples), vocabulary.tokenizer, data, loss, vocabulary.form)
+        examples = read_examples(data.examples)
+        return FileSource(examples, vocabulary.tokenizer, data, loss, vocabulary.form, batch_size)
     opened = stores.open_all(data)
     readable: list[Store] = list(opened)
     unmatched = 0
@@ -40,7 +41,7 @@ def open_examples(
     if data.align == "cross_tokenizer":
         teacher = opened[0].load_tokenizer()
         readable = [CrossTokenizerStore(opened[0], teacher, vocabulary.tokenizer, progress, sizes, vocabulary.form)]
-    sources = [StoreSource(store, data, loss) for store in readable]
+    sources = [StoreSource(store, data, loss, batch_size) for store in readable]
     if unmatched:
         sources[0].left_out["not scored by all of data.teachers"] = unmatched
     for source in sources:

@@ -1,11 +1,12 @@
 """The model and the batches of a training job, opened and built from its settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from cache.errors import SpecMismatchError
 from cache.progress import Progress, no_progress
 from student.classification.batches import CLASS_TARGETS, ClassBatches
 from student.classification.source import ClassSource
@@ -50,10 +51,21 @@ class TrainingInputs:
 def open_inputs(settings: TrainSettings, plan: TrainingPlan, stores: OpenStores) -> TrainingInputs:
     """Open the inputs of one rank, as planned: nothing is aligned, learned or tested again.
 
-    Raises SpecMismatchError if the tokenizer has changed since the job was planned.
+    Raises SpecMismatchError if the tokenizer or the order of the examples has changed since the job was planned.
     """
     folder = plan_folder(settings)
-    return InputBuilder(settings, load_vocabulary(settings, folder, plan), stores, folder).build()
+    inputs = InputBuilder(settings, load_vocabulary(settings, folder, plan), stores, folder).build()
+    if (order := order_of(inputs.sources["train"])) != plan.order:
+        raise SpecMismatchError(
+            f"{settings.output}: the run began with its examples in the order {plan.order}, and this version would go "
+            f"on with {order}; continue with the version that began it, or start again in another output"
+        )
+    return inputs
+
+
+def order_of(source: Examples | ClassSource) -> list[dict[str, int]]:
+    """How far each store or file is shuffled, as a plan stores it. Texts of a classifier are shuffled as a whole."""
+    return [] if isinstance(source, ClassSource) else [asdict(shuffle) for shuffle in source.shuffles]
 
 
 class InputBuilder:

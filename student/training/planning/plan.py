@@ -10,7 +10,7 @@ SPLIT is "train" or "heldout". Imports no torch.
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ class TrainingPlan:
     stores: facts of each training store, for cards and results.
     notes: what was aligned or left out, in words; may be empty.
     template_date: the day that the student's chat template writes as today; "" if it writes none.
+    order: of each store or file of language-model examples, the fields of cache.examples.example_order.Shuffle.
     """
 
     job: str
@@ -46,6 +47,7 @@ class TrainingPlan:
     stores: list[dict[str, Any]]
     notes: str = ""
     template_date: str = ""
+    order: list[dict[str, int]] = field(default_factory=list)
 
 
 def plan_folder(settings: TrainSettings) -> Path:
@@ -88,7 +90,7 @@ def read_plan(settings: TrainSettings) -> TrainingPlan | None:
         values = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    if not isinstance(values, dict) or set(values) != {field.name for field in fields(TrainingPlan)}:
+    if not isinstance(values, dict) or set(values) != {each.name for each in fields(TrainingPlan)}:
         return None
     plan = TrainingPlan(**values)
     return plan if plan.job == job_digest(settings) else None

@@ -16,7 +16,7 @@ from student.models.build import router_note
 from student.models.generation_settings import contradictions_of
 from student.training.export import require_savable
 from student.training.planning.examples import aligned_store
-from student.training.planning.inputs import InputBuilder, TrainingInputs
+from student.training.planning.inputs import InputBuilder, TrainingInputs, order_of
 from student.training.planning.plan import (
     TrainingPlan,
     classes_file,
@@ -61,6 +61,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
             describe_stores(stores.open_all(settings.data)),
             _notes(inputs, settings),
             vocabulary.form.template_date,
+            order_of(inputs.sources["train"]),
         )
         write_plan(settings, plan, draft)
     return plan

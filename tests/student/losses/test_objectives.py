@@ -10,9 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from cache.errors import InputError, StoreError
-from cache.examples import example_order
 from cache.examples.example import Example
-from cache.examples.example_order import BLOCK, permutation
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
@@ -193,28 +191,6 @@ def test_examples_that_do_not_fit_are_left_out_and_counted(open_store: Callable[
         StoreSource(store, DataSettings(store=str(store.storage), origins=("scored",), max_tokens=5), loss())
     with pytest.raises(StoreError, match="no example with origin generated fits"):
         StoreSource(store, DataSettings(store=str(store.storage), origins=("generated",)), loss())
-
-
-def test_a_source_sorts_its_examples_once_an_epoch(
-    open_store: Callable[..., LogitStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Alone and in a mixture. Would catch a source that sorts all of its examples at each step."""
-    sorted_sizes: list[int] = []
-
-    def count(n: int, seed: int, epoch: int) -> np.ndarray:
-        sorted_sizes.append(n)
-        return permutation(n, seed, epoch)
-
-    monkeypatch.setattr(example_order, "permutation", count)
-    store = open_store("s", store_spec(TargetSpec("topk", 8)), [(4, 6)] * 24)
-    source = StoreSource(store, DataSettings(store=str(store.storage)), loss())
-    steps = [source.order(4 * step, 4, 0).tolist() for step in range(6)]
-    assert sorted_sizes == [24] and steps == permutation(24, 0, 0).reshape(6, 4).tolist()
-    mixed = MixtureSource([source, source], [1.0, 1.0])
-    sorted_sizes.clear()
-    for step in range(4):
-        mixed.order(4 * step, 4, 0)
-    assert [n for n in sorted_sizes if n != BLOCK] == [24, 24]
 
 
 def test_a_mixture_is_of_one_kind_of_targets(open_store: Callable[..., LogitStore]) -> None:
