@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Any
 
@@ -62,8 +62,8 @@ class Example:
         return bool(self.rationale + self.response) or self.is_trace
 
     def to_document(self) -> dict[str, Any]:
-        """Fields for JSON. `label` and `tools` are left out if empty."""
-        values = asdict(self)
+        """Fields for JSON, not copies of them. `label` and `tools` are left out if empty."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
         del values["has_own_id"]
         return {name: value for name, value in values.items() if value or name not in OPTIONAL_FIELDS}
 

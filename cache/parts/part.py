@@ -11,13 +11,14 @@ import numpy.typing as npt
 from cache.parts import layout
 from cache.parts.description import describe
 from cache.parts.layout import PartCounts, Profile
+from cache.parts.unit_arrays import UnitArrays
 from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec, decode_index, encode_array
 from cache.parts.zarr_zip import encode_zip
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, encode_logprobs, encode_rows
 from cache.rows.record import Record
 from cache.rows.shared_kernels import FIRST
-from cache.rows.sparse_targets import SparseTargets, concatenate
+from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import StoreSpec, TargetSpec
 
 
@@ -38,20 +39,24 @@ class PartInfo:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPart:
-    """The content of the file of a part, and what a commit says about it."""
+    """The content of the file of a part, and where it is. descriptions: the texts in it."""
 
     data: bytes
     info: PartInfo
-    rows: int
-    entries: int
+    descriptions: bytes
 
 
 def encode_part(
-    path: str, records: Sequence[Record], spec: StoreSpec, codebook: Codebook, digest: str, profile: Profile
+    path: str,
+    records: Sequence[Record],
+    unit: UnitArrays,
+    spec: StoreSpec,
+    codebook: Codebook,
+    digest: str,
+    profile: Profile,
 ) -> EncodedPart:
-    """Encode valid `records` as a part at `path`. digest: the codebook's, "" if codes are ids."""
-    targets = concatenate([record.targets for record in records])
-    tokens = np.concatenate([record.tokenized.tokens for record in records])
+    """Encode valid `records` as a part at `path`. unit: their arrays. digest: the codebook's, "" if codes are ids."""
+    targets, tokens = unit.targets, unit.tokens
     encoded = encode_rows(targets, tokens, spec.targets, codebook)
     descriptions = [describe(record) for record in records]
     counts = PartCounts(
@@ -65,7 +70,7 @@ def encode_part(
         levels=encoded.levels,
     )
     values = {
-        **_example_arrays(records, descriptions),
+        **_example_arrays(unit, descriptions),
         **_row_arrays(encoded, spec.targets),
         **_optional_arrays(targets, len(tokens), spec.targets),
         layout.TOKEN_IDS: tokens,
@@ -79,7 +84,7 @@ def encode_part(
     attributes = layout.part_attributes(counts, spec.targets, digest, profile, checked)
     file = encode_zip(arrays, attributes, layout.TAIL_ARRAYS)
     info = PartInfo(path, len(file.data), file.tail, file.root, file.crc32c)
-    return EncodedPart(file.data, info, int(np.count_nonzero(targets.counts)), len(targets.ids))
+    return EncodedPart(file.data, info, b"".join(descriptions))
 
 
 def _check_arrays(shards: Sequence[tuple[ArraySpec, bytes]]) -> dict[str, tuple[ArraySpec, bytes]]:
@@ -96,14 +101,14 @@ def _check_arrays(shards: Sequence[tuple[ArraySpec, bytes]]) -> dict[str, tuple[
     }
 
 
-def _example_arrays(records: Sequence[Record], descriptions: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
+def _example_arrays(unit: UnitArrays, descriptions: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
     """The arrays that do not come from the rows, but for the token ids."""
     return {
-        layout.TOKEN_STARTS: _starts([len(record.tokenized.tokens) for record in records]),
+        layout.TOKEN_STARTS: unit.starts,
         layout.DESCRIPTION_STARTS: _starts([len(text) for text in descriptions]),
         layout.DESCRIPTIONS: np.frombuffer(b"".join(descriptions), np.uint8),
-        layout.SEGMENTS: np.concatenate([record.tokenized.segments for record in records]),
-        layout.SURPRISAL: encode_logprobs(np.concatenate([record.token_logprobs for record in records])),
+        layout.SEGMENTS: unit.segments,
+        layout.SURPRISAL: encode_logprobs(unit.token_logprobs),
     }
 
 

@@ -255,6 +255,12 @@ class PartReader:
             begin = end
         return results
 
+    def all_descriptions(self) -> bytes:
+        """The texts of all examples, one after the other."""
+        name, end = layout.DESCRIPTIONS, int(self._description_starts[-1])
+        data = self._read_spans({name: (0, self._shards[name].spec.chunks)})[name]
+        return bytes(self._decode(name, data, 0, end).tobytes()) if end else b""
+
     def _parse_description(self, i: int, text: bytes) -> dict[str, Any]:
         try:
             description = dict(json.loads(text.decode()))

@@ -43,6 +43,16 @@ def first_bad_row(offsets, ids, logprobs, exact, vocab_size, seen):
 
 
 @compiled
+def row_masses(offsets, exact, masses, total):
+    """Write the sum of the masses of the exact entries of each row, float64 [n]. masses: of each entry."""
+    for row in range(len(offsets) - 1):
+        mass = 0.0
+        for e in range(offsets[row], offsets[row] + exact[row]):
+            mass += masses[e]
+        total[row] = mass
+
+
+@compiled
 def quantise(offsets, exact, logprobs, middles, hints, scale, levels):
     """Write the nearest level of each exact entry. middles: boundaries between the levels, descending.
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError
-from cache.rows.shared_kernels import first_bad_row
+from cache.rows.shared_kernels import first_bad_row, row_masses
 
 # Rounding of teachers in half precision keeps the mass of a row this close to 1.
 MASS_TOLERANCE = 0.03
@@ -47,7 +47,7 @@ class SparseTargets:
     @property
     def counts(self) -> npt.NDArray[np.int64]:
         """Number of entries of each row, int64 [n]."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     @property
     def exact_counts(self) -> npt.NDArray[np.int64]:
@@ -115,14 +115,34 @@ class SparseTargets:
         if problem:
             raise InputError(f"{what}: {problem}")
 
-    def _problem(self, vocab_size: int) -> str:
-        """Describe the first fault, "" if there is none."""
-        counts, exact = self.counts, self.exact_counts
-        if len(self.offsets) != len(self) + 1 or self.offsets[0] != 0 or (counts < 0).any():
+    def require_shape(self, what: str) -> None:
+        """Raise InputError, starting with `what`, unless the arrays have the lengths that belong together."""
+        problem = self._shape_problem()
+        if problem:
+            raise InputError(f"{what}: {problem}")
+
+    def _shape_problem(self) -> str:
+        """Describe the first array that is too short or too long, "" if there is none."""
+        n = len(self)
+        if len(self.offsets) != n + 1 or self.offsets[0] != 0:
             return "offsets do not describe the rows"
         if not len(self.ids) == len(self.logprobs) == int(self.offsets[-1]):
             return "offsets do not end at the number of entries"
-        if len(exact) != len(self) or (exact < 0).any() or (exact > counts).any():
+        if self.exact is not None and len(self.exact) != n:
+            return "a row cannot have more exact entries than entries"
+        for name, values in (("entropy", self.entropy), ("log-normalisers", self.log_normalizers)):
+            if values is not None and len(values) != n:
+                return f"{name} must be one finite value per row and temperature"
+        return ""
+
+    def _problem(self, vocab_size: int) -> str:
+        """Describe the first fault, "" if there is none."""
+        if problem := self._shape_problem():
+            return problem
+        counts, exact = self.counts, self.exact_counts
+        if (counts < 0).any():
+            return "offsets do not describe the rows"
+        if (exact < 0).any() or (exact > counts).any():
             return "a row cannot have more exact entries than entries"
         if np.isnan(self.log_tail).any() or (self.log_tail > 0).any():
             return "log tail mass must not be above 0"
@@ -131,7 +151,7 @@ class SparseTargets:
         if (self.log_tail[exact == 0] != 0).any():
             return "the tail of a row without exact entries must be 1"
         for name, values in (("entropy", self.entropy), ("log-normalisers", self.log_normalizers)):
-            if values is not None and (len(values) != len(self) or not np.isfinite(values[counts > 0]).all()):
+            if values is not None and not np.isfinite(values[counts > 0]).all():
                 return f"{name} must be one finite value per row and temperature"
         seen = np.full(vocab_size, -1, np.int64)
         row, reason = first_bad_row(self.offsets, self.ids, self.logprobs, exact, vocab_size, seen)
@@ -141,14 +161,14 @@ class SparseTargets:
 
     def _mass_problem(self, exact: npt.NDArray[np.int64]) -> str:
         """Describe the row whose exact entries and tail differ most from a mass of 1, "" if it is close enough."""
-        filled = np.flatnonzero(exact)
-        if len(filled):
-            sums = np.concatenate([np.zeros(1), np.cumsum(np.exp(self.logprobs), dtype=np.float64)])
-            starts = self.offsets[:-1][filled]
-            total = sums[starts + exact[filled]] - sums[starts] + np.exp(self.log_tail[filled].astype(np.float64))
-            worst = int(np.argmax(np.abs(total - 1)))
-            if abs(total[worst] - 1) > MASS_TOLERANCE:
-                return f"row {filled[worst]}: its entries and its tail have a mass of {total[worst]:.4f}, not 1"
+        if not len(self):
+            return ""
+        total = np.empty(len(self))
+        row_masses(self.offsets, exact, np.exp(self.logprobs), total)
+        total += np.exp(self.log_tail.astype(np.float64))  # 1 in rows without exact entries
+        worst = int(np.argmax(np.abs(total - 1)))
+        if abs(total[worst] - 1) > MASS_TOLERANCE:
+            return f"row {worst}: its entries and its tail have a mass of {total[worst]:.4f}, not 1"
         return ""
 
     def _entry_problem(self, row: int, reason: int, vocab_size: int) -> str:
@@ -179,6 +199,8 @@ def concatenate(parts: Sequence[SparseTargets]) -> SparseTargets:
     """
     if not parts:
         return empty_targets(0)
+    if len(parts) == 1:
+        return parts[0]
     counts = np.concatenate([part.counts for part in parts])
     widths = {part.log_normalizers.shape[1] for part in parts if part.log_normalizers is not None}
     if len(widths) > 1:

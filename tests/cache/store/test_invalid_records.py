@@ -119,3 +119,40 @@ def test_lengths_keys_and_tokens_that_do_not_fit_are_refused(tmp_path: Path) -> 
         with pytest.raises(InputError, match=f"example 0 0: .*{message}"):
             write_unit(storage, spec, [bad])
     assert [path.name for path in all_files(storage)] == ["spec.json"]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_bad_record_of_hundreds_is_named_with_its_own_row(name: str, tmp_path: Path) -> None:
+    """The values of a unit are checked together. Rows are counted from the start of the example all the same."""
+    change, message = BAD[name]
+    spec = store_spec(TARGETS["topk"])
+    storage = LocalStorage(tmp_path / "store")
+    create_store(storage, spec)
+    unit = units_of("topk", 1, records=300)[0]
+    unit[217] = replace(unit[217], targets=change(unit[217].targets))
+    with pytest.raises(InputError, match=message) as refusal:
+        write_unit(storage, spec, unit, "portable")
+    assert "example 0 217" in str(refusal.value) or name == "too low"
+    assert [path.name for path in all_files(storage)] == ["spec.json"]
+
+
+def test_a_bad_token_of_hundreds_of_records_is_named(tmp_path: Path) -> None:
+    spec = store_spec(TARGETS["topk"])
+    storage = LocalStorage(tmp_path / "store")
+    create_store(storage, spec)
+    unit = units_of("topk", 1, records=300)[0]
+    tokens, own = unit[217].tokenized.tokens.copy(), unit[217].token_logprobs.copy()
+    tokens[4], own[4] = VOCAB, 0.5
+    refused = {
+        f"token id is outside the vocabulary of {VOCAB}": replace(
+            unit[217], tokenized=replace(unit[217].tokenized, tokens=tokens)
+        ),
+        r"own log-probability is 0\.5, above 0": replace(unit[217], token_logprobs=own),
+        "a token id is negative": replace(
+            unit[217], tokenized=replace(unit[217].tokenized, tokens=-tokens.astype(np.int64))
+        ),
+    }
+    for message, bad in refused.items():
+        with pytest.raises(InputError, match=f"example 0 217: .*{message}"):
+            write_unit(storage, spec, [*unit[:217], bad, *unit[218:]], "portable")
+    assert [path.name for path in all_files(storage)] == ["spec.json"]

@@ -15,6 +15,7 @@ from cache.parts import layout, part, zarr_zip
 from cache.parts.layout import PartCounts, part_arrays
 from cache.parts.part import PartInfo
 from cache.parts.part_reader import PartReader
+from cache.parts.unit_arrays import gather
 from cache.parts.zarr_metadata import array_document, array_spec
 from cache.parts.zarr_shard import CHECKSUM_BYTES
 from cache.parts.zarr_zip import group_of_file
@@ -71,7 +72,7 @@ def test_chunks_far_into_a_file_are_read(
     expected = PartReader(storage, commit.part, SPEC.targets, plain).window(512, 703)
     monkeypatch.setattr(Shifted, "hole", hole)
     monkeypatch.setattr(part, "encode_zip", lambda *arguments: zarr_zip.encode_zip(*arguments, Shifted()))
-    encoded = part.encode_part("far.zarr.zip", [long_record()], SPEC, plain(""), "", "fast")
+    encoded = part.encode_part("far.zarr.zip", [long_record()], gather([long_record()]), SPEC, plain(""), "", "fast")
     path = storage.root / "far.zarr.zip"
     with path.open("wb") as file:
         file.seek(hole)
@@ -90,7 +91,7 @@ def test_an_entry_of_more_than_32_bits_is_written_and_read(
     """With the limit of zip files without 64 bits set to a few bytes."""
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
     storage = LocalStorage(tmp_path / "store")
-    encoded = part.encode_part("large.zarr.zip", [long_record()], SPEC, plain(""), "", "fast")
+    encoded = part.encode_part("large.zarr.zip", [long_record()], gather([long_record()]), SPEC, plain(""), "", "fast")
     assert len(encoded.data) > commit.part.bytes, "sizes and offsets of 64 bits are written beside those of 32"
     storage.write_file("large.zarr.zip", encoded.data)
     expected = PartReader(storage, commit.part, SPEC.targets, plain).window(0, 703)
