@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from cache.store.fill import fill_store
     from cache.store.garbage_collection import collect_garbage
     from cache.store.logit_store import LogitStore
+    from cache.store.reading.sequence import RecordSequence
+    from cache.store.reading.union import StoreUnion
     from cache.store.snapshots import take_snapshot
     from cache.store.store_info import StoreInfo
     from cache.store.transcode import transcode_store
@@ -59,6 +61,7 @@ __all__ = [
     "LogitbankError",
     "Progress",
     "Record",
+    "RecordSequence",
     "SamplingSpec",
     "Segment",
     "Settings",
@@ -67,6 +70,7 @@ __all__ = [
     "StoreError",
     "StoreInfo",
     "StoreSpec",
+    "StoreUnion",
     "TargetSpec",
     "TokenizedExample",
     "VerifyReport",
@@ -113,6 +117,8 @@ if not TYPE_CHECKING:
             "cache.store.fill": ("fill_store",),
             "cache.store.garbage_collection": ("collect_garbage",),
             "cache.store.logit_store": ("LogitStore",),
+            "cache.store.reading.sequence": ("RecordSequence",),
+            "cache.store.reading.union": ("StoreUnion",),
             "cache.store.snapshots": ("take_snapshot",),
             "cache.store.store_info": ("StoreInfo",),
             "cache.store.transcode": ("transcode_store",),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError, IntegrityError, StoreError
-from cache.examples.example import ORIGINS, Example
+from cache.examples.example import Example
 from cache.parts.part_reader import PartReader, Scratch
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
@@ -27,6 +27,7 @@ from cache.store.quarantine.entries import document_path, read_all, read_entry, 
 from cache.store.quarantine.reasons import count_reasons
 from cache.store.reading.blocks import token_blocks
 from cache.store.reading.sequence import RecordSequence
+from cache.store.reading.union import StoreUnion
 from cache.store.segments.keys import KEY_BYTES, keys_of_hex
 from cache.store.snapshot_reading import current_index, latest_snapshot, open_snapshot
 from cache.store.store_info import StoreInfo, summarize
@@ -105,6 +106,14 @@ class LogitStore(RecordSequence):
             raise IntegrityError(f"{uri}: snapshot {number} belongs to another spec")
         return cls(storage, spec, index, number, frozenset(pinned.quarantine))
 
+    @staticmethod
+    def union(stores: "Sequence[RecordSequence | str | Path]") -> StoreUnion:
+        """Several stores as one sequence, without a copy. An address is opened at its newest snapshot.
+
+        Raises SpecMismatchError, with the field, unless they have the same tokenizer, vocabulary and form of targets.
+        """
+        return StoreUnion([s if isinstance(s, RecordSequence) else LogitStore.open(s) for s in stores])
+
     def load_tokenizer(self) -> Any:
         """Load the tokenizer with which the store was captured (transformers.PreTrainedTokenizerBase).
 
@@ -138,25 +147,23 @@ class LogitStore(RecordSequence):
 
     @property
     def tokens(self) -> npt.NDArray[np.uint32]:
-        """Number of tokens of each example, uint32 [examples]."""
         return self.index.tokens
 
     @property
     def rows(self) -> npt.NDArray[np.uint32]:
-        """Number of tokens with a target of each example, uint32 [examples]."""
         return self.index.rows
 
-    def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]:
-        names = self.index.origin_names
-        known = {*ORIGINS, *names, *(name.partition("/")[0] for name in names)}
-        if unknown := [kind for kind in kinds if kind not in known]:
-            raise InputError(f"{self.storage}: no example has the origin {unknown[0]!r}; there are {', '.join(names)}")
-        matches = np.array([not {name, name.partition("/")[0]}.isdisjoint(kinds) for name in names], bool)
-        return matches[self.index.origin] if len(matches) else np.zeros(len(self), bool)
+    @property
+    def keys(self) -> npt.NDArray[np.uint8]:
+        return self.index.key
 
-    def key(self, i: int) -> str:
-        """Key of an example, 32 hexadecimal digits."""
-        return str(self.index.key[i].tobytes().hex())
+    @property
+    def origins(self) -> list[str]:
+        return self.index.origin_names
+
+    def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]:
+        matches = np.array([not {name, name.partition("/")[0]}.isdisjoint(kinds) for name in self.origins], bool)
+        return matches[self.index.origin] if len(matches) else np.zeros(len(self), bool)
 
     def find(self, key: str) -> int:
         """Index of the example with the id `key`, or, if there is none, of the one whose key starts with `key`.

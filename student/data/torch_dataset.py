@@ -9,13 +9,14 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from cache.errors import InputError
 from cache.rows.record import Window
 from cache.store.logit_store import LogitStore
+from cache.store.reading.sequence import RecordSequence
 
 
 class StoreDataset(Dataset[Window]):
     """The examples of a store's snapshot, in the order of the store. A whole batch is read in one request.
 
-    store: an open LogitStore, or the path or address of a store. snapshot: its number, if `store` is not open yet
-    (default: the newest). Raises InputError for a snapshot beside an open store.
+    store: an open LogitStore or StoreUnion, or the path or address of a store. snapshot: its number, if `store` is not
+    open yet (default: the newest). Raises InputError for a snapshot beside an open store.
 
     Examples differ in length, so the default collate function of a DataLoader gives a batch as a list of Windows. For
     tensors pass a collator: DistillationCollator (student/training/hf_trainer.py), or a function of your own.
@@ -23,16 +24,17 @@ class StoreDataset(Dataset[Window]):
     DataLoader(..., multiprocessing_context="spawn").
     """
 
-    def __init__(self, store: LogitStore | str | Path, snapshot: int | None = None) -> None:
-        if isinstance(store, LogitStore):
+    def __init__(self, store: RecordSequence | str | Path, snapshot: int | None = None) -> None:
+        if isinstance(store, RecordSequence):
             if snapshot is not None:
-                raise InputError(f"snapshot {snapshot}: the store is open at snapshot {store.snapshot}; leave it out")
-            self.store = store
+                pinned = f" at snapshot {store.snapshot}" if isinstance(store, LogitStore) else ""
+                raise InputError(f"snapshot {snapshot}: the store is open{pinned}; leave it out")
+            self.store: RecordSequence = store
         else:
             self.store = LogitStore.open(store, snapshot)
         _register_collate()
 
-    def __setstate__(self, state: dict[str, LogitStore]) -> None:
+    def __setstate__(self, state: dict[str, RecordSequence]) -> None:
         self.__dict__.update(state)
         _register_collate()  # a spawned worker has a table of its own
 

@@ -1,6 +1,7 @@
 """Reading: what every sequence of stored examples offers, whether it is one store or several.
 
     sequence      RecordSequence: indices, iteration, batches, selection and tables, on top of a few primitives
+    union         several stores as one sequence
     blocks        consecutive examples, a bounded number of tokens at a time
     selection     examples by origin, size, segments, metadata and texts
     tables        Arrow tables, with the one schema that exports to Parquet have too

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError
-from cache.examples.example import Example, Segment
+from cache.examples.example import ORIGINS, Example, Segment
 
 # Texts that are in memory at a time.
 BLOCK_EXAMPLES = 1024
@@ -59,6 +59,14 @@ def same_value(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same_value, one, other))
     return bool(one == other)
+
+
+def require_origins(kinds: Sequence[str], origins: Sequence[str], name: str) -> None:
+    """Raise InputError, starting with `name`, for a kind that is neither one of ORIGINS nor of `origins`."""
+    known = {*ORIGINS, *origins, *(origin.partition("/")[0] for origin in origins)}
+    if unknown := [kind for kind in kinds if kind not in known]:
+        listed = ", ".join(origins[:MAX_LISTED]) or "none"
+        raise InputError(f"{name}: no example has the origin {unknown[0]!r}; there are {listed}")
 
 
 def segment_bits(segments: str | int | Sequence[str | int]) -> int:

@@ -15,7 +15,7 @@ from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.store.reading.blocks import BLOCK_TOKENS, token_blocks
 from cache.store.reading.requirements import MAX_BYTES, require_fits, require_library
-from cache.store.reading.selection import segment_bits, select_metadata, select_where
+from cache.store.reading.selection import require_origins, segment_bits, select_metadata, select_where
 from cache.store.reading.tensors import make_tensors, padded_bytes, tensor_bytes
 
 # Numbers of examples as users give them. Negative ones count from the end.
@@ -52,9 +52,23 @@ class RecordSequence(ABC):
     def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Whether each example is of one of the kinds, such as "scored" or "generated"; bool [examples]."""
 
+    @property
     @abstractmethod
-    def key(self, i: int) -> str:
-        """Key of an example, 32 hexadecimal digits."""
+    def keys(self) -> npt.NDArray[np.uint8]:
+        """Key of each example as bytes, uint8 [examples, 16]."""
+
+    @property
+    @abstractmethod
+    def origins(self) -> list[str]:
+        """The origins that examples have, such as "scored" and "generated/0"."""
+
+    @abstractmethod
+    def load_tokenizer(self) -> Any:
+        """Load the tokenizer with which the examples were captured (transformers.PreTrainedTokenizerBase)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all files. They are opened again if examples are read later."""
 
     @abstractmethod
     def windows(self, requests: Sequence[tuple[int, int, int | None]]) -> list[Window]:
@@ -71,6 +85,10 @@ class RecordSequence(ABC):
     @abstractmethod
     def _described(self, examples: Sequence[int]) -> list[tuple[str, str, Example]]:
         """Key, origin and texts of each of these examples, in the requested order. examples: checked indices."""
+
+    def key(self, i: int) -> str:
+        """Key of an example, 32 hexadecimal digits."""
+        return str(self.keys[self._index(i)].tobytes().hex())
 
     @overload
     def __getitem__(self, i: int | np.integer[Any]) -> Record: ...
@@ -154,7 +172,9 @@ class RecordSequence(ABC):
         chosen &= self.tokens <= (np.iinfo(np.uint32).max if max_tokens is None else max_tokens)
         chosen &= self.rows <= (np.iinfo(np.uint32).max if max_rows is None else max_rows)
         if origins is not None:
-            chosen &= self.has_origin([origins] if isinstance(origins, str) else origins)
+            kinds = [origins] if isinstance(origins, str) else list(origins)
+            require_origins(kinds, self.origins, str(self.storage))
+            chosen &= self.has_origin(kinds)
         numbers = np.flatnonzero(chosen)
         if segments is not None:
             wanted = np.uint64(segment_bits(segments))
