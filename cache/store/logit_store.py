@@ -159,7 +159,7 @@ class LogitStore(RecordSequence):
 
     @property
     def origins(self) -> list[str]:
-        return self.index.origin_names
+        return list(self.index.origin_names)
 
     def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]:
         matches = np.array([not {name, name.partition("/")[0]}.isdisjoint(kinds) for name in self.origins], bool)
