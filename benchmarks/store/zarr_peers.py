@@ -14,9 +14,9 @@ from benchmarks.store.peer_protocol import Rates, imported
 from cache.parts import layout
 from cache.parts.zarr_zip import root_of_tail
 from cache.rows.codebook import Codebook
-from cache.rows.codec import EncodedRows, decode_rows
+from cache.rows.codec import EncodedRows, decode_rows, stream_starts
+from cache.rows.rank_bands import band_counts, gap_counts
 from cache.rows.record import Record
-from cache.rows.shared_kernels import FIRST
 from cache.rows.sparse_targets import SparseTargets
 from cache.storage.local import LocalStorage
 from cache.store.claims.codebook_claim import open_codebook
@@ -32,18 +32,14 @@ CACHE_BYTES = 4 << 20
 TOKEN_ARRAYS = (layout.TOKEN_IDS, layout.SEGMENTS, layout.EXACT, layout.TAIL, layout.SURPRISAL)
 
 
-ENTRY_ARRAYS = (layout.FIRST_CODES, layout.FIRST_GAPS, layout.REST_CODES, layout.REST_GAPS)
-
-
 @dataclass(frozen=True, slots=True)
 class OpenPart:
-    """A part whose arrays a library has opened. Starts: of examples in tokens, of tokens in the streams of entries."""
+    """A part whose arrays a library has opened. Starts: of examples in tokens; of tokens in each stream of entries."""
 
     arrays: dict[str, Any]
     token_starts: npt.NDArray[np.int64]
-    first_starts: npt.NDArray[np.int64]
-    rest_starts: npt.NDArray[np.int64]
-    pair_starts: npt.NDArray[np.int64]
+    starts: dict[str, npt.NDArray[np.int64]]
+    bands: tuple[int, ...]
     levels: int
     codebook: Codebook
     path: Path
@@ -52,8 +48,7 @@ class OpenPart:
         """Which elements of each array belong to an example."""
         start, stop = int(self.token_starts[example]), int(self.token_starts[example + 1])
         spans = dict.fromkeys(TOKEN_ARRAYS, slice(start, stop))
-        starts_of = (self.first_starts, self.first_starts, self.rest_starts, self.pair_starts)
-        for name, starts in zip(ENTRY_ARRAYS, starts_of, strict=True):
+        for name, starts in self.starts.items():
             spans[name] = slice(int(starts[start]), int(starts[stop]))
         return spans
 
@@ -99,36 +94,32 @@ class ZarrPeer:
         place = store.index.part_info(unit)
         assert isinstance(store.storage, LocalStorage)
         path = store.storage.path(place.path)
-        arrays = {name: self._open_array(path, name) for name in (*TOKEN_ARRAYS, *ENTRY_ARRAYS)}
-        starts = self._open_array(path, layout.TOKEN_STARTS)
         group = root_of_tail(store.storage.read(place.path)[place.tail :], place.root - place.tail, str(path))
-        counts = group.attributes["counts"]
+        counts, bands = group.attributes["counts"], tuple(group.attributes["bands"])
+        entries = [name(edge) for edge in bands for name in (layout.codes_of_band, layout.gaps_of_band)]
+        arrays = {name: self._open_array(path, name) for name in (*TOKEN_ARRAYS, *entries)}
         whole = self._fetch(
-            {"starts": starts, "exact": arrays[layout.EXACT]},
+            {"starts": self._open_array(path, layout.TOKEN_STARTS), "exact": arrays[layout.EXACT]},
             {"starts": slice(0, counts["examples"] + 1), "exact": slice(0, counts["tokens"])},
         )
-        exact = whole["exact"].astype(np.int64)
-        rest = np.maximum(exact - FIRST, 0)
-        streams = (np.minimum(exact, FIRST), rest, (rest + 1) // 2)
-        return OpenPart(
-            arrays,
-            whole["starts"],
-            *(np.concatenate([[0], np.cumsum(counts)]) for counts in streams),
-            counts["levels"],
-            open_codebook(store.storage, group.attributes["codebook"], store.spec.vocab_size),
-            path,
-        )
+        in_bands = band_counts(whole["exact"].astype(np.int64), bands)
+        streams = [each for pair in zip(in_bands, gap_counts(in_bands), strict=True) for each in pair]
+        starts = {n: np.concatenate([[0], np.cumsum(each)]) for n, each in zip(entries, streams, strict=True)}
+        codebook = open_codebook(store.storage, group.attributes["codebook"], store.spec.vocab_size)
+        return OpenPart(arrays, whole["starts"], starts, bands, counts["levels"], codebook, path)
 
     def _decode(self, part: OpenPart, values: dict[str, npt.NDArray[Any]]) -> SparseTargets:
         exact = values[layout.EXACT].astype(np.int64)
+        in_bands = band_counts(exact, part.bands)
         packed = EncodedRows(
             exact=exact,
             sampled=np.zeros_like(exact),
             tail=values[layout.TAIL],
-            first_code=values[layout.FIRST_CODES],
-            first_gap=values[layout.FIRST_GAPS],
-            rest_code=values[layout.REST_CODES],
-            rest_gap=values[layout.REST_GAPS],
+            edges=part.bands,
+            codes=np.concatenate([values[layout.codes_of_band(edge)] for edge in part.bands]),
+            code_starts=stream_starts(in_bands),
+            gaps=np.concatenate([values[layout.gaps_of_band(edge)] for edge in part.bands]),
+            gap_starts=stream_starts(gap_counts(in_bands)),
             sampled_code=np.zeros(0, np.uint32),
             sampled_draws=np.zeros(0, np.uint32),
             levels=part.levels,

@@ -1,4 +1,4 @@
-"""A codebook as one file: a Zarr group with the arrays order, list_of and table."""
+"""A codebook as one file: a Zarr group with the arrays order, list_of, list_start and listed."""
 
 import google_crc32c
 import numpy as np
@@ -13,7 +13,7 @@ from cache.rows.codebook import Codebook
 def encode_codebook(codebook: Codebook) -> bytes:
     """The file of a codebook. Equal codebooks give equal bytes. Raises InputError if it is not valid."""
     codebook.validate()
-    arrays = layout.codebook_arrays(len(codebook.order), *codebook.table.shape)
+    arrays = layout.codebook_arrays(codebook)
     shards = {name: (array, encode_array(array, getattr(codebook, name))) for name, array in arrays.items()}
     checksums = {name: int(google_crc32c.value(data)) for name, (_, data) in shards.items()}
     return encode_zip(shards, {**layout.codebook_attributes(codebook), "checksums": checksums}).data
@@ -24,17 +24,20 @@ def decode_codebook(data: bytes, digest: str, vocab_size: int, what: str) -> Cod
 
     Raises IntegrityError, starting with `what`, if the file is damaged or is not the codebook with this digest.
     """
-    group, values = decode_file(data, (layout.ORDER, layout.LIST_OF, layout.TABLE), what)
+    names = (layout.ORDER, layout.LIST_OF, layout.LIST_STARTS, layout.LISTED)
+    group, values = decode_file(data, names, what)
     group.require_kind(layout.CODEBOOK_KIND)
     found, by_token, checksums = group.require("digest", "by_token", "checksums")
-    for name in {layout.ORDER, layout.LIST_OF, *values}:
+    for name in names:
         offset, size = group.position(name)  # names it if the file does not have it
         if google_crc32c.value(data[offset : offset + size]) != checksums.get(name):
             raise IntegrityError(f"{what}/{name}: altered, or that of another codebook")
-    values.setdefault(layout.TABLE, np.zeros((1, 0), values[layout.ORDER].dtype))
     codebook = Codebook(**values, by_token=bool(by_token))
     if found != digest or len(codebook.order) != vocab_size:
         raise IntegrityError(f"{what}: is codebook {found} of {len(codebook.order)} ids, not {digest} of {vocab_size}")
-    if codebook.list_of.shape != (vocab_size,) or int(codebook.list_of.max()) >= len(codebook.table):
-        raise IntegrityError(f"{what}: the list of every id must be one of the table")
+    starts, lists = codebook.list_start, len(codebook.list_start) - 1
+    if codebook.list_of.shape != (vocab_size,) or int(codebook.list_of.max(initial=0)) >= lists:
+        raise IntegrityError(f"{what}: the list of every id must be one of the {lists}")
+    if starts[0] != 0 or starts[-1] != len(codebook.listed) or (np.diff(starts) < 0).any():
+        raise IntegrityError(f"{what}: the starts of its lists do not increase from 0 to {len(codebook.listed)}")
     return codebook

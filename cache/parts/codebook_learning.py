@@ -4,14 +4,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.parts.zarr_shard import ArraySpec, encode_array
-from cache.rows.codebook import LIST_LENGTH, Codebook, id_dtype, plain_codebook
+from cache.rows.codebook import LIST_LENGTH, Codebook, id_dtype, listless_codebook, plain_codebook
 from cache.rows.codec import encode_rows
 from cache.rows.shared_kernels import fill_lists
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
 
 # Memory for the lists of a codebook, in every process that reads the store.
-MAX_TABLE_BYTES = 128 << 20
+MAX_LISTED_BYTES = 128 << 20
 # Weight of an id's overall frequency against its frequency in one context, in rows of that context.
 PRIOR_ROWS = 4
 # Maximum number of rows to learn from: more rows change little and take seconds.
@@ -34,10 +34,10 @@ def learn_codebook(
     seen, unseen = targets.rows(0, cut), targets.rows(cut, len(targets))
     best = plain_codebook(vocab_size)
     best_size = code_bytes(unseen, tokens[cut:], spec, best)
-    for candidate in (
-        frequency_codebook(seen, vocab_size),
-        list_codebook(seen, tokens[:cut], vocab_size, not spec.has_exact),
-    ):
+    candidates = [frequency_codebook(seen, vocab_size), list_codebook(seen, tokens[:cut], vocab_size, by_token=True)]
+    if spec.has_exact:
+        candidates.append(list_codebook(seen, tokens[:cut], vocab_size, by_token=False))
+    for candidate in candidates:
         size = code_bytes(unseen, tokens[cut:], spec, candidate)
         if size < WORTHWHILE * best_size:
             best, best_size = candidate, size
@@ -47,7 +47,9 @@ def learn_codebook(
 def code_bytes(targets: SparseTargets, tokens: npt.NDArray[np.uint32], spec: TargetSpec, codebook: Codebook) -> int:
     """Bytes of the compressed codes of these rows."""
     encoded = encode_rows(targets, tokens, spec, codebook)
-    streams = [codes for codes in (encoded.first_code, encoded.rest_code, encoded.sampled_code) if len(codes)]
+    ends = [*encoded.code_starts[1:], len(encoded.codes)]
+    streams = [encoded.codes[start:end] for start, end in zip(encoded.code_starts, ends, strict=True)]
+    streams = [codes for codes in (*streams, encoded.sampled_code) if len(codes)]
     return sum(len(encode_array(ArraySpec(c.shape, "uint32", len(c), "pcodec"), c)) for c in streams)
 
 
@@ -55,8 +57,7 @@ def frequency_codebook(targets: SparseTargets, vocab_size: int) -> Codebook:
     """A codebook without lists: the code of an id is its rank by number of entries."""
     dtype = id_dtype(vocab_size)
     frequency = np.bincount(targets.ids, minlength=vocab_size)
-    order = np.argsort(-frequency, kind="stable").astype(dtype)
-    return Codebook(order, np.zeros((1, 0), dtype), np.zeros(vocab_size, np.uint32))
+    return listless_codebook(np.argsort(-frequency, kind="stable").astype(dtype))
 
 
 def list_codebook(targets: SparseTargets, tokens: npt.NDArray[np.uint32], vocab_size: int, by_token: bool) -> Codebook:
@@ -68,25 +69,30 @@ def list_codebook(targets: SparseTargets, tokens: npt.NDArray[np.uint32], vocab_
     dtype = id_dtype(vocab_size)
     frequency = np.bincount(targets.ids, minlength=vocab_size)
     order = np.argsort(-frequency, kind="stable")
-    width = min(LIST_LENGTH, vocab_size)
     context, others = _contexts(targets, tokens, by_token)
     rows_of = np.bincount(context, minlength=vocab_size)
-    max_lists = MAX_TABLE_BYTES // (width * dtype.itemsize) - 1
-    listed = np.argsort(-rows_of, kind="stable")[: min(max_lists, int(np.count_nonzero(rows_of)))]
+    contexts = np.argsort(-rows_of, kind="stable")[: int(np.count_nonzero(rows_of))]
     list_of = np.zeros(vocab_size, np.uint32)
-    list_of[listed] = np.arange(1, len(listed) + 1)
+    list_of[contexts] = np.arange(1, len(contexts) + 1)
     lists = np.repeat(list_of[context], np.diff(others.offsets)).astype(np.int64)
     pairs, counts = np.unique(lists * vocab_size + others.ids, return_counts=True)
     ids = pairs % vocab_size
     shares = frequency / max(len(context), 1)
     scores = counts + PRIOR_ROWS * shares[ids]
     by_score = np.lexsort((-scores, pairs // vocab_size))
-    starts = np.searchsorted(pairs // vocab_size, np.arange(len(listed) + 2))
-    table = np.empty((len(listed) + 1, width), dtype)
-    table[0] = order[:width]
-    general = PRIOR_ROWS * shares[order]
-    fill_lists(starts, ids[by_score], scores[by_score], order, general, table, np.full(vocab_size, -1, np.int64))
-    return Codebook(order.astype(dtype), table, list_of, by_token)
+    starts = np.searchsorted(pairs // vocab_size, np.arange(len(contexts) + 2))
+    longest = min(LIST_LENGTH, vocab_size)
+    listed = np.empty(len(contexts) * longest, dtype)
+    list_start = np.zeros(len(contexts) + 2, np.int64)
+    placed = np.full(vocab_size, -1, np.int64)
+    fill_lists(
+        starts, ids[by_score], scores[by_score], order, PRIOR_ROWS * shares[order], longest, listed, list_start, placed
+    )
+    # Frequent contexts come first, so the rarest are left out.
+    kept = int(np.searchsorted(list_start, MAX_LISTED_BYTES // dtype.itemsize, side="right")) - 1
+    list_of[list_of >= kept] = 0
+    list_start = list_start[: kept + 1]
+    return Codebook(order.astype(dtype), listed[: list_start[-1]].copy(), list_start, list_of, by_token)
 
 
 def _contexts(

@@ -13,8 +13,7 @@ import numpy as np
 
 from cache.parts.zarr_shard import ArraySpec, Codec
 from cache.rows.codebook import Codebook, id_dtype
-from cache.rows.codec import pair_dtype
-from cache.rows.shared_kernels import FIRST
+from cache.rows.rank_bands import EDGES, gap_dtype
 from cache.rows.spec import TargetSpec
 
 PART_KIND = "logitbank.part"
@@ -25,10 +24,10 @@ PROFILES: tuple[Profile, ...] = ("compact", "portable", "fast")
 NUMBER_CODECS: dict[Profile, Codec] = {"compact": "pcodec", "portable": "zstd", "fast": "raw"}
 
 DESCRIPTION_CHUNK = 1 << 16
-# Tokens per chunk: of the arrays of tokens, and on average of the arrays of entries, which are larger.
-TOKEN_CHUNK, ENTRY_CHUNK_TOKENS = 512, 384
+# Tokens per chunk: of the arrays of tokens, and on average of the arrays of entries.
+TOKEN_CHUNK, ENTRY_CHUNK_TOKENS = 512, 512
 MAX_ENTRY_CHUNK = 1 << 17
-CODEBOOK_CHUNK = 256
+CODEBOOK_CHUNK = 1 << 16
 
 TOKEN_STARTS = "examples/token_start"
 DESCRIPTION_STARTS = "examples/description_start"
@@ -41,30 +40,48 @@ TAIL = "tokens/tail"
 SURPRISAL = "tokens/surprisal"
 ENTROPY = "tokens/entropy"
 LOG_NORMALIZERS = "tokens/log_normalizer"
-FIRST_STARTS = "chunks/first_start"
-REST_STARTS = "chunks/rest_start"
-PAIR_STARTS = "chunks/pair_start"
 SAMPLED_STARTS = "chunks/sampled_start"
-FIRST_CODES = "first/code"
-FIRST_GAPS = "first/gap"
-REST_CODES = "rest/code"
-REST_GAPS = "rest/gap_pair"
 SAMPLED_CODES = "sampled/code"
 SAMPLED_DRAWS = "sampled/draws"
 GRID = "grid"
 CHECKSUMS = "checksums"
 CHUNK_BYTES = "chunk_bytes"
 ORDER = "order"
-TABLE = "table"
+LISTED = "listed"
+LIST_STARTS = "list_start"
 LIST_OF = "list_of"
+
+
+def codes_of_band(edge: int) -> str:
+    """Name of the array of codes of the band whose first rank is `edge`."""
+    return f"rank{edge}/code"
+
+
+def gaps_of_band(edge: int) -> str:
+    """Name of the array of gaps of a band, which are in pairs but in the first."""
+    return f"rank{edge}/gap_pair" if edge else "rank0/gap"
+
+
+def code_starts_of_band(edge: int) -> str:
+    """Name of the starts of the codes of a band in each chunk of tokens; in the first band also those of the gaps."""
+    return f"chunks/rank{edge}_start"
+
+
+def pair_starts_of_band(edge: int) -> str:
+    """Name of the starts of the pairs of gaps of a band in each chunk of tokens."""
+    return f"chunks/rank{edge}_pair_start"
+
+
+def starts_of_bands(edges: Sequence[int]) -> list[str]:
+    """Names of the starts of all bands in each chunk of tokens."""
+    return [name(edge) for edge in edges for name in (code_starts_of_band, pair_starts_of_band)[: 2 if edge else 1]]
+
 
 # Arrays that opening a part needs. They are in the tail of the file; all others are read in pieces.
 TAIL_ARRAYS = (
     TOKEN_STARTS,
     DESCRIPTION_STARTS,
-    FIRST_STARTS,
-    REST_STARTS,
-    PAIR_STARTS,
+    *starts_of_bands(EDGES),
     SAMPLED_STARTS,
     GRID,
     CHUNK_BYTES,
@@ -76,18 +93,22 @@ TAIL_ARRAYS = (
 class PartCounts:
     """Sizes that determine the shape of every array of a part.
 
-    first, rest: exact entries up to the FIRST-th of each row, and after it. pairs: pairs of the latter.
-    levels: number of levels of the grid up to the last one that is used.
+    codes, gaps: elements of the streams of each band (gaps: pairs, but in the first). levels: number of levels of the
+    grid up to the last one that is used.
     """
 
     examples: int
     tokens: int
     description_bytes: int
-    first: int
-    rest: int
-    pairs: int
+    codes: tuple[int, ...]
+    gaps: tuple[int, ...]
     sampled: int
     levels: int
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """First rank of each band that a row uses."""
+        return EDGES[: len(self.codes)]
 
     @property
     def token_chunks(self) -> int:
@@ -129,10 +150,10 @@ def part_arrays(counts: PartCounts, targets: TargetSpec, codebook: Codebook, pro
         shape, names = (counts.tokens, len(targets.temperatures)), ("token", "temperature")
         arrays[LOG_NORMALIZERS] = replace(arrays[TAIL], shape=shape, dtype="float32", dimensions=names)
     if targets.has_exact:
-        arrays[FIRST_GAPS] = entries(counts.first, "uint16")
-        arrays[FIRST_CODES] = entries(counts.first, code)
-        arrays[REST_GAPS] = entries(counts.pairs, str(pair_dtype(counts.levels)), "pair")
-        arrays[REST_CODES] = entries(counts.rest, code)
+        gap = str(gap_dtype(counts.levels))
+        for edge, codes, gaps in zip(counts.bands, counts.codes, counts.gaps, strict=True):
+            arrays[gaps_of_band(edge)] = entries(gaps, gap, "pair" if edge else "entry")
+            arrays[codes_of_band(edge)] = entries(codes, code)
     if targets.has_sampled:
         arrays[SAMPLED_CODES] = entries(counts.sampled, code)
     if targets.mode == "sampled":
@@ -141,19 +162,22 @@ def part_arrays(counts: PartCounts, targets: TargetSpec, codebook: Codebook, pro
     arrays[TOKEN_STARTS] = bounds(counts.examples + 1, "example_bound")
     arrays[DESCRIPTION_STARTS] = bounds(counts.examples + 1, "example_bound")
     if targets.has_exact:
-        arrays |= {name: bounds(starts, "chunk_bound") for name in (FIRST_STARTS, REST_STARTS, PAIR_STARTS)}
+        arrays |= {name: bounds(starts, "chunk_bound") for name in starts_of_bands(counts.bands)}
         arrays[GRID] = vector(counts.levels, "float32", counts.levels, "level", increasing)
     if targets.has_sampled:
         arrays[SAMPLED_STARTS] = bounds(starts, "chunk_bound")
     return arrays
 
 
-def needed_arrays(targets: TargetSpec) -> tuple[list[str], list[str]]:
-    """Names of the arrays that a reader of such rows needs: those that are read in pieces, and those of the tail."""
+def needed_arrays(targets: TargetSpec, bands: Sequence[int]) -> tuple[list[str], list[str]]:
+    """Names of the arrays that a reader of such rows needs: those that are read in pieces, and those of the tail.
+
+    bands: first rank of each band.
+    """
     large, small = [TOKEN_IDS, SEGMENTS, TAIL, SURPRISAL, DESCRIPTIONS], [TOKEN_STARTS, DESCRIPTION_STARTS]
     if targets.has_exact:
-        large += [EXACT, FIRST_GAPS, FIRST_CODES, REST_GAPS, REST_CODES]
-        small += [FIRST_STARTS, REST_STARTS, PAIR_STARTS, GRID]
+        large += [EXACT, *(name(edge) for edge in bands for name in (gaps_of_band, codes_of_band))]
+        small += [*starts_of_bands(bands), GRID]
     if targets.has_sampled:
         large += [SAMPLED, SAMPLED_CODES]
         small += [SAMPLED_STARTS]
@@ -171,17 +195,16 @@ def check_array(chunks: int) -> ArraySpec:
     return ArraySpec((chunks,), "uint32", chunks, "raw", ("chunk",))
 
 
-def codebook_arrays(vocab_size: int, lists: int, width: int) -> dict[str, ArraySpec]:
+def codebook_arrays(codebook: Codebook) -> dict[str, ArraySpec]:
     """The arrays of a codebook by name."""
+    vocab_size, listed, starts = len(codebook.order), len(codebook.listed), len(codebook.list_start)
     dtype = str(id_dtype(vocab_size))
-    arrays = {
+    return {
         ORDER: ArraySpec((vocab_size,), dtype, vocab_size, "pcodec", ("id",)),
         LIST_OF: ArraySpec((vocab_size,), "uint32", vocab_size, "pcodec", ("id",)),
+        LIST_STARTS: ArraySpec((starts,), "int64", starts, "pcodec_sorted", ("list_bound",)),
+        LISTED: ArraySpec((listed,), dtype, max(1, min(CODEBOOK_CHUNK, listed)), "pcodec", ("listed",)),
     }
-    if width:
-        chunk = min(CODEBOOK_CHUNK, lists)
-        arrays[TABLE] = ArraySpec((lists, width), dtype, chunk, "pcodec", ("list", "place"))
-    return arrays
 
 
 def part_attributes(
@@ -198,7 +221,7 @@ def part_attributes(
         "requires": [],
         "profile": profile,
         "codebook": codebook,
-        "first": FIRST,
+        "bands": list(counts.bands) if targets.has_exact else [],
         "chunk_tokens": TOKEN_CHUNK,
         "counts": asdict(counts),
         "targets": targets.to_document(),

@@ -13,7 +13,6 @@ from cache.parts import layout
 from cache.parts.part import PartInfo
 from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec
 from cache.parts.zarr_zip import ZarrGroup, root_of_tail
-from cache.rows.shared_kernels import FIRST
 from cache.rows.spec import TargetSpec
 from cache.storage.base import RangeReader
 
@@ -32,13 +31,15 @@ class OpenedPart:
     """What is known of a part before any of its large arrays is read.
 
     shards: of the arrays that are read in pieces. small: the others that were requested, decoded. codebook: digest of
-    the codebook, "" if codes are ids. chunk_tokens: tokens between two of `chunks/*_start`.
+    the codebook, "" if codes are ids. bands: first rank of each band. chunk_tokens: tokens between two of
+    `chunks/*_start`.
     """
 
     group: ZarrGroup
     shards: dict[str, Shard]
     small: dict[str, npt.NDArray[Any]]
     codebook: str
+    bands: tuple[int, ...]
     chunk_tokens: int
 
 
@@ -56,10 +57,10 @@ def open_part(storage: RangeReader, info: PartInfo, targets: TargetSpec) -> Open
         raise IntegrityError(f"{what}: its tail is altered or is not the one that was committed")
     group = root_of_tail(tail, info.root - info.tail, what)
     group.require_kind(layout.PART_KIND)
-    checked, first, chunk_tokens, codebook = group.require("checked", "first", "chunk_tokens", "codebook")
-    if first != FIRST:
-        raise IntegrityError(f"{what}: has {first!r} entries of a row in 'first'; this version reads {FIRST}")
-    large, needed = layout.needed_arrays(targets)
+    checked, bands, chunk_tokens, codebook = group.require("checked", "bands", "chunk_tokens", "codebook")
+    if bands != sorted(set(bands)) or bool(bands) != targets.has_exact or bands[:1] not in ([], [0]):
+        raise IntegrityError(f"{what}: bands of ranks {bands!r} do not increase from 0")
+    large, needed = layout.needed_arrays(targets, bands)
     small = {}
     for name in (*needed, layout.CHUNK_BYTES, layout.CHECKSUMS):
         offset, size = group.position(name)
@@ -67,7 +68,7 @@ def open_part(storage: RangeReader, info: PartInfo, targets: TargetSpec) -> Open
             raise IntegrityError(f"{what}/{name}: is not in the tail of the file")
         small[name] = group.decode(name, tail[offset - info.tail : offset - info.tail + size])
     shards = _shards(group, checked, large, small)
-    return OpenedPart(group, shards, small, str(codebook), int(chunk_tokens))
+    return OpenedPart(group, shards, small, str(codebook), tuple(bands), int(chunk_tokens))
 
 
 def _shards(

@@ -16,8 +16,8 @@ from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec, decode_index, enco
 from cache.parts.zarr_zip import encode_zip
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, encode_logprobs, encode_rows
+from cache.rows.rank_bands import band_counts, gap_counts
 from cache.rows.record import Record
-from cache.rows.shared_kernels import FIRST
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import StoreSpec, TargetSpec
 
@@ -63,9 +63,8 @@ def encode_part(
         examples=len(records),
         tokens=len(tokens),
         description_bytes=sum(map(len, descriptions)),
-        first=len(encoded.first_code),
-        rest=len(encoded.rest_code),
-        pairs=len(encoded.rest_gap),
+        codes=_lengths(encoded.code_starts, len(encoded.codes)),
+        gaps=_lengths(encoded.gap_starts, len(encoded.gaps)),
         sampled=len(encoded.sampled_code),
         levels=encoded.levels,
     )
@@ -114,25 +113,29 @@ def _example_arrays(unit: UnitArrays, descriptions: Sequence[bytes]) -> dict[str
 
 def _row_arrays(encoded: EncodedRows, spec: TargetSpec) -> dict[str, npt.NDArray[Any]]:
     """The arrays of the rows: counts, tails, streams, and where the streams start in each chunk of tokens."""
-    in_first = np.minimum(encoded.exact, FIRST)
-    in_rest = np.maximum(encoded.exact - FIRST, 0)
     chunk = layout.TOKEN_CHUNK
-    return {
+    arrays: dict[str, npt.NDArray[Any]] = {
         layout.EXACT: encoded.exact,
         layout.SAMPLED: encoded.sampled,
         layout.TAIL: encoded.tail,
-        layout.FIRST_STARTS: _chunk_starts(in_first, chunk),
-        layout.REST_STARTS: _chunk_starts(in_rest, chunk),
-        layout.PAIR_STARTS: _chunk_starts((in_rest + 1) // 2, chunk),
         layout.SAMPLED_STARTS: _chunk_starts(encoded.sampled, chunk),
-        layout.FIRST_CODES: encoded.first_code,
-        layout.FIRST_GAPS: encoded.first_gap,
-        layout.REST_CODES: encoded.rest_code,
-        layout.REST_GAPS: encoded.rest_gap,
         layout.SAMPLED_CODES: encoded.sampled_code,
         layout.SAMPLED_DRAWS: encoded.sampled_draws,
         layout.GRID: spec.grid[: encoded.levels],
     }
+    in_bands = band_counts(encoded.exact, encoded.edges)
+    codes = np.split(encoded.codes, encoded.code_starts[1:])
+    gaps = np.split(encoded.gaps, encoded.gap_starts[1:])
+    for band, (edge, pairs) in enumerate(zip(encoded.edges, gap_counts(in_bands), strict=True)):
+        arrays[layout.codes_of_band(edge)], arrays[layout.gaps_of_band(edge)] = codes[band], gaps[band]
+        arrays[layout.code_starts_of_band(edge)] = _chunk_starts(in_bands[band], chunk)
+        arrays[layout.pair_starts_of_band(edge)] = _chunk_starts(pairs, chunk)
+    return arrays
+
+
+def _lengths(starts: npt.NDArray[np.int64], end: int) -> tuple[int, ...]:
+    """Lengths of streams that follow one another, the last one up to `end`."""
+    return tuple(np.diff(starts, append=end).tolist())
 
 
 def _optional_arrays(targets: SparseTargets, n: int, spec: TargetSpec) -> dict[str, npt.NDArray[Any]]:

@@ -18,20 +18,13 @@ from cache.parts.part import PartInfo
 from cache.parts.zarr_shard import decode_chunks, decode_index
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, decode_logprobs, decode_rows
+from cache.rows.rank_bands import band_counts, gap_counts
 from cache.rows.record import Window
-from cache.rows.shared_kernels import FIRST
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
 from cache.storage.base import RangeReader
 
 SCRATCH_BYTES = 1 << 22
-# Arrays of entries, by the name of the starts that lead to them.
-_STREAMS = {
-    "first": (layout.FIRST_CODES, layout.FIRST_GAPS),
-    "rest": (layout.REST_CODES,),
-    "pair": (layout.REST_GAPS,),
-    "sampled": (layout.SAMPLED_CODES, layout.SAMPLED_DRAWS),
-}
 _EMPTY = np.zeros(0, np.uint16)
 _DESCRIPTION_FIELDS = {"key", "origin", "example"}
 # Arrays that say how many entries each row has.
@@ -107,14 +100,16 @@ class PartReader:
         self._token_names = [name for name in part.shards if name.startswith("tokens/")]
         self._description_starts = part.small[layout.DESCRIPTION_STARTS]
         self._grid = part.small.get(layout.GRID, np.zeros(0, np.float32))
-        # Starts of the streams in each chunk of tokens, and the arrays of each stream.
-        self._streams: dict[str, tuple[list[int], list[str]]] = {
-            stream: (part.small[f"chunks/{stream}_start"].tolist(), [name for name in names if name in part.shards])
-            for stream, names in _STREAMS.items()
-            if names[0] in part.shards
-        }
+        self._bands = part.bands
+        # By the arrays of entries, their starts in each chunk of tokens.
+        self._starts_of = _starts_of_arrays(part.bands, targets)
+        lists = {name: part.small[name].tolist() for name in set(self._starts_of.values())}
+        self._streams: dict[str, list[int]] = {array: lists[name] for array, name in self._starts_of.items()}
         self.token_starts: list[int] = part.small[layout.TOKEN_STARTS].tolist()
         self._check_starts(part.small)
+        for name_of in (layout.codes_of_band, layout.gaps_of_band):
+            if len({part.shards[name_of(edge)].spec.dtype for edge in part.bands}) > 1:
+                raise IntegrityError(f"{storage}/{info.path}: the bands of ranks do not have one type of number")
 
     @property
     def tokens(self) -> int:
@@ -129,7 +124,8 @@ class PartReader:
     def _check_starts(self, small: Mapping[str, npt.NDArray[Any]]) -> None:
         """Raise IntegrityError unless all starts increase from 0 to the length of the arrays that they lead to."""
         leads_to = {layout.TOKEN_STARTS: self._token_names, layout.DESCRIPTION_STARTS: [layout.DESCRIPTIONS]}
-        leads_to |= {f"chunks/{name}_start": arrays for name, (_, arrays) in self._streams.items()}
+        for array, starts_name in self._starts_of.items():
+            leads_to.setdefault(starts_name, []).append(array)
         for name, arrays in leads_to.items():
             starts = small[name]
             for array in arrays:
@@ -137,16 +133,16 @@ class PartReader:
                 if not len(starts) or int(starts[0]) != 0 or int(starts[-1]) != end or (np.diff(starts) < 0).any():
                     raise IntegrityError(f"{self._what(name)}: does not increase from 0 to {end}, the end of {array}")
         chunks = max(1, -(-self.tokens // self._chunk_tokens)) if self._chunk_tokens > 0 else 0
-        for name, (stream, _) in self._streams.items():
+        for name, stream in self._streams.items():
             if len(stream) != chunks + 1:
-                what = self._what(f"chunks/{name}_start")
+                what = self._what(self._starts_of[name])
                 raise IntegrityError(f"{what}: has {len(stream)} numbers for {chunks} chunks of tokens")
 
     @property
     def nbytes(self) -> int:
         """Memory of this reader in bytes."""
         numbers = sum(len(shard.bounds) for shard in self._shards.values()) + len(self.token_starts)
-        numbers += sum(len(starts) for starts, _ in self._streams.values())
+        numbers += sum(len(starts) for starts in self._streams.values())
         return 44 * numbers + self._description_starts.nbytes + 60_000  # objects around them
 
     def window(self, start: int, stop: int) -> Window:
@@ -175,12 +171,11 @@ class PartReader:
             size = self._shards[name].spec.chunk
             spans[name] = ((base if name in _COUNTS else start) // size, -(-stop // size))
         # Entries of whole chunks of tokens: a little more than needed, but in one round of reading.
-        for starts, names in self._streams.values():
+        for name, starts in self._streams.items():
             first, last = starts[first_chunk], starts[last_chunk]
             if last > first:
-                for name in names:
-                    size = self._shards[name].spec.chunk
-                    spans[name] = (first // size, -(-last // size))
+                size = self._shards[name].spec.chunk
+                spans[name] = (first // size, -(-last // size))
         return _LoadedChunks(self._read_spans(spans), base, start, stop, first_chunk, last_chunk)
 
     def _values(self, loaded: _LoadedChunks, name: str, scratch: bool = False) -> npt.NDArray[Any]:
@@ -197,37 +192,71 @@ class PartReader:
         """The requested rows, still encoded."""
         here = loaded.requested
         exact, sampled = self._counts(loaded, layout.EXACT), self._counts(loaded, layout.SAMPLED)
-        in_first = np.minimum(exact, FIRST)
-        first_code, first_gap = self._stream(loaded, "first", in_first)
-        rest_code, *_ = self._stream(loaded, "rest", exact - in_first)
-        rest_gap, *_ = self._stream(loaded, "pair", (exact - in_first + 1) // 2)
-        sampled_code, *draws = self._stream(loaded, "sampled", sampled)
-        has_draws = self._targets.mode == "sampled"
+        in_bands = band_counts(exact, self._bands) if self._bands else []
+        codes, code_starts = self._joined(loaded, "code", layout.codes_of_band, in_bands)
+        gaps, gap_starts = self._joined(loaded, "gap", layout.gaps_of_band, gap_counts(in_bands) if in_bands else [])
+        sampled_code: npt.NDArray[Any] = _EMPTY
+        sampled_draws = np.zeros(0, np.uint32)
+        if self._targets.has_sampled:
+            sampled_code = self._stream(loaded, layout.SAMPLED_CODES, sampled)
+            sampled_draws = np.ones(len(sampled_code), np.uint32)
+        if self._targets.mode == "sampled":
+            sampled_draws = self._stream(loaded, layout.SAMPLED_DRAWS, sampled)
         return EncodedRows(
             exact=exact[here],
             sampled=sampled[here],
             tail=self._values(loaded, layout.TAIL, scratch=True),
-            first_code=first_code,
-            first_gap=first_gap,
-            rest_code=rest_code,
-            rest_gap=rest_gap,
+            edges=self._bands or (0,),
+            codes=codes,
+            code_starts=code_starts,
+            gaps=gaps,
+            gap_starts=gap_starts,
             sampled_code=sampled_code,
-            sampled_draws=draws[0] if has_draws else np.ones(len(sampled_code), np.uint32),
+            sampled_draws=sampled_draws,
             levels=len(self._grid),
         )
 
-    def _stream(self, loaded: _LoadedChunks, name: str, counts: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
-        """The arrays of a stream, for the requested rows. counts: elements of each loaded row."""
-        if name not in self._streams:
-            return [_EMPTY, _EMPTY]
-        starts, names = self._streams[name]
+    def _range(self, loaded: _LoadedChunks, name: str, counts: npt.NDArray[np.int64]) -> tuple[int, int]:
+        """First and last element of a stream that the requested rows have. counts: elements of each loaded row."""
+        starts = self._streams[name]
         first = starts[loaded.first_chunk] + int(counts[: loaded.requested.start].sum())
         last = first + int(counts[loaded.requested].sum())
         if last > starts[loaded.last_chunk]:
-            raise IntegrityError(f"{self._what(names[0])}: rows have more entries than were written")
+            raise IntegrityError(f"{self._what(name)}: rows have more entries than were written")
+        return first, last
+
+    def _stream(self, loaded: _LoadedChunks, name: str, counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """The elements of a stream that the requested rows have. counts: elements of each loaded row."""
+        first, last = self._range(loaded, name, counts)
         if first == last:
-            return [np.zeros(0, self._shards[array].spec.dtype) for array in names]
-        return [self._decode(array, loaded.data[array], first, last, scratch=True) for array in names]
+            return np.zeros(0, self._shards[name].spec.dtype)
+        return self._decode(name, loaded.data[name], first, last, scratch=True)
+
+    def _joined(
+        self, loaded: _LoadedChunks, kind: str, name_of: Callable[[int], str], counts: list[npt.NDArray[np.int64]]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """The streams of all bands in one array, and where that of each band starts for the requested rows.
+
+        counts: elements of each loaded row in each band. Whole chunks are decoded, one band after another.
+        """
+        wanted, size = [], 0  # (array, chunks, where they begin, where the requested rows begin)
+        for edge, here in zip(self._bands, counts, strict=True):
+            name = name_of(edge)
+            first, last = self._range(loaded, name, here)
+            chunk = self._shards[name].spec.chunk
+            chunks = (first // chunk, -(-last // chunk)) if last > first else (0, 0)
+            wanted.append((name, chunks, size, size + first - chunks[0] * chunk if last > first else size))
+            size += (chunks[1] - chunks[0]) * chunk
+        starts = np.array([begin for *_, begin in wanted] or [0], np.int64)
+        if not size:
+            return _EMPTY, starts
+        dtype = self._shards[wanted[0][0]].spec.dtype
+        values = self._scratch.array(kind, size, dtype)
+        values = np.empty(size, dtype) if values is None else values
+        for name, (first, last), begin, _ in wanted:
+            if last > first:
+                self._decode_chunks(name, loaded.data[name], first, last, values[begin:])
+        return values, starts
 
     def descriptions(self, positions: Sequence[int]) -> list[dict[str, Any]]:
         """Key, origin and example of each of these examples, in the requested order.
@@ -326,18 +355,24 @@ class PartReader:
 
         scratch: decode into a buffer that the next window overwrites.
         """
+        size = self._shards[name].spec.chunk
+        first, last = start // size, -(-stop // size)
+        out = self._scratch.array(name, (last - first) * size, self._shards[name].spec.dtype) if scratch else None
+        values = self._decode_chunks(name, data, first, last, out)
+        return values[start - first * size : stop - first * size]
+
+    def _decode_chunks(
+        self, name: str, data: tuple[int, bytes, int], first: int, last: int, out: npt.NDArray[Any] | None
+    ) -> npt.NDArray[Any]:
+        """The values of chunks first..last - 1 of an array, written to `out` if that is given."""
         shard = self._shards[name]
         first_chunk, content, skip = data
-        size = shard.spec.chunk
-        first, last = start // size, -(-stop // size)
         if first < first_chunk or last > shard.spec.chunks:
             raise IntegrityError(f"{self._what(name)}: starts of chunks do not agree with the rows")
         skip += shard.bounds[first] - shard.bounds[first_chunk]
-        out = self._scratch.array(name, (last - first) * size, shard.spec.dtype) if scratch else None
-        values = decode_chunks(
+        return decode_chunks(
             shard.spec, shard.bounds, content, first, last, self._what(name), shard.checksums, out, skip
         )
-        return values[start - first * size : stop - first * size]
 
     def _empty_window(self) -> Window:
         none = np.zeros(0, np.float32)
@@ -354,3 +389,17 @@ class PartReader:
 
     def _what(self, name: str) -> str:
         return f"{self._storage}/{self._path}/{name}"
+
+
+def _starts_of_arrays(bands: Sequence[int], targets: TargetSpec) -> dict[str, str]:
+    """For each array of entries, the name of its starts in each chunk of tokens."""
+    names = {layout.codes_of_band(edge): layout.code_starts_of_band(edge) for edge in bands}
+    names |= {
+        layout.gaps_of_band(edge): (layout.pair_starts_of_band if edge else layout.code_starts_of_band)(edge)
+        for edge in bands
+    }
+    if targets.has_sampled:
+        names[layout.SAMPLED_CODES] = layout.SAMPLED_STARTS
+    if targets.mode == "sampled":
+        names[layout.SAMPLED_DRAWS] = layout.SAMPLED_STARTS
+    return names

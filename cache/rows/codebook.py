@@ -1,7 +1,7 @@
 """Codebooks: which ids occur together, so that likely ids get small codes.
 
-The first entry of a row, the likeliest id, predicts the others best. For every id that was seen as first entry, a
-codebook contains the list of ids that occurred with it, most frequent first. The position of an id in that list is its
+A row's context, the token that it follows or its first entry, predicts its entries. For every context that was seen, a
+codebook contains the list of ids that occurred in it, most frequent first. The position of an id in that list is its
 code. Any codebook is correct; a good one makes a store smaller.
 """
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 
-LIST_LENGTH = 256
+LIST_LENGTH = 1024
 Value = TypeVar("Value")
 
 
@@ -39,26 +39,28 @@ class _LazyValue(Generic[Value]):
 class Codebook:
     """Arrays of ids are uint16 if the vocabulary fits, otherwise uint32.
 
-    order: [vocabulary], all ids, most frequent first. table: [lists, width], ids; the first list is the head of
-    `order`, for contexts that were never seen. list_of: uint32 [vocabulary], the list of each id as context.
+    order: [vocabulary], all ids, most frequent first. listed: [listed ids], the lists, one after another; list_start:
+    int64 [lists + 1], where each starts, and the end. A list has at most LIST_LENGTH ids. List 0 is empty: it is the
+    list of contexts that were never seen. list_of: uint32 [vocabulary], the list of each id as context.
     by_token: the context of a row is the token that it follows, not its first entry. Rows of draws need this, because
     they have no order and so no first entry.
     """
 
     order: npt.NDArray[Any]
-    table: npt.NDArray[Any]
+    listed: npt.NDArray[Any]
+    list_start: npt.NDArray[np.int64]
     list_of: npt.NDArray[np.uint32]
     by_token: bool = False
 
     @_LazyValue
     def is_plain(self) -> bool:
         """Whether codes are ids."""
-        return self.table.shape[1] == 0 and bool((self.order == np.arange(len(self.order))).all())
+        return len(self.listed) == 0 and bool((self.order == np.arange(len(self.order))).all())
 
-    @property
+    @_LazyValue
     def max_codes(self) -> int:
         """Codes are below this."""
-        return len(self.order) + int(self.table.shape[1])
+        return len(self.order) + int(np.diff(self.list_start).max(initial=0))
 
     @_LazyValue
     def rank_of_id(self) -> npt.NDArray[np.int32]:
@@ -70,8 +72,8 @@ class Codebook:
     @_LazyValue
     def digest(self) -> str:
         """Hash of the content, 32 hexadecimal digits."""
-        state = hashlib.sha256(f"codebook:{self.table.shape}:{self.by_token}:".encode())
-        for array in (self.order, self.table, self.list_of):
+        state = hashlib.sha256(f"codebook:{len(self.order)}:{len(self.listed)}:{self.by_token}:".encode())
+        for array in (self.order, self.listed, self.list_start, self.list_of):
             state.update(np.ascontiguousarray(array, "<u4").tobytes())
         return state.hexdigest()[:32]
 
@@ -80,21 +82,29 @@ class Codebook:
         vocab_size = len(self.order)
         if not np.array_equal(np.sort(self.order), np.arange(vocab_size)):
             raise InputError("codebook: the order must contain every id of the vocabulary once")
-        if self.table.ndim != 2 or not len(self.table) or self.table.shape[1] > vocab_size:
-            raise InputError(
-                f"codebook: the table must be [lists, width up to {vocab_size}], not {list(self.table.shape)}"
-            )
-        if len(self.list_of) != vocab_size or int(self.list_of.max()) >= len(self.table):
-            raise InputError("codebook: the list of every id must be one of the table")
-        ids = np.sort(self.table, axis=1).astype(np.int64)
-        if ids.size and (int(ids.max()) >= vocab_size or (np.diff(ids) == 0).any()):
-            raise InputError("codebook: a list contains an id twice, or one outside the vocabulary")
+        lengths = np.diff(self.list_start)
+        if not len(lengths) or self.list_start[0] != 0 or self.list_start[-1] != len(self.listed):
+            raise InputError(f"codebook: the lists must start at 0 and end at {len(self.listed)}")
+        if (lengths < 0).any() or lengths[0] != 0 or int(lengths.max()) > min(LIST_LENGTH, vocab_size):
+            raise InputError(f"codebook: list 0 must be empty, and none longer than {min(LIST_LENGTH, vocab_size)}")
+        if len(self.list_of) != vocab_size or int(self.list_of.max(initial=0)) >= len(lengths):
+            raise InputError(f"codebook: the list of every id must be one of the {len(lengths)}")
+        if len(self.listed) and int(self.listed.max()) >= vocab_size:
+            raise InputError(f"codebook: a list contains an id outside the vocabulary of {vocab_size}")
+        pairs = np.repeat(np.arange(len(lengths)), lengths) * vocab_size + self.listed.astype(np.int64)
+        pairs.sort()
+        if (np.diff(pairs) == 0).any():
+            raise InputError("codebook: a list contains an id twice")
 
 
 def plain_codebook(vocab_size: int) -> Codebook:
     """The codebook whose codes are the ids themselves."""
-    dtype = id_dtype(vocab_size)
-    return Codebook(np.arange(vocab_size, dtype=dtype), np.zeros((1, 0), dtype), np.zeros(vocab_size, np.uint32))
+    return listless_codebook(np.arange(vocab_size, dtype=id_dtype(vocab_size)))
+
+
+def listless_codebook(order: npt.NDArray[Any]) -> Codebook:
+    """A codebook without lists: the code of an id is its rank in `order`, which has the type of ids."""
+    return Codebook(order, np.zeros(0, order.dtype), np.zeros(2, np.int64), np.zeros(len(order), np.uint32))
 
 
 def id_dtype(vocab_size: int) -> np.dtype[Any]:

@@ -1,14 +1,13 @@
 """Encode SparseTargets as small integers and decode them. Pure functions of arrays.
 
-Codes. The code of the first entry of a row is its rank in the codebook's order. The first entry also selects the list
-of the row: the code of another id is its position in that list, or, if the list does not contain it, the length of the
-list plus its rank in the order.
+Codes. The context of a row, its token or its first entry, selects a list of the codebook: the code of an id is its
+position in that list, or, if the list does not contain it, the length of the list plus its rank in the codebook's
+order. A first entry that is the context has its rank as code.
 Levels. Log-probabilities become levels of a grid, which increase within a row and are stored as gaps. Entries of one
 level are sorted by code, and each code is stored as the distance from the one before minus 1. The first entry does not
 take part in this.
-Streams. The first FIRST entries of a row have their own streams, because their codes and gaps are distributed
-differently. The gaps of the other entries are stored in pairs, two in a number, which halves the numbers to decode.
-Sampled entries have no value: they are a set, encoded like entries of one level.
+Streams. Each band of ranks has its own streams, because its codes and gaps are distributed differently
+(cache/rows/rank_bands.py). Sampled entries have no value: they are a set, encoded like entries of one level.
 
 Decoding shifts each row so that its exact entries have the mass that the stored tail leaves.
 """
@@ -24,7 +23,8 @@ from cache.rows.codebook import Codebook
 from cache.rows.decode_kernels import Entries, Grid, IdLists, InputStreams, decode_entries
 from cache.rows.encode_kernels import CodeLists, OutputStreams, RowEntries, StreamStarts, encode_entries
 from cache.rows.level_grid import LOWEST_LOGPROB
-from cache.rows.shared_kernels import FIRST, compare, quantise
+from cache.rows.rank_bands import band_counts, band_edges, gap_counts, gap_dtype, pair_table
+from cache.rows.shared_kernels import compare, quantise
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
 
@@ -35,33 +35,31 @@ NO_TAIL, ALL_TAIL = -32767, 32767
 SURPRISAL_LIMIT = 65533
 NOT_REQUESTED = 65534
 HINTS, HINTS_PER_NAT = 4096, 128.0
+# The end of the last band: above all ranks.
+NO_EDGE = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
     """Rows as integers. In each stream the entries of all rows follow one another.
 
-    exact, sampled: int64 [n], number of entries of each kind. tail: int16 [n]. Streams: first_code, rest_code,
-    sampled_code uint32; first_gap uint16; rest_gap uint16 or uint32 (pair_dtype), the gaps of two entries of a row, the
-    first in the low half; sampled_draws uint32, all 1 if draws cannot repeat. levels: number of levels of the grid up
-    to the last one that is used.
+    exact, sampled: int64 [n], number of entries of each kind. tail: int16 [n]. edges: first rank of each band.
+    codes: uint16 or uint32, the streams of the bands, which start at code_starts, int64 [bands]. gaps: uint16 or uint32
+    (gap_dtype), likewise, at gap_starts: gaps in the first band, pairs of gaps in the others. sampled_code uint32;
+    sampled_draws uint32, all 1 if draws cannot repeat. levels: number of levels of the grid up to the last one used.
     """
 
     exact: npt.NDArray[np.int64]
     sampled: npt.NDArray[np.int64]
     tail: npt.NDArray[np.int16]
-    first_code: npt.NDArray[np.uint32]
-    first_gap: npt.NDArray[np.uint16]
-    rest_code: npt.NDArray[np.uint32]
-    rest_gap: npt.NDArray[Any]
-    sampled_code: npt.NDArray[np.uint32]
+    edges: tuple[int, ...]
+    codes: npt.NDArray[Any]
+    code_starts: npt.NDArray[np.int64]
+    gaps: npt.NDArray[Any]
+    gap_starts: npt.NDArray[np.int64]
+    sampled_code: npt.NDArray[Any]
     sampled_draws: npt.NDArray[np.uint32]
     levels: int
-
-
-def pair_dtype(levels: int) -> np.dtype[Any]:
-    """Type of a number that contains two gaps of at most `levels` - 1."""
-    return np.dtype(np.uint16 if levels <= 256 else np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +82,14 @@ def encode_rows(
     levels = nearest_levels(_relative_to_first(targets) if spec.mode == "threshold" else targets, spec.grid)
     used_levels = int(levels.max(initial=0)) + 1
     exact, sampled = targets.exact_counts, targets.counts - targets.exact_counts
-    first, rest = np.minimum(exact, FIRST), np.maximum(exact - FIRST, 0)
-    counts = (first, rest, (rest + 1) // 2, sampled)
-    in_first, in_rest, in_pairs, in_sampled = (int(each.sum()) for each in counts)
+    edges = band_edges(int(exact.max(initial=0)))
+    codes_of, gaps_of = band_counts(exact, edges), gap_counts(band_counts(exact, edges))
+    code_at, gap_at = _starts_of_rows(codes_of), _starts_of_rows(gaps_of)
     streams = OutputStreams(
-        first_code=np.empty(in_first, np.uint32),
-        first_gap=np.empty(in_first, np.uint16),
-        rest_code=np.empty(in_rest, np.uint32),
-        rest_gap=np.zeros(in_pairs, pair_dtype(used_levels)),
-        sampled_code=np.empty(in_sampled, np.uint32),
-        sampled_draws=np.empty(in_sampled, np.uint32),
+        codes=np.empty(int(exact.sum()), np.uint32),
+        gaps=np.empty(sum(int(each.sum()) for each in gaps_of), gap_dtype(used_levels)),
+        sampled_code=np.empty(int(sampled.sum()), np.uint32),
+        sampled_draws=np.empty(int(sampled.sum()), np.uint32),
     )
     draws = np.ones(0, np.int64)
     if spec.mode == "sampled":
@@ -102,11 +98,35 @@ def encode_rows(
     encode_entries(
         np.argsort(lists, kind="stable"),
         RowEntries(targets.offsets, exact, lists, targets.ids, levels, draws),
-        CodeLists(codebook.table, codebook.rank_of_id, codebook.is_plain),
-        StreamStarts(*(np.cumsum(each) - each for each in counts)),
+        CodeLists(codebook.listed, codebook.list_start, codebook.rank_of_id, codebook.by_token),
+        StreamStarts(code_at, gap_at, np.cumsum(sampled) - sampled, np.array([*edges, NO_EDGE])),
         streams,
     )
-    return EncodedRows(exact, sampled, _encode_tail(targets.log_tail), *streams, levels=used_levels)
+    return EncodedRows(
+        exact,
+        sampled,
+        _encode_tail(targets.log_tail),
+        edges,
+        streams.codes,
+        stream_starts(codes_of),
+        streams.gaps,
+        stream_starts(gaps_of),
+        streams.sampled_code,
+        streams.sampled_draws,
+        used_levels,
+    )
+
+
+def stream_starts(counts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Where the stream of each band starts, int64 [bands]. counts: elements of each row, [n] a band."""
+    totals = np.array([each.sum() for each in counts], np.int64)
+    return np.asarray(np.cumsum(totals) - totals)
+
+
+def _starts_of_rows(counts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Where the elements of each row start, int64 [bands, n]; the streams of the bands follow one another."""
+    flat = np.concatenate(counts)
+    return (np.cumsum(flat) - flat).reshape(len(counts), -1)
 
 
 def _relative_to_first(targets: SparseTargets) -> SparseTargets:
@@ -151,8 +171,16 @@ def decode_rows(
         encoded.exact,
         encoded.sampled,
         tokens,
-        IdLists(codebook.table, codebook.order, codebook.list_of, codebook.by_token, codebook.is_plain),
-        InputStreams(encoded.first_code, encoded.first_gap, encoded.rest_code, encoded.rest_gap, encoded.sampled_code),
+        IdLists(codebook.listed, codebook.list_start, codebook.order, codebook.list_of, codebook.by_token),
+        InputStreams(
+            encoded.codes,
+            encoded.gaps,
+            encoded.sampled_code,
+            np.array([*encoded.edges, NO_EDGE], np.uint64),
+            encoded.code_starts.astype(np.uint64),
+            encoded.gap_starts.astype(np.uint64),
+            pair_table(),
+        ),
         Grid(grid, np.exp(grid)),
         log_head,
         sampled_logprobs,

@@ -5,15 +5,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cache.rows.shared_kernels import FIRST, compiled
+from cache.rows.shared_kernels import compiled
 
 
 class CodeLists(NamedTuple):
-    """A codebook for encoding: table [lists, width], rank_of_id [vocabulary], and whether codes are ids."""
+    """A codebook for encoding: see Codebook. rank_of_id: int32 [vocabulary]."""
 
-    table: npt.NDArray[Any]
+    listed: npt.NDArray[Any]
+    list_start: npt.NDArray[np.int64]
     rank_of_id: npt.NDArray[np.int32]
-    is_plain: bool
+    by_token: bool
 
 
 class RowEntries(NamedTuple):
@@ -31,21 +32,22 @@ class RowEntries(NamedTuple):
 
 
 class StreamStarts(NamedTuple):
-    """Where the elements of each row start in each stream, int64 [n] each."""
+    """Where the elements of each row start: codes and gaps int64 [bands, n], sampled int64 [n].
 
-    first: npt.NDArray[np.int64]
-    rest: npt.NDArray[np.int64]
-    pair: npt.NDArray[np.int64]
+    edges: int64 [bands + 1], first rank of each band, and a number above all ranks.
+    """
+
+    codes: npt.NDArray[np.int64]
+    gaps: npt.NDArray[np.int64]
     sampled: npt.NDArray[np.int64]
+    edges: npt.NDArray[np.int64]
 
 
 class OutputStreams(NamedTuple):
-    """Arrays to write to. rest_gap must contain zeros."""
+    """Arrays to write to, see EncodedRows."""
 
-    first_code: npt.NDArray[np.uint32]
-    first_gap: npt.NDArray[np.uint16]
-    rest_code: npt.NDArray[np.uint32]
-    rest_gap: npt.NDArray[Any]
+    codes: npt.NDArray[np.uint32]
+    gaps: npt.NDArray[Any]
     sampled_code: npt.NDArray[np.uint32]
     sampled_draws: npt.NDArray[np.uint32]
 
@@ -66,89 +68,100 @@ def sort(values, begin, end):
 
 
 @compiled
-def encode_entries(order, rows, lists, starts, streams):
+def encode_entries(sequence, rows, lists, starts, streams):
     """Write the codes and gaps of all rows.
 
-    order: int64 [n], the order in which rows are encoded; rows with the same list should follow one another.
+    sequence: int64 [n], the order in which rows are encoded; rows with the same list should follow one another.
     rows: RowEntries. lists: CodeLists. starts: StreamStarts. streams: OutputStreams.
     """
     # Local names: numba counts references whenever an array is taken out of a tuple, which is slow within the loops.
-    table, rank_of_id, is_plain = lists.table, lists.rank_of_id, lists.is_plain
-    offsets, exact, list_of_row, ids = rows.offsets, rows.exact, rows.lists, rows.ids
-    width = table.shape[1]
-    position = np.full(len(rank_of_id) if width else 0, -1, np.int32)
+    listed, list_start, rank_of_id = lists.listed, lists.list_start, lists.rank_of_id
+    offsets, exact, list_of_row, ids, levels = rows.offsets, rows.exact, rows.lists, rows.ids, rows.levels
+    position = np.full(len(rank_of_id), -1, np.int32)
+    begin, width = 0, 0
     current = -1
     longest = 0
     for row in range(len(offsets) - 1):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    codes = np.empty(longest, np.int64)
-    for row in order:
+    codes, gaps = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    for row in sequence:
         start = offsets[row]
         count = offsets[row + 1] - start
         if count == 0:
             continue
-        if width and list_of_row[row] != current:
-            if current >= 0:
-                for c in range(width):
-                    position[table[current, c]] = -1
-            current = list_of_row[row]
+        if list_of_row[row] != current:
             for c in range(width):
-                position[table[current, c]] = c
+                position[listed[begin + c]] = -1
+            current = list_of_row[row]
+            begin = list_start[current]
+            width = list_start[current + 1] - begin
+            for c in range(width):
+                position[listed[begin + c]] = c
         for j in range(count):
             i = ids[start + j]
-            in_list = width and position[i] >= 0
-            codes[j] = i if is_plain else (position[i] if in_list else width + rank_of_id[i])
-        if exact[row]:
-            encode_exact(row, codes, rows, rank_of_id, starts, streams)
-        if exact[row] < count:
-            encode_sampled(row, codes, rows, starts, streams)
+            codes[j] = position[i] if position[i] >= 0 else width + rank_of_id[i]
+        head = exact[row]
+        if head > 0:
+            if not lists.by_token:
+                codes[0] = rank_of_id[ids[start]]
+            gaps_of_row(levels[start : start + head], codes, gaps)
+            write_bands(row, head, codes, gaps, starts, streams)
+        if head < count:
+            write_sampled(row, codes[head:count], rows, starts, streams)
 
 
 @compiled
-def encode_exact(row, codes, rows, rank_of_id, starts, streams):
-    """Write the exact entries of a row. codes: code of each entry; those of one level get sorted.
+def gaps_of_row(levels, codes, gaps):
+    """Write the gaps of a row's levels, and turn the codes of each run of one level into sorted distances.
 
-    The code of the first entry is its rank in the codebook's order. Of further entries with equal levels, each code is
-    the distance from the one before.
+    The first entry does not take part in a run.
     """
-    levels, first_code, first_gap = rows.levels, streams.first_code, streams.first_gap
-    rest_code, rest_gap = streams.rest_code, streams.rest_gap
-    half_bits = rest_gap.itemsize * 4
-    start, head = rows.offsets[row], rows.exact[row]
-    f, r, p = starts.first[row], starts.rest[row], starts.pair[row]
-    level = np.int64(levels[start])
-    first_code[f] = rank_of_id[rows.ids[start]]
-    first_gap[f] = level
+    head = len(levels)
+    gaps[0] = levels[0]
     begin = 1
     while begin < head:
         end = begin + 1
-        while end < head and levels[start + end] == levels[start + begin]:
+        while end < head and levels[end] == levels[begin]:
             end += 1
+        gaps[begin] = np.int64(levels[begin]) - np.int64(levels[begin - 1])
         if end - begin > 1:
             sort(codes, begin, end)
-        for j in range(begin, end):
-            code = codes[j] if j == begin else codes[j] - codes[j - 1] - 1
-            gap = np.int64(levels[start + j]) - level
-            level = np.int64(levels[start + j])
-            if j < FIRST:
-                first_code[f + j] = code
-                first_gap[f + j] = gap
-            else:
-                rest_code[r + j - FIRST] = code
-                rest_gap[p + ((j - FIRST) >> 1)] += gap << half_bits if (j - FIRST) & 1 else gap
+            for j in range(end - 1, begin, -1):
+                codes[j] -= codes[j - 1] + 1
+                gaps[j] = 0
         begin = end
 
 
 @compiled
-def encode_sampled(row, codes, rows, starts, streams):
+def write_bands(row, head, codes, gaps, starts, streams):
+    """Write the codes and gaps of the `head` exact entries of a row to the streams of their bands."""
+    edges, out_codes, out_gaps = starts.edges, streams.codes, streams.gaps
+    for band in range(len(edges) - 1):
+        first, last = edges[band], min(head, edges[band + 1])
+        if first >= last:
+            break
+        c, g = starts.codes[band, row], starts.gaps[band, row]
+        for j in range(first, last):
+            out_codes[c + j - first] = codes[j]
+        if band == 0:
+            for j in range(last):
+                out_gaps[g + j] = gaps[j]
+            continue
+        for j in range(first, last, 2):
+            second = gaps[j + 1] if j + 1 < last else 0
+            total = gaps[j] + second
+            out_gaps[g + ((j - first) >> 1)] = total * (total + 1) // 2 + second
+
+
+@compiled
+def write_sampled(row, codes, rows, starts, streams):
     """Write the sampled entries of a row in the order of their codes, each code as the distance from the one before."""
-    start, head = rows.offsets[row], rows.exact[row]
-    count = rows.offsets[row + 1] - start
+    start = rows.offsets[row] + rows.exact[row]
     s = starts.sampled[row]
-    sequence = np.argsort(codes[head:count])
+    sequence = np.argsort(codes)
     before = -1
-    for j in range(count - head):
-        code = codes[head + sequence[j]]
+    for j in range(len(codes)):
+        code = codes[sequence[j]]
         streams.sampled_code[s + j] = code - before - 1
         before = code
-        streams.sampled_draws[s + j] = rows.draws[start + head + sequence[j]] if len(rows.draws) else 1
+        streams.sampled_draws[s + j] = rows.draws[start + sequence[j]] if len(rows.draws) else 1

@@ -9,9 +9,6 @@ from typing import Any
 import numba
 import numpy as np
 
-# Number of entries at the start of a row whose codes and gaps have their own streams.
-FIRST = 8
-
 
 def compiled(function: Callable[..., Any], **options: Any) -> Any:
     """Compile a function at its first call. The result is cached on disk if numba can write its cache."""
@@ -68,27 +65,30 @@ def quantise(offsets, exact, logprobs, middles, hints, scale, levels):
 
 
 @compiled
-def fill_lists(starts, ids, scores, order, general, table, listed):
-    """Write each list but the first: ids by descending score.
+def fill_lists(starts, ids, scores, order, general, longest, lists, list_start, placed):
+    """Write each list but the first, which is empty: ids by descending score, up to the last id that was seen.
 
     ids, scores: the ids that occurred in the context of list l, at starts[l]:starts[l + 1], best first. Other ids have
-    the scores `general`, in the sequence of `order`. listed: int64 [vocabulary], all -1.
+    the scores `general`, in the sequence of `order`. longest: maximum length of a list. lists: ids, to write to, long
+    enough for all; list_start: int64 [lists + 1], zeros, to write to. placed: int64 [vocabulary], all -1.
     """
-    width = table.shape[1]
-    for number in range(1, len(table)):
+    size = 0
+    for number in range(1, len(list_start) - 1):
         seen, stop = starts[number], starts[number + 1]
         for i in range(seen, stop):
-            listed[ids[i]] = number
-        rank = 0
-        for length in range(width):
-            while rank < len(order) and listed[order[rank]] == number:
+            placed[ids[i]] = number
+        rank, end = 0, size + longest
+        while seen < stop and size < end:
+            while rank < len(order) and placed[order[rank]] == number:
                 rank += 1
-            if rank == len(order) or (seen < stop and scores[seen] >= general[rank]):
-                table[number, length] = ids[seen]
+            if rank == len(order) or scores[seen] >= general[rank]:
+                lists[size] = ids[seen]
                 seen += 1
             else:
-                table[number, length] = order[rank]
+                lists[size] = order[rank]
                 rank += 1
+            size += 1
+        list_start[number + 1] = size
 
 
 @compiled

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from cache.errors import InputError
 from cache.rows.codebook import plain_codebook
-from cache.rows.codec import RESOLUTION, SURPRISAL_LIMIT, decode_logprobs, encode_logprobs, encode_rows, pair_dtype
+from cache.rows.codec import RESOLUTION, SURPRISAL_LIMIT, decode_logprobs, encode_logprobs, encode_rows
 from cache.rows.level_grid import LOWEST_LOGPROB
+from cache.rows.rank_bands import gap_dtype
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import TargetMode, TargetSpec
 from tests.cache.rows.codec_checks import KINDS, SHAPES, check_round_trip, log_sum, make_codebook, whole_rows
@@ -80,7 +81,7 @@ def test_a_row_with_every_id_of_a_wide_vocabulary_comes_back() -> None:
 
 
 def test_values_down_to_the_lowest_need_wide_pairs() -> None:
-    """Gaps of more than 255 levels would be cut to a byte each in 16-bit pairs."""
+    """Pairs of large gaps are beyond the table, and beyond 16 bits."""
     rng = np.random.default_rng(6)
     spec = TargetSpec("topk", VOCAB)
     lowest = np.array([-1e-6, *np.full(9, -30.0), LOWEST_LOGPROB, LOWEST_LOGPROB], np.float32)
@@ -88,7 +89,7 @@ def test_values_down_to_the_lowest_need_wide_pairs() -> None:
         np.array([0, 12]), rng.permutation(VOCAB)[:12].astype(np.uint32), lowest, np.array([-13.8], np.float32)
     )
     packed = check_round_trip(targets, np.zeros(1, np.uint32), spec, plain_codebook(VOCAB), VOCAB)
-    assert packed.levels > 256 and packed.rest_gap.dtype == np.uint32 == pair_dtype(packed.levels)
+    assert packed.levels > 512 and packed.gaps.dtype == np.uint32 == gap_dtype(packed.levels)
     with pytest.raises(InputError, match="below -700"):
         lower = replace(targets, logprobs=np.append(lowest[:-1], np.float32(-700.1)))
         encode_rows(lower, np.zeros(1, np.uint32), spec, plain_codebook(VOCAB))

@@ -33,7 +33,7 @@ def test_random_numbers_in_the_streams_never_name_an_id_that_is_not(
     codebook = make_codebook(kind, rng, VOCAB, mode)
     packed = encode_rows(targets, tokens, spec, codebook)
     streams = {}
-    for name in ("first_code", "first_gap", "rest_code", "rest_gap", "sampled_code"):
+    for name in ("codes", "gaps", "sampled_code"):
         values = getattr(packed, name)
         noise = rng.integers(0, min(reach, np.iinfo(values.dtype).max), len(values), endpoint=True)
         streams[name] = np.where(rng.uniform(size=len(values)) < share, noise, values).astype(values.dtype)
@@ -65,16 +65,19 @@ def test_broken_codebooks_are_refused() -> None:
     sound.validate()
     order = sound.order.copy()
     order[0] = order[1]
-    twice, outside, lists = sound.table.copy(), sound.table.copy(), sound.list_of.copy()
-    twice[-1, 0] = twice[-1, 5]
-    outside[0, 3] = VOCAB
-    lists[7] = len(sound.table)
+    twice, outside, lists = sound.listed.copy(), sound.listed.copy(), sound.list_of.copy()
+    twice[-1] = twice[-2]
+    outside[3] = VOCAB
+    lists[7] = len(sound.list_start) - 1
+    long = np.array([0, 0, VOCAB + 1], np.int64)
     broken = {
         "the order must contain": replace(sound, order=order),
-        "contains an id twice": replace(sound, table=twice),
-        "outside the vocabulary": replace(sound, table=outside),
+        "contains an id twice": replace(sound, listed=twice),
+        "outside the vocabulary": replace(sound, listed=outside),
         "the list of every id must be": replace(sound, list_of=lists),
-        "the table must be": replace(sound, table=sound.table[:0]),
+        "must start at 0 and end at": replace(sound, listed=sound.listed[:-1]),
+        "list 0 must be empty": replace(sound, list_start=sound.list_start[1:]),
+        "none longer than": replace(sound, listed=np.resize(sound.listed, VOCAB + 1), list_start=long),
     }
     for message, codebook in broken.items():
         with pytest.raises(InputError, match=message):

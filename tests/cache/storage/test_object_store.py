@@ -285,7 +285,7 @@ def test_damage_in_a_bucket_is_found_and_named(s3_uri: str) -> None:
     take_snapshot(storage)
     name = commit.part.path
     sound = storage.read(name)
-    place = group_of_file(sound, "x").shards["first/code"][0]
+    place = group_of_file(sound, "x").shards["rank0/code"][0]
     flipped = sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :]
     for damaged in (flipped, sound[:-1], sound[:10], None):
         storage.remove_folder(name)

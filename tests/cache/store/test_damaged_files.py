@@ -101,7 +101,7 @@ def test_the_chunks_of_another_part_or_array_are_noticed(full_store: LocalStorag
     places, others = regions(first), regions(second)
     swapped = 0
     for name, place in places.items():
-        for data, source in ((theirs, others.get(name)), (sound, places.get("chunks of first/code"))):
+        for data, source in ((theirs, others.get(name)), (sound, places.get("chunks of rank0/code"))):
             if source is None or len(source) != len(place) or not name.startswith("chunks"):
                 continue
             other = data[source.start : source.stop]

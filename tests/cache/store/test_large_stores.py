@@ -145,7 +145,7 @@ def test_counts_and_sizes_beyond_32_bits_stay_in_commits_indexes_and_totals(comm
 @pytest.mark.parametrize("profile", ["compact", "portable", "fast"])
 @pytest.mark.parametrize("mode", ["topk", "threshold", "sampled"])
 def test_arrays_of_more_than_2_to_the_32_elements_have_their_shape(mode: str, profile: str) -> None:
-    counts = PartCounts(2**20, 2**33 + 1, 2**34, 2**36, 2**37, 2**36, 2**36, 100)
+    counts = PartCounts(2**20, 2**33 + 1, 2**34, (2**36, 2**37), (2**36, 2**36), 2**36, 100)
     arrays = part_arrays(counts, TARGETS[mode], plain_codebook(VOCAB), profile)  # type: ignore[index, arg-type]
     assert arrays[layout.TOKEN_IDS].shape == (2**33 + 1,) and arrays[layout.DESCRIPTIONS].shape == (2**34,)
     assert all(array.dtype == "int64" for name, array in arrays.items() if name.endswith("_start"))

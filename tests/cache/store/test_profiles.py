@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -74,22 +75,22 @@ class Codes:
     """What codes mean: the plain codebook is one whose order is that of the ids, without lists."""
 
     order: Array
-    table: Array
+    listed: Array
+    list_start: Array
     list_of: Array
     by_token: bool
 
     def id(self, chosen: int, code: int) -> int:
-        width = self.table.shape[1]
-        return int(self.table[chosen, code]) if code < width else int(self.order[code - width])
+        begin, end = self.list_start[chosen], self.list_start[chosen + 1]
+        return int(self.listed[begin + code]) if code < end - begin else int(self.order[code - (end - begin)])
 
 
 def codes_by_hand(store: Path, part: dict[str, Any], vocab: int, read: Read) -> Codes:
     if not part["codebook"]:
-        return Codes(np.arange(vocab), np.zeros((1, 0), int), np.zeros(vocab, int), False)
+        return Codes(np.arange(vocab), np.zeros(0, int), np.zeros(2, int), np.zeros(vocab, int), False)
     folder = unpacked(store / "codebooks" / f"{part['codebook']}.zarr.zip")
     by_token = json.loads((folder / "zarr.json").read_text())["attributes"]["by_token"]
-    table = read(folder / "table") if (folder / "table").exists() else np.zeros((1, 0), int)
-    return Codes(read(folder / "order"), table, read(folder / "list_of"), by_token)
+    return Codes(*(read(folder / name).astype(int) for name in ("order", "listed", "list_start", "list_of")), by_token)
 
 
 def unpacked(path: Path) -> Path:
@@ -116,32 +117,31 @@ def rows_by_hand(store: Path, read: Read) -> Iterator[tuple[int, list[int], list
     tokens, tail = numbers("tokens/id"), numbers("tokens/tail")
     exact = numbers("tokens/exact") or [0] * len(tokens)
     sampled = numbers("tokens/sampled") or [0] * len(tokens)
-    first_code, first_gap = iter(numbers("first/code")), iter(numbers("first/gap"))
-    rest_code = iter(numbers("rest/code"))
+    edges = attributes["bands"]
+    band_codes = {edge: iter(numbers(f"rank{edge}/code")) for edge in edges}
+    band_gaps = {edge: iter(numbers(f"rank{edge}/gap_pair" if edge else "rank0/gap")) for edge in edges}
     sampled_code, draws = iter(numbers("sampled/code")), iter(numbers("sampled/draws"))
-    pairs: Iterator[int] = iter(())
-    bits = 0
-    if (part / "rest/gap_pair").exists():
-        array = read(part / "rest/gap_pair")
-        pairs, bits = iter(array.tolist()), array.dtype.itemsize * 4
     grid = read(part / "grid").astype(np.float64) if (part / "grid").exists() else np.zeros(0)
     for token, count, drawn, odds in zip(tokens, exact, sampled, tail, strict=True):
         gaps, codes_of_row = [], []
         for j in range(count):
-            codes_of_row.append(next(first_code) if j < attributes["first"] else next(rest_code))
-            if j < attributes["first"]:
-                gaps.append(next(first_gap))
-            elif (j - attributes["first"]) % 2 == 0:
-                pair = next(pairs)
-                gaps.append(pair % 2**bits)
+            edge = max(edge for edge in edges if edge <= j)
+            codes_of_row.append(next(band_codes[edge]))
+            if edge == 0:
+                gaps.append(next(band_gaps[edge]))
+            elif (j - edge) % 2 == 0:
+                pair = next(band_gaps[edge])
+                total = (math.isqrt(8 * pair + 1) - 1) // 2
+                second = pair - total * (total + 1) // 2
+                gaps.append(total - second)
             else:
-                gaps.append(pair >> bits)
+                gaps.append(second)
         ids: list[int] = []
         chosen = int(codes.list_of[token]) if codes.by_token else 0
         for j in range(count):
-            if j == 0:
+            if j == 0 and not codes.by_token:
                 ids.append(int(codes.order[codes_of_row[0]]))
-                chosen = chosen if codes.by_token else int(codes.list_of[ids[0]])
+                chosen = int(codes.list_of[ids[0]])
                 continue
             if j > 1 and gaps[j] == 0:
                 codes_of_row[j] += codes_of_row[j - 1] + 1
@@ -207,7 +207,8 @@ def test_the_rules_read_a_fast_store(reader: str, tmp_path: Path) -> None:
 def test_the_rules_and_the_codebook_read_a_compact_store(mode: TargetMode, lists: bool, tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", make_records(mode), mode, "compact", lists)
     (book,) = (store / "codebooks").glob("*.zarr.zip")
-    assert ("table" in zarr.open_group(zarr.storage.ZipStore(book), mode="r")) == lists
+    group: Any = zarr.open_group(zarr.storage.ZipStore(book), mode="r")
+    assert (group["listed"].shape[0] > 0) == lists
     assert_rows_agree(store, read_with_zarr)
 
 
@@ -236,11 +237,14 @@ def test_every_array_of_a_part_is_read_by_its_path(profile: Profile, tmp_path: P
     assert np.array_equal(group["tokens/entropy"][...][with_target], targets.entropy[with_target])
     assert np.array_equal(group["tokens/log_normalizer"][...][with_target], targets.log_normalizers[with_target])
     exact = group["tokens/exact"][...].astype(int)
-    before = {
-        "first": np.minimum(exact, 8),
-        "rest": np.maximum(exact - 8, 0),
-        "pair": (np.maximum(exact - 8, 0) + 1) // 2,
-    }
+    ends = (8, 24, 64, 10**6)
+    before = {}
+    for edge, end in zip((0, *ends), ends, strict=False):
+        if f"chunks/rank{edge}_start" in group:
+            before[f"rank{edge}"] = np.clip(exact, edge, end) - edge
+        if f"chunks/rank{edge}_pair_start" in group:
+            before[f"rank{edge}_pair"] = (np.clip(exact, edge, end) - edge + 1) // 2
+    assert set(group["chunks"]) - {"sampled_start"} == {f"{name}_start" for name in before}
     for name, counts in before.items():
         chunks = group[f"chunks/{name}_start"][...]
         sums = np.cumsum([0, *counts])

@@ -150,9 +150,8 @@ def test_a_compact_copy_learns_its_codebook_from_the_entire_source(tmp_path: Pat
     take_snapshot(storage)
     transcode_store(str(storage), str(tmp_path / "target"), "compact")
     source, target = LogitStore.open(str(storage)), LogitStore.open(str(tmp_path / "target"))
-    codes = ("first/code", "rest/code")
-    before, after = (sum(store.bytes_by_array()[name] for name in codes) for store in (source, target))
-    assert after < 0.95 * before
+    before, after = (store.bytes_by_array()["rank0/code"] for store in (source, target))
+    assert after < 0.97 * before
     assert_same_records(target, source)
 
 
