@@ -11,19 +11,10 @@ import numpy.typing as npt
 from cache.errors import IntegrityError
 from cache.parts import layout
 from cache.parts.part import PartInfo
-from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec
+from cache.parts.zarr_shard import CHECKSUM_BYTES, Shard
 from cache.parts.zarr_zip import ZarrGroup, root_of_tail
 from cache.rows.spec import TargetSpec
 from cache.storage.base import RangeReader
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """The shard of an array. Chunk i is bytes bounds[i]:bounds[i + 1] of the file. checksums: crc32c of each chunk."""
-
-    spec: ArraySpec
-    bounds: list[int]
-    checksums: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +78,8 @@ def _shards(
             spec = group.spec(name)
             if bounds[-1] + spec.index_bytes != offset + size:
                 raise IntegrityError(f"{group.what}/{name}: its chunks are not as long as its shard")
-            shards[name] = Shard(spec, bounds, checksums[CHECKSUM_BYTES * before :][: CHECKSUM_BYTES * chunks])
+            own = checksums[CHECKSUM_BYTES * before : CHECKSUM_BYTES * (before + chunks)]
+            shards[name] = Shard(spec, bounds, f"{group.what}/{name}", own)
         before += chunks
     for name in large:
         if name not in shards:

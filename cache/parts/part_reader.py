@@ -15,7 +15,7 @@ from cache.json_documents import require_fields, require_readable
 from cache.parts import layout
 from cache.parts.opened_part import open_part
 from cache.parts.part import PartInfo
-from cache.parts.zarr_shard import decode_chunks, decode_index
+from cache.parts.zarr_shard import decode_index
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, decode_logprobs, decode_rows
 from cache.rows.rank_bands import band_counts, gap_counts
@@ -62,9 +62,9 @@ class Scratch(threading.local):
     def __init__(self) -> None:
         self._arrays: dict[str, npt.NDArray[np.uint8]] = {}
 
-    def array(self, name: str, length: int, dtype: str) -> npt.NDArray[Any] | None:
+    def array(self, name: str, length: int, dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
         """A buffer that is valid until the next call with the same name. None if it would exceed SCRATCH_BYTES."""
-        size = length * np.dtype(dtype).itemsize
+        size = length * dtype.itemsize
         if size > SCRATCH_BYTES:
             return None
         buffer = self._arrays.get(name)
@@ -250,7 +250,7 @@ class PartReader:
         starts = np.array([begin for *_, begin in wanted] or [0], np.int64)
         if not size:
             return _EMPTY, starts
-        dtype = self._shards[wanted[0][0]].spec.dtype
+        dtype = self._shards[wanted[0][0]].dtype
         values = self._scratch.array(kind, size, dtype)
         values = np.empty(size, dtype) if values is None else values
         for name, (first, last), begin, _ in wanted:
@@ -335,7 +335,7 @@ class PartReader:
             bounds = decode_index(shard.spec, data[-shard.spec.index_bytes :], self._what(name))
             if [offset + each for each in bounds] != shard.bounds:
                 raise IntegrityError(f"{self._what(name)}: its index is not that of the chunks in {layout.CHUNK_BYTES}")
-            decode_chunks(shard.spec, bounds, data, 0, shard.spec.chunks, self._what(name), shard.checksums)
+            shard.decode(data, 0, shard.spec.chunks)
         if self._targets.has_exact and not np.array_equal(self._grid, self._targets.grid[: len(self._grid)]):
             raise IntegrityError(f"{self._what(layout.GRID)}: is not the grid of the store's spec")
 
@@ -355,9 +355,10 @@ class PartReader:
 
         scratch: decode into a buffer that the next window overwrites.
         """
-        size = self._shards[name].spec.chunk
+        shard = self._shards[name]
+        size = shard.spec.chunk
         first, last = start // size, -(-stop // size)
-        out = self._scratch.array(name, (last - first) * size, self._shards[name].spec.dtype) if scratch else None
+        out = self._scratch.array(name, (last - first) * shard.chunk_size, shard.dtype) if scratch else None
         values = self._decode_chunks(name, data, first, last, out)
         return values[start - first * size : stop - first * size]
 
@@ -367,12 +368,10 @@ class PartReader:
         """The values of chunks first..last - 1 of an array, written to `out` if that is given."""
         shard = self._shards[name]
         first_chunk, content, skip = data
-        if first < first_chunk or last > shard.spec.chunks:
-            raise IntegrityError(f"{self._what(name)}: starts of chunks do not agree with the rows")
+        if first < first_chunk or last >= len(shard.bounds):
+            raise IntegrityError(f"{shard.what}: starts of chunks do not agree with the rows")
         skip += shard.bounds[first] - shard.bounds[first_chunk]
-        return decode_chunks(
-            shard.spec, shard.bounds, content, first, last, self._what(name), shard.checksums, out, skip
-        )
+        return shard.decode(content, first, last, skip, out)
 
     def _empty_window(self) -> Window:
         none = np.zeros(0, np.float32)

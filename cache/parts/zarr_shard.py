@@ -94,46 +94,58 @@ def decode_index(spec: ArraySpec, data: bytes, what: str) -> list[int]:
     return bounds
 
 
-def decode_chunks(
-    spec: ArraySpec,
-    bounds: list[int],
-    data: bytes,
-    first: int,
-    last: int,
-    what: str,
-    checksums: bytes | None = None,
-    out: npt.NDArray[Any] | None = None,
-    skip: int = 0,
-) -> npt.NDArray[Any]:
-    """Values of the inner chunks first..last - 1, with padding. data: bytes in which the first of them is at `skip`.
+class Shard:
+    """The shard of an array, to decode chunks of.
 
-    checksums: crc32c that each chunk of this array must have, CHECKSUM_BYTES each. out: a flat array of the spec's
-    dtype and sufficient length for the result; default: a new array.
-    Raises IntegrityError, starting with `what`, if a chunk is damaged or another one.
+    bounds: where each chunk starts, and the end of the last one; in the shard, or in the file that contains it. what:
+    name of the array in messages. checksums: crc32c that each chunk of this array must have, CHECKSUM_BYTES each.
     """
-    base = bounds[first] - skip
-    if len(data) < bounds[last] - base:
-        raise IntegrityError(f"{what}: truncated: it ends within chunk {last - 1} or before")
-    size = spec.chunk * math.prod(spec.shape[1:])
-    total = (last - first) * size
-    values = np.empty(total, spec.dtype) if out is None else out[:total]
-    decode, position = _DECODERS[spec.codec], 0
-    number = first
-    try:
-        for number in range(first, last):
-            piece = data[bounds[number] - base : bounds[number + 1] - base]
-            if _crc32c(piece) != CRC_RESIDUE:
-                raise IntegrityError(f"{what}: chunk {number} is altered: its checksum does not match")
-            if checksums is not None and piece[-4:] != checksums[4 * number : 4 * number + 4]:
-                raise IntegrityError(f"{what}: chunk {number} is not the one that was committed")
-            if decode(piece, values[position : position + size]) != size:
-                raise IntegrityError(f"{what}: chunk {number} does not contain {size} numbers")
-            position += size
-    except IntegrityError:
-        raise
-    except Exception as error:  # codecs raise exceptions of many types
-        raise IntegrityError(f"{what}: chunk {number} cannot be decoded: {error}") from error
-    return values if len(spec.shape) == 1 else values.reshape(-1, *spec.shape[1:])
+
+    __slots__ = ("_checksums", "_decode", "_row", "bounds", "chunk_size", "dtype", "spec", "what")
+
+    def __init__(self, spec: ArraySpec, bounds: list[int], what: str, checksums: bytes | None = None) -> None:
+        self.spec, self.bounds, self.what, self._checksums = spec, bounds, what, checksums
+        self.dtype: np.dtype[Any] = np.dtype(spec.dtype)
+        self._row = spec.shape[1:]
+        self.chunk_size = spec.chunk * math.prod(self._row)
+        self._decode = _DECODERS[spec.codec]
+
+    def decode(
+        self, data: bytes, first: int, last: int, skip: int = 0, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        """Values of the chunks first..last - 1, with padding. data: bytes in which the first of them is at `skip`.
+
+        out: a flat array of sufficient length for the result; default: a new array.
+        Raises IntegrityError if a chunk is damaged or another one.
+        """
+        bounds, size, checksums, decode = self.bounds, self.chunk_size, self._checksums, self._decode
+        base = bounds[first] - skip
+        if len(data) < bounds[last] - base:
+            raise IntegrityError(f"{self.what}: truncated: it ends within chunk {last - 1} or before")
+        total = (last - first) * size
+        values = np.empty(total, self.dtype) if out is None else out[:total]
+        position, number = 0, first
+        try:
+            for number in range(first, last):
+                piece = data[bounds[number] - base : bounds[number + 1] - base]
+                if _crc32c(piece) != CRC_RESIDUE:
+                    raise IntegrityError(f"{self.what}: chunk {number} is altered: its checksum does not match")
+                if checksums is not None and piece[-4:] != checksums[4 * number : 4 * number + 4]:
+                    raise IntegrityError(f"{self.what}: chunk {number} is not the one that was committed")
+                if decode(piece, values[position : position + size]) != size:
+                    raise IntegrityError(f"{self.what}: chunk {number} does not contain {size} numbers")
+                position += size
+        except IntegrityError:
+            raise
+        except Exception as error:  # codecs raise exceptions of many types
+            raise IntegrityError(f"{self.what}: chunk {number} cannot be decoded: {error}") from error
+        return values.reshape(-1, *self._row) if self._row else values
+
+
+def decode_array(spec: ArraySpec, data: bytes, what: str) -> npt.NDArray[Any]:
+    """All elements of an array. data: its shard, with the index. Raises IntegrityError, starting with `what`."""
+    bounds = decode_index(spec, data[-spec.index_bytes :], what)
+    return Shard(spec, bounds, what).decode(data, 0, spec.chunks)[: spec.shape[0]]
 
 
 def _encode_chunk(codec: Codec, chunk: npt.NDArray[Any]) -> bytes:

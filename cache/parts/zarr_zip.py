@@ -28,7 +28,7 @@ from cache.parts.zarr_metadata import (
     group_document,
     metadata_bytes,
 )
-from cache.parts.zarr_shard import ArraySpec, decode_chunks, decode_index
+from cache.parts.zarr_shard import ArraySpec, decode_array
 
 ROOT = "zarr.json"
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -85,9 +85,7 @@ class ZarrGroup:
 
     def decode(self, name: str, data: bytes) -> npt.NDArray[Any]:
         """All elements of an array. data: the bytes of its shard."""
-        spec, what = self.spec(name), f"{self.what}/{name}"
-        bounds = decode_index(spec, data[-spec.index_bytes :], what)
-        return decode_chunks(spec, bounds, data, 0, spec.chunks, what)[: spec.shape[0]]
+        return decode_array(self.spec(name), data, f"{self.what}/{name}")
 
 
 def encode_zip(

@@ -18,9 +18,14 @@ def store_errors(path: Path, action: str, kind: type[StoreError] = StoreError) -
     try:
         yield
     except OSError as error:
-        if action == "read" and isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise IntegrityError(f"{path}: missing") from None
-        raise kind(f"{path}: cannot be {action}: {error.strerror or error}") from error
+        raise store_error(path, action, error, kind) from error
+
+
+def store_error(path: Path, action: str, error: OSError, kind: type[StoreError] = StoreError) -> StoreError:
+    """The error of store_errors for an error of the system."""
+    if action == "read" and isinstance(error, FileNotFoundError | NotADirectoryError):
+        return IntegrityError(f"{path}: missing")
+    return kind(f"{path}: cannot be {action}: {error.strerror or error}")
 
 
 def make_folder(path: Path) -> list[Path]:

@@ -11,9 +11,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cache.storage.base import NotCreatedError, Range, check_name
-from cache.storage.durable_files import entries_below, make_folder, read_range, store_errors, sync_folder, write_file
+from cache.storage.durable_files import (
+    entries_below,
+    make_folder,
+    read_range,
+    store_error,
+    store_errors,
+    sync_folder,
+    write_file,
+)
 from cache.storage.fork_safe_lock import ForkSafeLock
+from cache.storage.ranges import Span, read_merged
 
+# Bytes that are read and dropped rather than asked for around.
+MERGED_GAP = 1 << 13
 # Open files that are cached.
 MAX_OPEN_FILES = 256
 # Answers to link() after which the file does not exist, and will not.
@@ -58,7 +69,11 @@ class LocalStorage:
                 return path.read_bytes()  # the name was looked up in a cache of the network file system
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        return [self._read_range(*each) for each in ranges]
+        spans: dict[str, list[Span]] = {}
+        for name, start, length in ranges:
+            spans.setdefault(name, []).append((start, length))
+        found = {name: iter(self._read_spans(name, each)) for name, each in spans.items()}
+        return [next(found[name]) for name, *_ in ranges]
 
     def size(self, name: str) -> int | None:
         path = self.path(name)
@@ -204,19 +219,21 @@ class LocalStorage:
             files, self._files = self._files, OrderedDict()
         files.clear()
 
-    def _read_range(self, name: str, start: int, length: int) -> bytes:
-        with store_errors(self.root / name, "read"):
+    def _read_spans(self, name: str, spans: Sequence[Span]) -> list[bytes]:
+        """Ranges of one file."""
+        try:
             file = self._open_file(name)  # kept while it is read: another thread may drop it from the cache
             try:
-                return read_range(file.fileno(), start, length)
+                return _read_file(file, spans)
             except OSError as error:
                 if error.errno != errno.ESTALE:
                     raise
             # A network file system forgot the open file. The name may still lead to it.
             with self._lock:
                 self._files.pop(name, None)
-            file = self._open_file(name)
-            return read_range(file.fileno(), start, length)
+            return _read_file(self._open_file(name), spans)
+        except OSError as error:
+            raise store_error(self.root / name, "read", error) from error
 
     def _open_file(self, name: str) -> BinaryIO:
         """An open file, from the cache if possible. It is closed when the cache and all readers have dropped it."""
@@ -232,6 +249,11 @@ class LocalStorage:
             while len(self._files) > MAX_OPEN_FILES:
                 dropped.append(self._files.popitem(last=False))
         return file  # `dropped` is closed here, without the lock
+
+
+def _read_file(file: BinaryIO, spans: Sequence[Span]) -> list[bytes]:
+    handle = file.fileno()
+    return read_merged(spans, MERGED_GAP, lambda runs: [read_range(handle, *run) for run in runs])
 
 
 def _size_or_0(entry: "os.DirEntry[str]") -> int:

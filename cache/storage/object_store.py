@@ -7,7 +7,6 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL. They 
 import os
 import time
 import uuid
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from cache.errors import IntegrityError, StoreError
 from cache.storage.base import Range, check_name
 from cache.storage.fork_safe_lock import ForkSafeLock
+from cache.storage.ranges import Span, read_merged
 
 MAX_REQUESTS = 16
 # Longer objects are written in pieces: a service refuses over 5 GiB in one request, and one that fails is repeated.
@@ -67,39 +67,41 @@ class ObjectStorage:
         return self._read(check_name(name, self))
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        store = self._connected()
-
-        def read(name: str) -> dict[Range, bytes]:
-            here = sorted({each for each in ranges if each[0] == name and each[2]})
-            runs = merged([(start, start + length) for _, start, length in here])
-            try:
-                # The client could merge ranges, but it fails if the object ends before one of them.
-                pieces = store.get_ranges(
-                    check_name(name, self),
-                    starts=[start for start, _ in runs],
-                    ends=[end for _, end in runs],
-                    coalesce=0,
+        self._connected()  # refuses a forked process, which has no threads
+        names = list(dict.fromkeys(name for name, *_ in ranges))
+        if len(names) == 1:
+            return self._read_spans(check_name(names[0], self), [(start, length) for _, start, length in ranges])
+        spans = {check_name(name, self): [(start, n) for other, start, n in ranges if other == name] for name in names}
+        found = (
+            {
+                name: iter(pieces)
+                for name, pieces in zip(
+                    spans, self._pool().map(self._read_spans, *zip(*spans.items(), strict=True)), strict=True
                 )
+            }
+            if spans
+            else {}
+        )
+        return [next(found[name]) for name, *_ in ranges]
+
+    def _read_spans(self, name: str, spans: Sequence[Span]) -> list[bytes]:
+        """Ranges of one object. The client could merge them, but it fails if the object ends before one of them."""
+
+        def read(runs: list[Span]) -> Sequence[bytes]:
+            starts, lengths = [start for start, _ in runs], [length for _, length in runs]
+            try:
+                return list(self._connected().get_ranges(name, starts=starts, lengths=lengths, coalesce=0))
             except FileNotFoundError:
                 raise IntegrityError(f"{self._uri}/{name}: missing") from None
             except Exception as error:
                 size = self.size(name)
-                if size is None or size >= runs[-1][1]:
+                if size is None or size >= starts[-1] + lengths[-1]:
                     raise self._store_error(name, "read", error) from error
                 # The object ends before one of the ranges. The caller reports it.
-                runs, pieces = [(0, size)], [self.read(name)]
-            firsts = [start for start, _ in runs]
-            found = {}
-            for each in here:
-                run = bisect_right(firsts, each[1]) - 1
-                skip = each[1] - firsts[run]
-                found[each] = bytes(pieces[run][skip : skip + each[2]])
-            return found
+                data = self.read(name)
+                return [data[start : start + length] for start, length in runs]
 
-        names = list(dict.fromkeys(name for name, _, length in ranges if length))
-        found = [read(names[0])] if len(names) == 1 else self._pool().map(read, names)
-        pieces = {each: piece for some in found for each, piece in some.items()}
-        return [pieces[each] if each[2] else b"" for each in ranges]
+        return read_merged(spans, MERGED_GAP, read)
 
     def size(self, name: str) -> int | None:
         try:
@@ -314,17 +316,6 @@ class ObjectStorage:
         if self._uri.startswith("s3://") and "AWS_ACCESS_KEY_ID" not in os.environ:
             hint = "; the environment has no AWS_ACCESS_KEY_ID"
         return StoreError(f"{self._uri}/{name}: cannot be {action}: {_first_line(error)}{hint}")
-
-
-def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges (start, end) in order; those that lie close to each other are one."""
-    runs: list[tuple[int, int]] = []
-    for start, end in ranges:
-        if runs and start - runs[-1][1] <= MERGED_GAP:
-            runs[-1] = (runs[-1][0], max(end, runs[-1][1]))
-        else:
-            runs.append((start, end))
-    return runs
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cache.errors import IntegrityError
 from cache.parts.layout import PROFILES
-from cache.parts.zarr_shard import ArraySpec, decode_chunks, decode_index, encode_array
+from cache.parts.zarr_shard import ArraySpec, Shard, decode_index, encode_array
 from cache.parts.zarr_zip import EncodedZip, ZarrGroup, encode_zip, root_of_tail
 from cache.storage.base import Storage
 from cache.store.segments.columns import EXAMPLE_COLUMNS, UNIT_COLUMNS, Segment, hex_rows, require_columns
@@ -134,12 +134,13 @@ class SegmentFile:
         end = offset + size
         (index,) = self._storage.read_ranges([(self.info.path, end - spec.index_bytes, spec.index_bytes)])
         bounds = decode_index(spec, index, f"{self._what}/{SORTED}")
+        shard = Shard(spec, bounds, f"{self._what}/{SORTED}")
         chunks = np.searchsorted(self._fence, keys, side="right") - 1  # -1: before the first key
         needed = np.unique(chunks[chunks >= 0]).tolist()
         ranges = [(self.info.path, offset + bounds[i], bounds[i + 1] - bounds[i]) for i in needed]
         found = np.zeros(len(keys), bool)
         for number, data in zip(needed, self._storage.read_ranges(ranges), strict=True):
-            values = decode_chunks(spec, bounds, data, number, number + 1, f"{self._what}/{SORTED}")
+            values = shard.decode(data, number, number + 1)
             here = _as_keys(values[: max(0, spec.shape[0] - number * spec.chunk)])
             mine = chunks == number
             found[mine] = is_among(keys[mine], here)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cache.errors import IntegrityError
 from cache.parts.zarr_metadata import array_document, metadata_bytes
-from cache.parts.zarr_shard import ArraySpec, Codec, decode_chunks, decode_index, encode_array
+from cache.parts.zarr_shard import ArraySpec, Codec, Shard, decode_index, encode_array
 
 pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
 DTYPES = ("uint8", "uint16", "uint32", "int16", "int64", "float32")
@@ -65,7 +65,7 @@ def write_with_zarr(folder: Path, spec: ArraySpec, values: npt.NDArray[Any]) -> 
 
 def read(spec: ArraySpec, data: bytes) -> npt.NDArray[Any]:
     bounds = decode_index(spec, data[-spec.index_bytes :], "x")
-    return decode_chunks(spec, bounds, data, 0, spec.chunks, "x")[: spec.shape[0]]
+    return Shard(spec, bounds, "x").decode(data, 0, spec.chunks)[: spec.shape[0]]
 
 
 def assert_identical(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
@@ -140,7 +140,7 @@ def test_any_run_of_chunks_is_a_slice_of_the_array(
     bounds = decode_index(spec, file[-spec.index_bytes :], "x")
     first = data.draw(st.integers(0, spec.chunks - 1))
     last = data.draw(st.integers(first + 1, spec.chunks))
-    found = decode_chunks(spec, bounds, file[bounds[first] : bounds[last]], first, last, "x")
+    found = Shard(spec, bounds, "x").decode(file[bounds[first] : bounds[last]], first, last)
     assert len(found) == (last - first) * chunk
     expected = values[first * chunk : last * chunk]
     assert_identical(found[: len(expected)], expected)
@@ -170,7 +170,7 @@ def test_a_file_that_is_cut_or_grown_is_noticed(codec: Codec) -> None:
                 read(spec, file[length:])
     bounds = decode_index(spec, file[-spec.index_bytes :], "x")
     with pytest.raises(IntegrityError, match="x: truncated: it ends within chunk 2"):
-        decode_chunks(spec, bounds, file[: bounds[-1] - 1], 0, 3, "x")
+        Shard(spec, bounds, "x").decode(file[: bounds[-1] - 1], 0, 3)
 
 
 @pytest.mark.parametrize("codec", CODECS)

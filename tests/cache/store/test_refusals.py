@@ -11,7 +11,7 @@ import pytest
 from cache.errors import InputError, IntegrityError, StoreError
 from cache.json_documents import decode_document, encode_document
 from cache.parts.layout import PROFILES
-from cache.parts.zarr_shard import ArraySpec, decode_chunks, decode_index, encode_array
+from cache.parts.zarr_shard import ArraySpec, Shard, decode_index, encode_array
 from cache.parts.zarr_zip import group_of_file
 from cache.rows.codebook import plain_codebook
 from cache.rows.codec import decode_rows, encode_rows, measure_error
@@ -143,7 +143,7 @@ def test_a_sound_file_of_other_chunks_does_not_pass(codec, chunk: int) -> None:
     file = encode_array(other, np.arange(2 * chunk, dtype=np.uint16))
     bounds = decode_index(spec, file[-spec.index_bytes :], "x")
     with pytest.raises(IntegrityError, match="x: chunk 0 "):
-        decode_chunks(spec, bounds, file, 0, 2, "x")
+        Shard(spec, bounds, "x").decode(file, 0, 2)
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
