@@ -1,7 +1,8 @@
 """Parts: the records of one unit as a Zarr v3 group in one file, and random access to its tokens.
 
     layout         names, types, chunks and codecs with which all arrays are written
-    description    the JSON of an example: what can be stored of it
+    description    the JSON of an example: what can be stored of it, and its reader
+    unit_arrays    the records of a unit as arrays
     part           encode_part: records to one file, and PartInfo, with which a reader opens it
     opened_part    open_part: from the end of the file, where everything is and what it must be
     part_reader    PartReader: any run of tokens, from few ranges of bytes

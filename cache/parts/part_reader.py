@@ -1,6 +1,5 @@
 """Read one part: any run of its tokens, from the few chunks that contain it. Knows nothing of commits."""
 
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +10,8 @@ import numpy.typing as npt
 
 from cache.errors import IntegrityError
 from cache.examples.example import Example
-from cache.json_documents import require_fields, require_readable
 from cache.parts import layout
+from cache.parts.description import Descriptions
 from cache.parts.opened_part import open_part
 from cache.parts.part import PartInfo
 from cache.parts.zarr_shard import decode_index
@@ -26,7 +25,6 @@ from cache.storage.base import RangeReader
 
 SCRATCH_BYTES = 1 << 22
 _EMPTY = np.zeros(0, np.uint16)
-_DESCRIPTION_FIELDS = {"key", "origin", "example"}
 # Arrays that say how many entries each row has.
 _COUNTS = (layout.EXACT, layout.SAMPLED)
 
@@ -98,7 +96,9 @@ class PartReader:
         self._codebook = codebook_of(part.codebook)
         self._chunk_tokens = part.chunk_tokens
         self._token_names = [name for name in part.shards if name.startswith("tokens/")]
-        self._description_starts = part.small[layout.DESCRIPTION_STARTS]
+        self._texts = Descriptions(
+            part.shards[layout.DESCRIPTIONS], part.small[layout.DESCRIPTION_STARTS].tolist(), self._read_bytes
+        )
         self._grid = part.small.get(layout.GRID, np.zeros(0, np.float32))
         self._bands = part.bands
         # By the arrays of entries, their starts in each chunk of tokens.
@@ -143,7 +143,7 @@ class PartReader:
         """Memory of this reader in bytes."""
         numbers = sum(len(shard.bounds) for shard in self._shards.values()) + len(self.token_starts)
         numbers += sum(len(starts) for starts in self._streams.values())
-        return 44 * numbers + self._description_starts.nbytes + 60_000  # objects around them
+        return 44 * (numbers + len(self.token_starts)) + 60_000  # objects around them
 
     def window(self, start: int, stop: int) -> Window:
         """Tokens start:stop of the part and their targets."""
@@ -259,67 +259,24 @@ class PartReader:
         return values, starts
 
     def descriptions(self, positions: Sequence[int]) -> list[dict[str, Any]]:
-        """Key, origin and example of each of these examples, in the requested order.
-
-        A chunk of texts is decoded once, however many of the examples it contains.
-        """
-        name, starts = layout.DESCRIPTIONS, self._description_starts.tolist()
-        chunk = self._shards[name].spec.chunk
-        results: list[dict[str, Any]] = [{}] * len(positions)
-        order = sorted(range(len(positions)), key=positions.__getitem__)
-        begin = 0
-        while begin < len(order):
-            end = begin + 1
-            start, stop = starts[positions[order[begin]]], starts[positions[order[begin]] + 1]
-            first, last = start // chunk, -(-stop // chunk)
-            while end < len(order) and starts[positions[order[end]]] // chunk < last:
-                stop = starts[positions[order[end]] + 1]
-                last = -(-stop // chunk)
-                end += 1
-            data = self._read_spans({name: (first, last)})[name]
-            text = self._decode(name, data, start, stop).tobytes()
-            for number in order[begin:end]:
-                i = positions[number]
-                results[number] = self._parse_description(i, text[starts[i] - start : starts[i + 1] - start])
-            begin = end
-        return results
-
-    def all_descriptions(self) -> bytes:
-        """The texts of all examples, one after the other."""
-        name, end = layout.DESCRIPTIONS, int(self._description_starts[-1])
-        data = self._read_spans({name: (0, self._shards[name].spec.chunks)})[name]
-        return bytes(self._decode(name, data, 0, end).tobytes()) if end else b""
-
-    def _parse_description(self, i: int, text: bytes) -> dict[str, Any]:
-        try:
-            description = dict(json.loads(text.decode()))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise IntegrityError(f"{self._what_describes(i)} is not described by JSON") from error
-        if description.keys() != _DESCRIPTION_FIELDS:  # the names in messages take as long as the rest
-            require_readable(description, self._what_describes(i))
-            require_fields(description, sorted(_DESCRIPTION_FIELDS), self._what_describes(i))
-        return description
-
-    def _what_describes(self, i: int) -> str:
-        return f"{self._what(layout.DESCRIPTIONS)}: example {i} of the part"
+        """Key, origin and example of each of these examples, in the requested order."""
+        return self._texts.read(positions)
 
     def description(self, i: int) -> dict[str, Any]:
         """Key, origin and example of the i-th example."""
-        return self.descriptions([i])[0]
+        return self._texts.read([i])[0]
 
     def examples(self, positions: Sequence[int]) -> list[tuple[str, str, Example]]:
         """Key, origin and texts of each of these examples, in the requested order."""
-        found = []
-        for i, fields in zip(positions, self.descriptions(positions), strict=True):
-            try:
-                found.append((fields["key"], fields["origin"], Example.from_document(fields["example"])))
-            except KeyError as error:
-                raise IntegrityError(f"{self._what_describes(i)} has no {error}") from None
-        return found
+        return self._texts.examples(positions)
 
     def example(self, i: int) -> tuple[str, str, Example]:
         """Key, origin and texts of the i-th example."""
-        return self.examples([i])[0]
+        return self._texts.examples([i])[0]
+
+    def all_descriptions(self) -> bytes:
+        """The texts of all examples, one after the other."""
+        return self._texts.all_bytes()
 
     def segments(self) -> npt.NDArray[np.uint8]:
         """The segment of every token of the part, uint8 [tokens]. No rows are read."""
@@ -347,6 +304,10 @@ class PartReader:
             ranges.append((self._path, bounds[first], bounds[last] - bounds[first]))
         data = self._storage.read_ranges(ranges)
         return {name: (spans[name][0], piece, 0) for name, piece in zip(spans, data, strict=True)}
+
+    def _read_bytes(self, start: int, stop: int) -> bytes:
+        """Bytes start:stop of the file."""
+        return self._storage.read_ranges([(self._path, start, stop - start)])[0]
 
     def _decode(
         self, name: str, data: tuple[int, bytes, int], start: int, stop: int, scratch: bool = False
