@@ -18,13 +18,13 @@ from cache.examples.example import Example, TokenizedExample
 from cache.exchange.conversion import new_output
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
+from cache.rows.on_grid import on_grid
 from cache.rows.record import Record
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import StoreSpec
 from cache.store.fill import UNIT_EXAMPLES, fill_store
 from cache.store.reading.sequence import Indices, RecordSequence
 from cache.store.reading.tables import METADATA, TEXT_COLUMNS, table_schema
-from cache.store.transcode import on_grid
 
 LATER_TEXTS = {"label": "", "tools": "[]"}
 # Examples that are decoded together, at most.

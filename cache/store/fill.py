@@ -1,6 +1,7 @@
 """Fill a store from any stream of records, unit by unit. A rerun continues an interrupted run."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -19,6 +20,7 @@ from cache.store.claims.codebook_claim import newest_codebook
 from cache.store.commits import commit_path, committed_units, create_store, read_commit, unit_name
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
+from cache.store.withdrawal.forgotten import forgotten_keys
 
 UNIT_EXAMPLES = 256
 
@@ -35,7 +37,8 @@ def fill_store(
     """Write records to the store at `uri`, in units of `unit_examples`, and take a snapshot.
 
     A record that is the same as an earlier one in all that is stored is left out; the number of these is returned. One
-    that only has the same key is kept, under another key that follows from its place among them.
+    that only has the same key is kept, under another key that follows from its place among them. Records that the store
+    must not keep are left out, and their number is logged.
 
     The store is created with the first unit. Units that it contains already are skipped, so a rerun with the same
     records continues an interrupted run. progress: called with (examples done, total).
@@ -46,23 +49,30 @@ def fill_store(
         raise InputError(f"{unit_examples} examples a unit; give 1 or more")
     storage, codebook, done = open_storage(uri), None, 0
     present: set[str] = set()
-    distinct = _DistinctRecords()
+    forgotten: set[str] = set()
+    distinct, left_out = _DistinctRecords(), 0
     source = distinct.of(records)
-    while unit := list(islice(source, unit_examples)):
+    while chosen := list(islice(source, unit_examples)):
         if not done:
             create_store(storage, spec)
-            present = set(committed_units(storage))
+            present, forgotten = set(committed_units(storage)), set(forgotten_keys(storage))
+        unit = [record for record in chosen if record.key not in forgotten]
+        left_out += len(chosen) - len(unit)
         name = unit_name([record.key for record in unit])
         require_same_profile(storage, present & {name}, profile)
-        if name not in present:
+        if unit and name not in present:
             if profile == "compact" and codebook is None:
                 _, codebook = newest_codebook(storage, spec.vocab_size)  # None before the first unit, which creates it
             write_unit(storage, spec, unit, profile, codebook)
-        done += len(unit)
+        done += len(chosen)
         progress(done, total)
     if not done:
         raise InputError(f"{uri}: nothing to store: the source has no examples")
     take_snapshot(storage)
+    if left_out:
+        logging.getLogger(__name__).warning(
+            "%s: %d records are forgotten in this store and were left out", uri, left_out
+        )
     return distinct.left_out
 
 

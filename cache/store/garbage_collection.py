@@ -9,10 +9,14 @@ from cache.store.claims.codebook_claim import claim_path, codebook_path, read_cl
 from cache.store.claims.tokenizer_files import CLAIM as TOKENIZER_CLAIM
 from cache.store.claims.tokenizer_files import FOLDER as TOKENIZERS
 from cache.store.claims.tokenizer_files import read_tokenizer_claim
-from cache.store.commits import commit_path, committed_units, read_commit, read_spec
+from cache.store.commits import commit_path, committed_units, read_commit, read_commits, read_spec
 from cache.store.quarantine.entries import entry_files, obsolete_keys
 from cache.store.segments.files import units_path
+from cache.store.segments.keys import keys_of_hex
 from cache.store.snapshot_reading import Snapshot, open_snapshot, read_snapshot, snapshot_numbers, snapshot_path
+from cache.store.upkeep.remains import has_described, has_key
+from cache.store.withdrawal.forgotten import forgotten_keys
+from cache.store.withdrawal.withdrawn import read_withdrawn, superseded_units
 
 # A writer needs minutes from its first file to its commit. Older files belong to a writer that was killed.
 GRACE_SECONDS = 24 * 3600.0
@@ -22,54 +26,86 @@ GRACE_SECONDS = 24 * 3600.0
 class GarbageReport:
     """removed: names that were removed, or would be in a dry run; bytes: their size. young: names of unreferenced files
     that a writer may still need. withdrawn: commits and claims that a writer made in the moment in which its files,
-    older than the grace, were removed; their unit is captured again by the next run.
+    older than the grace, were removed; their unit is captured again by the next run. waiting: lines about what still
+    has forgotten examples, and why.
     """
 
     removed: list[str] = field(default_factory=list)
     young: list[str] = field(default_factory=list)
     withdrawn: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
     bytes: int = 0
 
 
-def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: bool = False) -> GarbageReport:
-    """Remove unreferenced attempts, codebooks, indexes and drafts that are older than `grace` seconds, and
-    obsolete entries of the quarantine.
+@dataclass(frozen=True, slots=True)
+class _References:
+    """Names of files that something refers to. forgotten: keys. replaced: commits and parts of units in whose place
+    another one counts and that no snapshot lists. numbers: of the snapshots."""
 
-    Raises IntegrityError, and removes nothing, if a commit, snapshot or index cannot be read or made again, because
+    names: frozenset[str]
+    forgotten: tuple[str, ...]
+    replaced: tuple[str, ...]
+    numbers: tuple[int, ...]
+
+
+def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: bool = False) -> GarbageReport:
+    """Remove unreferenced attempts, codebooks, segments and drafts that are older than `grace` seconds, and obsolete
+    entries of the quarantine. Files with forgotten examples are removed at once, unless a snapshot lists them.
+
+    Raises IntegrityError, and removes nothing, if a commit, snapshot or segment cannot be read or made again, because
     then it is unknown which files are referenced.
     """
     read_spec(storage)
-    referenced = _referenced_names(storage)
+    report = GarbageReport()
+    references = _references(storage, report)
+    for name in references.replaced:  # a commit comes before its part
+        _remove(storage, name, report, dry_run)
+    for name in _candidates(storage, references):
+        if name in references.names or name in references.replaced:
+            continue
+        if _has_forgotten(storage, name, references.forgotten):
+            _remove(storage, name, report, dry_run)
+        elif storage.age(name) < grace:
+            report.young.append(name)
+        elif not _referring_file(storage, name, references.numbers):
+            _remove(storage, name, report, dry_run)
+            # A writer that slept may have made its commit since. It looks for its files afterwards, as is done here:
+            # one of the two sees what the other did.
+            reference = None if dry_run else _referring_file(storage, name, references.numbers)
+            if reference and not name.startswith("index/"):
+                storage.remove_folder(reference)
+                report.withdrawn.append(reference)
+    return report
+
+
+def _remove(storage: Storage, name: str, report: GarbageReport, dry_run: bool) -> None:
+    report.bytes += sum(storage.size(file) or 0 for file in storage.walk(name))
+    report.removed.append(name)
+    if not dry_run:
+        storage.remove_folder(name)
+
+
+def _candidates(storage: Storage, references: _References) -> list[str]:
+    """Names of all files and folders that may be garbage."""
     units = storage.names("parts")
     candidates = [f"parts/{unit}/{attempt}" for unit in units for attempt in storage.names(f"parts/{unit}")]
-    candidates += [f"{CODEBOOKS}/{name}" for name in storage.names(CODEBOOKS)]
-    candidates += [f"{TOKENIZERS}/{name}" for name in storage.names(TOKENIZERS)]
-    candidates += [f"index/{name}" for name in storage.names("index")]
+    for folder in (CODEBOOKS, TOKENIZERS, "index"):
+        candidates += [f"{folder}/{name}" for name in storage.names(folder)]
     candidates += storage.drafts()
-    candidates += [name for key in obsolete_keys(storage) for name in entry_files(key)]
-    report = GarbageReport()
-    numbers = snapshot_numbers(storage)
-    for name in candidates:
-        if name in referenced:
-            continue
-        if storage.age(name) < grace:
-            report.young.append(name)
-            continue
-        size = sum(storage.size(file) or 0 for file in storage.walk(name))
-        if _referring_file(storage, name, numbers):
-            continue
-        report.removed.append(name)
-        report.bytes += size
-        if dry_run:
-            continue
-        storage.remove_folder(name)
-        # A writer that slept may have made its commit since. It looks for its files afterwards, as is done here: one of
-        # the two sees what the other did.
-        reference = _referring_file(storage, name, numbers)
-        if reference and not name.startswith("index/"):
-            storage.remove_folder(reference)
-            report.withdrawn.append(reference)
-    return report
+    keys = dict.fromkeys([*obsolete_keys(storage), *references.forgotten])
+    return candidates + [name for key in keys for name in entry_files(key) if storage.size(name) is not None]
+
+
+def _has_forgotten(storage: Storage, name: str, forgotten: Sequence[str]) -> bool:
+    """Whether an unreferenced file has a forgotten example."""
+    kind, _, rest = name.partition("/")
+    if not forgotten:
+        return False
+    if kind == "parts":
+        return has_described(storage, name, list(forgotten))
+    if kind == "index":
+        return name.endswith(".zarr.zip") and has_key(storage, name, keys_of_hex(forgotten))
+    return kind == "quarantine" and rest.partition(".")[0] in forgotten
 
 
 def _referring_file(storage: Storage, name: str, numbers: Sequence[int]) -> str | None:
@@ -89,23 +125,55 @@ def _referring_file(storage: Storage, name: str, numbers: Sequence[int]) -> str 
     return next((snapshot_path(n) for n in later if name in _index_files(read_snapshot(storage, n))), None)
 
 
-def _referenced_names(storage: Storage) -> set[str]:
-    """Names of all parts, indexes and codebooks that a commit, a snapshot or the codebook's claim refers to."""
-    commits = [read_commit(storage, unit)[0] for unit in committed_units(storage)]
-    parts = [commit.part for commit in commits]
-    codebooks = {codebook_path(commit.codebook) for commit in commits if commit.codebook}
-    referenced: set[str] = set()
-    listed: set[str] = set()  # entries of the quarantine in the newest snapshot
-    for number in snapshot_numbers(storage):
+def _references(storage: Storage, report: GarbageReport) -> _References:
+    """Names of all files that a commit, a snapshot or a claim refers to. Tells the report what waits."""
+    forgotten = forgotten_keys(storage)
+    commits = {commit.unit: commit for commit, _ in read_commits(storage, committed_units(storage))}
+    withdrawn = read_withdrawn(storage)
+    superseded = superseded_units(withdrawn, set(commits)) if withdrawn else {}
+    names: set[str] = set()
+    quarantined: set[str] = set()  # entries in the newest snapshot
+    listing: dict[str, list[int]] = {}  # the snapshots that list each unit in whose place another one counts
+    numbers = snapshot_numbers(storage)
+    for number in numbers:
         snapshot, index = open_snapshot(storage, number)
-        referenced |= _index_files(snapshot)
-        listed = {name for key in snapshot.quarantine for name in entry_files(key)}
-        parts += [index.part_info(unit) for unit in range(len(index.unit))]
-        codebooks |= {codebook_path(digest) for digest in index.codebooks}
+        names |= _index_files(snapshot)
+        quarantined = {name for key in snapshot.quarantine for name in entry_files(key)}
+        names |= {index.part_info(unit).path for unit in range(len(index.unit))}
+        names |= {codebook_path(digest) for digest in index.codebooks}
+        for unit in superseded.keys() & index.commit_hashes().keys():
+            listing.setdefault(unit, []).append(number)
+    replaced = []
+    for unit, commit in commits.items():
+        if unit in superseded and unit not in listing:
+            replaced += [commit_path(unit), commit.part.path]
+            continue
+        names |= {commit.part.path, *([codebook_path(commit.codebook)] if commit.codebook else [])}
+        if unit in listing:
+            report.waiting.append(
+                f"{commit_path(unit)} has forgotten examples; snapshots {_span(listing[unit])} list it: run 'logitbank "
+                "expire' if no run needs them"
+            )
+        elif any(example.key in set(forgotten) for example in commit.examples):
+            report.waiting.append(f"{commit_path(unit)} has forgotten examples: run 'logitbank snapshot' first")
     for generation, claim in read_claims(storage).items():
-        codebooks |= {claim_path(generation), codebook_path(claim["digest"])}
+        names |= {claim_path(generation), codebook_path(claim["digest"])}
     tokenizer = read_tokenizer_claim(storage)
-    return referenced | listed | codebooks | {part.path for part in parts} | {tokenizer["path"] if tokenizer else ""}
+    names |= quarantined | {tokenizer["path"] if tokenizer else ""}
+    report.waiting += _listed_quarantine(quarantined, forgotten)
+    return _References(frozenset(names), tuple(forgotten), tuple(replaced), tuple(numbers))
+
+
+def _listed_quarantine(quarantined: set[str], forgotten: Sequence[str]) -> list[str]:
+    """Lines about entries of forgotten examples that the newest snapshot lists."""
+    entries = [name for key in forgotten for name in entry_files(key) if name in quarantined]
+    return [
+        f"{name} is about a forgotten example: run 'logitbank snapshot' first" for name in entries if "json" in name
+    ]
+
+
+def _span(numbers: Sequence[int]) -> str:
+    return f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
 
 
 def _index_files(snapshot: Snapshot) -> set[str]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cache.errors import IntegrityError, StoreError
@@ -14,6 +15,7 @@ from cache.store.quarantine.entries import document_path, read_all, waiting_keys
 from cache.store.segments.building import current_pieces, load_pieces, read_state
 from cache.store.segments.file import SegmentFile, SegmentInfo
 from cache.store.segments.files import read_segments, recover_segment
+from cache.store.segments.keys import keys_of_hex
 
 FOLDER, DOCUMENT, COPY = "snapshots", ".json", ".copy.json"
 
@@ -27,7 +29,8 @@ class Snapshot:
     """The units and the quarantine of a store at one time.
 
     time: when it was taken, ISO 8601 in UTC. segments: of the index, in the order of the examples. quarantine: SHA-256
-    of the file of each entry that waits, by its key. forgotten: hash of the keys that were forgotten then, "" for none.
+    of the file of each entry that waits, by its key. forgotten: hash of each key that was forgotten
+    then.
     """
 
     number: int
@@ -37,7 +40,7 @@ class Snapshot:
     examples: int
     segments: tuple[SegmentInfo, ...]
     quarantine: dict[str, str]
-    forgotten: str
+    forgotten: tuple[str, ...]
 
     @property
     def digest(self) -> str:
@@ -56,7 +59,7 @@ class Snapshot:
         for number, values in enumerate(body["segments"]):
             require_fields(values, SegmentInfo.__slots__, f"{name}: segment {number}")
             segments.append(SegmentInfo(**known_fields(values, SegmentInfo)))
-        return cls(**{**known_fields(body, cls), "segments": tuple(segments)})
+        return cls(**{**known_fields(body, cls), "segments": tuple(segments), "forgotten": tuple(body["forgotten"])})
 
 
 def latest_snapshot(storage: Storage) -> int:
@@ -85,10 +88,15 @@ def open_snapshot(storage: Storage, number: int, quiet: bool = False) -> tuple[S
     return snapshot, StoreIndex.of_segments(read_segments(storage, snapshot.segments, quiet))
 
 
-def current_index(storage: Storage, fingerprint: str) -> StoreIndex:
-    """The index of everything that is committed now, or listed by the newest snapshot. Writes nothing."""
+def current_index(storage: Storage, fingerprint: str, has_forgotten: bool = False) -> StoreIndex:
+    """The index of everything that is committed now, or listed by the newest snapshot. Writes nothing.
+
+    has_forgotten: with the forgotten examples that the next snapshot leaves out.
+    """
     previous = newest_readable(storage, latest_snapshot(storage))
     state = read_state(storage, fingerprint, previous.segments if previous else ())
+    if has_forgotten:
+        state = replace(state, superseded={}, forgotten=keys_of_hex([]))
     return StoreIndex.of_segments(load_pieces(storage, current_pieces(state, is_complete=False)))
 
 
@@ -151,9 +159,9 @@ def read_document(storage: Storage, name: str, number: int) -> Snapshot:
     return snapshot
 
 
-def quarantine_hashes(storage: Storage) -> dict[str, str]:
-    """SHA-256 of the file of each entry of the quarantine that waits now, by its key."""
-    keys = waiting_keys(storage)
+def quarantine_hashes(storage: Storage, forgotten: Collection[str] = ()) -> dict[str, str]:
+    """SHA-256 of the file of each entry of the quarantine that waits now, by its key. Forgotten ones are left out."""
+    keys = sorted(set(waiting_keys(storage)).difference(forgotten))
     hashes = read_all(lambda key: hashlib.sha256(storage.read(document_path(key))).hexdigest(), keys)
     return dict(zip(keys, hashes, strict=True))
 

@@ -20,22 +20,27 @@ from cache.store.snapshot_reading import (
     read_snapshot,
     snapshot_path,
 )
-from cache.store.withdrawal.forgotten import digest_of_keys, forgotten_keys
+from cache.store.upkeep.replacing import replace_units
+from cache.store.withdrawal.forgotten import forgotten_keys, hashes_of_keys
 
 
 def take_snapshot(storage: Storage) -> Snapshot:
     """Pin everything that is committed now. If nothing changed, the newest snapshot is returned.
 
-    It costs what was committed since the last one. Examples keep their numbers, unless one before them is forgotten.
+    It costs what was committed since the last one. Examples keep their numbers, unless one before them is forgotten:
+    forgotten examples are left out, and their units are written again without them.
     Raises IntegrityError if a commit is altered, of another spec, or missing although an earlier snapshot lists it.
     """
-    fingerprint = read_spec(storage).fingerprint
+    spec = read_spec(storage)
+    fingerprint = spec.fingerprint
     while True:
         latest = latest_snapshot(storage)
         previous = newest_readable(storage, latest)
-        forgotten = digest_of_keys(forgotten_keys(storage))
+        forgotten = hashes_of_keys(forgotten_keys(storage))
         state = read_state(storage, fingerprint, previous.segments if previous else ())
-        is_searched = previous is None or previous.forgotten != forgotten
+        is_searched = previous is None or not set(forgotten) <= set(previous.forgotten)
+        if forgotten and replace_units(storage, spec, state, is_searched):
+            state = read_state(storage, fingerprint, state.base)
         pieces = current_pieces(state, is_searched)
         segments = [_written(storage, piece) for piece in pieces]
         snapshot = Snapshot(
@@ -45,7 +50,7 @@ def take_snapshot(storage: Storage) -> Snapshot:
             units=sum(segment.units for segment in segments),
             examples=sum(segment.examples for segment in segments),
             segments=tuple(segments),
-            quarantine=quarantine_hashes(storage),
+            quarantine=quarantine_hashes(storage, forgotten_keys(storage)),
             forgotten=forgotten,
         )
         if previous and previous.number == latest:

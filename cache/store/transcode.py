@@ -1,12 +1,6 @@
-"""Copy a store into another profile: the same ids and values with another encoding.
-
-A stored value is a level of the grid plus the shift of its row, which follows from the mass of the tail. Rounding such
-a value again may select another level, most often in flat rows, whose shift can exceed half a step. `on_grid` removes
-the shift first. Then the levels stay the same, and so do the values that are read.
-"""
+"""Copy a store into another profile: the same ids and values with another encoding."""
 
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +12,10 @@ from cache.parts.codebook_learning import SAMPLE_ROWS, learn_codebook
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
-from cache.rows.codec import RESOLUTION, nearest_levels
+from cache.rows.on_grid import on_grid
 from cache.rows.record import Record
-from cache.rows.sparse_targets import SparseTargets, concatenate
-from cache.rows.spec import StoreSpec, TargetSpec
+from cache.rows.sparse_targets import concatenate
+from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
 from cache.store.claims.codebook_claim import claim_codebook, newest_codebook
@@ -31,9 +25,11 @@ from cache.store.fill import require_profile, require_same_profile
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import document_path, quarantine_example, read_entry
 from cache.store.reading.blocks import token_blocks
-from cache.store.snapshot_reading import open_snapshot
+from cache.store.segments.keys import Array, is_among, keys_of_hex
+from cache.store.snapshot_reading import read_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
+from cache.store.withdrawal.forgotten import forgotten_keys, mark_forgotten, read_forgotten
 
 
 def transcode_store(
@@ -49,6 +45,7 @@ def transcode_store(
     Ids and log-probabilities stay the same; entries of one level may change their order. Units stay the same too,
     unless `unit_examples` sets another size; an example in two units is copied once. The codebook of a compact target
     is learned from the whole source, not from a first unit, so this can make a store smaller.
+    Examples that are forgotten in the source are left out, and marked in the target too.
     Units that the target contains already are skipped, so a rerun continues. At the end a snapshot is taken.
     progress: called with (units done, units). Memory: one unit and, for a codebook, SAMPLE_ROWS rows.
     Raises StoreError if the source cannot be read, or if the target has another spec or units in another profile.
@@ -62,7 +59,7 @@ def transcode_store(
     storage = open_storage(target)
     create_store(storage, store.spec)
     transfer_tokenizer(store.storage, storage)
-    units = _units(store, unit_examples)
+    units = _units(store, unit_examples, _copy_forgotten(store, storage))
     names = [unit_name([store.key(int(i)) for i in unit]) for unit in units]
     present = set(committed_units(storage)) & set(names)
     require_same_profile(storage, present, profile)
@@ -76,49 +73,14 @@ def transcode_store(
     take_snapshot(storage)
 
 
-def on_grid(targets: SparseTargets, spec: TargetSpec) -> SparseTargets:
-    """Move rows that were read from a store back to the grid, so that rounding finds the levels that were stored.
-
-    An entry changes only if its nearest level is another one; it then gets the value of its level. The row is no longer
-    normalised, which decoding repairs. Rows that no shift moves to the grid stay the same.
-    """
-    has_exact = targets.exact_counts > 0
-    # In threshold mode levels are relative to the first entry of the row, so a shift does not matter.
-    if not has_exact.any() or spec.mode == "threshold":
-        return targets
-    grid = spec.grid.astype(np.float64)
-    values = targets.logprobs.astype(np.float64)
-    exact = targets.rank_of_entry < np.repeat(targets.exact_counts, targets.counts)
-    starts = targets.offsets[:-1][has_exact]
-    row_of_entry = np.repeat(np.cumsum(has_exact) - 1, targets.counts)
-    nearest = nearest_levels(targets, spec.grid)
-    levels = nearest.astype(np.int64)
-    is_open = np.ones(len(starts), bool)
-    # A shift is a mean of rounding errors, at most half of the coarsest step, plus the rounding of the tail.
-    reach = ceil((max(spec.tail_step, spec.step) / 2 + RESOLUTION) / spec.step) + 1
-    for distance in sorted(range(-reach, reach + 1), key=abs):
-        first = nearest[starts].astype(np.int64) + distance
-        is_candidate = is_open & (first >= 0) & (first < len(grid))
-        shift = values[starts] - grid[np.clip(first, 0, len(grid) - 1)]
-        moved = np.where(exact, values - shift[row_of_entry], values)
-        candidate = nearest_levels(replace(targets, logprobs=moved.astype(np.float32)), spec.grid)
-        is_close = np.abs(moved - grid[candidate]) <= np.finfo(np.float32).eps * (1 + np.abs(values))
-        fits = is_candidate & np.logical_and.reduceat(is_close | ~exact, starts)
-        levels = np.where(fits[row_of_entry], candidate, levels)
-        is_open &= ~fits
-        if not is_open.any():
-            break
-    has_moved = exact & (levels != nearest)
-    return replace(targets, logprobs=np.where(has_moved, spec.grid[levels], targets.logprobs))
-
-
-def _units(store: LogitStore, unit_examples: int | None) -> list[npt.NDArray[np.int64]]:
-    """Examples of each unit of the target."""
-    examples = np.arange(len(store))
+def _units(store: LogitStore, unit_examples: int | None, forgotten: Array) -> list[npt.NDArray[np.int64]]:
+    """Examples of each unit of the target. forgotten: keys, sorted."""
+    keys = np.concatenate([each.in_order for each in store.index.keys])
+    examples = np.flatnonzero(~is_among(keys, forgotten))
     if unit_examples is None:
-        cuts = np.flatnonzero(np.diff(store.index.unit_of)) + 1
+        cuts = np.flatnonzero(np.diff(store.index.unit_of[examples])) + 1
     else:
-        cuts = np.arange(unit_examples, len(store), unit_examples)
+        cuts = np.arange(unit_examples, len(examples), unit_examples)
     return [unit for unit in np.split(examples, cuts) if len(unit)]
 
 
@@ -148,10 +110,20 @@ def _codebook(storage: Storage, store: LogitStore) -> Codebook | None:
     return claim_codebook(storage, 1, learned)
 
 
+def _copy_forgotten(store: LogitStore, storage: Storage) -> Array:
+    """Mark the examples in the target that are forgotten in the source. Returns the keys of both, sorted."""
+    for key in forgotten_keys(store.storage):
+        mark_forgotten(storage, [key], read_forgotten(store.storage, key).reason)
+    return keys_of_hex(forgotten_keys(storage))
+
+
 def _copy_quarantine(store: LogitStore, storage: Storage) -> None:
     if store.snapshot is None:
         return
-    for key in open_snapshot(store.storage, store.snapshot, quiet=True)[0].quarantine:
+    forgotten = set(forgotten_keys(storage))
+    for key in read_snapshot(store.storage, store.snapshot, quiet=True).quarantine:
+        if key in forgotten:
+            continue
         if store.storage.size(document_path(key)) is not None:  # a retry may have removed it after the snapshot
             entry = read_entry(store.storage, key)
             quarantine_example(storage, key, entry.id, entry.reason, entry.time)

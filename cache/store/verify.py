@@ -49,13 +49,16 @@ from cache.store.snapshot_reading import (
     snapshot_path,
 )
 from cache.store.snapshots import restore_snapshot
+from cache.store.upkeep.remains import find_remains
+from cache.store.withdrawal.forgotten import forgotten_keys, hashes_of_keys, read_forgotten
+from cache.store.withdrawal.withdrawn import read_withdrawn, superseded_units
 
 
 @dataclass(slots=True)
 class VerifyReport:
     """problems: one line per fault, with the name of the file. uncommitted: files and folders that no commit or claim
     refers to; killed writers leave them. repaired: names of files that were written again. doubles: examples that an
-    earlier unit has too; readers see the first."""
+    earlier unit has too; readers see the first. remaining: files that still have forgotten examples."""
 
     files: int = 0
     bytes: int = 0
@@ -64,12 +67,13 @@ class VerifyReport:
     problems: list[str] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
     uncommitted: list[str] = field(default_factory=list)
+    remaining: list[str] = field(default_factory=list)
 
 
 def verify_store(uri: str, progress: Progress = no_progress, repair: bool = False) -> VerifyReport:
     """Check all files of the store at `uri`. progress: called with (units done, units).
 
-    repair: write lost or damaged indexes, snapshots and companions again, which follow from the commits.
+    repair: write lost or damaged segments of the index and documents of snapshots again.
     Faults are reported, not raised. Raises StoreError if there is no store at `uri`, or if it cannot be written.
     """
     storage = open_storage(uri)
@@ -79,6 +83,7 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     codebooks = _verify_codebooks(storage, spec, report)
     tokenizers = _verify_tokenizer(storage, report)
     codebook_of = cache(partial(open_codebook, storage, vocab_size=spec.vocab_size))
+    superseded = _verify_withdrawal(storage, report)
     units = sorted(set(committed_units(storage)) | set(hashes))
     committed: dict[str, Commit] = {}
     unreadable: set[str] = set()
@@ -90,10 +95,14 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
             unreadable.add(unit)
         else:
             committed[commit.part.path] = commit
+            counted = report.examples
             _verify_part(storage, spec, commit, codebook_of, report)
+            if unit in superseded:  # its examples are in the unit that counts in its place
+                report.examples = counted
         progress(done, len(units))
     if not report.problems:
-        _verify_doubles(storage, spec, list(committed.values()), codebook_of, report)
+        counting = [commit for commit in committed.values() if commit.unit not in superseded]
+        _verify_doubles(storage, spec, counting, codebook_of, report)
     _verify_claimed(storage, {commit.codebook for commit in committed.values()}, codebooks, report)
     for unit in sorted(set(storage.names("parts")) - unreadable):
         paths = [f"parts/{unit}/{attempt}" for attempt in storage.names(f"parts/{unit}")]
@@ -107,6 +116,7 @@ def _verify_snapshots(storage: Storage, spec: StoreSpec, report: VerifyReport, r
     """Check snapshots and quarantine. Returns the hash of each commit that a snapshot lists."""
     commits: dict[str, str] = {}
     quarantine: dict[str, str] = {}
+    forgotten: tuple[str, ...] = ()
     checked: dict[SegmentInfo, list[str]] = {}  # faults of each segment, which several snapshots may list
     for number in snapshot_numbers(storage):
         faults = _snapshot_faults(storage, number, checked)
@@ -122,10 +132,17 @@ def _verify_snapshots(storage: Storage, spec: StoreSpec, report: VerifyReport, r
             continue
         report.problems += [f"{fault}; 'logitbank verify --repair' writes it again" for fault in faults]
         quarantine = snapshot.quarantine
+        forgotten = snapshot.forgotten
         if snapshot.fingerprint != spec.fingerprint:
             report.problems.append(f"{storage}/{snapshot_path(number)}: belongs to another spec")
         commits |= index.commit_hashes()
     _verify_quarantine(storage, quarantine, report)
+    lost = set(forgotten).difference(hashes_of_keys(forgotten_keys(storage)))
+    if lost:
+        report.problems.append(
+            f"{storage}/forgotten: {len(lost)} documents are missing, though the newest snapshot lists them; a capture "
+            "may store their examples again"
+        )
     report.problems = list(dict.fromkeys(report.problems))
     return commits
 
@@ -145,6 +162,24 @@ def _snapshot_faults(storage: Storage, number: int, checked: dict[SegmentInfo, l
             checked[info] = segment_faults(storage, info)
         faults += checked[info]
     return faults
+
+
+def _verify_withdrawal(storage: Storage, report: VerifyReport) -> dict[str, str]:
+    """Check the documents about forgotten examples and withdrawn units, and look for what remains of the former.
+
+    Returns the unit that counts in the place of each withdrawn one.
+    """
+    for key in forgotten_keys(storage):
+        try:
+            read_forgotten(storage, key)
+        except LogitbankError as error:
+            report.problems.append(str(error))
+    report.remaining = list(find_remains(storage).files)
+    try:
+        return superseded_units(read_withdrawn(storage), set(committed_units(storage)))
+    except LogitbankError as error:
+        report.problems.append(str(error))
+        return {}
 
 
 def _verify_quarantine(storage: Storage, listed: Mapping[str, str], report: VerifyReport) -> None:

@@ -12,6 +12,7 @@ from cache.store.claims.tokenizer_files import claim_tokenizer
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example, quarantined_keys, update_marks
+from cache.store.segments.columns import hex_rows
 from cache.store.snapshots import take_snapshot
 from cluster.capture.actor import UNITS_PER_WORKER, start_worker
 from cluster.capture.dispatch import Dispatcher, examples_in_progress, wait_ready
@@ -36,7 +37,7 @@ class CaptureOutcome:
     seconds: from the first unit to the last commit, without start_seconds, the start of the engines.
     snapshot: number of the new snapshot. cost: price of this run's units, if a service was used. rows_from: the ways in
     which rows were made that are not the usual one. input: what became of the lines of the examples file. others:
-    records of the store that do not belong to this job.
+    records of the store that do not belong to this job. forgotten: responses of the job that the store must not keep.
     """
 
     examples: int
@@ -53,6 +54,7 @@ class CaptureOutcome:
     without_rows: int = 0
     input: InputSummary | None = None
     others: int = 0
+    forgotten: int = 0
 
 
 def run_capture(settings: CaptureSettings) -> CaptureOutcome:
@@ -68,7 +70,9 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     if log.stopped:
         raise LogitbankError(_explain_stop(plan, storage, log))
     snapshot = take_snapshot(storage)
-    return replace(_summarize(plan, storage, log, snapshot.number), input=job.input, others=job.others)
+    return replace(
+        _summarize(plan, storage, log, snapshot.number), input=job.input, others=job.others, forgotten=job.forgotten
+    )
 
 
 def _begin_store(job: CapturePlan) -> None:
@@ -85,7 +89,7 @@ def _begin_store(job: CapturePlan) -> None:
 
 
 def _keys(store: LogitStore) -> set[str]:
-    return {key.tobytes().hex() for key in store.index.key}
+    return set(hex_rows(store.index.key))
 
 
 def _explain_stop(plan: Plan, storage: Storage, log: RunLog) -> str:

@@ -11,14 +11,19 @@ from cache.storage.base import Storage
 from cache.storage.local import LocalStorage
 from cache.storage.open import open_storage
 from cache.store.claims.tokenizer_files import read_tokenizer_claim
-from cache.store.commits import SPEC, committed_units, read_commit, read_spec
+from cache.store.commits import SPEC, read_spec
 from cache.store.quarantine.entries import quarantined_keys
+from cache.store.segments.columns import hex_rows
+from cache.store.snapshot_reading import current_index
+from cache.store.withdrawal.forgotten import forgotten_keys
 from cluster.capture.input_summary import InputSummary, explain_input, summarise_input
 from cluster.capture.settings import CaptureSettings
 from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, PlannedExample, plan_capture, reject_lines
 from teacher_serving.capture.start import describe
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.settings import TeacherSettings
+
+FORGOTTEN = "are forgotten in this store ('logitbank forget') and are left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,8 @@ class CapturePlan:
 
     plan: all responses of the job. units: those that the store lacks, divided into units. input: what becomes of the
     lines of the examples file. others: records of the store that do not belong to this job. tokenizer: files of the
-    tokenizer for a store that does not contain it yet, by name.
+    tokenizer for a store that does not contain it yet, by name. forgotten: responses that the store must not keep,
+    which are not in the plan.
     """
 
     description: TeacherDescription
@@ -37,6 +43,7 @@ class CapturePlan:
     input: InputSummary
     others: int
     tokenizer: dict[str, bytes]
+    forgotten: int = 0
 
     @property
     def missing_examples(self) -> int:
@@ -74,10 +81,13 @@ def plan_job(settings: CaptureSettings) -> CapturePlan:
     )
     reject_lines(plan, bad)
     _require_examples(plan, settings)
-    committed = committed_keys(storage)
+    forgotten = _leave_out_forgotten(plan, storage)
+    committed = committed_keys(storage, stored) if stored else set()
     units = divide_missing(plan, committed | set(quarantined_keys(storage)), settings.unit_size)
     summary = summarise_input(plan, len(bad), len(everything) - len(examples))
-    return CapturePlan(description, plan, storage, units, summary, len(committed - plan.examples.keys()), tokenizer)
+    return CapturePlan(
+        description, plan, storage, units, summary, len(committed - plan.examples.keys()), tokenizer, forgotten
+    )
 
 
 def _require_store_folder(storage: Storage) -> None:
@@ -108,6 +118,8 @@ def preview_job(settings: CaptureSettings) -> str:
         f"{planned:,} responses ({job.plan.truncated:,} truncated), {planned - missing:,} of them done; {missing:,} to "
         f"capture in {len(job.units):,} units",
     ]
+    if job.forgotten:
+        lines.append(f"{job.forgotten:,} more responses {FORGOTTEN}")
     if job.others:
         lines.append(
             f"{job.others:,} more records of the store are not of this job: of other jobs, or of lines that were "
@@ -116,9 +128,18 @@ def preview_job(settings: CaptureSettings) -> str:
     return "\n".join([*lines, *explain_input(job.plan)])
 
 
-def committed_keys(storage: Storage) -> set[str]:
-    """Keys of all records that are committed."""
-    return {e.key for unit in committed_units(storage) for e in read_commit(storage, unit)[0].examples}
+def committed_keys(storage: Storage, spec: StoreSpec) -> set[str]:
+    """Keys of all records that are committed and count."""
+    return set(hex_rows(current_index(storage, spec.fingerprint).key))
+
+
+def _leave_out_forgotten(plan: Plan, storage: Storage) -> int:
+    """Take the responses out of the plan that the store must not keep. Returns their number."""
+    forgotten = [key for key in forgotten_keys(storage) if key in plan.examples or key in plan.rejected]
+    for key in forgotten:
+        plan.examples.pop(key, None)
+        plan.rejected.pop(key, None)
+    return len(forgotten)
 
 
 def divide_missing(plan: Plan, present: Set[str], unit_size: int) -> list[list[PlannedExample]]:

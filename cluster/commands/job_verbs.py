@@ -103,7 +103,7 @@ def _examples(arguments: argparse.Namespace) -> Result:
 
 def _capture(arguments: argparse.Namespace) -> Result:
     from cluster.capture.driver import run_capture
-    from cluster.capture.planning import preview_job
+    from cluster.capture.planning import FORGOTTEN, preview_job
     from cluster.capture.settings import CaptureSettings
 
     job = _load(arguments, CaptureSettings)
@@ -119,6 +119,7 @@ def _capture(arguments: argparse.Namespace) -> Result:
         f"{outcome.examples:,} of this job in {job.store}, snapshot {outcome.snapshot}; "
         f"{outcome.refused:,} in quarantine, {outcome.truncated:,} truncated{cost}"
         + (f"\ncapture: {outcome.input}" if outcome.input else "")
+        + (f"\ncapture: {outcome.forgotten:,} responses {FORGOTTEN}" if outcome.forgotten else "")
         + (f"\ncapture: {outcome.others:,} more records {OTHERS}" if outcome.others else "")
         + "".join(f"\ncapture: rows come from {source}" for source in outcome.rows_from)
         + _without_rows(outcome.without_rows)

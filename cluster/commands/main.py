@@ -14,6 +14,7 @@ from cache.errors import LogitbankError
 from cluster.commands.exchange_verbs import add_exchange_verbs
 from cluster.commands.job_verbs import add_job_verbs
 from cluster.commands.quarantine_verb import add_quarantine_verb
+from cluster.commands.removal_verbs import add_removal_verbs
 from cluster.commands.state_verbs import add_state_verbs
 from cluster.commands.store_verbs import add_store_verbs
 from cluster.commands.submit_verb import add_submit_verb
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_job_verbs(verbs)
     add_state_verbs(verbs)
     add_store_verbs(verbs)
+    add_removal_verbs(verbs)
     add_quarantine_verb(verbs)
     add_exchange_verbs(verbs)
     add_submit_verb(verbs, build_parser)

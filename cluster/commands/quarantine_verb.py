@@ -41,10 +41,11 @@ def _quarantine(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri, open_storage
     from cache.store.logit_store import LogitStore
     from cache.store.quarantine.entries import read_entries
+    from cache.store.segments.columns import hex_rows
 
     uri = absolute_uri(arguments.store, arguments.root)
     storage = open_storage(uri)
-    stored = {key.tobytes().hex() for key in LogitStore.open(uri, unpinned=True).index.key}
+    stored = set(hex_rows(LogitStore.open(uri, unpinned=True).index.key))
     entries = _select(read_entries(storage, stored), arguments.example, arguments.reason)
     waiting = [entry for entry in entries if not entry.is_obsolete]
     obsolete = [entry for entry in entries if entry.is_obsolete]

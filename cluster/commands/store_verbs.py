@@ -84,14 +84,16 @@ def _verify(arguments: argparse.Namespace) -> Result:
     uri = absolute_uri(arguments.store, arguments.root)
     report = verify_store(uri, counter("verify", "units"), arguments.repair)
     verdict = f"{len(report.problems)} problems" if report.problems else "sound"
+    verdict += f"; forgotten examples in {len(report.remaining)} files" if report.remaining else ""
     lines = [
         *(f"repaired: {name}" for name in report.repaired),
         *(f"damaged: {problem}" for problem in report.problems),
         *(f"uncommitted, not counted: {part}" for part in report.uncommitted),
+        *(f"forgotten, still there: {name}; see 'logitbank gc --dry-run'" for name in report.remaining),
         *([f"doubles: {report.doubles:,} examples are in two units; the first counts"] if report.doubles else []),
         f"verify: {verdict}; {report.files:,} files, {report.bytes:,} bytes, {report.examples:,} examples",
     ]
-    return Result("\n".join(lines), asdict(report), exit_code=1 if report.problems else 0)
+    return Result("\n".join(lines), asdict(report), exit_code=1 if report.problems or report.remaining else 0)
 
 
 def _snapshot(arguments: argparse.Namespace) -> Result:
@@ -120,7 +122,9 @@ def _gc(arguments: argparse.Namespace) -> Result:
     lines = [
         *(f"{verb} {name}" for name in report.removed),
         *(f"kept, younger than {arguments.older_than:g} hours: {name}" for name in report.young),
+        *(f"waiting: {line}" for line in report.waiting),
         *(f"withdrawn, its files were already removed: {name}; run the job again" for name in report.withdrawn),
-        f"gc: {verb} {len(report.removed):,}, {report.bytes:,} bytes; kept {len(report.young):,}",
+        f"gc: {verb} {len(report.removed):,}, {report.bytes:,} bytes; kept {len(report.young):,}"
+        + (f"; {len(report.waiting):,} wait" if report.waiting else ""),
     ]
     return Result("\n".join(lines), asdict(report))

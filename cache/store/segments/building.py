@@ -59,11 +59,11 @@ def current_pieces(state: StoreState, is_searched: bool = True, is_complete: boo
     known = set(chain.from_iterable(listed))
     if is_complete:
         _require_all_commits(state, known)
+    placed: set[str] = set()
     for info, names in zip(state.base, listed, strict=True):
-        piece = _updated(state, info, names, known, is_searched)
+        piece = _updated(state, info, names, known, placed, is_searched)
         if isinstance(piece, SegmentInfo) or len(piece):
             pieces.append(piece)
-    placed = {successor for old, successor in state.superseded.items() if old in known}
     new = (u for u in state.units if u not in known and u not in placed and u not in state.superseded)
     return _merged(state.storage, [*pieces, *_new_segments(state, new, pieces)])
 
@@ -74,10 +74,11 @@ def load_pieces(storage: Storage, pieces: Sequence[Piece], quiet: bool = False) 
     return [next(stored) if isinstance(piece, SegmentInfo) else piece for piece in pieces]
 
 
-def units_with(state: StoreState, keys: Array) -> list[str]:
-    """Names of the committed units that have one of these examples and count. keys: sorted."""
-    units = set()
-    for info in state.base:
+def units_with_forgotten(state: StoreState, is_searched: bool) -> list[str]:
+    """Names of the committed units that have a forgotten example and count. is_searched: as in current_pieces."""
+    units: set[str] = set()
+    keys = state.forgotten
+    for info in state.base if is_searched else ():
         if _contains(state.storage, info, keys).any():
             (segment,) = read_segments(state.storage, [info], quiet=True)
             here = np.unique(segment.examples["unit"][is_among(segment.keys.in_order, keys)])
@@ -89,12 +90,15 @@ def units_with(state: StoreState, keys: Array) -> list[str]:
     return sorted(units - state.superseded.keys())
 
 
-def _updated(state: StoreState, info: SegmentInfo, names: Sequence[str], known: Set[str], is_searched: bool) -> Piece:
+def _updated(
+    state: StoreState, info: SegmentInfo, names: Sequence[str], known: Set[str], placed: set[str], is_searched: bool
+) -> Piece:
     """A segment of the base without what is forgotten, and with the successors of its withdrawn units.
 
-    known: names of all units of the base.
+    known: names of all units of the base. placed: successors that have their place already; more are added.
     """
-    olds = [place for place, name in enumerate(names) if name in state.superseded] if state.superseded else []
+    withdrawn = state.superseded.keys() | placed
+    olds = [place for place, name in enumerate(names) if name in withdrawn] if withdrawn else []
     if not olds and not (is_searched and _contains(state.storage, info, state.forgotten).any()):
         return info
     (segment,) = read_segments(state.storage, [info], quiet=True)
@@ -102,12 +106,14 @@ def _updated(state: StoreState, info: SegmentInfo, names: Sequence[str], known: 
     parts, begin, places = [], 0, np.arange(len(segment))
     for old in olds:
         parts.append(segment.with_units((places >= begin) & (places < old)))
-        successor = state.superseded[names[old]]
-        if successor and successor not in known:
-            new = segment_of_commits([_checked(state, *read_commit(state.storage, successor))])
-            former = segment.with_units(places == old)  # an earlier unit may have some of its examples
-            parts.append(new.with_examples(former.keys.contains(new.keys.in_order)))
         begin = old + 1
+        successor = state.superseded.get(names[old], "")
+        former = segment.with_units(places == old).keys  # an earlier unit may have some of its examples
+        # A writer may have committed the successor before. Then it may be listed later, without what the old one has.
+        if successor and successor not in placed and (successor not in known or len(former)):
+            new = segment_of_commits([_checked(state, *read_commit(state.storage, successor))])
+            parts.append(new.with_examples(former.contains(new.keys.in_order)))
+            placed.add(successor)
     return concatenate_segments([*parts, segment.with_units(places >= begin)])
 
 

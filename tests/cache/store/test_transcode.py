@@ -10,6 +10,7 @@ import pytest
 from cache.errors import InputError, SpecMismatchError, StoreError
 from cache.rows.codebook import plain_codebook
 from cache.rows.codec import decode_rows, encode_rows
+from cache.rows.on_grid import on_grid
 from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
@@ -18,7 +19,7 @@ from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example, quarantined_keys
 from cache.store.reading.blocks import token_blocks
 from cache.store.snapshots import take_snapshot
-from cache.store.transcode import on_grid, transcode_store
+from cache.store.transcode import transcode_store
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
 from tests.cache.store.sample_stores import (
