@@ -140,8 +140,9 @@ def read_snapshot(storage: Storage, number: int, quiet: bool = False) -> Snapsho
         fault = error
     numbers = snapshot_numbers(storage)
     if number not in numbers:
-        range_ = f"there are {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"there is {numbers[0]}"
-        raise NoSnapshotError(f"{storage}: no snapshot {number}; {range_ if numbers else 'there is none'}")
+        newest = f"the newest is {numbers[-1]}" if numbers else "there is none"
+        oldest = f", the oldest {numbers[0]}; earlier ones are expired" if numbers and numbers[0] > 1 else ""
+        raise NoSnapshotError(f"{storage}: no snapshot {number}; {newest}{oldest}")
     try:
         snapshot = read_document(storage, copy_path(number), number)
     except IntegrityError as error:

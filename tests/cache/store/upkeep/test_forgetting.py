@@ -151,7 +151,9 @@ def test_each_step_does_its_part(tmp_path: Path) -> None:
     assert expire_snapshots(storage, keep=1) == before
     dry, real = collect_garbage(storage, dry_run=True), collect_garbage(storage)
     assert dry.removed == real.removed and not real.waiting
-    with pytest.raises(StoreError, match=f"no snapshot 1; there is {number}"):
+    with pytest.raises(
+        StoreError, match=f"no snapshot 1; the newest is {number}, the oldest {number}; earlier ones are expired"
+    ):
         LogitStore.open(storage.root, snapshot=1)
     assert not verify_store(str(storage)).remaining and not verify_store(str(storage)).problems
 
