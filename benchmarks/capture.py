@@ -214,7 +214,7 @@ def measure_writing(
     from cache.examples.example import Example, Segment, TokenizedExample
     from cache.rows.record import Record
     from cache.storage.local import LocalStorage
-    from cache.store.claims.codebook_claim import newest_codebook
+    from cache.store.claims.codebook_choice import CodebookChoice
     from cache.store.commits import create_store
     from cache.store.unit_writer import write_unit
 
@@ -240,9 +240,9 @@ def measure_writing(
 
     def ask_and_write() -> None:
         with ThreadPoolExecutor(1) as writer:
-            books = newest_codebook(storage, spec.vocab_size)[1]
+            books = CodebookChoice(storage, spec)
             done = [
-                writer.submit(write_unit, storage, spec, records(teacher.score(requests)), codebook=books)
+                writer.submit(write_unit, storage, spec, records(teacher.score(requests)), codebooks=books)
                 for _ in range(units)
             ]
             ask_and_write.last = time.perf_counter()  # type: ignore[attr-defined]

@@ -13,11 +13,10 @@ from benchmarks.fidelity.rows import reduced
 from benchmarks.fidelity.source.teacher import Sequences, Teacher
 from benchmarks.fidelity.targets import Rows
 from benchmarks.store.records import unlearned_bytes
-from cache.rows.codebook import Codebook
 from cache.rows.record import Record, Window
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
-from cache.store.claims.codebook_claim import newest_codebook
+from cache.store.claims.codebook_choice import CodebookChoice
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
@@ -53,13 +52,12 @@ class StoreWriter:
         self._storage = LocalStorage(folder)
         self._spec = StoreSpec("fidelity", "none", "none", "none", vocab, vocab, "float32", spec, None)
         create_store(self._storage, self._spec)
-        self._codebook: Codebook | None = None
+        self._codebooks = CodebookChoice(self._storage, self._spec)
         self._keys: list[str] = []
         self._first: list[Record] = []
 
     def write(self, records: Sequence[Record]) -> None:
-        write_unit(self._storage, self._spec, records, codebook=self._codebook)
-        self._codebook = self._codebook or newest_codebook(self._storage, self._spec.vocab_size)[1]
+        write_unit(self._storage, self._spec, records, codebooks=self._codebooks)
         self._first = self._first or list(records[:1])
         self._keys += [record.key for record in records]
 

@@ -27,10 +27,9 @@ from benchmarks.store.peers import PEERS, open_peer
 from benchmarks.store.records import UNIT_TOKENS, WINDOW, as_records, unlearned_bytes
 from cache.errors import InputError, LogitbankError
 from cache.parts.layout import PROFILES
-from cache.rows.codebook import Codebook
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
-from cache.store.claims.codebook_claim import newest_codebook
+from cache.store.claims.codebook_choice import CodebookChoice
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
@@ -142,15 +141,14 @@ def measure_store(
     records = as_records(rows)
     write_unit(LocalStorage(folder.with_name("warm")), spec, records[:1], options.profile)  # compiles the kernels
     unit_tokens = min(UNIT_TOKENS, -(-len(rows.ids) // 4))
-    codebook: Codebook | None = None
+    codebooks = CodebookChoice(storage, spec)
     written: list[tuple[int, float]] = []  # tokens and seconds of each unit
     begin = size = 0
     for end, record in enumerate(records, start=1):
         size += len(record.targets)
         if size >= unit_tokens or end == len(records):
-            codebook = codebook or stored_codebook(storage, spec, options)
             started = time.process_time()
-            write_unit(storage, spec, records[begin:end], options.profile, codebook)
+            write_unit(storage, spec, records[begin:end], options.profile, codebooks)
             written.append((size, time.process_time() - started))
             begin, size = end, 0
     later = written[1:] or written
@@ -171,11 +169,6 @@ def measure_store(
         info.max_abs_error,
     )
     return store, ours
-
-
-def stored_codebook(storage: LocalStorage, spec: StoreSpec, options: argparse.Namespace) -> Codebook | None:
-    """The codebook that a writer of many units uses; None before the first unit."""
-    return newest_codebook(storage, spec.vocab_size)[1] if options.profile == "compact" else None
 
 
 def measure_peer(peer: Peer, rows: Rows, repeats: int) -> Measured:

@@ -14,8 +14,8 @@ from cache.rows.spec import TargetSpec
 MAX_LISTED_BYTES = 128 << 20
 # Weight of an id's overall frequency against its frequency in one context, in rows of that context.
 PRIOR_ROWS = 4
-# Maximum number of rows to learn from: more rows change little and take seconds.
-SAMPLE_ROWS = 1 << 17
+# Maximum number of entries to learn from: more rows change little and take seconds.
+SAMPLE_ENTRIES = 1 << 23
 # Rows for the comparison of candidates. A more complex codebook must save 2% to be worth its memory.
 TRIAL_ROWS = 4096
 WORTHWHILE = 0.98
@@ -29,7 +29,8 @@ def learn_codebook(
     tokens: uint32 [n], the tokens that the rows follow. The last rows (TRIAL_ROWS, or a quarter if that is less) are
     not learned from: the candidates are compared on them.
     """
-    targets, tokens = targets.rows(0, min(len(targets), SAMPLE_ROWS)), tokens[:SAMPLE_ROWS]
+    enough = int(np.searchsorted(targets.offsets[1:], SAMPLE_ENTRIES)) + 1
+    targets, tokens = targets.rows(0, min(len(targets), enough)), tokens[:enough]
     cut = len(targets) - min(len(targets) // 4, TRIAL_ROWS)
     seen, unseen = targets.rows(0, cut), targets.rows(cut, len(targets))
     best = plain_codebook(vocab_size)
@@ -39,9 +40,14 @@ def learn_codebook(
         candidates.append(list_codebook(seen, tokens[:cut], vocab_size, by_token=False))
     for candidate in candidates:
         size = code_bytes(unseen, tokens[cut:], spec, candidate)
-        if size < WORTHWHILE * best_size:
+        if is_worthwhile(size, best_size):
             best, best_size = candidate, size
     return best
+
+
+def is_worthwhile(size: int, best_size: int) -> bool:
+    """Whether a more complex codebook, which needs more memory, saves enough bytes."""
+    return size < WORTHWHILE * best_size
 
 
 def code_bytes(targets: SparseTargets, tokens: npt.NDArray[np.uint32], spec: TargetSpec, codebook: Codebook) -> int:

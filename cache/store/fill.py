@@ -16,7 +16,7 @@ from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
-from cache.store.claims.codebook_claim import newest_codebook
+from cache.store.claims.codebook_choice import CodebookChoice
 from cache.store.commits import commit_path, committed_units, create_store, read_commit, unit_name
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
@@ -47,7 +47,8 @@ def fill_store(
     require_profile(profile)
     if unit_examples < 1:
         raise InputError(f"{unit_examples} examples a unit; give 1 or more")
-    storage, codebook, done = open_storage(uri), None, 0
+    storage, done = open_storage(uri), 0
+    codebooks = CodebookChoice(storage, spec)
     present: set[str] = set()
     forgotten: set[str] = set()
     distinct, left_out = _DistinctRecords(), 0
@@ -61,9 +62,7 @@ def fill_store(
         name = unit_name([record.key for record in unit])
         require_same_profile(storage, present & {name}, profile)
         if unit and name not in present:
-            if profile == "compact" and codebook is None:
-                _, codebook = newest_codebook(storage, spec.vocab_size)  # None before the first unit, which creates it
-            write_unit(storage, spec, unit, profile, codebook)
+            write_unit(storage, spec, unit, profile, codebooks)
         done += len(chosen)
         progress(done, total)
     if not done:

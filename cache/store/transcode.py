@@ -8,17 +8,17 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.examples.permutation import sorted_permutation
-from cache.parts.codebook_learning import SAMPLE_ROWS, learn_codebook
+from cache.parts.codebook_learning import SAMPLE_ENTRIES, learn_codebook
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
-from cache.rows.codebook import Codebook
 from cache.rows.on_grid import on_grid
 from cache.rows.record import Record
 from cache.rows.sparse_targets import concatenate
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
-from cache.store.claims.codebook_claim import claim_codebook, newest_codebook
+from cache.store.claims.codebook_choice import CodebookChoice
+from cache.store.claims.codebook_claim import claim_codebook, newest_generation
 from cache.store.claims.tokenizer_files import transfer_tokenizer
 from cache.store.commits import committed_units, create_store, unit_name
 from cache.store.fill import require_profile, require_same_profile
@@ -47,7 +47,7 @@ def transcode_store(
     is learned from the whole source, not from a first unit, so this can make a store smaller.
     Examples that are forgotten in the source are left out, and marked in the target too.
     Units that the target contains already are skipped, so a rerun continues. At the end a snapshot is taken.
-    progress: called with (units done, units). Memory: one unit and, for a codebook, SAMPLE_ROWS rows.
+    progress: called with (units done, units). Memory: one unit and, for a codebook, SAMPLE_ENTRIES entries.
     Raises StoreError if the source cannot be read, or if the target has another spec or units in another profile.
     """
     require_profile(profile)
@@ -63,11 +63,13 @@ def transcode_store(
     names = [unit_name([store.key(int(i)) for i in unit]) for unit in units]
     present = set(committed_units(storage)) & set(names)
     require_same_profile(storage, present, profile)
-    codebook = _codebook(storage, store) if profile == "compact" else None
+    if profile == "compact":
+        _claim_codebook(storage, store)
+    codebooks = CodebookChoice(storage, store.spec)
     for done, (name, unit) in enumerate(zip(names, units, strict=True), start=1):
         if name not in present:
             records = [_unshifted(record, store.spec) for record in store[unit]]
-            write_unit(storage, store.spec, records, profile, codebook, store.rounding(unit.tolist()))
+            write_unit(storage, store.spec, records, profile, codebooks, store.rounding(unit.tolist()))
         progress(done, len(units))
     _copy_quarantine(store, storage)
     take_snapshot(storage)
@@ -88,13 +90,13 @@ def _unshifted(record: Record, spec: StoreSpec) -> Record:
     return replace(record, targets=on_grid(record.targets, spec.targets))
 
 
-def _codebook(storage: Storage, store: LogitStore) -> Codebook | None:
-    """The target's codebook. If it has none, one is learned from an even sample of the source; None without rows."""
-    _, existing = newest_codebook(storage, store.spec.vocab_size)
-    if existing is not None or not store.rows.any():
-        return existing
+def _claim_codebook(storage: Storage, store: LogitStore) -> None:
+    """If the target has no codebook, give it one that is learned from an even sample of the source."""
+    if newest_generation(storage) or not store.rows.any():
+        return
     order = sorted_permutation(len(store), seed=0, number=0)
-    enough = int(np.searchsorted(np.cumsum(store.rows[order], dtype=np.int64), SAMPLE_ROWS)) + 1
+    most = SAMPLE_ENTRIES // store.spec.targets.max_entries
+    enough = int(np.searchsorted(np.cumsum(store.rows[order], dtype=np.int64), most)) + 1
     sample = np.sort(order[:enough])
     targets, tokens = [], []
     for block in token_blocks(store.tokens[sample]):
@@ -106,8 +108,9 @@ def _codebook(storage: Storage, store: LogitStore) -> Codebook | None:
         # Copies: views would keep the longer runs in memory.
         targets.append(concatenate([window.targets for window in windows]))
         tokens += [window.tokens.copy() for window in windows]
-    learned = learn_codebook(concatenate(targets), np.concatenate(tokens), store.spec.targets, store.spec.vocab_size)
-    return claim_codebook(storage, 1, learned)
+    whole = concatenate(targets)
+    learned = learn_codebook(whole, np.concatenate(tokens), store.spec.targets, store.spec.vocab_size)
+    claim_codebook(storage, 1, learned, len(whole))
 
 
 def _copy_forgotten(store: LogitStore, storage: Storage) -> Array:

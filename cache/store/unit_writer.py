@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from cache.errors import InputError, IntegrityError
-from cache.parts.codebook_learning import learn_codebook
 from cache.parts.layout import Profile
 from cache.parts.part import EncodedPart, encode_part
 from cache.parts.part_reader import PartReader
@@ -18,7 +17,7 @@ from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.base import NotCreatedError, Storage
 from cache.storage.memory_file import MemoryFile
-from cache.store.claims.codebook_claim import claim_codebook, newest_codebook
+from cache.store.claims.codebook_choice import CodebookChoice
 from cache.store.commits import (
     Commit,
     CommittedExample,
@@ -40,13 +39,13 @@ def write_unit(
     spec: StoreSpec,
     records: Sequence[Record],
     profile: Profile = "compact",
-    codebook: Codebook | None = None,
+    codebooks: CodebookChoice | None = None,
     previous_error: QuantisationError = NO_ERROR,
 ) -> tuple[Commit, bool]:
     """Write `records` as one part and commit it. Returns the commit, and whether it was the first of its unit.
 
-    codebook: the store's, if the caller has read it already (only the compact profile uses one). previous_error: the
-    quantisation error that the records already have, if they were read from a store.
+    codebooks: those of a writer of many units (only the compact profile uses them). previous_error: the quantisation
+    error that the records already have, if they were read from a store.
     Raises InputError, before any file exists, if a record is not valid for the spec, and StoreError if the storage
     cannot be written.
     """
@@ -56,7 +55,8 @@ def write_unit(
     if profile != "compact":
         codebook, digest = plain_codebook(spec.vocab_size), ""
     else:
-        codebook = codebook or store_codebook(storage, spec, arrays)
+        codebooks = codebooks or CodebookChoice(storage, spec)
+        codebook = codebooks.of_unit(arrays.targets, arrays.tokens)
         digest = codebook.digest
     unit = unit_name([record.key for record in records])
     encoded = encode_part(part_path(unit, uuid.uuid4().hex), records, arrays, spec, codebook, digest, profile)
@@ -80,14 +80,6 @@ def write_unit(
     else:
         withdraw_if_incomplete(storage, commit_path(unit), [path])
     return commit, is_first
-
-
-def store_codebook(storage: Storage, spec: StoreSpec, unit: UnitArrays) -> Codebook:
-    """The codebook for a new unit: the newest of the store. If there is none yet, one is learned from the unit."""
-    _, existing = newest_codebook(storage, spec.vocab_size)
-    if existing is not None:
-        return existing
-    return claim_codebook(storage, 1, learn_codebook(unit.targets, unit.tokens, spec.targets, spec.vocab_size))
 
 
 def _make_commit(

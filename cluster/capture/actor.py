@@ -12,9 +12,8 @@ from typing import Any
 import ray
 
 from cache.errors import LogitbankError
-from cache.rows.codebook import Codebook
 from cache.storage.open import open_storage
-from cache.store.claims.codebook_claim import newest_codebook
+from cache.store.claims.codebook_choice import CodebookChoice
 from cluster.capture.settings import CaptureSettings
 from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.capture.start import start_teacher
@@ -49,7 +48,7 @@ class CaptureWorker:
             # Raised later by `ready`. Ray adds a page of text to errors of a constructor.
             self._failure = error
         self._storage = open_storage(settings.store)
-        self._codebook: Codebook | None = None  # None until the first written unit has created it
+        self._codebooks = CodebookChoice(self._storage, description.spec)
 
     async def ready(self) -> bool:
         """Return True when the engine has started. Raises the error of its start."""
@@ -90,8 +89,7 @@ class CaptureWorker:
 
     def _store(self, answers: Answers) -> UnitSummary:
         spec = self._description.spec
-        self._codebook = self._codebook or newest_codebook(self._storage, spec.vocab_size)[1]
-        summary = store_answers(self._storage, spec, answers, self._codebook)
+        summary = store_answers(self._storage, spec, answers, self._codebooks)
         return (
             replace(summary, rows_from=self._teacher.rows_from)
             if isinstance(self._teacher, NamesRowSource)

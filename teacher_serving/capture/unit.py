@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cache.examples.tokenizers import Tokenizer
-from cache.rows.codebook import Codebook
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
+from cache.store.claims.codebook_choice import CodebookChoice
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.unit_writer import write_unit
 from teacher_serving.asking.plan import SCORED_ORIGIN, PlannedExample
@@ -80,15 +80,17 @@ def ask_teacher(
     return Answers(in_order, refused, _spent(teacher) - spent, asked.stopped)
 
 
-def store_answers(storage: Storage, spec: StoreSpec, answers: Answers, codebook: Codebook | None = None) -> UnitSummary:
-    """Write the part of a unit and commit it. codebook: the store's, where the caller holds it already."""
+def store_answers(
+    storage: Storage, spec: StoreSpec, answers: Answers, codebooks: CodebookChoice | None = None
+) -> UnitSummary:
+    """Write the part of a unit and commit it. codebooks: those of a writer of many units."""
     # Before the commit, so that a committed unit accounts for all of its examples.
     for key, (example_id, reason) in answers.refused.items():
         quarantine_example(storage, key, example_id, reason)
     refused = len(answers.refused)
     if not answers.records:
         return UnitSummary("", 0, 0, True, refused, answers.cost, stopped=answers.stopped)
-    commit, is_committed = write_unit(storage, spec, answers.records, codebook=codebook)
+    commit, is_committed = write_unit(storage, spec, answers.records, codebooks=codebooks)
     without_rows = sum(not len(record.targets.ids) for record in answers.records) if spec.targets.max_entries else 0
     return UnitSummary(
         unit=commit.unit,

@@ -13,9 +13,9 @@ from cache.store.commits import remove_unused, withdraw_if_incomplete
 FOLDER, CLAIM, FILE = "codebooks", ".json", ".zarr.zip"
 
 
-def claim_codebook(storage: Storage, generation: int, codebook: Codebook) -> Codebook:
+def claim_codebook(storage: Storage, generation: int, codebook: Codebook, rows: int) -> Codebook:
     """Make `codebook` a generation of the store's, 1 or later. Returns the one that it has then, perhaps of another
-    writer.
+    writer. rows: number of rows that it was learned from.
     """
     vocab_size = len(codebook.order)
     if storage.size(claim_path(generation)) is not None:
@@ -23,7 +23,12 @@ def claim_codebook(storage: Storage, generation: int, codebook: Codebook) -> Cod
     data, name = encode_codebook(codebook), codebook_path(codebook.digest)
     # Created as a whole, because another writer may have learned the same codebook.
     is_new = storage.create(name, data)
-    claim = {"digest": codebook.digest, "bytes": len(data), "sha256_of_file": hashlib.sha256(data).hexdigest()}
+    claim = {
+        "digest": codebook.digest,
+        "rows": rows,
+        "bytes": len(data),
+        "sha256_of_file": hashlib.sha256(data).hexdigest(),
+    }
     try:
         is_first = storage.create(claim_path(generation), encode_document(claim))
     except NotCreatedError:
@@ -43,8 +48,18 @@ def newest_codebook(storage: Storage, vocab_size: int) -> tuple[int, Codebook | 
 
     Raises IntegrityError if the codebook is missing or altered.
     """
-    generation = max(claimed_generations(storage), default=0)
+    generation = newest_generation(storage)
     return generation, _codebook_of(storage, generation, vocab_size) if generation else None
+
+
+def newest_generation(storage: Storage) -> int:
+    """The newest generation that was claimed; 0 if there is none."""
+    return max(claimed_generations(storage), default=0)
+
+
+def rows_learned_from(storage: Storage, generation: int) -> int:
+    """Number of rows that the codebook of a generation was learned from."""
+    return int(read_claim(storage, generation)["rows"])
 
 
 def open_codebook(storage: Storage, digest: str, vocab_size: int) -> Codebook:
@@ -62,9 +77,9 @@ def claimed_generations(storage: Storage) -> list[int]:
 
 
 def read_claim(storage: Storage, generation: int) -> dict[str, Any]:
-    """The document that names a codebook: digest, and bytes and SHA-256 of its file."""
+    """The document that names a codebook: digest, rows learned from, bytes and SHA-256 of its file."""
     name = claim_path(generation)
-    return decode_document(storage.read(name), f"{storage}/{name}", ("digest", "bytes", "sha256_of_file"))
+    return decode_document(storage.read(name), f"{storage}/{name}", ("digest", "rows", "bytes", "sha256_of_file"))
 
 
 def read_claims(storage: Storage) -> dict[int, dict[str, Any]]:

@@ -37,7 +37,7 @@ def make_store(folder: Path, mode: TargetMode = "topk", profile: Profile = "comp
     if profile == "compact":
         targets = concatenate([record.targets for unit in work for record in unit])
         tokens = np.concatenate([record.tokenized.tokens for unit in work for record in unit])
-        claim_codebook(storage, 1, list_codebook(targets, tokens, VOCAB, by_token=mode == "sampled"))
+        claim_codebook(storage, 1, list_codebook(targets, tokens, VOCAB, by_token=mode == "sampled"), len(tokens))
     quarantine_example(storage, "0" * 32, "bad", "too long")
     for unit in work:
         write_unit(storage, spec, unit, profile)

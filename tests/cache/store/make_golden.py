@@ -60,7 +60,7 @@ def write_store(folder: Path, name: str, seed: int) -> dict[str, npt.NDArray[np.
     rows = concatenate([record.targets for record in units[0]]).rows(0, 8)
     tokens = np.concatenate([record.tokenized.tokens for record in units[0]])[:8]
     if "compact" in profiles:
-        claim_codebook(storage, 1, list_codebook(rows, tokens, VOCAB, by_token=targets.mode == "sampled"))
+        claim_codebook(storage, 1, list_codebook(rows, tokens, VOCAB, by_token=targets.mode == "sampled"), len(tokens))
     quarantine_example(storage, "0" * 32, "bad", "too long")
     for unit, profile in zip(units, profiles, strict=True):
         write_unit(storage, spec, unit, profile)

@@ -125,7 +125,7 @@ def test_a_claim_of_another_codebook_is_named_and_parts_are_read(full_store: Loc
 
 def test_a_codebook_for_another_vocabulary_is_refused(full_store: LocalStorage) -> None:
     with pytest.raises(IntegrityError, match=rf"is codebook .* of {VOCAB} ids, not .* of {VOCAB + 1}"):
-        claim_codebook(full_store, 1, plain_codebook(VOCAB + 1))
+        claim_codebook(full_store, 1, plain_codebook(VOCAB + 1), 1)
 
 
 def test_a_store_may_have_several_codebooks(full_store: LocalStorage) -> None:
@@ -133,8 +133,8 @@ def test_a_store_may_have_several_codebooks(full_store: LocalStorage) -> None:
     expected = contents(full_store)
     targets = concatenate([record.targets for record in expected])
     second = frequency_codebook(targets, VOCAB)
-    assert claim_codebook(full_store, 2, second).digest == second.digest
-    assert claim_codebook(full_store, 2, plain_codebook(VOCAB)).digest == second.digest, "claimed once"
+    assert claim_codebook(full_store, 2, second, 1).digest == second.digest
+    assert claim_codebook(full_store, 2, plain_codebook(VOCAB), 1).digest == second.digest, "claimed once"
     generation, newest = newest_codebook(full_store, VOCAB)
     assert generation == 2 and newest is not None and newest.digest == second.digest
     unit = units_of("topk", 1, seed=8)[0]

@@ -51,7 +51,7 @@ def make_store(folder: Path, records: list[Record], mode: TargetMode, profile: P
     if lists:
         targets = concatenate([record.targets for record in records])
         tokens = np.concatenate([record.tokenized.tokens for record in records])
-        claim_codebook(storage, 1, list_codebook(targets, tokens, VOCAB, by_token=mode == "sampled"))
+        claim_codebook(storage, 1, list_codebook(targets, tokens, VOCAB, by_token=mode == "sampled"), len(tokens))
     write_unit(storage, spec, records, profile)
     take_snapshot(storage)
     return folder
