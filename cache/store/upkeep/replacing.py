@@ -8,7 +8,6 @@ from cache.rows.on_grid import on_grid
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
-from cache.store.claims.codebook_claim import open_codebook
 from cache.store.commits import Commit, read_commit, unit_name
 from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
@@ -41,9 +40,8 @@ def _replace_unit(storage: Storage, spec: StoreSpec, state: StoreState, commit: 
     # First the document, then the commit: whoever sees the commit sees in whose place it counts.
     withdraw_unit(storage, commit.unit, unit_name([record.key for record in records]) if records else "")
     if records:
-        codebook = open_codebook(storage, commit.codebook, spec.vocab_size)
         error = QuantisationError(commit.max_abs_error, commit.kl)
-        write_unit(storage, spec, records, commit.profile, codebook if commit.codebook else None, error)
+        write_unit(storage, spec, records, commit.profile, previous_error=error)
 
 
 def _records(storage: Storage, spec: StoreSpec, commit: Commit, sha256: str, kept: list[int]) -> list[Record]:
