@@ -112,11 +112,13 @@ def create_store(storage: Storage, spec: StoreSpec) -> None:
 
 def read_spec(storage: Storage) -> StoreSpec:
     """The spec of a store. Raises StoreError if there is no store, IntegrityError if its spec is missing or altered."""
-    if storage.size(SPEC) is None:
-        if storage.names("commits") or storage.names("snapshots"):
-            raise IntegrityError(f"{storage}/{SPEC}: missing")
-        raise StoreError(f"{storage}: not a store (no {SPEC}); run 'logitbank capture' to make one")
-    return StoreSpec.from_document(decode_document(storage.read(SPEC), f"{storage}/{SPEC}"), f"{storage}/{SPEC}")
+    try:
+        data = storage.read(SPEC)
+    except IntegrityError:
+        if storage.size(SPEC) is not None or storage.names("commits") or storage.names("snapshots"):
+            raise
+        raise StoreError(f"{storage}: not a store (no {SPEC}); run 'logitbank capture' to make one") from None
+    return StoreSpec.from_document(decode_document(data, f"{storage}/{SPEC}"), f"{storage}/{SPEC}")
 
 
 def publish_commit(storage: Storage, commit: Commit) -> bool:
