@@ -6,7 +6,7 @@
     storage    files by name, in a folder or an object store
     rows       a sparse distribution per token: targets, spec, quantisation, codebooks, codec
     parts      the Zarr v3 group with the records of one unit
-    store      commits, snapshots, LogitStore, filling, verification, transcoding, garbage collection
+    store      commits, snapshots, LogitStore, filling, verification, transcoding, forgetting
     exchange   Parquet, DistillKit and axolotl files, in both directions
 
 Beside the rooms: errors, registry, settings, progress, json_documents (JSON with a checksum), lazy_names.
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from cache.storage.open import open_storage
     from cache.store.commits import create_store
     from cache.store.fill import fill_store
-    from cache.store.garbage_collection import collect_garbage
     from cache.store.logit_store import LogitStore
     from cache.store.reading.sequence import RecordSequence
     from cache.store.reading.union import StoreUnion
@@ -50,6 +49,9 @@ if TYPE_CHECKING:
     from cache.store.store_info import StoreInfo
     from cache.store.transcode import transcode_store
     from cache.store.unit_writer import write_unit
+    from cache.store.upkeep.expiring import expire_snapshots
+    from cache.store.upkeep.forgetting import forget_examples
+    from cache.store.upkeep.garbage_collection import collect_garbage
     from cache.store.verify import VerifyReport, verify_store
 
 __all__ = [
@@ -77,10 +79,12 @@ __all__ = [
     "Window",
     "collect_garbage",
     "create_store",
+    "expire_snapshots",
     "export_axolotl",
     "export_distillkit",
     "export_parquet",
     "fill_store",
+    "forget_examples",
     "import_axolotl",
     "import_distillkit",
     "import_parquet",
@@ -115,7 +119,9 @@ if not TYPE_CHECKING:
             "cache.storage.open": ("open_storage",),
             "cache.store.commits": ("create_store",),
             "cache.store.fill": ("fill_store",),
-            "cache.store.garbage_collection": ("collect_garbage",),
+            "cache.store.upkeep.expiring": ("expire_snapshots",),
+            "cache.store.upkeep.forgetting": ("forget_examples",),
+            "cache.store.upkeep.garbage_collection": ("collect_garbage",),
             "cache.store.logit_store": ("LogitStore",),
             "cache.store.reading.sequence": ("RecordSequence",),
             "cache.store.reading.union": ("StoreUnion",),

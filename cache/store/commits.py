@@ -16,6 +16,7 @@ from cache.parts.part import PartInfo
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.local import LocalStorage
+from cache.store.root_group import create_root_group
 
 SPEC = "spec.json"
 # Requests at a time to a service, and commits that are in memory before they are parsed.
@@ -108,6 +109,7 @@ def create_store(storage: Storage, spec: StoreSpec) -> None:
     """Claim an empty store for `spec`. Raises SpecMismatchError if the store has another fingerprint already."""
     if not storage.create(SPEC, encode_document(spec.to_document())):
         read_spec(storage).require_same(spec, str(storage))
+    create_root_group(storage, spec.fingerprint)
 
 
 def read_spec(storage: Storage) -> StoreSpec:

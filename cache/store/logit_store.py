@@ -114,6 +114,18 @@ class LogitStore(RecordSequence):
         """
         return StoreUnion([s if isinstance(s, RecordSequence) else LogitStore.open(s) for s in stores])
 
+    def refresh(self) -> "LogitStore":
+        """The store at its newest snapshot, which may be this one. This store stays as it is, and both may be used.
+
+        Examples keep their numbers: those of this store come first, in their order, unless examples were forgotten
+        since. Open files, connections and codebooks are shared. Raises StoreError as `open` does.
+        """
+        newest = LogitStore.open(str(self.storage))
+        newest.storage = self.storage
+        with self._lock:
+            newest._codebooks |= self._codebooks
+        return newest
+
     def load_tokenizer(self) -> Any:
         """Load the tokenizer with which the store was captured (transformers.PreTrainedTokenizerBase).
 

@@ -39,6 +39,7 @@ from cache.store.commits import (
     read_spec,
 )
 from cache.store.quarantine.entries import document_path, quarantined_keys, read_entry
+from cache.store.root_group import ROOT_GROUP, check_root_group, create_root_group
 from cache.store.segments.file import SegmentInfo
 from cache.store.segments.files import segment_faults
 from cache.store.snapshot_reading import (
@@ -79,6 +80,7 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     storage = open_storage(uri)
     report = VerifyReport()
     spec = read_spec(storage)
+    _verify_root_group(storage, spec, report, repair)
     hashes = _verify_snapshots(storage, spec, report, repair)
     codebooks = _verify_codebooks(storage, spec, report)
     tokenizers = _verify_tokenizer(storage, report)
@@ -110,6 +112,18 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     for folder, claimed in ((CODEBOOKS, codebooks), (TOKENIZERS, tokenizers)):
         report.uncommitted += [path for name in storage.names(folder) if (path := f"{folder}/{name}") not in claimed]
     return report
+
+
+def _verify_root_group(storage: Storage, spec: StoreSpec, report: VerifyReport, repair: bool) -> None:
+    try:
+        check_root_group(storage, spec.fingerprint)
+    except IntegrityError as error:
+        if not repair:
+            report.problems.append(f"{error}; 'logitbank verify --repair' writes it again")
+            return
+        storage.remove_folder(ROOT_GROUP)
+        create_root_group(storage, spec.fingerprint)
+        report.repaired.append(ROOT_GROUP)
 
 
 def _verify_snapshots(storage: Storage, spec: StoreSpec, report: VerifyReport, repair: bool) -> dict[str, str]:

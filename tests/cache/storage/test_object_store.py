@@ -23,13 +23,13 @@ from cache.storage.local import LocalStorage
 from cache.storage.object_store import ObjectStorage
 from cache.storage.open import open_storage
 from cache.store.commits import create_store
-from cache.store.garbage_collection import collect_garbage
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.segments.files import units_path
 from cache.store.snapshot_reading import latest_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
+from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import (
     TARGETS,

@@ -17,11 +17,11 @@ from cache.rows.sparse_targets import concatenate
 from cache.storage.local import LocalStorage
 from cache.store.claims.codebook_claim import claim_codebook, claim_path, newest_codebook
 from cache.store.commits import committed_units, read_commit
-from cache.store.garbage_collection import collect_garbage
 from cache.store.logit_store import LogitStore
 from cache.store.snapshot_reading import read_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
+from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, VOCAB, assert_same_record, store_spec
 from tests.cache.store.damage import complaints, contents, read_or_named, units_of

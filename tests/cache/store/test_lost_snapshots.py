@@ -13,7 +13,6 @@ import pytest
 from cache.errors import IntegrityError
 from cache.json_documents import decode_document
 from cache.storage.local import LocalStorage
-from cache.store.garbage_collection import collect_garbage
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.segments.files import units_path
@@ -21,6 +20,7 @@ from cache.store.snapshot_reading import latest_snapshot, read_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.transcode import transcode_store
 from cache.store.unit_writer import write_unit
+from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, assert_same_record, store_spec
 from tests.cache.store.damage import make_store, units_of

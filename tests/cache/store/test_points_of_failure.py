@@ -19,10 +19,10 @@ from cache.storage.local import LocalStorage
 from cache.store import unit_writer
 from cache.store.claims.codebook_claim import claim_path
 from cache.store.commits import Commit, committed_units, create_store, read_commit
-from cache.store.garbage_collection import collect_garbage
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
+from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, store_spec
 from tests.cache.store.damage import contents, units_of

@@ -17,11 +17,11 @@ from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
-from cache.store.garbage_collection import collect_garbage
 from cache.store.logit_store import LogitStore
 from cache.store.snapshot_reading import latest_snapshot, snapshot_numbers
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
+from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, assert_same_record, assert_stored, store_spec
 from tests.cache.store.damage import contents, units_of

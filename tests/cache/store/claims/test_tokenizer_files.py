@@ -14,7 +14,7 @@ from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
 from cache.store.claims.tokenizer_files import claim_tokenizer, open_tokenizer, read_tokenizer_claim, transfer_tokenizer
 from cache.store.commits import create_store
-from cache.store.garbage_collection import collect_garbage
+from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
 from tests.cache.examples.chats import AGENT, PLAIN, chat_tokenizer
 from tests.cache.rendering.test_published_templates import sentence_pieces

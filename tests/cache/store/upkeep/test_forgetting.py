@@ -21,7 +21,6 @@ from cache.rows.spec import TargetMode, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import committed_units, create_store, read_commit
 from cache.store.fill import fill_store
-from cache.store.garbage_collection import GRACE_SECONDS, collect_garbage
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshot_reading import latest_snapshot, snapshot_numbers
@@ -30,6 +29,7 @@ from cache.store.transcode import transcode_store
 from cache.store.unit_writer import write_unit
 from cache.store.upkeep.expiring import expire_snapshots
 from cache.store.upkeep.forgetting import forget_examples
+from cache.store.upkeep.garbage_collection import GRACE_SECONDS, collect_garbage
 from cache.store.verify import verify_store
 from cache.store.withdrawal.forgotten import forgotten_keys
 from tests.cache.rows.rows import MODES, TARGETS, assert_same_record, random_record, store_spec
