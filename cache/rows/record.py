@@ -1,6 +1,6 @@
 """Record: everything that a store contains about one example. Window: the arrays of a run of its tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,12 @@ class Record:
     tokenized: TokenizedExample
     targets: SparseTargets
     token_logprobs: npt.NDArray[np.float32]
+
+    def copy(self) -> "Record":
+        """The same with arrays of its own, so that a longer run of which they are views is not kept in memory."""
+        window = self.window.copy()
+        tokenized = replace(self.tokenized, tokens=window.tokens, segments=window.segments)
+        return Record(self.key, tokenized, window.targets, window.token_logprobs)
 
     @property
     def target_rows(self) -> int:

@@ -283,10 +283,10 @@ class LogitStore(RecordSequence):
 
     def _described(self, examples: Sequence[int]) -> list[tuple[str, str, Example]]:
         results: list[Any] = [None] * len(examples)
-        for unit, requested in self._by_unit(examples):
-            positions = [int(self.index.position[examples[number]]) for number in requested]
-            for number, found in zip(requested, self._part(unit).examples(positions), strict=True):
-                results[number] = found
+        positions = self.index.position[np.asarray(examples, np.int64)]
+        for unit, places in self._by_unit(examples):
+            for place, found in zip(places, self._part(unit).examples(positions[places].tolist()), strict=True):
+                results[place] = found
         return results
 
     def _segment_bits(self, examples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:

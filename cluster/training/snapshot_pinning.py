@@ -3,7 +3,7 @@
 from typing import Any, TypeVar
 
 from cluster.runtime.outputs import JOB, read_json
-from student.data.settings import DataSettings, WeightedStore
+from student.data.settings import DataSettings, PinnedStore
 from student.training.planning.stores import OpenStores
 from student.training.run_files import steps_done
 from student.training.settings import HeldoutSettings, TrainSettings
@@ -25,8 +25,8 @@ def _pin(data: Pinnable, stores: OpenStores, earlier: dict[str, Any]) -> Pinnabl
     updates: dict[str, Any] = {}
     if data.store is not None and data.snapshot is None:
         updates["snapshot"] = stores.open(data.store, earlier.get("snapshot")).snapshot
-    for name in ("mixture", "teachers"):
-        items: tuple[WeightedStore, ...] = getattr(data, name, ())
+    for name in ("union", "mixture", "teachers"):
+        items: tuple[PinnedStore, ...] = getattr(data, name, ())
         earlier_items = earlier.get(name) or [{}] * len(items)
         updates[name] = tuple(
             item

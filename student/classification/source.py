@@ -2,9 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +18,12 @@ from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
 from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.store.logit_store import LogitStore
+from cache.store.reading.selection import has_metadata, select_metadata
 from student.classification.labels import class_ids, label_spellings, true_class
 from student.classification.probabilities import ClassProbabilities, answer_row, class_log_probs, require_class_targets
 from student.classification.settings import ClassSettings
 from student.classification.texts import input_text
+from student.data.sources import OTHER_METADATA
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +58,11 @@ class ClassSource:
         tokenizer: PreTrainedTokenizerBase,
         origins: Sequence[str] = ("scored", "generated"),
         progress: Progress = no_progress,
+        where: Mapping[str, Any] | None = None,
     ) -> "ClassSource":
         """Read a snapshot once. teacher_tokenizer: that of the capture; tokenizer: the student's.
 
+        where: values that the metadata of an example must have.
         Each response to a prompt gives one text. Raises StoreError if the store has no probabilities of the classes,
         SpecMismatchError for another tokenizer than the teacher's.
         """
@@ -67,7 +73,7 @@ class ClassSource:
                 "give the teacher's"
             )
         ids, spellings = class_ids(settings, teacher_tokenizer), label_spellings(settings)
-        examples, rows, left_out, problem = _answer_rows(store, settings, origins, progress)
+        examples, rows, left_out, problem = _answer_rows(store, settings, origins, where or {}, progress)
         probabilities = class_log_probs(concatenate(rows), ids)
         is_covered = probabilities.has_class & (probabilities.label_mass >= settings.min_covered)
         has_text = np.array([bool(input_text(example, settings.input)) for example in examples], bool)
@@ -82,11 +88,22 @@ class ClassSource:
 
     @classmethod
     def from_examples(
-        cls, examples: Iterable[Example], settings: ClassSettings, tokenizer: PreTrainedTokenizerBase
+        cls,
+        examples: Sequence[Example],
+        settings: ClassSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        where: Mapping[str, Any] | None = None,
     ) -> "ClassSource":
-        """Labelled examples without a teacher, for hard labels. Raises InputError if none has a class and a text."""
+        """Labelled examples without a teacher, for hard labels. Raises InputError if none has a class and a text.
+
+        where: values that the metadata of an example must have.
+        """
         spellings = label_spellings(settings)
         usable, left_out = [], Counter[str]()
+        if where:
+            fits = has_metadata(examples, where, "the examples")
+            left_out[OTHER_METADATA] = int(np.count_nonzero(~fits))
+            examples = [examples[i] for i in np.flatnonzero(fits)]
         for example in examples:
             if not input_text(example, settings.input):
                 left_out["no text"] += 1
@@ -140,13 +157,14 @@ class ClassSource:
 
 
 def _answer_rows(
-    store: LogitStore, settings: ClassSettings, origins: Sequence[str], progress: Progress
+    store: LogitStore, settings: ClassSettings, origins: Sequence[str], where: Mapping[str, Any], progress: Progress
 ) -> tuple[list[Example], list[SparseTargets], Counter[str], str]:
     """Examples with an answer and their answer rows, the number of examples without one, and why, for a message."""
     examples, rows, left_out, problem = [], [], Counter[str](), ""
-    indices = np.flatnonzero(store.has_origin(origins))
-    for done, i in enumerate(indices, start=1):
-        record = store[int(i)]
+    of_origin = np.flatnonzero(store.has_origin(origins))
+    indices = select_metadata(store, of_origin, where, str(store.storage)) if where else of_origin
+    left_out[OTHER_METADATA] = len(of_origin) - len(indices)
+    for done, record in enumerate(chain.from_iterable(store.batches(indices)), start=1):
         example = record.tokenized.example
         try:
             row = answer_row(record.tokenized.segments, settings.at, example.id)
@@ -155,7 +173,7 @@ def _answer_rows(
             problem = problem or f"; {error}"
         else:
             examples.append(example)
-            rows.append(record.targets.rows(row, row + 1))
+            rows.append(record.targets.rows(row, row + 1).copy())  # a view would keep its whole batch in memory
         progress(done, len(indices))
     return examples, rows, left_out, problem
 

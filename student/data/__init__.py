@@ -7,6 +7,6 @@ batches ahead in threads; `torch_dataset` is a store for other training loops.
 Knows nothing of objectives' formulas, of optimizers or of ranks. To add a source: implement `sources.Examples`.
 """
 
-from student.data.settings import DataSettings, WeightedStore
+from student.data.settings import DataSettings, PinnedStore, WeightedStore
 
-__all__ = ["DataSettings", "WeightedStore"]
+__all__ = ["DataSettings", "PinnedStore", "WeightedStore"]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError, SpecMismatchError, StoreError
+from cache.examples.example import Example
 from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.rows.spec import StoreSpec
@@ -132,6 +133,10 @@ class AveragedStores:
             Window(window.tokens, window.segments, targets.rows(start, end), logprobs[start:end])
             for window, start, end in zip(windows_of[0], [0, *ends], ends, strict=False)
         ]
+
+    def texts(self, examples: Sequence[int]) -> list[Example]:
+        """The texts of each of the examples, from the first store."""
+        return self._stores[0].texts(self._indices[0, list(examples)])
 
     def __getitem__(self, i: int) -> Record:
         """An example with its texts, from the first store."""

@@ -13,28 +13,38 @@ from cache.settings import Settings, StoreUri
 MAX_TOKENS = 2048
 
 
-class WeightedStore(Settings):
-    """A store with its weight in a mixture of examples, or in an average of several teachers."""
+class PinnedStore(Settings):
+    """One of several stores."""
 
     store: StoreUri = Field(description="folder or address")
     snapshot: int | None = Field(None, ge=1, description="pinned snapshot; the newest if not given")
+
+
+class WeightedStore(PinnedStore):
+    """A store with its weight in a mixture of examples, or in an average of several teachers."""
+
     weight: float = Field(1.0, gt=0, description="share, relative to the other stores")
 
 
 class DataSettings(Settings):
-    """Where examples come from: exactly one of the first four keys.
+    """Where examples come from: exactly one of the first five keys.
 
-    store: a store that a capture wrote. mixture: several stores, drawn from by weight. teachers: several stores of the
+    store: a store that a capture wrote. union: several stores as one, without weights: an example that two of them have
+    counts once. mixture: several stores, drawn from by weight. teachers: several stores of the
     same scored examples, whose distributions are averaged by weight. examples: a JSON Lines file (hard labels only).
     """
 
     store: StoreUri | None = None
+    union: tuple[PinnedStore, ...] = ()
     mixture: tuple[WeightedStore, ...] = ()
     teachers: tuple[WeightedStore, ...] = ()
     examples: Path | None = None
     snapshot: int | None = Field(None, ge=1, description="pinned snapshot of 'store'; the newest if not given")
     origins: tuple[Literal["scored", "generated"], ...] = Field(
         ("scored", "generated"), description="which examples: given responses, responses by the teacher, or both"
+    )
+    where: dict[str, Any] = Field(
+        {}, description="only examples whose metadata have these values; others are left out, and counted"
     )
     max_tokens: int = Field(
         MAX_TOKENS, ge=2, description="longer examples are left out, and counted; by default pack_to, if that is given"
@@ -77,12 +87,11 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        sources = {"store": self.store, "mixture": self.mixture, "teachers": self.teachers, "examples": self.examples}
-        present = [name for name, value in sources.items() if value]
+        sources = ("store", "union", "mixture", "teachers", "examples")
+        present = [name for name in sources if getattr(self, name)]
         if len(present) != 1:
-            raise ValueError(
-                f"give exactly one of 'store', 'mixture', 'teachers' and 'examples', not {present or 'none'}"
-            )
+            listed = ", ".join(map(repr, sources[:-1]))
+            raise ValueError(f"give exactly one of {listed} and 'examples', not {present or 'none'}")
         if len(self.teachers) == 1:
             raise ValueError("'teachers' averages several stores; give one as 'store'")
         if self.snapshot is not None and self.store is None:
@@ -110,7 +119,7 @@ class DataSettings(Settings):
         return Shuffle.of(tokens, self.window_tokens or default_window(batch_size))
 
     @property
-    def stores(self) -> tuple[WeightedStore, ...]:
+    def stores(self) -> tuple[PinnedStore, ...]:
         """All stores, in order."""
-        single = () if self.store is None else (WeightedStore(store=self.store, snapshot=self.snapshot),)
-        return single or self.mixture or self.teachers
+        single = () if self.store is None else (PinnedStore(store=self.store, snapshot=self.snapshot),)
+        return single or self.union or self.mixture or self.teachers

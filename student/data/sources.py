@@ -18,12 +18,14 @@ from cache.rendering.render import render
 from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import StoreSpec
+from cache.store.reading.selection import has_metadata, select_metadata
 from student.data.settings import DataSettings
 from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm
 
 WITHOUT_LOSS = "without a token that has a loss"
+OTHER_METADATA = "other metadata than data.where"
 
 
 def too_long(data: DataSettings) -> str:
@@ -83,10 +85,14 @@ class Store(Protocol):
     def __getitem__(self, i: int) -> Record: ...
     def has_origin(self, kinds: Sequence[str]) -> npt.NDArray[np.bool_]: ...
     def read(self, examples: Sequence[int]) -> list[Window]: ...
+    def texts(self, examples: Sequence[int]) -> list[Example]: ...
 
 
 class StoreSource:
-    """The examples of a store's snapshot that a run uses: of the requested origins, not too long, with a loss."""
+    """The examples of a store's snapshot that a run uses: by origin and metadata, not too long, with a loss.
+
+    With data.where the texts of all other candidates are read once.
+    """
 
     def __init__(self, store: Store, data: DataSettings, loss: LossSettings, batch_size: int = 1) -> None:
         """batch_size: examples of a step, on which the shuffled window depends."""
@@ -94,9 +100,14 @@ class StoreSource:
         candidates = np.flatnonzero(store.has_origin(data.origins))
         fits = store.tokens[candidates] <= data.max_tokens
         has_loss = max_loss_rows(store, loss)[candidates] > 0
-        self._indices = candidates[fits & has_loss]
+        usable = candidates[fits & has_loss]
+        self._indices = select_metadata(store, usable, data.where, str(store.storage)) if data.where else usable
         self.left_out = +Counter(
-            {too_long(data): int(np.count_nonzero(~fits)), WITHOUT_LOSS: int(np.count_nonzero(fits & ~has_loss))}
+            {
+                too_long(data): int(np.count_nonzero(~fits)),
+                WITHOUT_LOSS: int(np.count_nonzero(fits & ~has_loss)),
+                f"with {OTHER_METADATA}": len(usable) - len(self._indices),
+            }
         )
         self.store = store
         self.form = TargetForm.of(store.spec.targets)
@@ -120,7 +131,7 @@ class StoreSource:
         return self.store[int(self._indices[i])]
 
     def texts(self, i: int) -> Example:
-        return self.record(i).tokenized.example
+        return self.store.texts([int(self._indices[i])])[0]
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
         return examples_at(start, count, len(self), seed, self.shuffle)
@@ -144,6 +155,10 @@ class FileSource:
         weights = np.max([loss.segments_of(term).by_segment for term in loss.all_terms], axis=0)
         self._rendered: list[TokenizedExample] = []
         self.left_out: Counter[str] = Counter()
+        if data.where:
+            fits = has_metadata(examples, data.where, f"examples file {data.examples}")
+            self.left_out += Counter({f"with {OTHER_METADATA}": int(np.count_nonzero(~fits))})
+            examples = [examples[i] for i in np.flatnonzero(fits)]
         for example in examples:
             rendered = render(example, tokenizer, form=form) if example.has_response else None
             if rendered is None:

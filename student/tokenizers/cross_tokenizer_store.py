@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import SpecMismatchError, StoreError
-from cache.examples.example import Segment, TokenizedExample
+from cache.examples.example import Example, Segment, TokenizedExample
 from cache.examples.tokenizers import tokenizer_digest
 from cache.progress import Progress, no_progress
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
@@ -129,12 +129,16 @@ class CrossTokenizerStore:
 
     def read(self, examples: Sequence[int]) -> list[Window]:
         """Windows of the examples in the student's tokens, in the requested order."""
-        return [self._align(i)[1].window for i in examples]
+        return [self._align(record).window for record in self._store[list(examples)]]
+
+    def texts(self, examples: Sequence[int]) -> list[Example]:
+        """The texts of each of the examples, in the requested order."""
+        return self._store.texts(examples)
 
     def __getitem__(self, i: int) -> Record:
         """An example with its texts. Its key is that of the store."""
-        record, aligned = self._align(i)
-        window = aligned.window
+        record = self._store[i]
+        window = self._align(record).window
         tokenized = replace(record.tokenized, tokens=window.tokens, segments=window.segments)
         return Record(record.key, tokenized, window.targets, window.token_logprobs)
 
@@ -143,18 +147,17 @@ class CrossTokenizerStore:
         n = len(self._store)
         tokens, rows = np.zeros(n, np.uint32), np.zeros(n, np.uint32)
         counts = np.zeros(len(Alignment), np.int64)
-        for i in range(n):
-            _, aligned = self._align(i)
+        for i, record in enumerate(self._store):
+            aligned = self._align(record)
             tokens[i] = len(aligned.window)
             rows[i] = np.count_nonzero(aligned.window.targets.counts)
             counts += np.bincount(aligned.kinds, minlength=len(Alignment))
             progress(i + 1, n)
         return AlignedSizes(tokens, rows, AlignedShares(*(int(count) for count in counts[Alignment.EXACT :])))
 
-    def _align(self, i: int) -> tuple[Record, Aligned]:
-        record = self._store[i]
+    def _align(self, record: Record) -> Aligned:
         student = self._render(record.tokenized)
-        return record, align(record.window, student.tokens, student.segments, self._vocabulary)
+        return align(record.window, student.tokens, student.segments, self._vocabulary)
 
     def _render(self, teacher: TokenizedExample) -> TokenizedExample:
         """An example in the student's tokens, without an end token if the teacher's response has none."""

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from cache.errors import InputError, SpecMismatchError, StoreError
 from cache.rows.record import Window
-from cache.store.logit_store import LogitStore
+from cache.store.reading.sequence import RecordSequence
 from student.data.batches import require_learnable_prompts
 from student.data.collate import collate
 from student.data.sources import require_prompt_targets
@@ -72,7 +72,7 @@ class Labels:
         return self
 
 
-def objectives_for(store: LogitStore, loss: LossSettings, *others: LogitStore) -> WeightedObjectives:
+def objectives_for(store: RecordSequence, loss: LossSettings, *others: RecordSequence) -> WeightedObjectives:
     """Prepare the loss for the targets of a store, and check it for `others`, such as a held-out store.
 
     Raises StoreError if the loss is undefined or biased for the targets of one store, or if the kinds of targets

@@ -1,6 +1,6 @@
 """Examples whose texts fulfil a condition. Only texts are read, never rows."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,18 +36,26 @@ def select_metadata(
 ) -> npt.NDArray[np.int64]:
     """The candidates whose metadata have these values, in their order, int64 [selected].
 
+    Raises InputError as has_metadata does.
+    """
+    return np.asarray(candidates[has_metadata(_examples(store, candidates), wanted, name)])
+
+
+def has_metadata(examples: Iterable[Example], wanted: Mapping[str, Any], name: str) -> npt.NDArray[np.bool_]:
+    """Whether the metadata of each example have these values, bool [examples].
+
     Values are compared as JSON: 1 and 1.0 are equal, 1 and true are not. Raises InputError, starting with `name`, if no
-    candidate has one of the keys.
+    example has one of the keys.
     """
     seen: set[str] = set()
-    matches = np.zeros(len(candidates), bool)
-    for number, example in enumerate(_examples(store, candidates)):
+    matches = []
+    for example in examples:
         seen.update(example.metadata)
-        matches[number] = all(same_value(example.metadata.get(key, _ABSENT), value) for key, value in wanted.items())
+        matches.append(all(same_value(example.metadata.get(key, _ABSENT), value) for key, value in wanted.items()))
     missing = sorted(set(wanted) - seen)
-    if missing and len(candidates):
+    if missing and matches:
         raise InputError(f"{name}: no example has the metadata {missing[0]!r}; {_listed(sorted(seen))}")
-    return np.asarray(candidates[matches])
+    return np.array(matches, bool)
 
 
 def same_value(one: Any, other: Any) -> bool:

@@ -1,9 +1,11 @@
 """Open the training and held-out examples of a job."""
 
+from collections import Counter
 from pathlib import Path
 
 from cache.examples.jsonl import read_examples
 from cache.progress import Progress, no_progress
+from cache.store.reading.union import StoreUnion
 from student.classification.source import ClassSource
 from student.data.averaged_stores import AveragedStores
 from student.data.settings import DataSettings
@@ -13,6 +15,9 @@ from student.tokenizers.cross_tokenizer_store import AlignedSizes, CrossTokenize
 from student.training.planning.stores import OpenStores
 from student.training.planning.vocabulary import Vocabulary
 from student.training.settings import TrainSettings
+
+DOUBLES = "in an earlier store of data.union too"
+UNMATCHED = "not scored by all of data.teachers"
 
 
 def open_examples(
@@ -34,16 +39,18 @@ def open_examples(
         return FileSource(examples, vocabulary.tokenizer, data, loss, vocabulary.form, batch_size)
     opened = stores.open_all(data)
     readable: list[Store] = list(opened)
-    unmatched = 0
+    left_out = Counter[str]()
+    if data.union:
+        union = StoreUnion(opened)
+        readable, left_out[DOUBLES] = [union], union.doubles
     if data.teachers:
         averaged = AveragedStores(opened, [item.weight for item in data.teachers])
-        readable, unmatched = [averaged], averaged.left_out
+        readable, left_out[UNMATCHED] = [averaged], averaged.left_out
     if data.align == "cross_tokenizer":
         teacher = opened[0].load_tokenizer()
         readable = [CrossTokenizerStore(opened[0], teacher, vocabulary.tokenizer, progress, sizes, vocabulary.form)]
     sources = [StoreSource(store, data, loss, batch_size) for store in readable]
-    if unmatched:
-        sources[0].left_out["not scored by all of data.teachers"] = unmatched
+    sources[0].left_out += left_out  # keeps numbers above 0
     for source in sources:
         require_supported(loss, source.form, str(source.store.storage))
     return sources[0] if len(sources) == 1 else MixtureSource(sources, [item.weight for item in data.mixture])
@@ -71,7 +78,10 @@ def open_classes(
     if saved is not None:
         return ClassSource.load(saved)
     if data.examples is not None:
-        return ClassSource.from_examples(read_examples(data.examples), settings.classes, vocabulary.tokenizer)
+        examples = read_examples(data.examples)
+        return ClassSource.from_examples(examples, settings.classes, vocabulary.tokenizer, data.where)
     (store,) = stores.open_all(data)
     teacher = store.load_tokenizer()
-    return ClassSource.from_store(store, settings.classes, teacher, vocabulary.tokenizer, data.origins, progress)
+    return ClassSource.from_store(
+        store, settings.classes, teacher, vocabulary.tokenizer, data.origins, progress, data.where
+    )

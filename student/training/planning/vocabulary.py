@@ -12,6 +12,7 @@ from cache.examples.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest, vocabulary_difference
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm, require_template_variables, today, writes_date
 from cache.store.claims.tokenizer_files import copy_tokenizer
+from cache.store.reading.selection import BLOCK_EXAMPLES, has_metadata
 from student.classification.texts import learn_input_tokenizer
 from student.models.registry import has_encoder
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
@@ -150,9 +151,13 @@ def _learn(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabul
 
 
 def _training_examples(settings: TrainSettings, stores: OpenStores) -> Iterator[Example]:
-    if settings.data.examples is not None:
-        yield from read_examples(settings.data.examples)
+    data = settings.data
+    if data.examples is not None:
+        examples = read_examples(data.examples)
+        fits = has_metadata(examples, data.where, f"examples file {data.examples}")
+        yield from (example for example, fit in zip(examples, fits, strict=True) if fit)
         return
-    (store,) = stores.open_all(settings.data)
-    for i in range(len(store)):
-        yield store[i].tokenized.example
+    (store,) = stores.open_all(data)
+    chosen = store.select(metadata=data.where)
+    for start in range(0, len(chosen), BLOCK_EXAMPLES):
+        yield from store.texts(chosen[start : start + BLOCK_EXAMPLES])

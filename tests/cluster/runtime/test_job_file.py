@@ -133,7 +133,16 @@ def test_stores_of_a_list_start_at_the_root(tmp_path: Path, name: str) -> None:
     stores = "[{store='a', weight=2.0}, {store='s3://bucket/b'}]"
     job = load_job(JOBS / "student.toml", [f"data={{{name}={stores}}}"], TrainSettings, tmp_path)
     assert [item.store for item in job.data.stores] == [str(tmp_path / "a"), "s3://bucket/b"]
-    assert [item.weight for item in job.data.stores] == [2.0, 1.0]
+    assert [item.weight for item in getattr(job.data, name)] == [2.0, 1.0]
+
+
+def test_a_union_and_the_metadata_of_its_examples(tmp_path: Path) -> None:
+    union = "union=[{store='a'}, {store='s3://bucket/b', snapshot=3}]"
+    data = f"data={{{union}, where={{topic='sums', level=2, hard=true, tags=['a', 1.5]}}}}"
+    job = load_job(JOBS / "student.toml", [data], TrainSettings, tmp_path)
+    assert [item.store for item in job.data.stores] == [str(tmp_path / "a"), "s3://bucket/b"]
+    assert [item.snapshot for item in job.data.stores] == [None, 3]
+    assert job.data.where == {"topic": "sums", "level": 2, "hard": True, "tags": ["a", 1.5]}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +154,13 @@ def test_stores_of_a_list_start_at_the_root(tmp_path: Path, name: str) -> None:
         (["loss.objective=hard_label", "loss.temperature=2.0"], "neither a temperature nor a tail"),
         (["loss.terms=[{objective='jsd'}]", "loss.temperature=2.0"], "'terms' replaces .*temperature"),
         (["loss.segments={response=0.0, rationale=0.0, label=0.0}"], "at least one segment"),
-        (["data.mixture=[{store='a'}]"], "exactly one of 'store', 'mixture', 'teachers' and 'examples'"),
+        (["data.mixture=[{store='a'}]"], "exactly one of 'store', 'union', 'mixture', 'teachers' and 'examples'"),
+        (["data.union=[{store='a'}]"], r"exactly one of .* not \['store', 'union'\]"),
+        (
+            ["data={union=[{store='a'}], snapshot=2}"],
+            "'snapshot' is that of 'store'; give each store of a list its own",
+        ),
+        (["data={union=[{store='a', weight=2.0}]}"], "unknown key 'data.union.0.weight'; valid keys: snapshot, store"),
         (["data={teachers=[{store='a'}]}"], "averages several stores"),
         (["data.align=cross_tokenizer"], "needs the student's tokenizer"),
         (["run.offload=all"], "offload = 'all' needs zero_stage 3"),

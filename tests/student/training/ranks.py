@@ -126,7 +126,7 @@ def settings_of(output: Path, store: Path, **sections: Any) -> TrainSettings:
     }
     if "pretrained" in given["model"]:
         given["model"].pop("config")
-    if given["data"].get("mixture"):
+    if given["data"].get("mixture") or given["data"].get("union"):
         given["data"].pop("store")
     return TrainSettings.model_validate(given)
 
