@@ -1,7 +1,7 @@
 """Iteration and batches give what single reads give, in the requested order, and decode a chunk once."""
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cache.errors import ExampleIndexError, InputError
-from cache.parts.part_reader import PartReader
+from cache.storage.base import Range
+from cache.storage.local import LocalStorage
 from cache.store.logit_store import LogitStore
 from tests.cache.rows.rows import assert_same_record, assert_same_window
 from tests.cache.store.reading.chat_stores import chat_records, chat_store
@@ -86,18 +87,25 @@ def test_wrong_requests_are_refused_at_the_call(store: LogitStore) -> None:
 
 def test_a_chunk_of_texts_is_decoded_once_a_batch(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Would catch the texts' chunk being decoded for every example of it, which took most of the time."""
-    read: list[str] = []
-    original = PartReader._read_spans
-
-    def read_spans(self: PartReader, spans: dict[str, tuple[int, int]]) -> dict[str, bytes]:
-        read.extend(name for name in spans if name == "examples/description")
-        return original(self, spans)
-
-    monkeypatch.setattr(PartReader, "_read_spans", read_spans)
     order = np.random.default_rng(1).permutation(len(store))
+    store.texts([store.find(store.key(0))])
+    ranges: list[Range] = []
+    original = LocalStorage.read_ranges
+
+    def read_ranges(self: LocalStorage, requested: Sequence[Range]) -> list[bytes]:
+        ranges.extend(requested)
+        return original(self, requested)
+
+    monkeypatch.setattr(LocalStorage, "read_ranges", read_ranges)
+    assert len(store.texts(order)) == len(store)
+    assert len(ranges) <= 3 * len(store.index.unit)  # the parts themselves are opened too
+    ranges.clear()
     (batch,) = store.batches(order, 10**9)
-    assert len(batch) == len(store)
-    assert len(read) <= 2 * len(store.index.unit)
+    with_texts = len(ranges)
+    ranges.clear()
+    (windows,) = store.batches(order, 10**9, texts=False)
+    assert len(batch) == len(windows) == len(store)
+    assert with_texts - len(ranges) <= 2 * len(store.index.unit)
 
 
 def test_memory_of_iteration_is_that_of_a_batch(tmp_path: Path) -> None:
