@@ -39,8 +39,9 @@ class Shuffle:
     @classmethod
     def of(cls, tokens: npt.NDArray[np.integer], window_tokens: int) -> "Shuffle":
         """Blocks of about BLOCK_TOKENS tokens in windows of `window_tokens`. tokens: of each example, at least one."""
-        mean = max(1, int(tokens.sum(dtype=np.int64)) // len(tokens))
-        return cls(max(1, BLOCK_TOKENS // mean), max(1, window_tokens // BLOCK_TOKENS))
+        total = max(1, int(tokens.sum(dtype=np.int64)))
+        block = (2 * BLOCK_TOKENS * len(tokens) + total) // (2 * total)
+        return cls(max(1, block), max(1, window_tokens // BLOCK_TOKENS))
 
     def window_end(self, position: int, n: int) -> int:
         """First position after the window of a position in the endless stream over n examples."""

@@ -9,6 +9,8 @@ import numpy.typing as npt
 Numbers = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 
+# The step between the states of splitmix64, an odd number near 2^64 divided by the golden ratio.
+GOLDEN = 0x9E3779B97F4A7C15
 # Rounds of the Feistel network. From 30 values on, 8 rounds pass all tests of uniformity. The hashes of a small network
 # have few different inputs, so it needs more: with 8 rounds and 5 values, some pairs come more often than others.
 ROUNDS, SMALL_ROUNDS, SMALL = 8, 24, 64
@@ -16,11 +18,10 @@ ROUNDS, SMALL_ROUNDS, SMALL = 8, 24, 64
 
 def splitmix64(values: Keys) -> Keys:
     """Mix each of the values, uint64 to uint64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom numbers")."""
-    with np.errstate(over="ignore"):
-        mixed = values + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return mixed ^ (mixed >> np.uint64(31))
+    mixed = values + np.uint64(GOLDEN)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def permute(values: Numbers, sizes: Numbers, keys: Keys) -> Numbers:
@@ -56,13 +57,10 @@ def _encipher(values: Numbers, sizes: Numbers, keys: Keys, rounds: int) -> Numbe
     a = np.ceil(np.sqrt(sizes)).astype(np.uint64)
     b = (sizes.astype(np.uint64) + a - np.uint64(1)) // a
     right, left = np.divmod(values.astype(np.uint64), a)
-    for number in range(0, rounds, 2):
-        left = (left + _hash(right, keys, number) % a) % a
-        right = (right + _hash(left, keys, number + 1) % b) % b
+    for _ in range(0, rounds, 2):
+        left = (left + splitmix64(right + keys) % a) % a
+        keys = keys + np.uint64(GOLDEN)  # the hash of a round is a generator's output at a state of its own
+        right = (right + splitmix64(left + keys) % b) % b
+        keys = keys + np.uint64(GOLDEN)
     places: Numbers = (left + a * right).astype(np.int64)
     return places
-
-
-def _hash(values: Keys, keys: Keys, number: int) -> Keys:
-    """The function of a round. The number of the round makes the keys of the rounds independent."""
-    return splitmix64(values ^ splitmix64(keys ^ np.uint64(number)))

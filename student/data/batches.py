@@ -63,7 +63,7 @@ class LanguageBatches:
     ) -> None:
         self.source, self.objectives, self._layout, self._weight = source, objectives, layout, example_weight
         self.sizes = source.tokens
-        self._windows = HeldWindows(source)
+        self.held = HeldWindows(source)
         require_learnable_prompts(objectives, layout)
 
     def batch(self, examples: Sequence[int], row_of: Sequence[int] | None = None) -> Batch:
@@ -73,7 +73,7 @@ class LanguageBatches:
         weights = None
         if self._weight is not None:
             weights = np.array([example_weight(self.source.texts(i), self._weight) for i in examples], np.float32)
-        return collate(self._windows.take(examples), self.objectives, self._layout, weights, row_of)
+        return collate(self.held.take(examples), self.objectives, self._layout, weights, row_of)
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
         return self.source.order(start, count, seed)
@@ -82,7 +82,7 @@ class LanguageBatches:
         return self.source.window_end(position)
 
     def hold(self, examples: Sequence[int]) -> None:
-        self._windows.hold(examples)
+        self.held.hold(examples)
 
 
 def example_weight(example: Example, key: str) -> float:

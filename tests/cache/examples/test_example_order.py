@@ -82,7 +82,7 @@ def test_blocks_of_one_example_and_one_window_give_every_pair_equally_often() ->
 def test_a_batch_has_as_few_neighbours_as_its_window_says() -> None:
     """Two examples of a batch are of one block with the probability (block - 1) / (examples of the window - 1).
 
-    So with the defaults an example has at most 1/4 others of its block in its batch, whatever the size of the batch.
+    So with the defaults an example has about 1/4 others of its block in its batch, and fewer in small batches.
     """
     n, batch = 50_000_000, 256
     for shuffle, mates_of_one in ((Shuffle.of(np.full(9, 18), default_window(batch)), 0.25), (Shuffle(56, 64), 4)):
@@ -97,17 +97,19 @@ def test_a_batch_has_as_few_neighbours_as_its_window_says() -> None:
             pairs += float((counts * (counts - 1)).sum()) / 2 / (size // batch)
         expected = batch * (batch - 1) / 2 * (shuffle.block - 1) / (size - 1)
         assert pairs == pytest.approx(expected, rel=0.1)
-        assert 2 * pairs / batch < mates_of_one
+        assert 2 * pairs / batch == pytest.approx(mates_of_one, rel=0.1)
 
 
 @pytest.mark.parametrize(
     "tokens, window, expected",
     [
-        ([18], 1 << 20, Shuffle(56, 1024)),
+        ([18], 1 << 20, Shuffle(57, 1024)),
         ([500, 501], 1 << 20, Shuffle(2, 1024)),
         ([5000], 1 << 20, Shuffle(1, 1024)),
         ([1], BLOCK_TOKENS, Shuffle(1024, 1)),
-        ([120], BLOCK_TOKENS - 1, Shuffle(8, 1)),
+        ([120], BLOCK_TOKENS - 1, Shuffle(9, 1)),
+        ([700], 1 << 20, Shuffle(1, 1024)),
+        ([0], 1 << 20, Shuffle(1024, 1024)),
     ],
 )
 def test_blocks_are_about_two_chunks_long(tokens: list[int], window: int, expected: Shuffle) -> None:
@@ -121,6 +123,6 @@ def test_the_window_grows_with_the_batch(batch: int, tokens: int) -> None:
 
 def test_the_stream_is_frozen() -> None:
     """A change here would silently reorder every run that resumes."""
-    assert examples_at(8 * 3 + 5, 6, 8, 7).tolist() == [2, 0, 3, 1, 4, 7]
-    assert examples_at(10**15, 4, 1000, 7).tolist() == [972, 457, 136, 388]
-    assert examples_at(10**15, 4, 100_000, 7, Shuffle(30, 100)).tolist() == [60102, 35704, 42360, 15385]
+    assert examples_at(8 * 3 + 5, 6, 8, 7).tolist() == [4, 2, 3, 7, 2, 1]
+    assert examples_at(10**15, 4, 1000, 7).tolist() == [942, 722, 572, 233]
+    assert examples_at(10**15, 4, 100_000, 7, Shuffle(30, 100)).tolist() == [3980, 28443, 76801, 28709]

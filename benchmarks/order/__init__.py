@@ -1,0 +1,1 @@
+"""The order of training examples: what reading costs, how fair a step is, and what students learn from it."""
