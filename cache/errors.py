@@ -27,8 +27,8 @@ class IntegrityError(StoreError):
     """A file of a store is missing, truncated or altered."""
 
 
-class NewerFormatError(StoreError):
-    """A file of a store needs a newer version of logitbank. It is not damaged, and nothing may replace it."""
+class NewerFormatError(LogitbankError):
+    """A file of a store needs a newer version of logitbank. It is not damaged: nothing may repair or replace it."""
 
 
 def plain_reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from cache.errors import InputError, IntegrityError, LogitbankError
+from cache.errors import InputError, IntegrityError, StoreError
 from cache.examples.example import Example
 from cache.parts.codebook_file import decode_codebook
 from cache.parts.description import differing_fields
@@ -186,12 +186,12 @@ def _verify_withdrawal(storage: Storage, report: VerifyReport) -> dict[str, str]
     for key in forgotten_keys(storage):
         try:
             read_forgotten(storage, key)
-        except LogitbankError as error:
+        except (StoreError, InputError) as error:
             report.problems.append(str(error))
     report.remaining = list(find_remains(storage).files)
     try:
         return superseded_units(read_withdrawn(storage), set(committed_units(storage)))
-    except LogitbankError as error:
+    except (StoreError, InputError) as error:
         report.problems.append(str(error))
         return {}
 
@@ -206,7 +206,7 @@ def _verify_quarantine(storage: Storage, listed: Mapping[str, str], report: Veri
             read_entry(storage, key)
             if key in listed and hashlib.sha256(storage.read(document_path(key))).hexdigest() != listed[key]:
                 report.problems.append(f"{storage}/{document_path(key)}: not the file that the newest snapshot lists")
-        except LogitbankError as error:
+        except (StoreError, InputError) as error:
             report.problems.append(str(error))
 
 
@@ -217,7 +217,7 @@ def _verify_codebooks(storage: Storage, spec: StoreSpec, report: VerifyReport) -
         names.add(claim_path(generation))
         try:
             claim = read_claim(storage, generation)
-        except LogitbankError as error:
+        except (StoreError, InputError) as error:
             report.problems.append(str(error))
             return {f"{CODEBOOKS}/{name}" for name in storage.names(CODEBOOKS)}
         names.add(name := codebook_path(claim["digest"]))
@@ -225,7 +225,7 @@ def _verify_codebooks(storage: Storage, spec: StoreSpec, report: VerifyReport) -
         try:
             if data is not None:
                 decode_codebook(data, claim["digest"], spec.vocab_size, f"{storage}/{name}").validate()
-        except LogitbankError as error:
+        except (StoreError, InputError) as error:
             report.problems.append(f"{storage}/{name}: {error}" if isinstance(error, InputError) else str(error))
     return names
 
@@ -244,7 +244,7 @@ def _verify_tokenizer(storage: Storage, report: VerifyReport) -> set[str]:
     """Check the files of the tokenizer. Returns the folder that the store uses."""
     try:
         claim = read_tokenizer_claim(storage)
-    except LogitbankError as error:
+    except (StoreError, InputError) as error:
         report.problems.append(str(error))
         return {f"{TOKENIZERS}/{name}" for name in storage.names(TOKENIZERS)}
     if claim is None:
@@ -261,7 +261,7 @@ def _verify_file(storage: Storage, name: str, size: int, sha256: str, report: Ve
     """The content of a file, if it is the one that was committed; otherwise a line in the report."""
     try:
         data = storage.read(name)
-    except LogitbankError as error:
+    except (StoreError, InputError) as error:
         report.problems.append(str(error))
         return None
     report.files += 1
@@ -289,7 +289,7 @@ def _verify_part(
         targets = part.window(0, part.tokens).targets
         targets.validate(spec.vocab_size, f"{storage}/{info.path}")
         examples = _examples_of(part, targets)
-    except LogitbankError as error:
+    except (StoreError, InputError) as error:
         report.problems.append(str(error))
         return
     if examples != commit.examples or (len(targets.ids), part.codebook) != (commit.entries, commit.codebook):
