@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from cache.errors import IntegrityError, NewerFormatError
+from cache.errors import IntegrityError, LogitbankError
 from cache.parts import layout, part, zarr_zip
 from cache.parts.part import EncodedPart, encode_part
 from cache.parts.part_reader import PartReader
@@ -164,7 +164,7 @@ def test_a_part_that_needs_a_later_version_is_refused_by_what_it_needs(
     with monkeypatch.context() as patch:
         later_version(patch, attributes, {})
         encoded = encode("topk")
-    with pytest.raises(NewerFormatError, match=message) as refusal:
+    with pytest.raises(LogitbankError, match=message) as refusal:
         open_encoded(encoded, "topk")
     assert "\n" not in str(refusal.value)
 
