@@ -1,6 +1,6 @@
 """Rows for benchmarks of the store: simulated ones, a file's, or a teacher's, and the entropy that they have."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,7 @@ class Rows:
     """N rows of k entries, in documents.
 
     ids: uint32 [N, k], logprobs: float32 [N, k], falling. tokens: uint32 [N], the token that each row follows.
-    token_logprobs: float32 [N]. offsets: int64 [documents + 1]. table: uint32 [vocabulary, width], the ids that the
-    teacher expects after each single token, or None.
+    token_logprobs: float32 [N]. offsets: int64 [documents + 1].
     """
 
     ids: npt.NDArray[np.uint32]
@@ -29,7 +28,11 @@ class Rows:
     token_logprobs: npt.NDArray[np.float32]
     offsets: npt.NDArray[np.int64]
     vocab: int
-    table: npt.NDArray[np.uint32] | None
+
+    def cut(self, tokens: int) -> "Rows":
+        """The same rows in documents of so many tokens."""
+        n = len(self.tokens)
+        return replace(self, offsets=np.unique(np.append(np.arange(0, n, tokens), n)))
 
     def targets(self, start: int, stop: int) -> SparseTargets:
         """Rows start:stop."""
@@ -69,11 +72,11 @@ def simulated_rows(tokens: int, k: int, vocab: int, seed: int = 0) -> Rows:
     offsets = np.minimum(np.concatenate([[0], np.cumsum(lengths)]), tokens)
     offsets = np.unique(offsets if offsets[-1] == tokens else np.append(offsets, tokens))
     own = np.floor(vocab ** rng.random(tokens)).astype(np.uint32) - 1
-    return Rows(ids, logprobs, own, logprobs[:, 0], offsets, vocab, None)
+    return Rows(ids, logprobs, own, logprobs[:, 0], offsets, vocab)
 
 
 def rows_from_npz(path: Path, k: int | None, vocab: int | None) -> Rows:
-    """Anyone's rows: `ids` [N, K] and `logprobs` [N, K]; optional `doc_offsets`, `tokens` [N], `prior` [V, width]."""
+    """Anyone's rows: `ids` [N, K] and `logprobs` [N, K]; optional `doc_offsets`, `tokens` [N], `vocab`."""
     if not path.is_file():
         raise InputError(f"--npz {path}: no such file")
     with np.load(path, allow_pickle=False) as archive:
@@ -85,7 +88,7 @@ def rows_from_npz(path: Path, k: int | None, vocab: int | None) -> Rows:
         n = len(ids)
         offsets = archive["doc_offsets"].astype(np.int64) if "doc_offsets" in archive else None
         tokens = archive["tokens"].astype(np.uint32)[:n] if "tokens" in archive else np.zeros(n, np.uint32)
-        table = archive["prior"].astype(np.uint32) if {"prior", "tokens"} <= set(archive.files) else None
+        vocab = vocab or (int(archive["vocab"]) if "vocab" in archive else None)
         own = archive["token_logprobs"] if "token_logprobs" in archive else np.full(n, np.nan, np.float32)
     order = np.argsort(-logprobs, axis=1, kind="stable")[:, :k]
     ids, logprobs = np.take_along_axis(ids, order, 1).astype(np.uint32), np.take_along_axis(logprobs, order, 1)
@@ -94,8 +97,7 @@ def rows_from_npz(path: Path, k: int | None, vocab: int | None) -> Rows:
     if offsets[0] != 0 or offsets[-1] != n or (np.diff(offsets) < 0).any():
         raise InputError(f"--npz {path}: doc_offsets must rise from 0 to {n}")
     widest = int(max(ids.max(initial=0), tokens.max(initial=0))) + 1
-    width = vocab or (len(table) if table is not None else widest)
-    return Rows(ids, logprobs, tokens, own.astype(np.float32), offsets, max(width, widest), table)
+    return Rows(ids, logprobs, tokens, own.astype(np.float32), offsets, max(vocab or 0, widest))
 
 
 def entropy_bytes(rows: Rows, spec: TargetSpec) -> tuple[float, float]:

@@ -2,11 +2,14 @@
 
 The limit of reading is a raw memory map of the same rows (ids and half-precision log-probabilities), copied out; the
 limit of size is the zero-order entropy of ids plus the entropy of a gap given its rank. Documents are read one by one
-in random order, and in windows: runs of neighbours, shuffled inside. Seconds are CPU seconds of one process, median of
---repeats; files are in the page cache.
+in random order; in windows, runs of neighbours that are shuffled inside; and in the order of training, blocks of
+neighbours from all over the store. Records are read one after the other, with their texts. Seconds are CPU seconds of
+one process, median of --repeats; files are in the page cache. Bytes, of whole parts, and the rate of writing are those
+of the units after the last codebook was learned.
 
     python -m benchmarks.store --k 64 --vocab 151936 --tokens 500000
     python -m benchmarks.store --npz rows.npz --peers zarr_python,parquet
+    python -m benchmarks.store.table --rows runs/rows --save
 """
 
 import argparse
@@ -24,16 +27,19 @@ from benchmarks.common.harness import finish, spread
 from benchmarks.common.rows import Rows, entropy_bytes, rows_from_npz, simulated_rows
 from benchmarks.store.peer_protocol import Peer
 from benchmarks.store.peers import PEERS, open_peer
-from benchmarks.store.records import UNIT_TOKENS, WINDOW, as_records, unlearned_bytes
+from benchmarks.store.records import UNIT_TOKENS, WINDOW, as_records, unlearned, write_units
 from cache.errors import InputError, LogitbankError
+from cache.examples.example_order import Shuffle, default_window, examples_at
 from cache.parts.layout import PROFILES
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
-from cache.store.claims.codebook_choice import CodebookChoice
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
+
+# Examples of a step, which decide how many blocks a window of the training order has.
+TRAINING_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class Measured:
     write: float | None
     random: dict[str, float]
     windowed: dict[str, float]
+    training: dict[str, float] | None = None
+    records: dict[str, float] | None = None
     kl: float | None = None
     max_abs_error: float | None = None
 
@@ -56,7 +64,7 @@ def main() -> None:
             if options.npz
             else simulated_rows(options.tokens, options.k or 64, options.vocab or 151936)
         )
-        run(rows, options)
+        run(rows.cut(options.document_tokens) if options.document_tokens else rows, options)
     except LogitbankError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         sys.exit(2)
@@ -68,6 +76,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--vocab", type=int, help="vocabulary (default 151936, or what a file shows)")
     parser.add_argument("--tokens", type=int, default=500_000, help="simulated rows (default: %(default)s)")
     parser.add_argument("--npz", type=Path, help="rows of a teacher: ids [N, K], logprobs [N, K], optional doc_offsets")
+    parser.add_argument("--document-tokens", type=int, help="cut the rows into documents of so many tokens")
     parser.add_argument("--step", type=float, default=TargetSpec().step)
     parser.add_argument("--tail-step", type=float, default=TargetSpec().tail_step)
     parser.add_argument("--profile", choices=PROFILES, default="compact", help="default: %(default)s")
@@ -76,9 +85,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--save", metavar="NAME", help="keep the result as benchmarks/results/NAME.json")
     options = parser.parse_args(arguments)
-    for name in ("k", "vocab", "tokens", "repeats"):
+    for name in ("k", "vocab", "tokens", "document_tokens", "repeats"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return options
 
 
@@ -89,7 +98,8 @@ def run(rows: Rows, options: argparse.Namespace) -> None:
     documents = len(rows.offsets) - 1
     print(f"{n:,} rows of {k} in {documents:,} documents, vocabulary {rows.vocab:,}")
     print(f"zero-order entropy {id_entropy + gap_entropy:.1f} B/token: ids {id_entropy:.1f}, gaps {gap_entropy:.1f}\n")
-    print(f"{'':<16}{'B/token':>9}{'write':>12}{'random':>12}{'windowed':>12}{'KL':>10}{'error':>8}", flush=True)
+    titles = ("write", "random", "windowed", "training", "records")
+    print(f"{'':<16}{'B/token':>9}{''.join(f'{t:>12}' for t in titles)}{'KL':>10}{'error':>8}", flush=True)
     with tempfile.TemporaryDirectory(prefix="logitbank-") as folder:
         store, ours = measure_store(rows, targets, Path(folder) / "store", options)
         show("logitbank", ours)
@@ -120,6 +130,8 @@ def run(rows: Rows, options: argparse.Namespace) -> None:
         "write_tokens_per_cpu_s": ours.write,
         "random_tokens_per_cpu_s": ours.random["median"],
         "windowed_tokens_per_cpu_s": ours.windowed["median"],
+        "training_tokens_per_cpu_s": ours.training["median"] if ours.training else None,
+        "records_tokens_per_cpu_s": ours.records["median"] if ours.records else None,
         "bytes_by_array": sizes,
         "measured": {name: asdict(each) for name, each in measured.items()},
     }
@@ -140,18 +152,9 @@ def measure_store(
     create_store(storage, spec)
     records = as_records(rows)
     write_unit(LocalStorage(folder.with_name("warm")), spec, records[:1], options.profile)  # compiles the kernels
-    unit_tokens = min(UNIT_TOKENS, -(-len(rows.ids) // 4))
-    codebooks = CodebookChoice(storage, spec)
-    written: list[tuple[int, float]] = []  # tokens and seconds of each unit
-    begin = size = 0
-    for end, record in enumerate(records, start=1):
-        size += len(record.targets)
-        if size >= unit_tokens or end == len(records):
-            started = time.process_time()
-            write_unit(storage, spec, records[begin:end], options.profile, codebooks)
-            written.append((size, time.process_time() - started))
-            begin, size = end, 0
-    later = written[1:] or written
+    unit_tokens = min(UNIT_TOKENS, -(-len(rows.ids) // 8))
+    units = write_units(storage, spec, records, options.profile, unit_tokens)
+    counted = unlearned(units)
     take_snapshot(storage)
     store = LogitStore.open(str(folder), expect=spec)
     info = store.info()
@@ -161,14 +164,37 @@ def measure_store(
         lambda documents: store.windows([(int(order[d]), 0, None) for d in documents]), rows, options.repeats
     )
     ours = Measured(
-        unlearned_bytes(store, records),
-        sum(tokens for tokens, _ in later) / sum(seconds for _, seconds in later),
+        sum(unit.bytes for unit in counted) / sum(unit.tokens for unit in counted),
+        sum(unit.tokens for unit in counted) / sum(unit.seconds for unit in counted),
         random_rates,
         windowed_rates,
+        rate(lambda: read_for_training(store), options.repeats),
+        rate(lambda: sum(len(record.targets) for record in store), options.repeats),
         info.kl,
         info.max_abs_error,
     )
     return store, ours
+
+
+def read_for_training(store: LogitStore) -> int:
+    """Read an epoch in the order of training, a window of blocks at a time. Returns the number of tokens."""
+    n, position, tokens = len(store), 0, 0
+    shuffle = Shuffle.of(store.tokens, default_window(TRAINING_BATCH))
+    while position < n:
+        end = min(shuffle.window_end(position, n), n)
+        tokens += sum(map(len, store.read(examples_at(position, end - position, n, 0, shuffle).tolist())))
+        position = end
+    return tokens
+
+
+def rate(read: Callable[[], int], repeats: int) -> dict[str, float]:
+    """Tokens a CPU second of a function that returns how many it has read; the first call warms up."""
+    rates = []
+    for _ in range(repeats + 1):
+        started = time.process_time()
+        tokens = read()
+        rates.append(tokens / (time.process_time() - started))
+    return spread(rates[1:])
 
 
 def measure_peer(peer: Peer, rows: Rows, repeats: int) -> Measured:
@@ -179,7 +205,8 @@ def measure_peer(peer: Peer, rows: Rows, repeats: int) -> Measured:
         random_rates, windowed_rates = read_rates(peer.read, rows, repeats, peer.share)
     size = peer.size / len(rows.ids) if peer.size is not None else None
     write = len(rows.ids) / peer.write_seconds if peer.write_seconds is not None else None
-    return Measured(size, write, random_rates, windowed_rates, *peer.accuracy())
+    kl, max_abs_error = peer.accuracy()
+    return Measured(size, write, random_rates, windowed_rates, kl=kl, max_abs_error=max_abs_error)
 
 
 def read_rates(
@@ -227,7 +254,8 @@ def show(name: str, each: Measured) -> None:
     def cell(value: float | None, form: str, width: int) -> str:
         return f"{format(value, form) if value is not None else '':>{width}}"
 
-    rates = (each.write, each.random["median"], each.windowed["median"])
+    spreads = (each.random, each.windowed, each.training, each.records)
+    rates = (each.write, *(each["median"] if each else None for each in spreads))
     line = cell(each.bytes_per_token, ".1f", 9) + "".join(cell(rate, ",.0f", 12) for rate in rates)
     print(f"{name:<16}{line}{cell(each.kl, '.1e', 10)}{cell(each.max_abs_error, '.3f', 8)}", flush=True)
 
