@@ -25,7 +25,7 @@ NUMBER_CODECS: dict[Profile, Codec] = {"compact": "pcodec", "portable": "zstd", 
 
 DESCRIPTION_CHUNK = 1 << 16
 # Tokens per chunk: of the arrays of tokens, and on average of the arrays of entries.
-TOKEN_CHUNK, ENTRY_CHUNK_TOKENS = 512, 512
+TOKEN_CHUNK, ENTRY_CHUNK_TOKENS = 1024, 1024
 MAX_ENTRY_CHUNK = 1 << 17
 CODEBOOK_CHUNK = 1 << 16
 

@@ -18,7 +18,7 @@ from cache.errors import IntegrityError
 
 # "pcodec" for numbers in any order, "pcodec_sorted" for increasing numbers.
 Codec = Literal["pcodec", "pcodec_sorted", "zstd", "raw"]
-PCODEC_LEVEL, ZSTD_LEVEL = 6, 9
+PCODEC_LEVEL, ZSTD_LEVEL = 7, 9
 CHECKSUM_BYTES = 4
 # The crc32c of any bytes followed by their own crc32c.
 CRC_RESIDUE = 0x48674BC7
