@@ -114,6 +114,7 @@ def preview_job(settings: CaptureSettings) -> str:
     planned, missing = len(job.plan.examples), job.missing_examples
     lines = [
         f"fingerprint {job.description.spec.fingerprint}",
+        f"targets {job.description.spec.targets}",
         str(job.input),
         f"{planned:,} responses ({job.plan.truncated:,} truncated), {planned - missing:,} of them done; {missing:,} to "
         f"capture in {len(job.units):,} units",

@@ -33,6 +33,9 @@ class CaptureSettings(Settings):
 
     def unused_keys(self) -> dict[str, str]:
         unused = self.engine.unused_keys_of_job()
+        if self.targets.named_mode is None:
+            keys = self.targets.unused_in(self.engine.default_mode)
+            unused |= {f"targets.{key}": reason for key, reason in keys.items()} | unused
         if not self.score:
             unused["targets.of"] = "only scored responses have rows for prompts, and score = false"
         return unused

@@ -19,6 +19,7 @@ from cluster.runtime.hardware import hardware
 from cluster.runtime.outputs import claim, read_json
 from cluster.runtime.progress_bars import counter
 from student.evaluation.classifier import evaluate_classifier
+from student.evaluation.heldout_metrics import unknown_metrics
 from student.evaluation.language_model import evaluate_language_model, teacher_loss
 from student.models.registry import read_config
 
@@ -35,6 +36,8 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     settings = settings.model_copy(update={"snapshot": store.snapshot})
     require_models(settings)
     claim(settings.output, settings, any((settings.output / f"{name}.json").exists() for name in settings.models))
+    if settings.classes is None and (unknown := unknown_metrics(store.spec.targets)):
+        print(f"evaluate: {unknown}", flush=True)
     results: dict[str, Any] = {}
     digests = {name: model_digest(path) for name, path in settings.models.items()}
     for name, path in settings.models.items():

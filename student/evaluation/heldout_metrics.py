@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cache.progress import Progress
+from cache.rows.spec import TargetSpec
 from student.data.batches import LanguageBatches
 from student.data.sources import StoreSource
 from student.evaluation.calibration import CalibrationBins
@@ -84,6 +85,22 @@ def evaluate_targets(
             sums.add(logits, batch, block, [term.rows(first, first + size) for term in terms])
         progress(min(start + batch_size, len(order)), len(order))
     return _metrics(sums, source)
+
+
+def unknown_metrics(spec: TargetSpec) -> str:
+    """In words, which metrics such targets do not determine, and which targets do; "" if there are none."""
+    if not spec.has_sampled:
+        return ""
+    names = [] if spec.entropy else ["kl_to_teacher"]
+    names += [] if spec.has_exact else ["top1_agreement"]
+    if not names:
+        return ""
+    is_are = "is" if len(names) == 1 else "are"
+    entropy = "" if spec.entropy else ", or with targets.entropy = true for the KL alone"
+    return (
+        f"{' and '.join(names)} {is_are} not known, because the store has draws ({spec}); to get "
+        f'{"it" if len(names) == 1 else "them"}, capture the held-out examples with targets.mode = "topk"{entropy}'
+    )
 
 
 def _metrics(sums: _Sums, source: StoreSource) -> HeldoutMetrics:

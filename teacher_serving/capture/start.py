@@ -19,6 +19,7 @@ def describe(
 
     score: whether the responses that examples contain are scored.
     """
+    targets = targets.with_mode(engine.default_mode)
     return ENGINES[engine.kind].describe(teacher, engine, targets, generation, score)
 
 

@@ -6,7 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from cache.rendering.prompt_form import parse_date
+from cache.rows.spec import TargetMode
 from cache.settings import ModelPath, Settings
+from teacher_serving.reduction.settings import OF_WHOLE_DISTRIBUTIONS
 
 
 def _check_date(text: str) -> str:
@@ -60,6 +62,11 @@ class EngineSettings(Settings):
     def gpus(self) -> int:
         """GPUs of one engine, in a cluster that has any."""
         return 1
+
+    @property
+    def default_mode(self) -> TargetMode:
+        """The mode of targets of a job that names none."""
+        return OF_WHOLE_DISTRIBUTIONS
 
     def unused_keys_of_job(self) -> dict[str, str]:
         """Keys of a whole capture job that have no effect with this engine, each with the reason."""

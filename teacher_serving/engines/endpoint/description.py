@@ -93,8 +93,7 @@ def make_target_spec(targets: TargetSettings, endpoint: EndpointSettings) -> Tar
         raise InputError(
             f"targets.k = {targets.k} is more than engine.endpoint.top_logprobs = {top_logprobs}; lower it"
         )
-    values = targets.model_dump(exclude={"of", "k"})
-    return TargetSpec(k=top_logprobs if targets.k is None else targets.k, **values)
+    return targets.spec_with(k=top_logprobs)
 
 
 def _require_scoring(

@@ -7,8 +7,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from cache.rows.spec import TargetMode
 from cache.settings import Settings
 from teacher_serving.engines.settings import EngineSettings
+from teacher_serving.reduction.settings import OF_LIKELY_TOKENS
 
 # Limit of OpenAI's API.
 MAX_CHAT_LOGPROBS = 20
@@ -85,6 +87,11 @@ class EndpointEngineSettings(EngineSettings):
     def gpus(self) -> int:
         """GPUs of one engine: none, the service has its own."""
         return 0
+
+    @property
+    def default_mode(self) -> TargetMode:
+        """See EngineSettings.default_mode."""
+        return OF_LIKELY_TOKENS
 
     def unused_keys_of_job(self) -> dict[str, str]:
         """See EngineSettings.unused_keys_of_job."""

@@ -4,7 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from cache.rows.spec import TargetMode
 from teacher_serving.engines.settings import EngineSettings
+from teacher_serving.reduction.settings import OF_LIKELY_TOKENS
 
 
 class VllmSettings(EngineSettings):
@@ -33,3 +35,8 @@ class VllmSettings(EngineSettings):
     def gpus(self) -> int:
         """GPUs of one engine, in a cluster that has any."""
         return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def default_mode(self) -> TargetMode:
+        """See EngineSettings.default_mode. The public log-probabilities are those of the likely tokens."""
+        return OF_LIKELY_TOKENS if self.reduction == "public" else super().default_mode

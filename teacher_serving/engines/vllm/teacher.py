@@ -67,7 +67,8 @@ class VllmTeacher:
         if self.fallback_reason and not needs_top_k_only(spec.targets):
             raise LogitbankError(
                 f"targets of mode {spec.targets.mode!r}, with entropy or with temperatures need full logits, which "
-                f'this vLLM\'s workers do not provide ({self.fallback_reason}); use engine.kind = "transformers"'
+                f'this vLLM\'s workers do not provide ({self.fallback_reason}); use targets.mode = "topk" or '
+                'engine.kind = "transformers"'
             )
         # How the workers reduce logits, if not in the usual way.
         self._workers_rows_from = "" if self.fallback_reason else self._ask_how_workers_reduce()

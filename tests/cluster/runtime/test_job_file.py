@@ -84,8 +84,14 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
         (CAPTURE, ["unit_sise=3"], "unknown key 'unit_sise'; did you mean 'unit_size'"),
         (CAPTURE, ["targets.k=0"], "targets.k: .*greater than or equal to 1.*given 0"),
         (CAPTURE, ["targets.mode=best"], "targets.mode: .*'topk', 'nucleus', 'threshold' or 'sampled'.*given 'best'"),
-        (CAPTURE, ["targets.mode=sampled"], '"sampled" needs a number of draws'),
-        (CAPTURE, ["targets.systematic=true"], "targets.systematic has no effect: it belongs to mode = .sampled."),
+        (CAPTURE, ["targets.mode=threshold"], '"threshold" needs a threshold up to 0.5'),
+        (
+            CAPTURE,
+            ["targets.mode=topk", "targets.systematic=true"],
+            "targets.systematic has no effect: it belongs to mode = .sampled., and the mode is .topk.",
+        ),
+        (CAPTURE, ["targets.k=3", "targets.draws=5"], "targets.k has no effect: .* the mode is .sampled."),
+        (CAPTURE, ["targets.step=0.1"], "targets.step has no effect: .* the mode is .sampled., the default of this"),
         (CAPTURE, ["targets.mode=threshold", "targets.threshold=0.6"], "targets.threshold: .*given 0.6"),
         (
             CAPTURE,

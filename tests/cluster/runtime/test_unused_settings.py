@@ -44,14 +44,17 @@ GENERATE = "generation.samples=1"
 # (kind of job, setting, the rest of a job in which it has no effect, the rest of one in which it has one)
 Case = tuple[str, str, list[str], list[str]]
 CASES: list[Case] = [
-    ("capture", "targets.mass=0.9", [], ["targets.mode=nucleus"]),
+    ("capture", "targets.mass=0.9", ["targets.mode=topk"], []),
     ("capture", "targets.threshold=0.1", ["targets.mode=nucleus", "targets.mass=0.9"], ["targets.mode=threshold"]),
-    ("capture", "targets.draws=9", [], ["targets.mode=sampled"]),
-    ("capture", "targets.systematic=true", [], ["targets.mode=sampled", "targets.draws=9"]),
-    ("capture", "targets.systematic=false", [], ["targets.mode=sampled", "targets.draws=9"]),
+    ("capture", "targets.temperatures=[2.0]", ["targets.mode=sampled"], ["targets.mass=0.9"]),
+    ("capture", "targets.draws=9", ["targets.mode=topk"], []),
+    ("capture", "targets.systematic=true", ["targets.k=4"], ["targets.draws=9"]),
+    ("capture", "targets.systematic=false", ["targets.mode=topk"], []),
+    ("capture", "targets.systematic=false", [OPENAI], ["engine.kind=transformers"]),
     ("capture", "targets.k=5", ["targets.mode=sampled", "targets.draws=9"], []),
-    ("capture", "targets.step=0.1", ["targets.mode=sampled", "targets.draws=9"], []),
-    ("capture", "targets.tail_step=0.3", ["targets.mode=sampled", "targets.draws=9"], []),
+    ("capture", "targets.step=0.1", ["targets.mode=sampled"], ["targets.mode=topk"]),
+    ("capture", "targets.step=0.1", [], ["engine.reduction=public"]),
+    ("capture", "targets.tail_step=0.3", ["targets.draws=9"], ["targets.threshold=0.1"]),
     ("capture", "targets.tail_step=0.3", [TEXT_ONLY], [OPENAI]),
     ("capture", "targets.k=5", [TEXT_ONLY], [OPENAI]),
     ("capture", "targets.of=all", ["score=false", GENERATE], []),
