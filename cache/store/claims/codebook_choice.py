@@ -8,7 +8,7 @@ from cache.rows.codebook import Codebook
 from cache.rows.sparse_targets import SparseTargets, concatenate
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
-from cache.store.claims.codebook_claim import claim_codebook, newest_codebook, newest_generation, rows_learned_from
+from cache.store.claims.codebook_claim import claim_codebook, newest_generation, open_codebook, read_claim
 
 # The next codebook is learned from this many times the rows of the one before. Each reader loads all of them.
 GROWTH = 8
@@ -53,8 +53,7 @@ class CodebookChoice:
         """Take the newest codebook of the store, if it is newer than this writer's."""
         newest = newest_generation(self._storage)
         if newest > self._generation:
-            self._generation, self._codebook = newest_codebook(self._storage, self._spec.vocab_size)
-            self._learned_from = rows_learned_from(self._storage, self._generation)
+            self._take(newest)
 
     def _has_enough(self) -> bool:
         """Whether the sample would make a better codebook, which a full one does if it has twice the rows."""
@@ -78,8 +77,16 @@ class CodebookChoice:
             self._learned_from = _rows(seen)  # what this many rows taught was not worth it
 
     def _claim(self, generation: int, codebook: Codebook, rows: int) -> None:
-        self._codebook = claim_codebook(self._storage, generation, codebook, rows)
-        self._generation, self._learned_from = generation, rows_learned_from(self._storage, generation)
+        if claim_codebook(self._storage, generation, codebook, rows).digest == codebook.digest:
+            self._generation, self._codebook, self._learned_from = generation, codebook, rows
+        else:
+            self._take(generation)
+
+    def _take(self, generation: int) -> None:
+        """Use the codebook that was claimed for a generation."""
+        claim = read_claim(self._storage, generation)
+        self._codebook = open_codebook(self._storage, claim["digest"], self._spec.vocab_size)
+        self._generation, self._learned_from = generation, int(claim["rows"])
 
 
 def _rows(targets: SparseTargets) -> int:

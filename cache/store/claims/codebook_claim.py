@@ -57,11 +57,6 @@ def newest_generation(storage: Storage) -> int:
     return max(claimed_generations(storage), default=0)
 
 
-def rows_learned_from(storage: Storage, generation: int) -> int:
-    """Number of rows that the codebook of a generation was learned from."""
-    return int(read_claim(storage, generation)["rows"])
-
-
 def open_codebook(storage: Storage, digest: str, vocab_size: int) -> Codebook:
     """The codebook with this digest; "" means that codes are ids. Raises IntegrityError if it is missing or altered."""
     if not digest:

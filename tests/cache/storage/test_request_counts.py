@@ -8,7 +8,7 @@ import pytest
 from cache.parts.layout import PROFILES, Profile
 from cache.storage import object_store
 from cache.storage.object_store import ObjectStorage
-from cache.store.claims.codebook_claim import newest_codebook
+from cache.store.claims.codebook_choice import CodebookChoice
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
@@ -39,10 +39,10 @@ def test_units_and_windows_take_few_requests(
     request, a window one for each run of near chunks, of which a small part has one."""
     storage = ObjectStorage(bucket_uri)
     create_store(storage, SPEC)
-    write_unit(storage, SPEC, unit_of(0), profile)
-    _, codebook = newest_codebook(storage, SPEC.vocab_size)
+    codebooks = CodebookChoice(storage, SPEC)
+    write_unit(storage, SPEC, unit_of(0), profile, codebooks)
     counted(server)
-    write_unit(storage, SPEC, unit_of(1), profile, codebook)
+    write_unit(storage, SPEC, unit_of(1), profile, codebooks)
     total, methods = counted(server)
     assert total == 4 and methods == {"PUT": 2, "GET": 1, "HEAD": 1}
     write_unit(storage, SPEC, unit_of(2), profile)

@@ -13,7 +13,7 @@ from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.claims import codebook_choice
 from cache.store.claims.codebook_choice import GROWTH, CodebookChoice
-from cache.store.claims.codebook_claim import newest_generation, rows_learned_from
+from cache.store.claims.codebook_claim import newest_generation, read_claim
 
 VOCAB, K = 4000, 16
 SPEC = StoreSpec("t", "w", "t", "c", VOCAB, VOCAB, "float32", TargetSpec("topk", K), None)
@@ -45,12 +45,12 @@ def test_a_better_codebook_is_learned_when_enough_was_seen(tmp_path: Path) -> No
     storage, teacher = LocalStorage(tmp_path), Teacher()
     choice, first = CodebookChoice(storage, SPEC), teacher.unit(100)
     choice.of_unit(*first)
-    assert newest_generation(storage) == 1 and rows_learned_from(storage, 1) == 100
+    assert newest_generation(storage) == 1 and read_claim(storage, 1)["rows"] == 100
     unseen = teacher.unit(400)
     before = bytes_of(CodebookChoice(storage, SPEC), unseen)
     for _ in range(4 * GROWTH):
         choice.of_unit(*teacher.unit(100))
-    assert newest_generation(storage) >= 2 and rows_learned_from(storage, 2) >= GROWTH * 100
+    assert newest_generation(storage) >= 2 and read_claim(storage, 2)["rows"] >= GROWTH * 100
     after = bytes_of(CodebookChoice(storage, SPEC), unseen)
     assert after < 0.95 * before < code_bytes(*unseen, SPEC.targets, plain_codebook(VOCAB))
 
@@ -74,7 +74,7 @@ def test_the_sample_of_a_writer_is_limited(tmp_path: Path, monkeypatch: pytest.M
     choice = CodebookChoice(storage, SPEC)
     for _ in range(30):
         choice.of_unit(*teacher.unit(100))
-    assert newest_generation(storage) == 2 and rows_learned_from(storage, 2) == 300
+    assert newest_generation(storage) == 2 and read_claim(storage, 2)["rows"] == 300
 
 
 def test_rows_that_teach_nothing_new_make_no_generation(tmp_path: Path) -> None:
