@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cache.errors import StoreError
+from cache.parts.part_reader import PartReader
+from cache.rows.record import Window
 from cache.rows.sparse_targets import concatenate
 from cache.rows.spec import TargetMode
 from cache.storage.base import Range
@@ -111,3 +113,29 @@ def test_batches_over_units_and_empty_documents_equal_single_reads(mode: TargetM
 def test_a_pickle_contains_no_decoded_parts(long_store: LogitStore) -> None:
     """Loaders send the store to every worker."""
     assert len(pickle.dumps(long_store)) < 10_000
+
+
+def test_examples_with_few_others_between_them_are_decoded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of one rank of several. Would catch a chunk that is decoded again for each of its examples."""
+    rng, spec = np.random.default_rng(0), store_spec(TARGETS["topk"])
+    storage = new_store(tmp_path / "store", spec)
+    write_unit(storage, spec, [random_record(rng, str(i), 4, 16, spec.targets) for i in range(240)])
+    take_snapshot(storage)
+    store = LogitStore.open(str(storage))
+    expected = store.read(range(240))
+    decoded: list[tuple[int, int]] = []
+    original = PartReader.window
+
+    def window(self: PartReader, start: int, stop: int) -> Window:
+        decoded.append((start, stop))
+        return original(self, start, stop)
+
+    monkeypatch.setattr(PartReader, "window", window)
+    for step, runs in ((1, 1), (4, 1), (25, 1), (40, 6)):  # 480 tokens between two of every 25th
+        decoded.clear()
+        examples = list(range(0, 240, step))
+        for i, found in zip(examples, store.read(examples), strict=True):
+            assert_same_window(found, expected[i])
+        assert len(decoded) == runs
