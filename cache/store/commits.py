@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from cache.errors import IntegrityError, StoreError
 from cache.json_documents import decode_document, digest, encode_document, known_fields
@@ -21,10 +21,10 @@ from cache.store.root_group import create_root_group
 SPEC = "spec.json"
 # Requests at a time to a service, and commits that are in memory before they are parsed.
 READERS, BATCH = 16, 256
+_ATTEMPT = re.compile(r"[0-9a-f]{32}\.zarr\.zip")
 
 
-@dataclass(frozen=True, slots=True)
-class CommittedExample:
+class CommittedExample(NamedTuple):
     """Facts about an example that need no reading of its part. rows: number of its tokens that carry a target."""
 
     key: str
@@ -66,7 +66,8 @@ class Commit:
 
     def to_document(self) -> dict[str, Any]:
         """Fields for JSON, by the names of the store format. Facts about examples are columns."""
-        document = asdict(self)
+        document = {item.name: getattr(self, item.name) for item in fields(self)}
+        document["part"] = asdict(self.part)
         del document["sha256"]  # the document's own checksum has this name
         origins = {origin: i for i, origin in enumerate(sorted({example.origin for example in self.examples}))}
         columns: dict[str, list[Any]] = {
@@ -90,10 +91,11 @@ class Commit:
         """The commit that to_document described. Raises KeyError, TypeError or ValueError if it is none."""
         part = PartInfo(**known_fields(body["part"], PartInfo))
         columns, origins = body["examples"], body["origins"]
-        rows = zip(columns["key"], columns["origin"], columns["tokens"], columns["rows"], strict=True)
+        names = (origins[number] for number in columns["origin"])
+        rows = zip(columns["key"], names, columns["tokens"], columns["rows"], strict=True)
         own = {
             "part": part,
-            "examples": tuple(CommittedExample(key, origins[origin], n, m) for key, origin, n, m in rows),
+            "examples": tuple(map(CommittedExample._make, rows)),
             "sha256": body["sha256_of_part"],
             "entries": body["counts"]["entries"],
         }
@@ -163,7 +165,7 @@ def _parse_commit(storage: Storage, unit: str, data: bytes, sha256: str | None) 
         commit = Commit.from_document(decode_document(data, f"{storage}/{name}"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IntegrityError(f"{storage}/{name}: is not a commit of this format: {error!r}") from error
-    if commit.unit != unit or not re.fullmatch(f"parts/{unit}/[0-9a-f]{{32}}\\.zarr\\.zip", commit.part.path):
+    if commit.unit != unit or not _ATTEMPT.fullmatch(commit.part.path.removeprefix(f"parts/{unit}/")):
         raise IntegrityError(f"{storage}/{name}: names unit {commit.unit} at {commit.part.path}, not its own")
     return commit, file_hash
 

@@ -135,12 +135,21 @@ def _scale() -> str:
     result = read("store_scale")
     tokens = [(f"{e['tokens']:,}", f"{e['write_s']:.2f}", f"{e['read_s']['median']:.3f}") for e in result["by_tokens"]]
     units = [
-        (f"{e['units']:,}", f"{e['examples']:,}", f"{e['snapshot_s']:.1f}", f"{e['open_s']['median']:.3f}")
+        (
+            f"{e['units']:,}",
+            f"{e['examples']:,}",
+            f"{e['snapshot_s']:.1f}",
+            f"{e['new_unit_ms']:.2f}",
+            f"{e['new_bytes'] / 1e6:.1f}",
+            f"{e['open_s']['median']:.3f}",
+        )
         for e in result["by_units"]
     ]
     return (
         "### As it grows\n\nCost grows with the tokens and hardly with the units. CPU seconds to write, and to read all "
         f"tokens at random:\n\n{table(('tokens', 'write s', 'read s'), tokens)}\n\n"
-        "Seconds to take a snapshot of that many commits, and to open the store:\n\n"
-        f"{table(('units', 'examples', 'snapshot s', 'open s'), units)}\n\n{origin(['store_scale'])}\n"
+        "CPU seconds to take the first snapshot of that many commits; of the next one, CPU milliseconds a new unit and "
+        "megabytes "
+        "of memory; seconds to open the store:\n\n"
+        f"{table(('units', 'examples', 'first s', 'new ms', 'new MB', 'open s'), units)}\n\n{origin(['store_scale'])}\n"
     )

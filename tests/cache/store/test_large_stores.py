@@ -127,7 +127,7 @@ def test_counts_and_sizes_beyond_32_bits_stay_in_commits_indexes_and_totals(comm
             commit,
             unit=f"{number:024x}",
             part=replace(place, path=part_path(f"{number:024x}", f"{number:032x}")),
-            examples=(replace(commit.examples[0], key=f"{number:032x}", tokens=2**32 - 1, rows=2**32 - 2),),
+            examples=(commit.examples[0]._replace(key=f"{number:032x}", tokens=2**32 - 1, rows=2**32 - 2),),
             entries=2**45,
         )
         for number in range(3)
@@ -157,7 +157,7 @@ def test_arrays_of_more_than_2_to_the_32_elements_have_their_shape(mode: str, pr
 
 def test_more_origins_than_16_bits_number_are_kept(commit: Commit, tmp_path: Path) -> None:
     many = (1 << 16) + 5
-    examples = tuple(replace(commit.examples[0], key=f"{i:032x}", origin=f"generated/{i}") for i in range(many))
+    examples = tuple(commit.examples[0]._replace(key=f"{i:032x}", origin=f"generated/{i}") for i in range(many))
     for count in (1 << 16, many):
         index = _written_index(tmp_path, [replace(commit, examples=examples[:count])])
         names = index.origin_names
