@@ -18,6 +18,8 @@ knows nothing of models, torch or Ray. cache/README.md describes the format of t
     with LogitStore.open("stores/train") as store:
         record = store[0]                 # texts, tokens and targets of an example
         windows = store.read([3, 1, 2])   # tokens and targets alone, faster
+        for records in store.batches():   # all examples, a block of neighbours at a time
+            ...
 """
 
 from typing import TYPE_CHECKING

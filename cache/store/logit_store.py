@@ -112,6 +112,8 @@ class LogitStore(RecordSequence):
 
         Raises SpecMismatchError, with the field, unless they have the same tokenizer, vocabulary and form of targets.
         """
+        if isinstance(stores, str | Path):
+            raise InputError(f"stores = {str(stores)!r}: a union needs a list of stores; give [{str(stores)!r}]")
         return StoreUnion([s if isinstance(s, RecordSequence) else LogitStore.open(s) for s in stores])
 
     def refresh(self) -> "LogitStore":

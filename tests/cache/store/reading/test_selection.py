@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from cache.errors import InputError
 from cache.examples.example import Segment
 from cache.parts.part_reader import PartReader
 from cache.rows.record import Record
+from cache.rows.spec import TargetMode
 from cache.storage.base import Range
 from cache.storage.local import LocalStorage
 from cache.store.logit_store import LogitStore
 from cache.store.reading.selection import same_value
+from tests.cache.rows.rows import MODES
+from tests.cache.store.mixed_stores import open_mixed
 from tests.cache.store.reading.chat_stores import chat_store
 
 Condition = Callable[[Record], bool]
@@ -118,6 +122,23 @@ def test_other_conditions_spare_the_reading_of_texts(store: LogitStore) -> None:
     seen: list[str] = []
     store.select(metadata={"level": 1}, where=lambda example: seen.append(example.id), max_tokens=30)
     assert 0 < len(seen) < len(store) / 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_empty_documents_are_examples_too(mode: TargetMode, tmp_path: Path) -> None:
+    """Would catch segments of a document of no tokens that are those of the next one."""
+    store, records = open_mixed(tmp_path / "store", mode)
+    lengths = [len(record.tokenized.tokens) for record in records]
+    assert 0 in lengths
+    assert store.select(max_tokens=0).tolist() == [i for i, length in enumerate(lengths) if not length]
+    for segment in ("prompt", "response"):
+        wanted = [i for i, r in enumerate(records) if Segment[segment.upper()] in r.tokenized.segments]
+        assert store.select(segments=segment).tolist() == wanted
+    assert [record.key for record in store] == [record.key for record in records]
+    assert store.to_arrow()["tokens"].to_pylist() == [record.tokenized.tokens.tolist() for record in records]
+    tensors = store.to_torch()
+    assert np.diff(tensors["starts"]).tolist() == lengths
+    assert len(tensors["rows"]) == sum(record.target_rows for record in records)
 
 
 def test_values_are_compared_as_json() -> None:

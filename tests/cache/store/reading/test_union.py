@@ -150,6 +150,8 @@ def test_stores_of_another_form_are_refused_by_name_and_field(tmp_path: Path) ->
         assert str(tmp_path / "first") in str(error.value) and str(name) in str(error.value)
     with pytest.raises(InputError, match="a union of no stores; give at least one"):
         LogitStore.union([])
+    with pytest.raises(InputError, match="a union needs a list of stores"):
+        LogitStore.union(str(tmp_path / "first"))
 
 
 def test_other_fields_are_those_of_all_stores(tmp_path: Path) -> None:
