@@ -57,6 +57,8 @@ BENCHMARKS = (
     Benchmark("train", "--vocab 2000 --hidden 64 --k 16 --batch 2 --length 32 --repeats 1", "--vocab 151936"),
     Benchmark("head_precision", "--vocab 2000 --width 64 --rows 64 --k 16 --repeats 1", ""),
     Benchmark("batches", "--examples 2000 --steps 1", ""),
+    Benchmark("order", "--documents 18 --tokens 8000 --sizes 1000 --steps 32 --repeats 1", ""),
+    Benchmark("order.students", "--seeds 1 --steps 2 --output runs/order/quick", "", (STUDENTS,)),
     Benchmark(
         "reuse",
         "--vocab 2000 --hidden 64 --teacher-hidden 64 --teacher-layers 2 --k 16 --examples 24 --length 32 --slices 2",

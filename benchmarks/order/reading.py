@@ -28,6 +28,7 @@ from student.models.layout import PADDED
 BATCH, K, VOCAB, UNIT_TOKENS = 64, 64, 151_936, 1 << 16
 # A store that is large beside a step and a window has few neighbours in either by chance. Some windows are read.
 WINDOWS_OF_STORE, WINDOWS_READ = 8, 2
+MOST_SORTED = 10**7
 
 
 def measure_reading(document: int, tokens: int, repeats: int) -> dict[str, Any]:
@@ -54,22 +55,23 @@ def measure_reading(document: int, tokens: int, repeats: int) -> dict[str, Any]:
 def measure_finding(n: int, repeats: int) -> dict[str, Any]:
     """Seconds of CPU time to find the 64 examples of a step among n: sorted anew, and computed alone."""
     blocks = Shuffle.of(np.array([18]), default_window(BATCH))
-
-    def seconds(find: Callable[[], Any]) -> float:
-        started = time.process_time()
-        find()
-        return time.process_time() - started
-
-    ways: dict[str, tuple[int, Callable[[], Any]]] = {
-        "sorted": (1, lambda: sorted_permutation(n, 0, 0)[5000 * BATCH % n :][:BATCH]),
-        "full": (100, lambda: examples_at(5000 * BATCH, BATCH, n, 0, FULL)),
-        "blocks": (100, lambda: examples_at(5000 * BATCH, BATCH, n, 0, blocks)),
+    sorts = repeats if n <= MOST_SORTED else 1  # a sort of 10^8 takes half a minute
+    return {
+        "examples": n,
+        "sorted": spread([_seconds(lambda: sorted_permutation(n, 0, 0), 1) for _ in range(sorts)]),
+        "full": spread([_seconds(lambda: examples_at(5000 * BATCH, BATCH, n, 0, FULL), 100) for _ in range(repeats)]),
+        "blocks": spread(
+            [_seconds(lambda: examples_at(5000 * BATCH, BATCH, n, 0, blocks), 100) for _ in range(repeats)]
+        ),
     }
-    result: dict[str, Any] = {"examples": n}
-    for name, (times, find) in ways.items():
-        taken = [seconds(lambda find=find, times=times: [find() for _ in range(times)]) / times for _ in range(repeats)]  # type: ignore[misc]
-        result[name] = spread(taken)
-    return result
+
+
+def _seconds(find: Callable[[], Any], times: int) -> float:
+    """Seconds of CPU time of a call."""
+    started = time.process_time()
+    for _ in range(times):
+        find()
+    return (time.process_time() - started) / times
 
 
 def _source(store: LogitStore, order: str) -> StoreSource:

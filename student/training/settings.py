@@ -254,6 +254,7 @@ def _unused_with_classes(terms: int) -> dict[str, str]:
     one_row = "a classifier has one row of logits for a whole text"
     unused = {"data.max_tokens": "classes.max_tokens limits the texts of a classifier"}
     unused["tokenizer.chat_template_kwargs"] = "a classifier reads texts without a chat template"
+    unused |= dict.fromkeys(("data.order", "data.window_tokens"), "the texts of a classifier are shuffled one by one")
     unused |= dict.fromkeys(("loss.segments", "loss.average"), one_row)
     unused |= {f"loss.terms.{number}.segments": one_row for number in range(terms)}
     tails = ("loss.tail", *(f"loss.terms.{number}.tail" for number in range(terms)))
