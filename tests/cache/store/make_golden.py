@@ -31,19 +31,25 @@ from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
+from cache.store.upkeep.expiring import expire_snapshots
+from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
+from cache.store.withdrawal.forgotten import mark_forgotten
 from tests.cache.rows.rows import assert_stored, columns, random_record, store_spec
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 VOCAB = 300
-# Mode and codebook of each store, and the profiles of its units.
+# Mode of each store, and the profiles of its units.
 STORES: dict[str, tuple[TargetSpec, tuple[Profile, ...]]] = {
-    "topk": (TargetSpec("topk", 12, entropy=True, temperatures=(2.0,)), ("compact", "compact")),
-    "threshold": (TargetSpec("threshold", threshold=0.02), ("compact", "fast")),
-    "sampled": (TargetSpec("sampled", draws=24), ("portable", "compact")),
+    "topk": (TargetSpec("topk", 12, entropy=True, temperatures=(2.0,)), ("compact", "compact", "portable")),
+    "nucleus": (TargetSpec("nucleus", 30, mass=0.8), ("fast", "compact", "compact")),
+    "threshold": (TargetSpec("threshold", threshold=0.02), ("compact", "fast", "portable")),
+    "sampled": (TargetSpec("sampled", draws=24), ("portable", "compact", "fast")),
 }
-# Tokens of the prompt and of the response of each example, by unit.
-LENGTHS = (((3, 9), (0, 0), (2, 14), (4, 0)), ((5, 20), (1, 1)))
+# Tokens of the prompt and of the response of each example, by unit. In one unit they fill several chunks.
+LENGTHS = (((3, 9), (0, 0), (2, 14), (4, 0)), ((5, 20), (1, 1)), ((3, 5), (2100, 60), (800, 300)))
+# The example that is forgotten after the first snapshot, and the store from whose files it is removed, too.
+FORGOTTEN, CLEANED = (0, 2), "threshold"
 
 
 def write_store(folder: Path, name: str, seed: int) -> dict[str, npt.NDArray[np.generic]]:
@@ -57,18 +63,28 @@ def write_store(folder: Path, name: str, seed: int) -> dict[str, npt.NDArray[np.
     ]
     storage = LocalStorage(folder)
     create_store(storage, spec)
-    rows = concatenate([record.targets for record in units[0]]).rows(0, 8)
-    tokens = np.concatenate([record.tokenized.tokens for record in units[0]])[:8]
-    if "compact" in profiles:
-        claim_codebook(storage, 1, list_codebook(rows, tokens, VOCAB, by_token=targets.mode == "sampled"), len(tokens))
+    rows = concatenate([record.targets for record in units[0]])
+    tokens = np.concatenate([record.tokenized.tokens for record in units[0]])
     quarantine_example(storage, "0" * 32, "bad", "too long")
-    for unit, profile in zip(units, profiles, strict=True):
+    for generation, (unit, profile) in enumerate(zip(units, profiles, strict=True), start=1):
+        end = min(8 * generation, len(tokens))  # a codebook a unit
+        learned = list_codebook(rows.rows(0, end), tokens[:end], VOCAB, by_token=targets.mode == "sampled")
+        claim_codebook(storage, generation, learned, end)
         write_unit(storage, spec, unit, profile)
     take_snapshot(storage)
+    forgotten = units[FORGOTTEN[0]][FORGOTTEN[1]].key
+    mark_forgotten(storage, [forgotten], "its author asked for it")
+    take_snapshot(storage)
+    if name == CLEANED:
+        for _ in range(2):
+            expire_snapshots(storage, keep=1)
+            collect_garbage(storage, grace=-1.0)
+            take_snapshot(storage)
     report = verify_store(str(storage))
     assert not report.problems and not report.uncommitted, report.problems
     written = {record.key: record for unit in units for record in unit}
     store = LogitStore.open(str(storage))
+    assert len(store) == len(written) - 1
     for record in store:
         assert_stored(record.window, written[record.key].window, targets)
         assert record.tokenized.example == written[record.key].tokenized.example
