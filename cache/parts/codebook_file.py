@@ -1,7 +1,10 @@
 """A codebook as one file: a Zarr group with the arrays order, list_of, list_start and listed."""
 
+from typing import Any
+
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 
 from cache.errors import IntegrityError
 from cache.parts import layout
@@ -15,8 +18,16 @@ def encode_codebook(codebook: Codebook) -> bytes:
     codebook.validate()
     arrays = layout.codebook_arrays(codebook)
     shards = {name: (array, encode_array(array, getattr(codebook, name))) for name, array in arrays.items()}
-    checksums = {name: int(google_crc32c.value(data)) for name, (_, data) in shards.items()}
+    checksums = {name: checksum(getattr(codebook, name)) for name in arrays}
     return encode_zip(shards, {**layout.codebook_attributes(codebook), "checksums": checksums}).data
+
+
+def checksum(values: npt.NDArray[Any]) -> int:
+    """crc32c of the elements of an array, little-endian.
+
+    Not of the stored bytes: they end in their own crc32c, so that those of any two arrays of one size have the same.
+    """
+    return int(google_crc32c.value(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()))
 
 
 def decode_codebook(data: bytes, digest: str, vocab_size: int, what: str) -> Codebook:
@@ -29,8 +40,8 @@ def decode_codebook(data: bytes, digest: str, vocab_size: int, what: str) -> Cod
     group.require_kind(layout.CODEBOOK_KIND)
     found, by_token, checksums = group.require("digest", "by_token", "checksums")
     for name in names:
-        offset, size = group.position(name)  # names it if the file does not have it
-        if google_crc32c.value(data[offset : offset + size]) != checksums.get(name):
+        group.position(name)  # names it if the file does not have it
+        if checksum(values[name]) != checksums.get(name):
             raise IntegrityError(f"{what}/{name}: altered, or that of another codebook")
     codebook = Codebook(**values, by_token=bool(by_token))
     if found != digest or len(codebook.order) != vocab_size:
