@@ -20,7 +20,7 @@ from cache.store.snapshot_reading import (
     read_snapshot,
     snapshot_path,
 )
-from cache.store.upkeep.replacing import replace_units
+from cache.store.upkeep.replacing import Replacement, replace_units
 from cache.store.withdrawal.forgotten import forgotten_keys, hashes_of_keys
 
 
@@ -39,8 +39,11 @@ def take_snapshot(storage: Storage) -> Snapshot:
         forgotten = hashes_of_keys(forgotten_keys(storage))
         state = read_state(storage, fingerprint, previous.segments if previous else ())
         is_searched = previous is None or not set(forgotten) <= set(previous.forgotten)
-        if forgotten and replace_units(storage, spec, state, is_searched):
+        replacement = replace_units(storage, spec, state, is_searched) if forgotten else Replacement((), ())
+        if replacement.replaced:
             state = read_state(storage, fingerprint, state.base)
+        if replacement.unreadable:  # the next snapshot tries again
+            forgotten = previous.forgotten if previous else ()
         pieces = current_pieces(state, is_searched)
         segments = [_written(storage, piece) for piece in pieces]
         snapshot = Snapshot(

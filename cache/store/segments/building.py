@@ -75,19 +75,35 @@ def load_pieces(storage: Storage, pieces: Sequence[Piece], quiet: bool = False) 
 
 
 def units_with_forgotten(state: StoreState, is_searched: bool) -> list[str]:
-    """Names of the committed units that have a forgotten example and count. is_searched: as in current_pieces."""
+    """Names of the committed units that have a forgotten example and count. is_searched: as in current_pieces.
+
+    A unit whose commit is damaged is one of them if its examples are not all in the index: it may have one.
+    """
     units: set[str] = set()
     keys = state.forgotten
+    incomplete: list[str] = []
     for info in state.base if is_searched else ():
-        if _contains(state.storage, info, keys).any():
-            (segment,) = read_segments(state.storage, [info], quiet=True)
-            here = np.unique(segment.examples["unit"][is_among(segment.keys.in_order, keys)])
-            units |= {segment.units["name"][unit].tobytes().hex() for unit in here.tolist()}
+        (segment,) = read_segments(state.storage, [info], quiet=True)
+        here = np.unique(segment.examples["unit"][is_among(segment.keys.in_order, keys)])
+        units |= {segment.units["name"][unit].tobytes().hex() for unit in here.tolist()}
+        incomplete += segment.left_out()
+    # The index leaves out what an earlier unit has, and what is forgotten: only the commits have these keys.
+    for unit in incomplete:
+        try:
+            commit, _ = read_commit(state.storage, unit)
+        except IntegrityError:
+            units.add(unit)
+        else:
+            units |= {unit} if _has_one(commit, keys) else set()
     known = {name for info in state.base for name in _names(state.storage, info)}
     for commit, _ in read_commits(state.storage, (unit for unit in state.units if unit not in known)):
-        if is_among(keys_of_hex(example.key for example in commit.examples), keys).any():
-            units.add(commit.unit)
-    return sorted(units - state.superseded.keys())
+        units |= {commit.unit} if _has_one(commit, keys) else set()
+    return sorted(units.intersection(state.units) - state.superseded.keys())
+
+
+def _has_one(commit: Commit, keys: Array) -> bool:
+    """Whether a commit has an example with one of these keys."""
+    return bool(is_among(keys_of_hex(example.key for example in commit.examples), keys).any())
 
 
 def _updated(

@@ -1,6 +1,7 @@
 """Write units that have forgotten examples again, without them. The old unit stays until no snapshot lists it."""
 
 import logging
+from dataclasses import dataclass
 
 from cache.errors import IntegrityError
 from cache.rows.codec import QuantisationError
@@ -17,20 +18,29 @@ from cache.store.unit_writer import write_unit
 from cache.store.withdrawal.withdrawn import withdraw_unit
 
 
-def replace_units(storage: Storage, spec: StoreSpec, state: StoreState, is_searched: bool = True) -> list[str]:
-    """Write each unit that has forgotten examples again, without them. Returns the names of the units that did.
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Names of the units that were written again, and of those that could not be read."""
+
+    replaced: tuple[str, ...]
+    unreadable: tuple[str, ...]
+
+
+def replace_units(storage: Storage, spec: StoreSpec, state: StoreState, is_searched: bool = True) -> Replacement:
+    """Write each unit that has forgotten examples again, without them.
 
     is_searched: whether the base of the state may have some. A killed run is continued by the next. A unit that cannot
     be read stays, and its forgotten examples are only left out of the index; a line in the log says so.
     """
-    replaced = []
+    replaced, unreadable = [], []
     for unit in units_with_forgotten(state, is_searched):
         try:
             _replace_unit(storage, spec, state, *read_commit(storage, unit))
             replaced.append(unit)
         except IntegrityError as error:
+            unreadable.append(unit)
             logging.getLogger(__name__).warning("%s; its unit keeps a forgotten example, which is not read", error)
-    return replaced
+    return Replacement(tuple(replaced), tuple(unreadable))
 
 
 def _replace_unit(storage: Storage, spec: StoreSpec, state: StoreState, commit: Commit, sha256: str) -> None:
