@@ -143,22 +143,6 @@ def test_a_classifier_reads_its_store_in_the_plan_alone(
     assert (source.teacher is None) == (of == "examples")
 
 
-def test_a_run_keeps_the_order_that_it_began_with(tmp_path: Path, tiny_model: Path) -> None:
-    """Would catch a rank that goes on in the order of another version, and a plan that does not say its order."""
-    make_store(tmp_path / "store", tiny_model, TOPK, 6)
-    settings = settings_of(tmp_path / "run", tmp_path / "store", data={"window_tokens": 4096})
-    settings, plan = plan_in_driver(settings)
-    (order,) = plan.order
-    assert order["window"] == 4 and order["block"] > 10, "examples of a few tokens"
-    open_inputs(settings, as_sent(plan), OpenStores())
-    other = replace(plan, order=[order | {"block": order["block"] + 1}])
-    with pytest.raises(SpecMismatchError, match="the run began with its examples in the order"):
-        open_inputs(settings, as_sent(other), OpenStores())
-    full = settings_of(tmp_path / "full", tmp_path / "store", data={"order": "full"})
-    assert plan_in_driver(full)[1].order == [{"block": 1, "window": 1}]
-    assert job_digest(full) != job_digest(settings)
-
-
 def test_saved_classes_are_those_that_were_read(tmp_path: Path, tiny_model: Path) -> None:
     from transformers import AutoTokenizer
 
