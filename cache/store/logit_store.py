@@ -25,10 +25,9 @@ from cache.store.commits import read_spec
 from cache.store.index import StoreIndex
 from cache.store.quarantine.entries import document_path, read_all, read_entry, waiting_keys
 from cache.store.quarantine.reasons import count_reasons
-from cache.store.reading.blocks import token_blocks
 from cache.store.reading.sequence import RecordSequence
 from cache.store.reading.union import StoreUnion
-from cache.store.segments.keys import KEY_BYTES, keys_of_hex
+from cache.store.segments.keys import keys_of_hex
 from cache.store.snapshot_reading import current_index, latest_snapshot, open_snapshot
 from cache.store.store_info import StoreInfo, summarize
 
@@ -179,31 +178,6 @@ class LogitStore(RecordSequence):
         matches = np.array([not {name, name.partition("/")[0]}.isdisjoint(kinds) for name in self.origins], bool)
         return matches[self.index.origin] if len(matches) else np.zeros(len(self), bool)
 
-    def find(self, key: str) -> int:
-        """Index of the example with the id `key`, or, if there is none, of the one whose key starts with `key`.
-
-        A search by anything but a whole key reads the ids of the whole store. Raises StoreError unless there is exactly
-        one example, with the first keys if there are several.
-        """
-        by_key = np.flatnonzero(self._starts_with(key.lower())) if key else np.arange(len(self))
-        is_whole = len(key) == 2 * KEY_BYTES and len(by_key)
-        by_id = [] if is_whole or not key else self._with_id(key)
-        matches = np.asarray(by_id, np.int64) if by_id else by_key
-        if len(matches) != 1:
-            keys = f" (keys {', '.join(self.key(int(i))[:12] for i in matches[:5])})" if by_id else ""
-            raise StoreError(
-                f"{self.storage}: {len(matches)} examples have the id {key!r} or a key that starts with it{keys}; "
-                "need one"
-            )
-        return int(matches[0])
-
-    def _with_id(self, name: str) -> list[int]:
-        """Indices of the examples with the id `name`."""
-        blocks = token_blocks(self.tokens)
-        return [
-            i for block in blocks for i, (_, _, e) in zip(block, self._described(block), strict=True) if e.id == name
-        ]
-
     def windows(self, requests: Sequence[tuple[int, int, int | None]]) -> list[Window]:
         """Tokens start:stop of example i for each (i, start, stop), in the requested order. Negative i is allowed.
 
@@ -312,18 +286,6 @@ class LogitStore(RecordSequence):
         for places in np.split(order, np.flatnonzero(np.diff(units[order])) + 1):
             if len(places):
                 yield int(units[places[0]]), places.tolist()
-
-    def _starts_with(self, key: str) -> npt.NDArray[np.bool_]:
-        """Whether the key of each example starts with these hexadecimal digits; bool [examples]."""
-        try:
-            head = np.frombuffer(bytes.fromhex(key[: len(key) // 2 * 2]), np.uint8)
-            half_byte = int(key[-1], 16) if len(key) % 2 else None
-        except ValueError:
-            return np.zeros(len(self), bool)
-        if len(key) > 2 * KEY_BYTES:
-            return np.zeros(len(self), bool)
-        same = np.asarray((self.index.key[:, : len(head)] == head).all(axis=1))
-        return same if half_byte is None else np.asarray(same & (self.index.key[:, len(head)] >> 4 == half_byte))
 
     def _part(self, unit: int) -> PartReader:
         """The reader of a unit's part, from the cache or opened now."""

@@ -3,6 +3,7 @@
     sequence      RecordSequence: indices, iteration, batches, selection and tables, on top of a few primitives
     union         several stores as one sequence
     blocks        consecutive examples, a bounded number of tokens at a time
+    lookup        one example by its id or key
     selection     examples by origin, size, segments, metadata and texts
     tables        Arrow tables, with the one schema that exports to Parquet have too
     tensors       tensors of torch

@@ -14,6 +14,7 @@ from cache.rows.record import Record, Window
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.store.reading.blocks import BLOCK_TOKENS, token_blocks
+from cache.store.reading.lookup import find_example
 from cache.store.reading.requirements import MAX_BYTES, require_fits, require_library
 from cache.store.reading.selection import require_origins, segment_bits, select_metadata, select_where
 from cache.store.reading.tensors import make_tensors, padded_bytes, tensor_bytes
@@ -89,6 +90,14 @@ class RecordSequence(ABC):
     def key(self, i: int) -> str:
         """Key of an example, 32 hexadecimal digits."""
         return str(self.keys[self._index(i)].tobytes().hex())
+
+    def find(self, key: str) -> int:
+        """Number of the example with the id `key`, or, if there is none, of the one whose key starts with `key`.
+
+        A search by anything but a whole key reads the texts of all examples. Raises StoreError unless there is exactly
+        one example, with the first keys if several have the id.
+        """
+        return find_example(self, key, str(self.storage))
 
     @overload
     def __getitem__(self, i: int | np.integer[Any]) -> Record: ...

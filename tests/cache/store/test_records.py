@@ -12,6 +12,7 @@ from cache.rows.sparse_targets import concatenate, empty_targets
 from cache.rows.spec import StoreSpec, TargetMode, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.logit_store import LogitStore
+from cache.store.reading import lookup
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
@@ -139,7 +140,7 @@ def test_an_id_comes_before_the_start_of_a_key(tmp_path: Path, monkeypatch: pyte
     store, _ = open_mixed(tmp_path / "store", "topk")
     start = store.key(2)[:1]
     numbers = {start: [1], "twice": [3, 4]}
-    monkeypatch.setattr(LogitStore, "_with_id", lambda self, name: numbers.get(name, []))
+    monkeypatch.setattr(lookup, "with_id", lambda store, name: np.array(numbers.get(name, []), np.int64))
     assert store.find(start) == 1 and store.find(store.key(2)) == 2
     with pytest.raises(StoreError, match=f"2 examples have the id 'twice' .*{store.key(3)[:12]}, {store.key(4)[:12]}"):
         store.find("twice")

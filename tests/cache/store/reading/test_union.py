@@ -58,6 +58,7 @@ def test_a_union_has_every_example_once_in_order(union: StoreUnion, expected: li
     assert union.rows.tolist() == [record.target_rows for record in expected]
     for i in (0, 129, 130, 279, -1):
         assert union.key(i) == expected[i].key == union.keys[i].tobytes().hex()
+        assert union.find(expected[i].key) == union.find(expected[i].tokenized.example.id) == i % len(union)
         store, number = union.source(i)
         assert union.stores[store].key(number) == expected[i].key
 
