@@ -34,7 +34,7 @@ def add_exchange_verbs(verbs: Verbs) -> None:
     load.add_argument("format", choices=FORMATS)
     complete_files(load.add_argument("input", type=Path, help="file or folder to read"))
     complete_folders(load.add_argument("store", help=STORE_HELP))
-    load.add_argument("--teacher", default="imported", help="name of the teacher to store (default: imported)")
+    load.add_argument("--teacher", help="name of the teacher to store (default: imported)")
     load.add_argument("--vocab-size", type=int, help="axolotl: width of the teacher's logits")
     load.add_argument("--unit-size", type=int, default=256, help="examples in each unit (default: 256)")
 
@@ -108,6 +108,7 @@ def _format_of(arguments: argparse.Namespace, output: str) -> str:
 
 def _import(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri
+    from cache.store.claims.tokenizer_files import UNNAMED_TEACHER
     from cache.store.logit_store import LogitStore
     from cluster.runtime.progress_bars import counter
 
@@ -115,6 +116,7 @@ def _import(arguments: argparse.Namespace) -> Result:
     if ":/" in str(arguments.input):
         raise InputError(f"import from {str(arguments.input)!r}: copy it to a local path first")
     source = arguments.root / arguments.input
+    _require_import_options(arguments)
     common: dict[str, Any] = {"unit_examples": arguments.unit_size, "progress": counter("import", "examples")}
     if arguments.format == "parquet":
         from cache.exchange.parquet import import_parquet
@@ -124,16 +126,26 @@ def _import(arguments: argparse.Namespace) -> Result:
         from cache.exchange.conversion import ImportedTeacher
         from cache.exchange.distillkit import import_distillkit
 
-        left_out = import_distillkit(source, target, ImportedTeacher(arguments.teacher), **common)
+        left_out = import_distillkit(source, target, ImportedTeacher(arguments.teacher or UNNAMED_TEACHER), **common)
     else:
         from cache.exchange.axolotl import import_axolotl
         from cache.exchange.conversion import ImportedTeacher
 
-        if arguments.vocab_size is None:
-            raise InputError("import axolotl: give --vocab-size, the width of the teacher's logits; its files lack it")
-        left_out = import_axolotl(source, target, ImportedTeacher(arguments.teacher), arguments.vocab_size, **common)
+        left_out = import_axolotl(
+            source, target, ImportedTeacher(arguments.teacher or UNNAMED_TEACHER), arguments.vocab_size, **common
+        )
     info = LogitStore.open(target).info()
     lines = [str(info)]
     if left_out:
         lines.append(f"{'left out':<14} {left_out:,} examples of the file, each the same as an earlier one")
     return Result("\n".join(lines), {**store_facts(info), "left_out": left_out})
+
+
+def _require_import_options(arguments: argparse.Namespace) -> None:
+    """Raise InputError for options that do not fit the format, and for one that is missing."""
+    if arguments.format == "parquet" and arguments.teacher is not None:
+        raise InputError("--teacher is for distillkit and axolotl; a Parquet file contains the spec with its teacher")
+    if arguments.format != "axolotl" and arguments.vocab_size is not None:
+        raise InputError(f"--vocab-size is for axolotl; files of {arguments.format} contain it")
+    if arguments.format == "axolotl" and arguments.vocab_size is None:
+        raise InputError("import axolotl: give --vocab-size, the width of the teacher's logits; its files lack it")

@@ -58,8 +58,10 @@ def _inspect(arguments: argparse.Namespace) -> Result:
     from cluster.capture.run_log import last_input
     from cluster.report.token_view import token_view
 
-    if arguments.example is not None and (arguments.json or not arguments.example):
-        raise InputError("--example needs the first digits of a key, and does not go with --json")
+    if arguments.example == "":
+        raise InputError("--example needs an id or the first digits of a key; 'logitbank inspect --help' shows more")
+    if arguments.example is not None and arguments.json:
+        raise InputError("--example does not go with --json; leave one of them out")
     uri = absolute_uri(arguments.store, arguments.root)
     unpinned = arguments.snapshot is None and not latest_snapshot(open_storage(uri))
     store = LogitStore.open(uri, arguments.snapshot, unpinned=unpinned)

@@ -11,14 +11,14 @@ def token_view(store: LogitStore, key: str, width: int = 5, tokenizer_name: str 
     """A line for each token: its segment, text and probability, and the teacher's `width` most probable tokens.
 
     key: the first digits of an example's key. tokenizer_name: folder or hub name, in place of the store's own
-    tokenizer. Raises InputError if there is none.
+    tokenizer. Raises StoreError unless there is one such example, and InputError if there is no tokenizer.
     """
+    record = store[store.find(key)]
     tokenizer = load_tokenizer(tokenizer_name, what="--tokenizer") if tokenizer_name else store.load_tokenizer()
 
     def text(token: int) -> str:
         return repr(tokenizer.decode([token]))
 
-    record = store[store.find(key)]
     tokens, segments, targets = record.tokenized.tokens, record.tokenized.segments, record.targets
     lines = [f"{record.key}  {record.tokenized.origin}  example {record.tokenized.example.id}"]
     for t, token in enumerate(tokens):

@@ -1,9 +1,11 @@
 """The snippets of docs/store.md run one after another, on a store of chats, and give what the page says."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zarr
 
 from tests.cache.rows.rows import TARGETS
 from tests.cache.store.reading.chat_stores import chat_records, chat_spec, write_store
@@ -28,3 +30,11 @@ def test_the_snippets_about_a_store_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(names["frame"].columns) == ["id", "response", "metadata"]
     assert (tmp_path / "sums.parquet").stat().st_size
     assert (len(names["both"]), names["both"].doubles) == (150, 10)
+
+
+@pytest.mark.parametrize("page", ["docs/store.md", "cache/README.md"])
+def test_a_part_opens_as_the_pages_say(tmp_path: Path, page: str) -> None:
+    write_store(tmp_path / "store", chat_spec(TARGETS["topk"]), chat_records(TARGETS["topk"], 30))
+    (path,) = (tmp_path / "store" / "parts").glob("*/*.zarr.zip")
+    (expression,) = re.findall(r"`(zarr\.open_group\(zarr\.storage\.ZipStore.*?)`", Path(page).read_text())
+    assert eval(expression, {"zarr": zarr, "path": path}).attrs["kind"] == "logitbank.part"

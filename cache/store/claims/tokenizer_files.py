@@ -15,6 +15,9 @@ from cache.store.commits import remove_unused, withdraw_if_incomplete
 
 CLAIM = "tokenizer.json"
 FOLDER = "tokenizers"
+# Teacher of an imported store, unless the import names one: no folder, and no name to look for on a hub.
+UNNAMED_TEACHER = "imported"
+GIVE_TOKENIZER = "give the teacher's: --tokenizer of 'logitbank inspect', tokenizer.path of a training job"
 
 
 def claim_tokenizer(storage: Storage, spec: StoreSpec, files: dict[str, bytes]) -> None:
@@ -87,13 +90,17 @@ def _read(storage: Storage, claim: dict[str, Any], name: str) -> bytes:
 def open_tokenizer(storage: Storage, spec: StoreSpec) -> Any:
     """Load the tokenizer with which a store was captured: the one in the store, or the teacher's.
 
-    Raises InputError if there is neither.
+    Raises InputError, with what to give, if there is neither.
     """
     with tempfile.TemporaryDirectory() as name:
         if copy_tokenizer(storage, Path(name)):
             tokenizer = load_tokenizer(name, what=f"tokenizer of the store {storage}")
             tokenizer.name_or_path = f"{storage}/{FOLDER}"
             return tokenizer
-    if spec.service:
-        raise InputError(f"store {storage}: contains no tokenizer, and its teacher is a service; name one")
-    return load_tokenizer(spec.teacher, what=f"store {storage} contains no tokenizer, and that of its teacher")
+    reason = "is a service" if spec.service else "has no name" if spec.teacher == UNNAMED_TEACHER else ""
+    if reason:
+        raise InputError(f"store {storage}: contains no tokenizer, and its teacher {reason}; {GIVE_TOKENIZER}")
+    try:
+        return load_tokenizer(spec.teacher, what=f"store {storage} contains no tokenizer, and that of its teacher")
+    except InputError as error:
+        raise InputError(f"{error}; {GIVE_TOKENIZER}") from error

@@ -2,7 +2,7 @@
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -26,9 +26,9 @@ Indices: TypeAlias = Sequence[int] | slice | npt.NDArray[np.integer[Any]]
 class RecordSequence(ABC):
     """A sequence of Records. Subclasses give the primitives, and this class everything that follows from them.
 
-    `s[3]` and `s[-1]` give a Record; `s[0:3]`, `s[[1, 2]]` and a numpy array of integers give a list. `for record in s`
-    and `batches` read blocks of neighbours. `read`, `window` and `windows` give tokens and targets without the texts,
-    `texts` gives the texts without the rows.
+    `s[3]` and `s[-1]` give a Record; `s[0:3]`, `s[[1, 2]]` and an array of integers (numpy, torch, pandas) give a list.
+    `for record in s` and `batches` read blocks of neighbours. `read`, `window` and `windows` give tokens and targets
+    without the texts, `texts` gives the texts without the rows.
 
     spec: of all examples. storage: where they are, for messages.
     """
@@ -109,8 +109,9 @@ class RecordSequence(ABC):
         Negative indices count from the end. Raises ExampleIndexError, which is an IndexError, if there is no such
         example, TypeError if an index is no integer.
         """
-        if isinstance(i, slice | list | tuple | range) or (isinstance(i, np.ndarray) and i.ndim):
-            return self._records(self._indices(i))
+        given: Any = i
+        if isinstance(i, slice | list | tuple | range) or getattr(i, "ndim", 0):  # also tensors, and Series of pandas
+            return self._records(self._indices(given))
         return self._records([self._index(i)])[0]
 
     def __iter__(self) -> Iterator[Record]:
@@ -288,8 +289,10 @@ class RecordSequence(ABC):
         """Indices from 0 on. Raises ExampleIndexError if one is out of range, TypeError if one is no integer."""
         if isinstance(examples, slice):
             return range(*examples.indices(len(self)))
-        if not isinstance(examples, np.ndarray):
-            return [self._index(i) for i in examples]
+        if isinstance(examples, str | bytes) or not isinstance(examples, Iterable):
+            raise TypeError(f"examples = {examples!r}: give a list or an array of integers, or a slice, such as [0, 1]")
+        if not isinstance(examples, np.ndarray):  # tensors and Series of pandas have tolist
+            return [self._index(i) for i in (examples.tolist() if hasattr(examples, "tolist") else examples)]
         if examples.ndim != 1 or (examples.size and examples.dtype.kind not in "iu"):
             raise TypeError(
                 f"an array of indices must be integers [n], not {examples.dtype} {list(examples.shape)}; turn a mask "

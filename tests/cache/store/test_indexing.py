@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
+import torch
 
 from cache.errors import StoreError
 from cache.rows.record import Record
@@ -29,7 +31,18 @@ def test_a_slice_gives_a_list_of_records(store: LogitStore, part: slice) -> None
 
 @pytest.mark.parametrize(
     "indices",
-    [[1, 2], (2, 0, 2), [-1, 1], [], range(1, 4), np.array([3, -2]), np.array([4], np.uint8), np.array([])],
+    [
+        [1, 2],
+        (2, 0, 2),
+        [-1, 1],
+        [],
+        range(1, 4),
+        np.array([3, -2]),
+        np.array([4], np.uint8),
+        np.array([]),
+        torch.tensor([2, -1]),
+        pandas.Series([3, 1]),
+    ],
     ids=repr,
 )
 def test_indices_give_records_in_the_requested_order(store: LogitStore, indices: list[int]) -> None:
@@ -53,6 +66,8 @@ def test_one_index_gives_one_record(store: LogitStore) -> None:
         (np.array([True, False]), r"must be integers \[n\], not bool \[2\]; turn a mask into indices"),
         (np.array([1.0]), "not float64"),
         (np.array([[1, 2]]), r"not int64 \[1, 2\]"),
+        (torch.tensor([True, False]), "turn a mask into indices"),
+        (torch.tensor([[1, 2]]), "not list"),
     ],
 )
 def test_what_is_no_index_is_refused(store: LogitStore, index: object, message: str) -> None:
@@ -131,3 +146,11 @@ def test_a_closed_store_has_no_open_files_and_opens_them_again(tmp_path: Path) -
         assert open_files() > 0
     assert open_files() == 0
     assert store[3].key == key
+
+
+@pytest.mark.parametrize("examples", [3, "12", None], ids=repr)
+def test_what_is_no_sequence_of_examples_is_named(store: LogitStore, examples: object) -> None:
+    with pytest.raises(TypeError, match=f"examples = {examples!r}: give a list"):
+        store.read(examples)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=f"examples = {examples!r}: give a list"):
+        store.texts(examples)  # type: ignore[arg-type]

@@ -108,6 +108,9 @@ CASES: list[tuple[list[str], str]] = [
     (["import", "parquet", "nope", "new"], "nope"),
     (["import", "parquet", "good.jsonl", "new"], r"good\.jsonl"),
     (["import", "distillkit", "folder", "new"], "folder"),
+    (["import", "parquet", "good.jsonl", "new", "--teacher", "a"], "--teacher is for distillkit and axolotl"),
+    (["import", "distillkit", "folder", "new", "--vocab-size", "9"], "--vocab-size is for axolotl"),
+    (["import", "axolotl", "good.jsonl", "new"], "give --vocab-size"),
 ]
 RAW = re.compile(r"Traceback|codec can't|has no attribute|Expecting|\(char |NoneType|<class|\[Errno|Error\(|pydantic")
 

@@ -76,12 +76,21 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path, spec: StoreSpec, damage: s
         open_tokenizer(storage, spec)
 
 
-@pytest.mark.parametrize("service", ["", "a service"])
-def test_a_store_without_a_tokenizer_says_so(tmp_path: Path, spec: StoreSpec, service: str) -> None:
-    spec = replace(spec, teacher=str(tmp_path / "gone"), service=service)
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"teacher": "/gone"}, "no such folder"),
+        ({"service": "a"}, "is a service"),
+        ({"teacher": "imported"}, "no name"),
+    ],
+)
+def test_a_store_without_a_tokenizer_says_what_to_give(
+    tmp_path: Path, spec: StoreSpec, changes: dict[str, str], reason: str
+) -> None:
+    spec = replace(spec, **changes)  # type: ignore[arg-type]
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, spec)
-    with pytest.raises(InputError, match=r"store .* contains no tokenizer"):
+    with pytest.raises(InputError, match=rf"store .* contains no tokenizer.*{reason}.*--tokenizer.*tokenizer\.path"):
         open_tokenizer(storage, spec)
 
 
