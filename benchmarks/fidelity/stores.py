@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 from benchmarks.fidelity.rows import reduced
 from benchmarks.fidelity.source.teacher import Sequences, Teacher
 from benchmarks.fidelity.targets import Rows
-from benchmarks.store.records import unlearned_bytes
+from benchmarks.store.records import WrittenUnit, unlearned
 from cache.rows.record import Record, Window
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.claims.codebook_choice import CodebookChoice
+from cache.store.claims.codebook_claim import newest_generation
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
@@ -54,11 +56,13 @@ class StoreWriter:
         create_store(self._storage, self._spec)
         self._codebooks = CodebookChoice(self._storage, self._spec)
         self._keys: list[str] = []
-        self._first: list[Record] = []
+        self._units: list[WrittenUnit] = []
 
     def write(self, records: Sequence[Record]) -> None:
-        write_unit(self._storage, self._spec, records, codebooks=self._codebooks)
-        self._first = self._first or list(records[:1])
+        started = time.process_time()
+        commit, _ = write_unit(self._storage, self._spec, records, codebooks=self._codebooks)
+        rows, seconds = sum(record.target_rows for record in records), time.process_time() - started
+        self._units.append(WrittenUnit(rows, commit.part.bytes, seconds, newest_generation(self._storage)))
         self._keys += [record.key for record in records]
 
     def read(self) -> Stored:
@@ -69,7 +73,9 @@ class StoreWriter:
         place = {store.key(i): i for i in range(len(store))}
         windows = store.read([place[key] for key in self._keys])
         arrays = {name: size / info.rows for name, size in store.bytes_by_array().items()}
-        return Stored(unlearned_bytes(store, self._first), info.entries / info.rows, info.kl, arrays, windows)
+        units = unlearned(self._units)
+        size = sum(unit.bytes for unit in units) / sum(unit.tokens for unit in units)
+        return Stored(size, info.entries / info.rows, info.kl, arrays, windows)
 
 
 def write_stores(teacher: Teacher, sequences: Sequences, kinds: Sequence[Rows]) -> dict[Rows, Stored]:
