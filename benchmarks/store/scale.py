@@ -57,7 +57,7 @@ def main() -> None:
     names = ("units", "examples", "first s", "new ms", "new MB", "open s", "index MB", "window us")
     print("\n" + "".join(f"{name:>11}" for name in names))
     curve = []
-    for units in [int(text) for text in options.units.split(",")] + [1_000_000] * options.long:
+    for units in [int(text) for text in options.units.split(",") if text] + [1_000_000] * options.long:
         with tempfile.TemporaryDirectory(prefix="logitbank-") as folder:
             curve.append(measure(Path(folder), units, options))
         point = curve[-1]
