@@ -88,10 +88,10 @@ class LocalStorage:
         path = self.path(folder)
         with store_errors(path, "listed"):
             try:
-                names = [entry.name for entry in os.scandir(path)]
+                names = os.listdir(path)  # noqa: PTH208 - much faster than paths
             except (FileNotFoundError, NotADirectoryError):
                 return []
-        return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
+        return sorted([name for name in names if name.endswith(suffix) and name[0] != "."])  # there may be a million
 
     def drafts(self) -> list[str]:
         with store_errors(self.root, "listed"):

@@ -64,7 +64,7 @@ def current_pieces(state: StoreState, is_searched: bool = True, is_complete: boo
         piece = _updated(state, info, names, known, placed, is_searched)
         if isinstance(piece, SegmentInfo) or len(piece):
             pieces.append(piece)
-    new = (u for u in state.units if u not in known and u not in placed and u not in state.superseded)
+    new = (unit for unit in state.units if unit not in known and unit not in placed and unit not in state.superseded)
     return _merged(state.storage, [*pieces, *_new_segments(state, new, pieces)])
 
 
@@ -205,8 +205,8 @@ def _checked(state: StoreState, commit: Commit, sha256: str) -> tuple[Commit, st
     return commit, sha256
 
 
-def _require_all_commits(state: StoreState, known: Set[str]) -> None:
+def _require_all_commits(state: StoreState, known: set[str]) -> None:
     """Raise IntegrityError if a unit that the base lists has no commit any more, which a new snapshot would hide."""
-    lost = set(known).difference(state.units) - state.superseded.keys()
+    lost = known.difference(state.units) - state.superseded.keys()
     if lost:
         raise IntegrityError(f"{state.storage}/{commit_path(min(lost))}: missing, though a snapshot lists it")
