@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/order"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--cases", default=",".join(CASES), help="default: %(default)s")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
     copy = options.output / "sorted"
@@ -48,7 +49,8 @@ def main() -> None:
         sort_store(options.stores / "store", copy)
     cases: dict[str, Any] = {}
     print(f"{'case':<12}{'held-out loss, median (min to max)':>40}{'waiting':>10}")
-    for name, (is_sorted, window) in CASES.items():
+    for name in options.cases.split(","):
+        is_sorted, window = CASES[name]
         store = copy if is_sorted else options.stores / "store"
         runs = [train(name, store, window, seed, options) for seed in range(options.seeds)]
         losses = [run["best_loss"] for run in runs]
