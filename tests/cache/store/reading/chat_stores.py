@@ -60,7 +60,8 @@ def tokenizer() -> Any:
     return learn_tokenizer(chats(), 400)
 
 
-def tokenized_chats(count: int = COUNT) -> list[TokenizedExample]:
+@cache
+def tokenized_chats(count: int = COUNT) -> tuple[TokenizedExample, ...]:
     """Every tenth is a response that the teacher wrote, and every twentieth a prompt without a response."""
     results = []
     for i, example in enumerate(chats(count)):
@@ -70,7 +71,7 @@ def tokenized_chats(count: int = COUNT) -> list[TokenizedExample]:
         rendered = render(example, tokenizer())
         origin = f"generated/{i % 3}" if i % 10 == 0 else "scored"
         results.append(TokenizedExample(example, rendered.tokens, rendered.segments, origin))
-    return results
+    return tuple(results)
 
 
 def chat_records(targets: TargetSpec, count: int = COUNT, seed: int = 1) -> list[Record]:

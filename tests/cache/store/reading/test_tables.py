@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from cache.exchange.distillkit import export_distillkit
 from cache.exchange.parquet import export_parquet
 from cache.parts.part_reader import PartReader
 from cache.store.logit_store import LogitStore
-from tests.cache.store.reading.chat_stores import chat_store
+from tests.cache.rows.rows import TARGETS, random_rows
+from tests.cache.store.reading.chat_stores import chat_records, chat_spec, chat_store, write_store
 
 
 @pytest.fixture(scope="module", params=["topk", "threshold", "sampled", "texts"])
@@ -132,6 +134,19 @@ def test_tensors_have_what_windows_have(store: LogitStore) -> None:
     assert (row == 0) == (store.spec.targets.max_entries == 0)
     spoken = tensors["segments"][tensors["rows"] + 1] != Segment.PROMPT
     assert bool(spoken.all())
+
+
+def test_the_row_of_a_last_token_has_no_label(tmp_path: Path) -> None:
+    """Would catch a label that is the first token of the next example."""
+    rng, targets = np.random.default_rng(3), TARGETS["topk"]
+    records = [
+        replace(record, targets=random_rows(rng, len(record.window), targets)) for record in chat_records(targets, 3)
+    ]
+    store = write_store(tmp_path / "store", chat_spec(targets), records)
+    tensors = store.to_torch()
+    ends = np.cumsum(store.tokens) - 1
+    assert tensors["rows"].tolist() == list(range(int(ends[-1]) + 1))
+    assert np.flatnonzero(tensors["labels"] == -1).tolist() == ends.tolist()
 
 
 def test_nothing_gives_empty_tables_and_tensors(store: LogitStore) -> None:
