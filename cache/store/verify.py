@@ -15,7 +15,6 @@ from cache.parts.description import differing_fields
 from cache.parts.part_reader import PartReader
 from cache.progress import Progress, no_progress
 from cache.rows.codebook import Codebook
-from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.memory_file import MemoryFile
@@ -32,7 +31,6 @@ from cache.store.claims.tokenizer_files import FOLDER as TOKENIZERS
 from cache.store.claims.tokenizer_files import read_tokenizer_claim
 from cache.store.commits import (
     Commit,
-    CommittedExample,
     commit_path,
     committed_units,
     read_commit,
@@ -50,6 +48,7 @@ from cache.store.snapshot_reading import (
     snapshot_path,
 )
 from cache.store.snapshots import restore_snapshot
+from cache.store.upkeep.commit_restoring import examples_of_part, restore_commit
 from cache.store.upkeep.remains import find_remains
 from cache.store.withdrawal.forgotten import forgotten_keys, hashes_of_keys, read_forgotten
 from cache.store.withdrawal.withdrawn import read_withdrawn, superseded_units
@@ -74,7 +73,7 @@ class VerifyReport:
 def verify_store(uri: str, progress: Progress = no_progress, repair: bool = False) -> VerifyReport:
     """Check all files of the store at `uri`. progress: called with (units done, units).
 
-    repair: write lost or damaged segments of the index and documents of snapshots again.
+    repair: write lost or damaged segments of the index, documents of snapshots and commits again.
     Faults are reported, not raised. Raises StoreError if there is no store at `uri`, or if it cannot be written.
     """
     storage = open_storage(uri)
@@ -91,7 +90,7 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     unreadable: set[str] = set()
     for done, unit in enumerate(units, start=1):
         try:
-            commit, _ = read_commit(storage, unit, hashes.get(unit))
+            commit = _commit(storage, spec, unit, hashes.get(unit), codebook_of, report if repair else None)
         except IntegrityError as error:
             report.problems.append(str(error))
             unreadable.add(unit)
@@ -112,6 +111,30 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     for folder, claimed in ((CODEBOOKS, codebooks), (TOKENIZERS, tokenizers)):
         report.uncommitted += [path for name in storage.names(folder) if (path := f"{folder}/{name}") not in claimed]
     return report
+
+
+def _commit(
+    storage: Storage,
+    spec: StoreSpec,
+    unit: str,
+    sha256: str | None,
+    codebook_of: Callable[[str], Codebook],
+    repaired: VerifyReport | None,
+) -> Commit:
+    """The commit of a unit. One that a snapshot lists, by its hash, is written again if there is a report for it."""
+    try:
+        return read_commit(storage, unit, sha256)[0]
+    except IntegrityError as error:
+        if sha256 is None:
+            raise
+        if repaired is None:
+            raise IntegrityError(f"{error}; 'logitbank verify --repair' writes it again if its part is whole") from None
+        if not restore_commit(storage, spec, unit, sha256, codebook_of):
+            raise IntegrityError(
+                f"{error}; it cannot be made again, because its part or its codebook is damaged"
+            ) from None
+        repaired.repaired.append(commit_path(unit))
+        return read_commit(storage, unit, sha256)[0]
 
 
 def _verify_root_group(storage: Storage, spec: StoreSpec, report: VerifyReport, repair: bool) -> None:
@@ -288,26 +311,13 @@ def _verify_part(
         part.check_all()
         targets = part.window(0, part.tokens).targets
         targets.validate(spec.vocab_size, f"{storage}/{info.path}")
-        examples = _examples_of(part, targets)
+        examples = examples_of_part(part, targets)
     except (StoreError, InputError) as error:
         report.problems.append(str(error))
         return
     if examples != commit.examples or (len(targets.ids), part.codebook) != (commit.entries, commit.codebook):
         report.problems.append(f"{storage}/{info.path}: does not contain the examples that its commit lists")
     report.examples += len(examples)
-
-
-def _examples_of(part: PartReader, targets: SparseTargets) -> tuple[CommittedExample, ...]:
-    """What the commit of a part must list."""
-    starts = part.token_starts
-    rows = np.concatenate([np.zeros(1, np.int64), np.cumsum(targets.counts > 0)])
-    examples = []
-    for i in range(len(starts) - 1):
-        key, origin, _ = part.example(i)
-        examples.append(
-            CommittedExample(key, origin, starts[i + 1] - starts[i], int(rows[starts[i + 1]] - rows[starts[i]]))
-        )
-    return tuple(examples)
 
 
 def _verify_doubles(

@@ -22,7 +22,9 @@ def add_store_verbs(verbs: Verbs) -> None:
     for verb in (inspect, verify, snapshot, gc):
         complete_folders(verb.add_argument("store", help=STORE_HELP))
     verify.add_argument(
-        "--repair", action="store_true", help="write lost indexes and snapshots again, which follow from the commits"
+        "--repair",
+        action="store_true",
+        help="write lost indexes, snapshots and commits again; each follows from other files",
     )
     inspect.add_argument("--snapshot", type=int, help=SNAPSHOT_HELP)
     inspect.add_argument(

@@ -209,4 +209,7 @@ def _require_all_commits(state: StoreState, known: set[str]) -> None:
     """Raise IntegrityError if a unit that the base lists has no commit any more, which a new snapshot would hide."""
     lost = known.difference(state.units) - state.superseded.keys()
     if lost:
-        raise IntegrityError(f"{state.storage}/{commit_path(min(lost))}: missing, though a snapshot lists it")
+        raise IntegrityError(
+            f"{state.storage}/{commit_path(min(lost))}: missing, though a snapshot lists it; 'logitbank verify "
+            "--repair' writes it again if its part is whole"
+        )
