@@ -28,7 +28,7 @@ from cache.store.quarantine.reasons import count_reasons
 from cache.store.reading.sequence import RecordSequence
 from cache.store.reading.union import StoreUnion
 from cache.store.segments.keys import keys_of_hex
-from cache.store.snapshot_reading import current_index, latest_snapshot, open_snapshot
+from cache.store.snapshot_reading import current_index, open_snapshot, with_newest
 from cache.store.store_info import StoreInfo, summarize
 
 # Memory for the indexes and starts of opened parts: about 16 bytes per chunk and per example.
@@ -97,13 +97,16 @@ class LogitStore(RecordSequence):
             spec.require_same(expect, str(uri))
         if unpinned:
             return cls(storage, spec, current_index(storage, spec.fingerprint), None, frozenset(waiting_keys(storage)))
-        number = latest_snapshot(storage) if snapshot is None else snapshot
-        if number == 0 and snapshot is None:
-            raise StoreError(f"{uri}: no snapshot yet; let the capture finish, or run 'logitbank snapshot {uri}'")
-        pinned, index = open_snapshot(storage, number)
-        if pinned.fingerprint != spec.fingerprint:
-            raise IntegrityError(f"{uri}: snapshot {number} belongs to another spec")
-        return cls(storage, spec, index, number, frozenset(pinned.quarantine))
+
+        def open_number(number: int) -> "LogitStore":
+            if number == 0 and snapshot is None:
+                raise StoreError(f"{uri}: no snapshot yet; let the capture finish, or run 'logitbank snapshot {uri}'")
+            pinned, index = open_snapshot(storage, number)
+            if pinned.fingerprint != spec.fingerprint:
+                raise IntegrityError(f"{uri}: snapshot {number} belongs to another spec")
+            return cls(storage, spec, index, number, frozenset(pinned.quarantine))
+
+        return with_newest(storage, open_number) if snapshot is None else open_number(snapshot)
 
     @staticmethod
     def union(stores: "Sequence[RecordSequence | str | Path]") -> StoreUnion:

@@ -2,9 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from cache.errors import IntegrityError, StoreError
 from cache.json_documents import decode_document, digest, encode_document, known_fields, require_fields
@@ -17,7 +17,8 @@ from cache.store.segments.file import SegmentFile, SegmentInfo
 from cache.store.segments.files import read_segments, recover_segment
 from cache.store.segments.keys import keys_of_hex
 
-FOLDER, DOCUMENT, COPY = "snapshots", ".json", ".copy.json"
+Result = TypeVar("Result")
+FOLDER, DOCUMENT, COPY, EXPIRED = "snapshots", ".json", ".copy.json", ".expired"
 
 
 class NoSnapshotError(StoreError):
@@ -68,14 +69,24 @@ def latest_snapshot(storage: Storage) -> int:
 
 
 def snapshot_numbers(storage: Storage) -> list[int]:
-    """Numbers of the snapshots that must exist: from the oldest of which a file is there, to the newest.
+    """Numbers of the snapshots that must exist: from the first that is not expired, to the newest."""
+    files, expired = snapshot_files(storage)
+    return list(range(expired + 1, max(files) + 1)) if files and max(files) > expired else []
 
-    Snapshots expire from the oldest on.
+
+def snapshot_files(storage: Storage) -> tuple[list[int], int]:
+    """Numbers of all snapshots of which a file is there, and of the newest that is expired, 0 for none.
+
+    Snapshots expire from the oldest on. A file of one that is expired was left by a command that was killed, or by one
+    that slept meanwhile: it counts for nothing.
     """
-    names = storage.names(FOLDER, DOCUMENT)
+    names = storage.names(FOLDER)
     heads = {name.removesuffix(DOCUMENT).removesuffix(COPY.removesuffix(DOCUMENT)) for name in names}
-    numbers = {int(head) for head in heads if head.isdecimal() and head == str(int(head))}
-    return list(range(min(numbers), max(numbers) + 1)) if numbers else []
+    return sorted(_numbers(heads)), max(_numbers(n.removesuffix(EXPIRED) for n in names if EXPIRED in n), default=0)
+
+
+def _numbers(names: Iterable[str]) -> set[int]:
+    return {int(name) for name in names if name.isdecimal() and name == str(int(name))}
 
 
 def open_snapshot(storage: Storage, number: int, quiet: bool = False) -> tuple[Snapshot, StoreIndex]:
@@ -93,11 +104,29 @@ def current_index(storage: Storage, fingerprint: str, has_forgotten: bool = Fals
 
     has_forgotten: with the forgotten examples that the next snapshot leaves out.
     """
-    previous = newest_readable(storage, latest_snapshot(storage))
-    state = read_state(storage, fingerprint, previous.segments if previous else ())
-    if has_forgotten:
-        state = replace(state, superseded={}, forgotten=keys_of_hex([]))
-    return StoreIndex.of_segments(load_pieces(storage, current_pieces(state, is_complete=False)))
+
+    def read(latest: int) -> StoreIndex:
+        previous = newest_readable(storage, latest)
+        state = read_state(storage, fingerprint, previous.segments if previous else ())
+        if has_forgotten:
+            state = replace(state, superseded={}, forgotten=keys_of_hex([]))
+        return StoreIndex.of_segments(load_pieces(storage, current_pieces(state, is_complete=False)))
+
+    return with_newest(storage, read)
+
+
+def with_newest(storage: Storage, action: Callable[[int], Result]) -> Result:
+    """The result of an action that reads the newest snapshot, of which it gets the number; 0 if there is none.
+
+    It is done again if it fails because that snapshot expired meanwhile and its files were removed.
+    """
+    while True:
+        latest = latest_snapshot(storage)
+        try:
+            return action(latest)
+        except StoreError:
+            if latest_snapshot(storage) == latest:
+                raise
 
 
 def newest_readable(storage: Storage, latest: int) -> Snapshot | None:
@@ -105,7 +134,7 @@ def newest_readable(storage: Storage, latest: int) -> Snapshot | None:
 
     Raises IntegrityError if one that cannot be made again lists more units than are committed: then commits are lost.
     """
-    for number in range(latest, 0, -1):
+    for number in reversed([each for each in snapshot_numbers(storage) if each <= latest]):
         units = 0
         try:
             snapshot = read_snapshot(storage, number, quiet=True)
@@ -170,6 +199,11 @@ def quarantine_hashes(storage: Storage, forgotten: Collection[str] = ()) -> dict
 def snapshot_path(number: int) -> str:
     """Name of the document of a snapshot."""
     return f"{FOLDER}/{number}{DOCUMENT}"
+
+
+def expired_path(number: int) -> str:
+    """Name of the document that says that all snapshots up to this one are expired."""
+    return f"{FOLDER}/{number}{EXPIRED}"
 
 
 def copy_path(number: int) -> str:

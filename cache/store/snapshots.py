@@ -4,6 +4,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from cache.errors import IntegrityError
+from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.store.commits import read_spec
 from cache.store.segments.building import current_pieces, read_state
@@ -13,12 +14,13 @@ from cache.store.segments.files import read_segments, restore_segment, segment_f
 from cache.store.snapshot_reading import (
     Snapshot,
     copy_path,
-    latest_snapshot,
     newest_readable,
     quarantine_hashes,
     read_document,
     read_snapshot,
+    snapshot_files,
     snapshot_path,
+    with_newest,
 )
 from cache.store.upkeep.replacing import Replacement, replace_units
 from cache.store.withdrawal.forgotten import forgotten_keys, hashes_of_keys
@@ -32,41 +34,52 @@ def take_snapshot(storage: Storage) -> Snapshot:
     Raises IntegrityError if a commit is altered, of another spec, or missing although an earlier snapshot lists it.
     """
     spec = read_spec(storage)
-    fingerprint = spec.fingerprint
     while True:
-        latest = latest_snapshot(storage)
-        previous = newest_readable(storage, latest)
-        forgotten = hashes_of_keys(forgotten_keys(storage))
-        state = read_state(storage, fingerprint, previous.segments if previous else ())
-        is_searched = previous is None or not set(forgotten) <= set(previous.forgotten)
-        replacement = replace_units(storage, spec, state, is_searched) if forgotten else Replacement((), ())
-        if replacement.replaced:
-            state = read_state(storage, fingerprint, state.base)
-        if replacement.unreadable:  # the next snapshot tries again
-            forgotten = previous.forgotten if previous else ()
-        pieces = current_pieces(state, is_searched)
-        segments = [_written(storage, piece) for piece in pieces]
-        snapshot = Snapshot(
-            number=latest + 1,
-            fingerprint=fingerprint,
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-            units=sum(segment.units for segment in segments),
-            examples=sum(segment.examples for segment in segments),
-            segments=tuple(segments),
-            quarantine=quarantine_hashes(storage, forgotten_keys(storage)),
-            forgotten=forgotten,
-        )
-        if previous and previous.number == latest:
-            _restore_lost(storage, previous)  # a writer may have been killed between its files
-            if (previous.segments, previous.quarantine) == (snapshot.segments, snapshot.quarantine):
-                return previous
-        if storage.create(snapshot_path(snapshot.number), snapshot.to_bytes()):
-            storage.create(copy_path(snapshot.number), snapshot.to_bytes())
-            for piece, info in zip(pieces, segments, strict=True):
-                # Of a killed writer, and removed by garbage collection before the snapshot named it.
-                if isinstance(piece, Segment) and storage.size(info.path) is None:
-                    write_segment(storage, piece)
+        snapshot = with_newest(storage, lambda latest: _next_snapshot(storage, spec, latest))
+        if snapshot is not None:
             return snapshot
+
+
+def _next_snapshot(storage: Storage, spec: StoreSpec, latest: int) -> Snapshot | None:
+    """The snapshot after `latest`, or `latest` if nothing changed. None if another writer took one meanwhile."""
+    number = 1 + max(latest, snapshot_files(storage)[1])
+    previous = newest_readable(storage, latest)
+    forgotten = hashes_of_keys(forgotten_keys(storage))
+    state = read_state(storage, spec.fingerprint, previous.segments if previous else ())
+    is_searched = previous is None or not set(forgotten) <= set(previous.forgotten)
+    replacement = replace_units(storage, spec, state, is_searched) if forgotten else Replacement((), ())
+    if replacement.replaced:
+        state = read_state(storage, spec.fingerprint, state.base)
+    if replacement.unreadable:  # the next snapshot tries again
+        forgotten = previous.forgotten if previous else ()
+    pieces = current_pieces(state, is_searched)
+    segments = [_written(storage, piece) for piece in pieces]
+    snapshot = Snapshot(
+        number=number,
+        fingerprint=spec.fingerprint,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        units=sum(segment.units for segment in segments),
+        examples=sum(segment.examples for segment in segments),
+        segments=tuple(segments),
+        quarantine=quarantine_hashes(storage, forgotten_keys(storage)),
+        forgotten=forgotten,
+    )
+    if previous and previous.number == latest:
+        _restore_lost(storage, previous)  # a writer may have been killed between its files
+        if (previous.segments, previous.quarantine) == (snapshot.segments, snapshot.quarantine):
+            return previous
+    if not storage.create(snapshot_path(snapshot.number), snapshot.to_bytes()):
+        return None
+    if snapshot_files(storage)[1] >= snapshot.number:
+        # Others took this snapshot and later ones while this writer slept, and expired it. What it lists may be gone.
+        storage.remove_folder(snapshot_path(snapshot.number))
+        return None
+    storage.create(copy_path(snapshot.number), snapshot.to_bytes())
+    for piece, info in zip(pieces, segments, strict=True):
+        # Of a killed writer, and removed by garbage collection before the snapshot named it.
+        if isinstance(piece, Segment) and None in (storage.size(info.path), storage.size(units_path(info.sha256))):
+            write_segment(storage, piece)
+    return snapshot
 
 
 def restore_snapshot(storage: Storage, number: int) -> list[str]:

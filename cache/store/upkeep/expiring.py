@@ -3,9 +3,17 @@
 from datetime import UTC, datetime
 
 from cache.errors import InputError
+from cache.json_documents import encode_document
 from cache.storage.base import Storage
 from cache.store.commits import read_spec
-from cache.store.snapshot_reading import copy_path, read_snapshot, snapshot_numbers, snapshot_path
+from cache.store.snapshot_reading import (
+    copy_path,
+    expired_path,
+    read_snapshot,
+    snapshot_files,
+    snapshot_numbers,
+    snapshot_path,
+)
 
 
 def expire_snapshots(storage: Storage, keep: int | None = None, before: datetime | None = None) -> list[int]:
@@ -27,7 +35,17 @@ def expire_snapshots(storage: Storage, keep: int | None = None, before: datetime
             if taken >= (before if before.tzinfo else before.replace(tzinfo=UTC)):
                 break
         expired.append(number)
-    for number in expired:
-        storage.remove_folder(copy_path(number))
-        storage.remove_folder(snapshot_path(number))
+    if expired:
+        # First of all, so that no number is given again: what a writer that sleeps has read may be removed meanwhile.
+        document = encode_document({"snapshot": expired[-1], "time": datetime.now(UTC).isoformat(timespec="seconds")})
+        storage.create(expired_path(expired[-1]), document)
+    for name in expired_files(storage):
+        storage.remove_folder(name)
     return expired
+
+
+def expired_files(storage: Storage) -> list[str]:
+    """Names of all files of expired snapshots, in the order in which they are removed."""
+    numbers, expired = snapshot_files(storage)
+    old = [number for number in numbers if number <= expired]
+    return [name for n in old for name in (copy_path(n), snapshot_path(n)) if storage.size(name) is not None]

@@ -1,8 +1,10 @@
 """Garbage collection: remove files that no commit, snapshot or claim refers to, once no writer can need them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from cache.errors import IntegrityError, StoreError
 from cache.storage.base import Storage
 from cache.store.claims.codebook_claim import FOLDER as CODEBOOKS
 from cache.store.claims.codebook_claim import claim_path, codebook_path, read_claims
@@ -14,12 +16,16 @@ from cache.store.quarantine.entries import entry_files, obsolete_keys
 from cache.store.segments.files import units_path
 from cache.store.segments.keys import keys_of_hex
 from cache.store.snapshot_reading import Snapshot, open_snapshot, read_snapshot, snapshot_numbers, snapshot_path
-from cache.store.upkeep.remains import has_described, has_key
+from cache.store.upkeep.expiring import expired_files
+from cache.store.upkeep.remains import draft_has_key, has_described, has_key
 from cache.store.withdrawal.forgotten import forgotten_keys
 from cache.store.withdrawal.withdrawn import read_withdrawn, superseded_units
 
 # A writer needs minutes from its first file to its commit. Older files belong to a writer that was killed.
 GRACE_SECONDS = 24 * 3600.0
+_WAITS_FOR_WRITER = (
+    "{} may have a forgotten example, and a writer may still need it: run 'logitbank gc' again after the grace"
+)
 
 
 @dataclass(slots=True)
@@ -60,22 +66,37 @@ def collect_garbage(storage: Storage, grace: float = GRACE_SECONDS, dry_run: boo
     references = _references(storage, report)
     for name in references.replaced:  # a commit comes before its part
         _remove(storage, name, report, dry_run)
+    for name in expired_files(storage):
+        _remove(storage, name, report, dry_run)
     for name in _candidates(storage, references):
         if name in references.names or name in references.replaced:
             continue
-        if _has_forgotten(storage, name, references.forgotten):
-            _remove(storage, name, report, dry_run)
-        elif storage.age(name) < grace:
+        has_forgotten = _has_forgotten(storage, name, references.forgotten)
+        if has_forgotten is not True and storage.age(name) < grace:
             report.young.append(name)
+            report.waiting += [_WAITS_FOR_WRITER.format(name)] if has_forgotten is None else []
         elif not _referring_file(storage, name, references.numbers):
-            _remove(storage, name, report, dry_run)
-            # A writer that slept may have made its commit since. It looks for its files afterwards, as is done here:
-            # one of the two sees what the other did.
-            reference = None if dry_run else _referring_file(storage, name, references.numbers)
-            if reference and not name.startswith("index/"):
-                storage.remove_folder(reference)
-                report.withdrawn.append(reference)
+            _remove_unreferenced(storage, name, report, dry_run, references.numbers)
     return report
+
+
+def _remove_unreferenced(
+    storage: Storage, name: str, report: GarbageReport, dry_run: bool, numbers: Sequence[int]
+) -> None:
+    """Remove a file or folder that nothing refers to, and see that nothing did meanwhile. numbers: known snapshots."""
+    content = b""
+    if name.startswith("index/") and not dry_run:
+        with suppress(IntegrityError):  # another process removes it too
+            content = storage.read(name)
+    _remove(storage, name, report, dry_run)
+    # A writer that slept may have made its commit since. It looks for its files afterwards, as is done here: one of the
+    # two sees what the other did.
+    reference = None if dry_run else _referring_file(storage, name, numbers)
+    if reference and content:
+        storage.create(name, content)
+    elif reference and not name.startswith("index/"):
+        storage.remove_folder(reference)
+        report.withdrawn.append(reference)
 
 
 def _remove(storage: Storage, name: str, report: GarbageReport, dry_run: bool) -> None:
@@ -96,11 +117,13 @@ def _candidates(storage: Storage, references: _References) -> list[str]:
     return candidates + [name for key in keys for name in entry_files(key) if storage.size(name) is not None]
 
 
-def _has_forgotten(storage: Storage, name: str, forgotten: Sequence[str]) -> bool:
-    """Whether an unreferenced file has a forgotten example."""
+def _has_forgotten(storage: Storage, name: str, forgotten: Sequence[str]) -> bool | None:
+    """Whether an unreferenced file has a forgotten example. None: it may have one, and is not complete."""
     kind, _, rest = name.partition("/")
     if not forgotten:
         return False
+    if name.rpartition("/")[2].startswith("."):
+        return None if draft_has_key(storage, name, forgotten) else False
     if kind == "parts":
         return has_described(storage, name, list(forgotten))
     if kind == "index":
@@ -136,7 +159,12 @@ def _references(storage: Storage, report: GarbageReport) -> _References:
     listing: dict[str, list[int]] = {}  # the snapshots that list each unit in whose place another one counts
     numbers = snapshot_numbers(storage)
     for number in numbers:
-        snapshot, index = open_snapshot(storage, number)
+        try:
+            snapshot, index = open_snapshot(storage, number)
+        except StoreError:
+            if number in snapshot_numbers(storage):
+                raise
+            continue  # it expired meanwhile
         names |= _index_files(snapshot)
         quarantined = {name for key in snapshot.quarantine for name in entry_files(key)}
         names |= {index.part_info(unit).path for unit in range(len(index.unit))}
