@@ -88,7 +88,7 @@ class LocalStorage:
         path = self.path(folder)
         with store_errors(path, "listed"):
             try:
-                names = os.listdir(path)  # noqa: PTH208 - much faster than paths
+                names = [entry.name for entry in os.scandir(path)]
             except (FileNotFoundError, NotADirectoryError):
                 return []
         return sorted([name for name in names if name.endswith(suffix) and name[0] != "."])  # there may be a million

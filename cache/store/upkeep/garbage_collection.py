@@ -171,7 +171,7 @@ def _references(storage: Storage, report: GarbageReport) -> _References:
         names |= {codebook_path(digest) for digest in index.codebooks}
         for unit in superseded.keys() & index.commit_hashes().keys():
             listing.setdefault(unit, []).append(number)
-    replaced = []
+    replaced, keys = [], set(forgotten)
     for unit, commit in commits.items():
         if unit in superseded and unit not in listing:
             replaced += [commit_path(unit), commit.part.path]
@@ -182,7 +182,7 @@ def _references(storage: Storage, report: GarbageReport) -> _References:
                 f"{commit_path(unit)} has forgotten examples; snapshots {_span(listing[unit])} list it: run 'logitbank "
                 "expire' if no run needs them"
             )
-        elif any(example.key in set(forgotten) for example in commit.examples):
+        elif not keys.isdisjoint(example.key for example in commit.examples):
             report.waiting.append(f"{commit_path(unit)} has forgotten examples: run 'logitbank snapshot' first")
     for generation, claim in read_claims(storage).items():
         names |= {claim_path(generation), codebook_path(claim["digest"])}

@@ -9,7 +9,7 @@ from cache.errors import StoreError
 from cache.parts import layout
 from cache.parts.zarr_zip import decode_file
 from cache.storage.base import Storage
-from cache.store.commits import committed_units, read_commits
+from cache.store.commits import committed_units, read_commit
 from cache.store.quarantine.entries import document_path, quarantined_keys
 from cache.store.segments.keys import Array, keys_of_hex
 from cache.store.snapshot_reading import read_snapshot, snapshot_numbers, snapshot_path
@@ -45,7 +45,7 @@ def find_remains(storage: Storage) -> Remains:
     commits, parts = [], set()
     for unit in committed_units(storage):
         try:
-            ((commit, _),) = read_commits(storage, [unit])
+            commit, _ = read_commit(storage, unit)
         except StoreError:
             continue
         parts.add(commit.part.path)
