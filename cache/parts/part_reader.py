@@ -17,8 +17,8 @@ from cache.parts.part import PartInfo
 from cache.parts.zarr_shard import decode_index
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, decode_logprobs, decode_rows
-from cache.rows.rank_bands import band_counts, gap_counts
 from cache.rows.record import Window
+from cache.rows.shared_kernels import band_totals
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import TargetSpec
 from cache.storage.base import RangeReader
@@ -192,9 +192,10 @@ class PartReader:
         """The requested rows, still encoded."""
         here = loaded.requested
         exact, sampled = self._counts(loaded, layout.EXACT), self._counts(loaded, layout.SAMPLED)
-        in_bands = band_counts(exact, self._bands) if self._bands else []
-        codes, code_starts = self._joined(loaded, "code", layout.codes_of_band, in_bands)
-        gaps, gap_starts = self._joined(loaded, "gap", layout.gaps_of_band, gap_counts(in_bands) if in_bands else [])
+        in_codes, in_gaps = np.zeros((2, 2, len(self._bands)), np.int64)
+        band_totals(exact, here.start, np.array(self._bands, np.int64), in_codes, in_gaps)
+        codes, code_starts = self._joined(loaded, "code", layout.codes_of_band, in_codes)
+        gaps, gap_starts = self._joined(loaded, "gap", layout.gaps_of_band, in_gaps)
         sampled_code: npt.NDArray[Any] = _EMPTY
         sampled_draws = np.zeros(0, np.uint32)
         if self._targets.has_sampled:
@@ -216,33 +217,38 @@ class PartReader:
             levels=len(self._grid),
         )
 
-    def _range(self, loaded: _LoadedChunks, name: str, counts: npt.NDArray[np.int64]) -> tuple[int, int]:
-        """First and last element of a stream that the requested rows have. counts: elements of each loaded row."""
+    def _range(self, loaded: _LoadedChunks, name: str, before: int, here: int) -> tuple[int, int]:
+        """First and last element of a stream that the requested rows have.
+
+        before: elements of the rows from the first loaded one on. here: elements of the requested ones.
+        """
         starts = self._streams[name]
-        first = starts[loaded.first_chunk] + int(counts[: loaded.requested.start].sum())
-        last = first + int(counts[loaded.requested].sum())
+        first = starts[loaded.first_chunk] + before
+        last = first + here
         if last > starts[loaded.last_chunk]:
             raise IntegrityError(f"{self._what(name)}: rows have more entries than were written")
         return first, last
 
     def _stream(self, loaded: _LoadedChunks, name: str, counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """The elements of a stream that the requested rows have. counts: elements of each loaded row."""
-        first, last = self._range(loaded, name, counts)
+        begin = loaded.requested.start
+        first, last = self._range(loaded, name, int(counts[:begin].sum()), int(counts[begin:].sum()))
         if first == last:
             return np.zeros(0, self._shards[name].spec.dtype)
         return self._decode(name, loaded.data[name], first, last, scratch=True)
 
     def _joined(
-        self, loaded: _LoadedChunks, kind: str, name_of: Callable[[int], str], counts: list[npt.NDArray[np.int64]]
+        self, loaded: _LoadedChunks, kind: str, name_of: Callable[[int], str], counts: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """The streams of all bands in one array, and where that of each band starts for the requested rows.
 
-        counts: elements of each loaded row in each band. Whole chunks are decoded, one band after another.
+        counts: int64 [2, bands], elements before the requested rows and in them. Whole chunks are decoded, one band
+        after another.
         """
         wanted, size = [], 0  # (array, chunks, where they begin, where the requested rows begin)
-        for edge, here in zip(self._bands, counts, strict=True):
+        for edge, before, here in zip(self._bands, *counts.tolist(), strict=True):
             name = name_of(edge)
-            first, last = self._range(loaded, name, here)
+            first, last = self._range(loaded, name, before, here)
             chunk = self._shards[name].spec.chunk
             chunks = (first // chunk, -(-last // chunk)) if last > first else (0, 0)
             wanted.append((name, chunks, size, size + first - chunks[0] * chunk if last > first else size))

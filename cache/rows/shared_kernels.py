@@ -40,6 +40,23 @@ def first_bad_row(offsets, ids, logprobs, exact, vocab_size, seen):
 
 
 @compiled
+def band_totals(exact, begin, edges, codes, gaps):
+    """Add the numbers of codes and of gaps of each band, in rows before `begin` and in the others, int64 [2, bands].
+
+    edges: int64 [bands], first rank of each band. Gaps are in pairs but in the first band.
+    """
+    for row in range(len(exact)):
+        part = 0 if row < begin else 1
+        for band in range(len(edges)):
+            end = exact[row] if band + 1 == len(edges) else min(exact[row], edges[band + 1])
+            count = end - edges[band]
+            if count <= 0:
+                break
+            codes[part, band] += count
+            gaps[part, band] += count if band == 0 else (count + 1) >> 1
+
+
+@compiled
 def row_masses(offsets, exact, masses, total):
     """Write the sum of the masses of the exact entries of each row, float64 [n]. masses: of each entry."""
     for row in range(len(offsets) - 1):
