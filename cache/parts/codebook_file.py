@@ -1,14 +1,10 @@
 """A codebook as one file: a Zarr group with the arrays order, list_of, list_start and listed."""
 
-from typing import Any
-
-import google_crc32c
 import numpy as np
-import numpy.typing as npt
 
 from cache.errors import IntegrityError
 from cache.parts import layout
-from cache.parts.zarr_shard import encode_array
+from cache.parts.zarr_shard import checksum, encode_array
 from cache.parts.zarr_zip import decode_file, encode_zip
 from cache.rows.codebook import Codebook
 
@@ -20,14 +16,6 @@ def encode_codebook(codebook: Codebook) -> bytes:
     shards = {name: (array, encode_array(array, getattr(codebook, name))) for name, array in arrays.items()}
     checksums = {name: checksum(getattr(codebook, name)) for name in arrays}
     return encode_zip(shards, {**layout.codebook_attributes(codebook), "checksums": checksums}).data
-
-
-def checksum(values: npt.NDArray[Any]) -> int:
-    """crc32c of the elements of an array, little-endian.
-
-    Not of the stored bytes: they end in their own crc32c, so that those of any two arrays of one size have the same.
-    """
-    return int(google_crc32c.value(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()))
 
 
 def decode_codebook(data: bytes, digest: str, vocab_size: int, what: str) -> Codebook:

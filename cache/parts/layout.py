@@ -5,7 +5,7 @@ its tokens, and `chunks/*_start` leads from chunks of tokens to their entries. A
 from the file. cache/README.md describes the format.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -208,12 +208,17 @@ def codebook_arrays(codebook: Codebook) -> dict[str, ArraySpec]:
 
 
 def part_attributes(
-    counts: PartCounts, targets: TargetSpec, codebook: str, profile: Profile, checked: Sequence[str]
+    counts: PartCounts,
+    targets: TargetSpec,
+    codebook: str,
+    profile: Profile,
+    checked: Sequence[str],
+    checksums: Mapping[str, int],
 ) -> dict[str, Any]:
     """Attributes of the group of a part: everything that a reader needs beside the arrays.
 
     codebook: digest of the codebook, "" if codes are ids. checked: the arrays whose chunks `chunk_bytes` and
-    `checksums` list, in this order.
+    `checksums` list, in this order. checksums: of the elements of each array of the tail.
     """
     return {
         "kind": PART_KIND,
@@ -226,6 +231,7 @@ def part_attributes(
         "counts": asdict(counts),
         "targets": targets.to_document(),
         "checked": list(checked),
+        "checksums": dict(checksums),
     }
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cache.errors import IntegrityError
 from cache.parts import layout
 from cache.parts.part import PartInfo
-from cache.parts.zarr_shard import CHECKSUM_BYTES, Shard
+from cache.parts.zarr_shard import CHECKSUM_BYTES, Shard, checksum
 from cache.parts.zarr_zip import ZarrGroup, root_of_tail
 from cache.rows.spec import TargetSpec
 from cache.storage.base import RangeReader
@@ -49,6 +49,7 @@ def open_part(storage: RangeReader, info: PartInfo, targets: TargetSpec) -> Open
     group = root_of_tail(tail, info.root - info.tail, what)
     group.require_kind(layout.PART_KIND)
     checked, bands, chunk_tokens, codebook = group.require("checked", "bands", "chunk_tokens", "codebook")
+    (checksums,) = group.require("checksums")
     if bands != sorted(set(bands)) or bool(bands) != targets.has_exact or bands[:1] not in ([], [0]):
         raise IntegrityError(f"{what}: bands of ranks {bands!r} do not increase from 0")
     large, needed = layout.needed_arrays(targets, bands)
@@ -58,6 +59,8 @@ def open_part(storage: RangeReader, info: PartInfo, targets: TargetSpec) -> Open
         if offset < info.tail:
             raise IntegrityError(f"{what}/{name}: is not in the tail of the file")
         small[name] = group.decode(name, tail[offset - info.tail : offset - info.tail + size])
+        if checksum(small[name]) != checksums.get(name):
+            raise IntegrityError(f"{what}/{name}: altered, or that of another part")
     shards = _shards(group, checked, large, small)
     return OpenedPart(group, shards, small, str(codebook), tuple(bands), int(chunk_tokens))
 

@@ -12,7 +12,7 @@ from cache.parts import layout
 from cache.parts.description import describe
 from cache.parts.layout import PartCounts, Profile
 from cache.parts.unit_arrays import UnitArrays
-from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec, decode_index, encode_array
+from cache.parts.zarr_shard import CHECKSUM_BYTES, ArraySpec, checksum, decode_index, encode_array
 from cache.parts.zarr_zip import encode_zip
 from cache.rows.codebook import Codebook
 from cache.rows.codec import EncodedRows, encode_logprobs, encode_rows
@@ -79,24 +79,27 @@ def encode_part(
         for name, array in layout.part_arrays(counts, spec.targets, codebook, profile).items()
     }
     checked = [name for name in arrays if name not in layout.TAIL_ARRAYS]
-    arrays |= _check_arrays([arrays[name] for name in checked])
-    attributes = layout.part_attributes(counts, spec.targets, digest, profile, checked)
+    values |= _check_values([arrays[name] for name in checked])
+    array = layout.check_array(len(values[layout.CHECKSUMS]))
+    for name in (layout.CHUNK_BYTES, layout.CHECKSUMS):
+        arrays[name] = (array, encode_array(array, values[name]))
+    sums = {name: checksum(values[name].astype(arrays[name][0].dtype)) for name in arrays if name not in checked}
+    attributes = layout.part_attributes(counts, spec.targets, digest, profile, checked, sums)
     file = encode_zip(arrays, attributes, layout.TAIL_ARRAYS)
     info = PartInfo(path, len(file.data), file.tail, file.root, file.crc32c)
     return EncodedPart(file.data, info, b"".join(descriptions))
 
 
-def _check_arrays(shards: Sequence[tuple[ArraySpec, bytes]]) -> dict[str, tuple[ArraySpec, bytes]]:
+def _check_values(shards: Sequence[tuple[ArraySpec, bytes]]) -> dict[str, npt.NDArray[Any]]:
     """Length and checksum of every chunk of these arrays, as two arrays of the part."""
     lengths, checksums = [], []
     for array, data in shards:
         bounds = decode_index(array, data[-array.index_bytes :], "shard")
         lengths += [end - start for start, end in pairwise(bounds)]
         checksums.append(b"".join(data[end - CHECKSUM_BYTES : end] for end in bounds[1:]))
-    spec = layout.check_array(len(lengths))
     return {
-        layout.CHUNK_BYTES: (spec, encode_array(spec, np.array(lengths, np.uint32))),
-        layout.CHECKSUMS: (spec, encode_array(spec, np.frombuffer(b"".join(checksums), "<u4"))),
+        layout.CHUNK_BYTES: np.array(lengths, np.uint32),
+        layout.CHECKSUMS: np.frombuffer(b"".join(checksums), "<u4"),
     }
 
 

@@ -77,6 +77,14 @@ def encode_array(spec: ArraySpec, values: npt.NDArray[Any]) -> bytes:
     return b"".join([*pieces, _with_checksum(index.tobytes())])
 
 
+def checksum(values: npt.NDArray[Any]) -> int:
+    """crc32c of the elements of an array, little-endian.
+
+    Not of the stored bytes: they end in their own crc32c, so that those of any two arrays of one size have the same.
+    """
+    return int(google_crc32c.value(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()))
+
+
 def decode_index(spec: ArraySpec, data: bytes, what: str) -> list[int]:
     """Offset of each inner chunk, and the end of the last one. data: the last `spec.index_bytes` of the file.
 

@@ -224,3 +224,24 @@ def test_xarray_opens_the_groups_of_a_part(tmp_path: Path) -> None:
 
 def test_equal_content_gives_equal_bytes() -> None:
     assert encode("threshold").data == encode("threshold").data
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_other_values_in_an_array_of_the_tail_are_noticed(mode: TargetMode) -> None:
+    """The checksum of the tail is the same then: a chunk that ends in its own checksum leaves no trace in another."""
+    records = records_of(mode)
+    encoded = encode_part("p", records, gather(records), store_spec(TARGETS[mode]), plain(""), "", "fast")
+    group = zarr_zip.group_of_file(encoded.data, "p")
+    tried = 0
+    for name, (offset, size) in group.shards.items():
+        if offset < encoded.info.tail:
+            continue
+        spec, values = group.spec(name), group.decode(name, encoded.data[offset : offset + size]).copy()
+        values[len(values) // 2] += 1
+        shard = encode_array(spec, values)
+        assert len(shard) == size
+        data = encoded.data[:offset] + shard + encoded.data[offset + size :]
+        with pytest.raises(IntegrityError, match=f"^store/p/{name}: altered, or that of another part$"):
+            PartReader(MemoryFile("store", "p", data), encoded.info, TARGETS[mode], plain)
+        tried += 1
+    assert tried >= 5
