@@ -110,7 +110,7 @@ class RecordSequence(ABC):
         example, TypeError if an index is no integer.
         """
         given: Any = i
-        if isinstance(i, slice | list | tuple | range) or getattr(i, "ndim", 0):  # also tensors, and Series of pandas
+        if isinstance(i, slice | list | tuple | range) or getattr(given, "ndim", 0) > 0:  # tensors, Series
             return self._records(self._indices(given))
         return self._records([self._index(i)])[0]
 
