@@ -11,7 +11,8 @@ import pytest
 from cache.json_documents import decode_document, encode_document
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantined_keys
-from cache.store.snapshots import latest_snapshot, take_snapshot
+from cache.store.snapshot_reading import latest_snapshot
+from cache.store.snapshots import take_snapshot
 from cache.store.transcode import transcode_store
 from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
