@@ -22,6 +22,7 @@ WHERE = {
     "tokenizer.json": "where the teacher's tokenizer is",
     "quarantine/<key>.json": "an example that could not be captured, and why",
     "forgotten/<key>.json": "an example that must not be kept",
+    "withdrawn/<unit>.json": "a unit in whose place another one counts",
 }
 
 

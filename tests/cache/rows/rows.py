@@ -98,7 +98,13 @@ def random_rows(
 
 
 def random_record(
-    rng: np.random.Generator, name: str, prompt: int, response: int, spec: TargetSpec, vocab: int = VOCAB
+    rng: np.random.Generator,
+    name: str,
+    prompt: int,
+    response: int,
+    spec: TargetSpec,
+    vocab: int = VOCAB,
+    sharpness: float = 3.0,
 ) -> Record:
     """A document of prompt + response tokens, with a target before each token of the response."""
     n = prompt + response
@@ -106,7 +112,9 @@ def random_record(
     tokens = rng.integers(0, vocab, n).astype(np.uint32)
     targets = empty_targets(n)
     if response and prompt:
-        targets = concatenate([empty_targets(prompt - 1), random_rows(rng, response, spec, vocab), empty_targets(1)])
+        targets = concatenate(
+            [empty_targets(prompt - 1), random_rows(rng, response, spec, vocab, sharpness), empty_targets(1)]
+        )
     token_logprobs = np.full(n, np.nan, np.float32)
     token_logprobs[prompt:] = -rng.integers(0, 2000, n - prompt) / 64
     example = Example(name, ({"role": "user", "content": f"text of {name} ü"},), "", "said", {"n": n})

@@ -25,8 +25,8 @@ from cache.store.verify import verify_store
 from cluster.commands.main import main
 from tests.cache.rows.rows import TARGETS, assert_same_record, store_spec
 from tests.cache.store.damage import make_store, units_of
+from tests.cache.store.later_version import ADDED, with_more_fields
 
-ADDED = {"colour": "red", "bands": {"width": 8, "names": ["a"]}}
 DOCUMENTS = (
     "spec.json",
     "commits/*.json",
@@ -43,17 +43,9 @@ def change_document(path: Path, change: Callable[[dict[str, Any]], dict[str, Any
     path.write_bytes(encode_document(change(body), requires))
 
 
-def with_more_fields(body: dict[str, Any]) -> dict[str, Any]:
-    """Fields added at the top, and wherever a dict or a list of dicts describes one thing."""
-    more = {**body, **ADDED}
-    for name in ("part", "counts"):
-        if name in more:
-            more[name] = {**more[name], **ADDED}
-    if "examples" in more and isinstance(more["examples"], dict):
-        count = len(more["examples"]["key"])
-        more["examples"] = {**more["examples"], "shade": [0.5] * count}
-    if "segments" in more:
-        more["segments"] = [{**segment, **ADDED} for segment in more["segments"]]
+def as_later(body: dict[str, Any]) -> dict[str, Any]:
+    """With more fields, in the spec too, which then has another fingerprint."""
+    more = with_more_fields(body)
     if "spec" in more:
         targets = {**more["spec"]["targets"], "beams": 4}
         more["spec"] = {**more["spec"], "targets": targets, "licence": "none"}
@@ -74,7 +66,7 @@ def storage(tmp_path: Path) -> LocalStorage:
 def make_later(storage: LocalStorage) -> None:
     """Add to every document what a later version may add. A new spec has a new fingerprint everywhere."""
     old = read_spec(storage).fingerprint
-    change_document(storage.path("spec.json"), with_more_fields, [])
+    change_document(storage.path("spec.json"), as_later, [])
     new = read_spec(storage).fingerprint
     assert new != old
     for pattern in DOCUMENTS[1:]:

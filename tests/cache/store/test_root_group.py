@@ -29,7 +29,7 @@ def test_zarr_opens_a_store_and_what_its_attributes_name(tmp_path: Path) -> None
     assert attributes["fingerprint"] == read_spec(storage).fingerprint
     with LogitStore.open(storage.root) as store:
         for pattern in attributes["where"]:
-            if not pattern.startswith(("tokenizer", "forgotten")):  # this store has none
+            if not pattern.startswith(("tokenizer", "forgotten", "withdrawn")):  # this store has none
                 assert list(storage.root.glob(re.sub("<[a-z0-9]+>", "*", pattern))), pattern
         part = open_group(storage.path(store.index.part_info(0).path))
         tokens = np.concatenate([store.window(i).tokens for i in np.flatnonzero(store.index.unit_of == 0).tolist()])
