@@ -78,7 +78,11 @@ def verify_store(uri: str, progress: Progress = no_progress, repair: bool = Fals
     """
     storage = open_storage(uri)
     report = VerifyReport()
-    spec = read_spec(storage)
+    try:
+        spec = read_spec(storage)
+    except IntegrityError as error:  # nothing else can be checked without it
+        report.problems.append(f"{error}; another store of the same capture job has the same file")
+        return report
     _verify_root_group(storage, spec, report, repair)
     hashes = _verify_snapshots(storage, spec, report, repair)
     codebooks = _verify_codebooks(storage, spec, report)

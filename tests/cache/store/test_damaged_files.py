@@ -10,6 +10,7 @@ from cache.parts.layout import Profile
 from cache.rows.spec import TargetMode
 from cache.storage.local import LocalStorage
 from cache.store.verify import verify_store
+from cluster.commands.main import main
 from tests.cache.store.damage import (
     all_files,
     complaints,
@@ -137,3 +138,18 @@ def test_uncommitted_parts_are_reported_and_not_read(full_store: LocalStorage) -
         str(path.relative_to(full_store.root)) for path in (attempt, stray, book.with_name("2" * 32 + ".zarr.zip"))
     )
     assert len(contents(full_store)) == len(expected)
+
+
+@pytest.mark.parametrize("how", ["missing", "cut"])
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_damaged_spec_is_a_fault_like_any_other(
+    tmp_path: Path, how: str, repair: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = make_store(tmp_path / "store")
+    path = storage.path("spec.json")
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:50])
+    assert main(["verify", str(storage), *(["--repair"] if repair else [])]) == 1
+    assert "damaged: " in (output := capsys.readouterr().out) and "spec.json" in output and "1 problems" in output
