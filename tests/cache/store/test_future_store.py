@@ -34,6 +34,8 @@ DOCUMENTS = (
     "quarantine/*.json",
     "codebooks/*.json",
     "forgotten/*.json",
+    "withdrawn/*.json",
+    "index/*.units",
 )
 
 
@@ -127,6 +129,8 @@ def test_a_document_that_requires_a_feature_is_refused_by_name(
         "quarantine/*.json": (["verify"], ["quarantine"]),
         "codebooks/*.json": (["verify"], ["gc", "--dry-run"]),
         "forgotten/*.json": (["verify"],),
+        "withdrawn/*.json": (["verify"], ["snapshot"], ["gc", "--dry-run"]),
+        "index/*.units": (["verify"],),
     }[pattern]
     for verb, *options in verbs:
         assert main([verb, str(storage.root), *options]) == 2, verb
