@@ -89,6 +89,8 @@ class LogitStore(RecordSequence):
         a file is missing or altered. A lost index or snapshot document is made again from the commits, in memory: the
         store may be one that only others may write.
         """
+        if snapshot is not None and (isinstance(snapshot, bool) or not isinstance(snapshot, int | np.integer)):
+            raise InputError(f"snapshot = {snapshot!r}: must be the number of a snapshot, such as 3")
         storage = open_storage(uri)
         spec = read_spec(storage)
         if expect is not None:

@@ -68,6 +68,8 @@ def table_schema(spec: StoreSpec, columns: Sequence[str] | None = None) -> Any:
         types["entropy"] = pa.list_(pa.float32())
     if spec.targets.temperatures:
         types["log_normalizers"] = pa.list_(pa.list_(pa.float32()))
+    if isinstance(columns, str):
+        raise InputError(f"columns = {columns!r}: must be a list of names; give [{columns!r}]")
     for name in columns or ():
         if name not in types:
             raise InputError(f"column {name!r}: unknown; give some of {', '.join(types)}")

@@ -11,6 +11,7 @@ from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.unit_writer import write_unit
+from tests.cache.store.damage import make_store
 
 
 def test_another_spec_is_refused_field_by_field(storage: LocalStorage, spec: StoreSpec) -> None:
@@ -49,3 +50,10 @@ def test_a_way_to_draw_is_part_of_the_content(spec: StoreSpec, systematic: bool)
     other = replace(drawn, targets=replace(drawn.targets, systematic=not systematic))
     with pytest.raises(SpecMismatchError, match=f"targets.systematic: was {systematic}, now {not systematic}"):
         drawn.require_same(other, "store")
+
+
+@pytest.mark.parametrize("number", ["1", 1.0, True])
+def test_a_snapshot_that_is_no_number_is_refused(tmp_path: Path, number: object) -> None:
+    storage = make_store(tmp_path / "store")
+    with pytest.raises(InputError, match=rf"snapshot = {number!r}: must be the number of a snapshot"):
+        LogitStore.open(storage.root, snapshot=number)  # type: ignore[arg-type]

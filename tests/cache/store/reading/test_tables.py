@@ -89,6 +89,8 @@ def test_exports_of_other_forms_take_numbers_too(tmp_path: Path) -> None:
 def test_columns_choose_what_is_read(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> None:
     table = store.to_arrow([3, 1], ["response", "tokens"])
     assert table.schema.names == ["response", "tokens"] and len(table) == 2
+    with pytest.raises(InputError, match=r"columns = 'id': must be a list of names; give \['id'\]"):
+        store.to_arrow(columns="id")
     with pytest.raises(InputError, match=r"column 'text': unknown; give some of key, id, .*, log_tail"):
         store.to_arrow(columns=["text"])
     monkeypatch.setattr(PartReader, "window", lambda *_: pytest.fail("rows were decoded"))
