@@ -30,19 +30,16 @@ from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import concatenate
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
-from cache.store import snapshots
 from cache.store.claims.codebook_claim import claim_codebook
 from cache.store.claims.tokenizer_files import claim_tokenizer
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
-from cache.store.quarantine import entries
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cache.store.upkeep.expiring import expire_snapshots
 from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
-from cache.store.withdrawal import forgotten
 from cache.store.withdrawal.forgotten import mark_forgotten
 from tests.cache.rows.rows import assert_stored, columns, random_record, store_spec
 from tests.cache.store.later_version import FEATURE, later_spec, later_writer
@@ -163,15 +160,16 @@ def unpack(name: str, folder: Path) -> Path:
 
 
 def main(target: Path) -> None:
-    numbers = random.Random(1)
-    uuid.uuid4 = lambda: uuid.UUID(int=numbers.getrandbits(128))
-    for module in (entries, forgotten, snapshots):
-        module.datetime = FixedTime  # type: ignore[attr-defined]
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cache.") and vars(module).get("datetime") is datetime:
+            module.datetime = FixedTime  # type: ignore[attr-defined]
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     expected: dict[str, npt.NDArray[np.generic]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed, name in enumerate(STORES):
+            numbers = random.Random(seed)
+            uuid.uuid4 = lambda numbers=numbers: uuid.UUID(int=numbers.getrandbits(128))
             storage, units = LocalStorage(Path(folder) / name), records_of(name, seed)
             with later_writer((FEATURE,) if name == REQUIRED else ()) if name in LATER else nullcontext():
                 write_store(storage, name, units)
