@@ -29,8 +29,6 @@ from cache.store.segments.files import units_path
 from cache.store.snapshot_reading import latest_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.upkeep.expiring import expire_snapshots
-from cache.store.upkeep.forgetting import forget_examples
 from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import (
@@ -394,26 +392,3 @@ def test_an_unknown_kind_of_address_is_refused_in_one_line() -> None:
 def test_a_path_is_a_folder(tmp_path: Path) -> None:
     assert isinstance(open_storage(tmp_path / "a"), LocalStorage)
     assert isinstance(open_storage("relative/folder"), LocalStorage)
-
-
-def test_a_takedown_in_a_bucket_leaves_nothing(s3_uri: str) -> None:
-    """Many commits are read at a time there."""
-    spec = store_spec(TARGETS["topk"])
-    storage = open_storage(s3_uri)
-    create_store(storage, spec)
-    units = [[random_record(np.random.default_rng(u), f"u{u}", 2, 6, spec.targets)] for u in range(20)]
-    for unit in units:
-        write_unit(storage, spec, unit)
-    take_snapshot(storage)
-    key = units[7][0].key
-    assert forget_examples(s3_uri, ["u7"], "a request").keys == (key,)
-    take_snapshot(storage)
-    assert expire_snapshots(storage, keep=1) == [1]
-    assert collect_garbage(storage).waiting == []
-    assert len(LogitStore.open(s3_uri)) == 19
-    secrets = (key.encode(), bytes.fromhex(key), b'"u7"')
-    names = [n for f in ("parts", "commits", "index", "snapshots", "forgotten", "withdrawn") for n in storage.walk(f)]
-    left = [name for name in names if any(secret in storage.read(name) for secret in secrets)]
-    assert left == [f"forgotten/{key}.json"]
-    report = verify_store(s3_uri)
-    assert not report.problems and not report.remaining and report.examples == 19
