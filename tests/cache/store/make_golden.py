@@ -62,8 +62,8 @@ LENGTHS = (
     ((5, 20, 3.0), (2060, 20, 3.0), (30, 40, 1.0)),
     ((1, 1, 3.0), (2, 25, 4.0)),
 )
-# The example that is forgotten after the first snapshots, and the store from whose files it is removed, too.
-FORGOTTEN, CLEANED = (0, 2), "threshold"
+# The example that is forgotten after the first snapshots, and the stores from whose files it is removed, too.
+FORGOTTEN, CLEANED = (0, 2), ("threshold", "later")
 
 
 class FixedTime(datetime):
@@ -110,7 +110,7 @@ def write_store(storage: LocalStorage, name: str, units: list[list[Record]]) -> 
         take_snapshot(storage)
     mark_forgotten(storage, [units[FORGOTTEN[0]][FORGOTTEN[1]].key], "its author asked for it")
     take_snapshot(storage)
-    if name == CLEANED:
+    if name in CLEANED:
         for _ in range(2):
             expire_snapshots(storage, keep=1)
             collect_garbage(storage, grace=-1.0)
