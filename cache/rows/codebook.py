@@ -6,33 +6,16 @@ code. Any codebook is correct; a good one makes a store smaller.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError
+from cache.lazy_value import lazy_value
 
 LIST_LENGTH = 1024
-Value = TypeVar("Value")
-
-
-class _LazyValue(Generic[Value]):
-    """A property that is computed once.
-
-    functools.cached_property has a lock before Python 3.12: in the child of a fork, nobody would release it if a thread
-    of the parent had it.
-    """
-
-    def __init__(self, compute: "Callable[[Any], Value]") -> None:
-        self._compute = compute
-        self.__doc__ = compute.__doc__
-
-    def __get__(self, codebook: Any, owner: type | None = None) -> Value:
-        value = codebook.__dict__[self._compute.__name__] = self._compute(codebook)
-        return value
 
 
 @dataclass(frozen=True)
@@ -52,24 +35,24 @@ class Codebook:
     list_of: npt.NDArray[np.uint32]
     by_token: bool = False
 
-    @_LazyValue
+    @lazy_value
     def is_plain(self) -> bool:
         """Whether codes are ids."""
         return len(self.listed) == 0 and bool((self.order == np.arange(len(self.order))).all())
 
-    @_LazyValue
+    @lazy_value
     def max_codes(self) -> int:
         """Codes are below this."""
         return len(self.order) + int(np.diff(self.list_start).max(initial=0))
 
-    @_LazyValue
+    @lazy_value
     def rank_of_id(self) -> npt.NDArray[np.int32]:
         """Rank of each id in `order`, int32 [vocabulary]."""
         rank = np.empty(len(self.order), np.int32)
         rank[self.order] = np.arange(len(self.order), dtype=np.int32)
         return rank
 
-    @_LazyValue
+    @lazy_value
     def digest(self) -> str:
         """Hash of the content, 32 hexadecimal digits."""
         state = hashlib.sha256(f"codebook:{len(self.order)}:{len(self.listed)}:{self.by_token}:".encode())

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cache.lazy_value import lazy_value
 from cache.parts.part import PartInfo
 from cache.store.commits import part_path
 from cache.store.segments.columns import Segment, hex_rows, segment_of_commits
@@ -89,7 +89,7 @@ class StoreIndex:
             keys=tuple(each.keys for each in segments),
         )
 
-    @cached_property
+    @lazy_value
     def key(self) -> npt.NDArray[np.uint8]:
         """Key of each example, uint8 [E, 16]."""
         keys = np.concatenate([each.in_order for each in self.keys])

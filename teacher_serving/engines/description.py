@@ -1,12 +1,12 @@
 """TeacherDescription: what is known about a teacher before its weights are loaded."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cache.errors import SpecMismatchError
 from cache.examples.tokenizers import Tokenizer, load_tokenizer, tokenizer_digest
+from cache.lazy_value import lazy_value
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
 from cache.rows.spec import StoreSpec
 from teacher_serving.asking.prompter import Prompter
@@ -31,7 +31,7 @@ class TeacherDescription:
     prompter: Prompter | None
     form: PromptForm = DEFAULT_FORM
 
-    @cached_property
+    @lazy_value
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, loaded at first use. Raises SpecMismatchError if it differs from the spec's."""
         tokenizer: Tokenizer = load_tokenizer(self.tokenizer_source, self.trust_remote_code)

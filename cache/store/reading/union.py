@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
-from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError, SpecMismatchError
 from cache.examples.example import Example
+from cache.lazy_value import lazy_value
 from cache.rows.record import Window
 from cache.rows.spec import StoreSpec
 from cache.rows.spec_fields import differences
@@ -59,11 +59,11 @@ class StoreUnion(RecordSequence):
         for store in self.stores:
             store.close()
 
-    @cached_property
+    @lazy_value
     def tokens(self) -> npt.NDArray[np.uint32]:
         return self._column([store.tokens for store in self.stores])
 
-    @cached_property
+    @lazy_value
     def rows(self) -> npt.NDArray[np.uint32]:
         return self._column([store.rows for store in self.stores])
 

@@ -55,8 +55,9 @@ class Keys:
             assert self._in_order is not None
             order = sorting_order(self._in_order)
             self._sorted = self._in_order[order]
-            self._rank = np.empty(len(order), np.uint32)
-            self._rank[order] = np.arange(len(order), dtype=np.uint32)
+            rank = np.empty(len(order), np.uint32)
+            rank[order] = np.arange(len(order), dtype=np.uint32)
+            self._rank = rank  # last of all: another thread that sees it takes both as complete
 
     def contains(self, keys: Array) -> npt.NDArray[np.bool_]:
         """Whether each of these keys is one of these; bool [keys]."""

@@ -1,7 +1,9 @@
 """One open store read from threads, from forked and from spawned processes."""
 
 import multiprocessing
+import os
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from cache.rows.record import Window
 from cache.store import logit_store as reader
 from cache.store.logit_store import LogitStore
+from cache.store.segments.keys import Array, Keys
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from tests.cache.rows.rows import TARGETS, assert_same_window, random_record, store_spec
@@ -61,3 +64,29 @@ def test_threads_share_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 assert_same_window(window, expected[i])
     # What a race counted twice would never be given back.
     assert [store._part_bytes] == [part.nbytes for part in store._parts.values()]
+
+
+def test_a_fork_while_a_thread_computes_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child has no such thread: it must not wait for it."""
+    open_mixed(tmp_path / "store", "topk")
+    store, compute = LogitStore.open(tmp_path / "store"), vars(Keys)["in_order"].fget
+    parent, computing, ready = os.getpid(), threading.Event(), threading.Event()
+
+    def slowly(keys: Keys) -> Array:
+        if os.getpid() == parent:
+            computing.set()
+            ready.wait(60)
+        return np.asarray(compute(keys))
+
+    monkeypatch.setattr(Keys, "in_order", property(slowly))
+    thread = threading.Thread(target=lambda: store.keys)
+    thread.start()
+    assert computing.wait(60)
+    child = multiprocessing.get_context("fork").Process(target=lambda: store.keys)
+    child.start()
+    child.join(20)
+    hangs = child.is_alive()
+    child.kill()
+    ready.set()
+    thread.join()
+    assert not hangs and child.exitcode == 0
