@@ -13,6 +13,7 @@ from cache.errors import InputError
 from cache.rows.level_grid import LOWEST_LOGPROB
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import StoreSpec, TargetSpec
+from cache.store.claims.tokenizer_files import UNKNOWN_TOKENIZER
 
 # Minimum tail of a row whose tail is 1 minus the mass of its values: below, it would be rounding noise.
 MIN_TAIL = 1e-7
@@ -55,7 +56,7 @@ class ImportedTeacher:
 
     name: str
     weights: str = "unknown"
-    tokenizer: str = "unknown"
+    tokenizer: str = UNKNOWN_TOKENIZER
     chat_template: str = "unknown"
     dtype: str = "unknown"
 

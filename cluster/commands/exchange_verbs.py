@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import InputError
-from cluster.commands.store_verbs import SNAPSHOT_HELP, STORE_HELP, store_facts
+from cluster.commands.store_verbs import SNAPSHOT_HELP, STORE_HELP, store_facts, tokenizer_name
 from cluster.commands.verbs import Result, Verbs, complete_files, complete_folders
 
 FORMATS = ("parquet", "distillkit", "axolotl")
@@ -35,6 +35,10 @@ def add_exchange_verbs(verbs: Verbs) -> None:
     complete_files(load.add_argument("input", type=Path, help="file or folder to read"))
     complete_folders(load.add_argument("store", help=STORE_HELP))
     load.add_argument("--teacher", help="name of the teacher to store (default: imported)")
+    load.add_argument(
+        "--tokenizer",
+        help="folder or hub name of the teacher's tokenizer, which is put into the store; training needs it",
+    )
     load.add_argument("--vocab-size", type=int, help="axolotl: width of the teacher's logits")
     load.add_argument("--unit-size", type=int, default=256, help="examples in each unit (default: 256)")
 
@@ -107,8 +111,10 @@ def _format_of(arguments: argparse.Namespace, output: str) -> str:
 
 
 def _import(arguments: argparse.Namespace) -> Result:
-    from cache.storage.open import absolute_uri
-    from cache.store.claims.tokenizer_files import UNNAMED_TEACHER
+    from cache.examples.tokenizers import load_tokenizer, tokenizer_digest, tokenizer_files
+    from cache.exchange.conversion import ImportedTeacher
+    from cache.storage.open import absolute_uri, open_storage
+    from cache.store.claims.tokenizer_files import UNKNOWN_TOKENIZER, UNNAMED_TEACHER, claim_tokenizer
     from cache.store.logit_store import LogitStore
     from cluster.runtime.progress_bars import counter
 
@@ -117,24 +123,28 @@ def _import(arguments: argparse.Namespace) -> Result:
         raise InputError(f"import from {str(arguments.input)!r}: copy it to a local path first")
     source = arguments.root / arguments.input
     _require_import_options(arguments)
+    tokenizer = load_tokenizer(tokenizer_name(arguments), what="--tokenizer") if arguments.tokenizer else None
+    digest = tokenizer_digest(tokenizer) if tokenizer else UNKNOWN_TOKENIZER
+    name = arguments.teacher or UNNAMED_TEACHER
     common: dict[str, Any] = {"unit_examples": arguments.unit_size, "progress": counter("import", "examples")}
     if arguments.format == "parquet":
         from cache.exchange.parquet import import_parquet
 
         left_out = import_parquet(source, target, **common)
     elif arguments.format == "distillkit":
-        from cache.exchange.conversion import ImportedTeacher
         from cache.exchange.distillkit import import_distillkit
 
-        left_out = import_distillkit(source, target, ImportedTeacher(arguments.teacher or UNNAMED_TEACHER), **common)
+        left_out = import_distillkit(source, target, ImportedTeacher(name, tokenizer=digest), **common)
     else:
         from cache.exchange.axolotl import import_axolotl
-        from cache.exchange.conversion import ImportedTeacher
 
         left_out = import_axolotl(
-            source, target, ImportedTeacher(arguments.teacher or UNNAMED_TEACHER), arguments.vocab_size, **common
+            source, target, ImportedTeacher(name, tokenizer=digest), arguments.vocab_size, **common
         )
-    info = LogitStore.open(target).info()
+    store = LogitStore.open(target)
+    if tokenizer:
+        claim_tokenizer(open_storage(target), store.spec, tokenizer_files(tokenizer))
+    info = store.info()
     lines = [str(info)]
     if left_out:
         lines.append(f"{'left out':<14} {left_out:,} examples of the file, each the same as an earlier one")
@@ -143,8 +153,10 @@ def _import(arguments: argparse.Namespace) -> Result:
 
 def _require_import_options(arguments: argparse.Namespace) -> None:
     """Raise InputError for options that do not fit the format, and for one that is missing."""
-    if arguments.format == "parquet" and arguments.teacher is not None:
-        raise InputError("--teacher is for distillkit and axolotl; a Parquet file contains the spec with its teacher")
+    if arguments.format == "parquet" and (arguments.teacher is not None or arguments.tokenizer is not None):
+        raise InputError(
+            "--teacher and --tokenizer are for distillkit and axolotl; a Parquet file contains the spec with both"
+        )
     if arguments.format != "axolotl" and arguments.vocab_size is not None:
         raise InputError(f"--vocab-size is for axolotl; files of {arguments.format} contain it")
     if arguments.format == "axolotl" and arguments.vocab_size is None:

@@ -68,13 +68,13 @@ def _inspect(arguments: argparse.Namespace) -> Result:
     unpinned = arguments.snapshot is None and not latest_snapshot(open_storage(uri))
     store = LogitStore.open(uri, arguments.snapshot, unpinned=unpinned)
     if arguments.example:
-        return Result(token_view(store, arguments.example, tokenizer_name=_tokenizer_name(arguments)))
+        return Result(token_view(store, arguments.example, tokenizer_name=tokenizer_name(arguments)))
     info, lines = store.info(), last_input(uri)
     text = f"{info}\nlast capture   {lines}" if lines else str(info)
     return Result(text, {**store_facts(info), "last_input": asdict(lines) if lines else None})
 
 
-def _tokenizer_name(arguments: argparse.Namespace) -> str | None:
+def tokenizer_name(arguments: argparse.Namespace) -> str | None:
     """A folder below the root as a path. Any other text is a hub name."""
     folder = arguments.root / arguments.tokenizer if arguments.tokenizer else None
     return str(folder) if folder and folder.is_dir() else arguments.tokenizer

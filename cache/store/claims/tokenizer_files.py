@@ -17,6 +17,8 @@ CLAIM = "tokenizer.json"
 FOLDER = "tokenizers"
 # Teacher of an imported store, unless the import names one: no folder, and no name to look for on a hub.
 UNNAMED_TEACHER = "imported"
+# Digest in the spec of a store that was imported without its tokenizer.
+UNKNOWN_TOKENIZER = "unknown"
 GIVE_TOKENIZER = "give the teacher's: --tokenizer of 'logitbank inspect', tokenizer.path of a training job"
 
 

@@ -11,7 +11,7 @@ from cache.examples.example import Example
 from cache.examples.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest, vocabulary_difference
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm, require_template_variables, today, writes_date
-from cache.store.claims.tokenizer_files import copy_tokenizer
+from cache.store.claims.tokenizer_files import UNKNOWN_TOKENIZER, copy_tokenizer
 from cache.store.reading.selection import BLOCK_EXAMPLES, has_metadata
 from student.classification.texts import learn_input_tokenizer
 from student.models.registry import has_encoder
@@ -109,6 +109,11 @@ def _of_stores(settings: TrainSettings, stores: OpenStores, folder: Path) -> Voc
     else:
         path = path or opened[0].spec.teacher
         tokenizer = load_tokenizer(path, settings.tokenizer.trust_remote_code)
+    if opened[0].spec.tokenizer == UNKNOWN_TOKENIZER:
+        raise SpecMismatchError(
+            f"store {opened[0].storage} was imported without its tokenizer, so nothing says what its ids mean; "
+            "import it into a new store with --tokenizer"
+        )
     if tokenizer_digest(tokenizer) != opened[0].spec.tokenizer:
         raise SpecMismatchError(
             f"store {opened[0].storage} was captured with another tokenizer than {path!r} has; set tokenizer.path to "

@@ -108,7 +108,10 @@ CASES: list[tuple[list[str], str]] = [
     (["import", "parquet", "nope", "new"], "nope"),
     (["import", "parquet", "good.jsonl", "new"], r"good\.jsonl"),
     (["import", "distillkit", "folder", "new"], "folder"),
-    (["import", "parquet", "good.jsonl", "new", "--teacher", "a"], "--teacher is for distillkit and axolotl"),
+    (
+        ["import", "parquet", "good.jsonl", "new", "--teacher", "a"],
+        "--teacher and --tokenizer are for distillkit and axolotl",
+    ),
     (["import", "distillkit", "folder", "new", "--vocab-size", "9"], "--vocab-size is for axolotl"),
     (["import", "axolotl", "good.jsonl", "new"], "give --vocab-size"),
 ]
