@@ -123,7 +123,8 @@ def _import(arguments: argparse.Namespace) -> Result:
         raise InputError(f"import from {str(arguments.input)!r}: copy it to a local path first")
     source = arguments.root / arguments.input
     _require_import_options(arguments)
-    tokenizer = load_tokenizer(tokenizer_name(arguments), what="--tokenizer") if arguments.tokenizer else None
+    named = tokenizer_name(arguments)
+    tokenizer = load_tokenizer(named, what="--tokenizer") if named else None
     digest = tokenizer_digest(tokenizer) if tokenizer else UNKNOWN_TOKENIZER
     name = arguments.teacher or UNNAMED_TEACHER
     common: dict[str, Any] = {"unit_examples": arguments.unit_size, "progress": counter("import", "examples")}
