@@ -50,6 +50,9 @@ def open_part(storage: RangeReader, info: PartInfo, targets: TargetSpec) -> Open
     group.require_kind(layout.PART_KIND)
     checked, bands, chunk_tokens, codebook = group.require("checked", "bands", "chunk_tokens", "codebook")
     (checksums,) = group.require("checksums")
+    is_right = _are(str, checked) and _are(int, bands) and _are(int, [chunk_tokens]) and isinstance(checksums, dict)
+    if not is_right:
+        raise IntegrityError(f"{what}: 'checked', 'bands', 'chunk_tokens' and 'checksums' are not those of a part")
     if bands != sorted(set(bands)) or bool(bands) != targets.has_exact or bands[:1] not in ([], [0]):
         raise IntegrityError(f"{what}: bands of ranks {bands!r} do not increase from 0")
     large, needed = layout.needed_arrays(targets, bands)
@@ -63,6 +66,11 @@ def open_part(storage: RangeReader, info: PartInfo, targets: TargetSpec) -> Open
             raise IntegrityError(f"{what}/{name}: altered, or that of another part")
     shards = _shards(group, checked, large, small)
     return OpenedPart(group, shards, small, str(codebook), tuple(bands), int(chunk_tokens))
+
+
+def _are(kind: type, values: object) -> bool:
+    """Whether this is a list of values of one type."""
+    return isinstance(values, list) and {*map(type, values)} <= {kind}
 
 
 def _shards(

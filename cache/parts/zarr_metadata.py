@@ -1,5 +1,6 @@
 """The JSON of Zarr v3: of one array with one shard, of a group, and consolidated, of a group with all that is in it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from cache.errors import IntegrityError
 from cache.json_documents import canonical_json
 from cache.parts.zarr_shard import PCODEC_LEVEL, ZSTD_LEVEL, ArraySpec, Codec
 
+# Numbers of a chunk, at most: a reader needs memory for a whole one.
+MAX_CHUNK = 1 << 28
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
 _LITTLE: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC32C = {"name": "crc32c"}
@@ -97,14 +100,15 @@ def array_spec(document: Mapping[str, Any], what: str) -> ArraySpec:
             document["node_type"] == "array"
             and inner.get("index_location", "end") == "end"
             and rest == list(shape[1:])
-            and chunk > 0
+            and 0 < chunk * math.prod(rest) <= MAX_CHUNK
+            and min(shape) >= 0
             and int(shard[0]) >= shape[0]
             and list(shard[1:]) == rest
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise IntegrityError(f"{what}: its zarr.json does not describe an array: {error!r}") from error
     for each in [*names, *index]:
-        if each not in _KNOWN:
+        if not isinstance(each, str) or each not in _KNOWN:
             raise IntegrityError(f"{what}: codec {each!r} is not known; {_NEWER}")
     codec = _READ.get(tuple(names[:-1]))
     if codec is None or names[-1] != "crc32c" or index != ["bytes", "crc32c"]:

@@ -131,9 +131,9 @@ class Shard:
         if len(data) < bounds[last] - base:
             raise IntegrityError(f"{self.what}: truncated: it ends within chunk {last - 1} or before")
         total = (last - first) * size
-        values = np.empty(total, self.dtype) if out is None else out[:total]
         position, number = 0, first
         try:
+            values = np.empty(total, self.dtype) if out is None else out[:total]
             for number in range(first, last):
                 piece = data[bounds[number] - base : bounds[number + 1] - base]
                 if _crc32c(piece) != CRC_RESIDUE:

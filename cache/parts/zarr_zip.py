@@ -31,6 +31,8 @@ from cache.parts.zarr_metadata import (
 from cache.parts.zarr_shard import ArraySpec, decode_array
 
 ROOT = "zarr.json"
+# Of a file, and of the zarr.json of its group when it is decompressed.
+MAX_BYTES, MAX_ROOT_BYTES = 1 << 62, 64 << 20
 _TIME = (1980, 1, 1, 0, 0, 0)
 _LOCAL_HEADER = b"PK\x03\x04"
 _HEADER_BYTES = 30
@@ -139,8 +141,10 @@ def parse_group(root: bytes, what: str) -> ZarrGroup:
         attributes = document["attributes"]
         members = document["consolidated_metadata"]["metadata"]
         shards = {name: (int(offset), int(size)) for name, (offset, size) in attributes["shards"].items()}
+        if any(not 0 <= offset <= offset + size < MAX_BYTES for offset, size in shards.values()):
+            raise ValueError("a shard is outside any file")
         return ZarrGroup(dict(attributes), dict(members), shards, what)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise IntegrityError(f"{what}: its zarr.json does not describe a group of this format: {error!r}") from error
 
 
@@ -153,7 +157,8 @@ def root_of_tail(tail: bytes, position: int, what: str) -> ZarrGroup:
     lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     try:
         # A deflated stream ends by itself, so that its length is not needed.
-        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(tail[position + _HEADER_BYTES + lengths :])
+        stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        content = stream.decompress(tail[position + _HEADER_BYTES + lengths :], MAX_ROOT_BYTES)
     except zlib.error as error:
         raise IntegrityError(f"{what}: its zarr.json cannot be decompressed: {error}") from error
     return parse_group(content, what)
@@ -162,8 +167,8 @@ def root_of_tail(tail: bytes, position: int, what: str) -> ZarrGroup:
 def group_of_file(data: bytes, what: str) -> ZarrGroup:
     """The group in a whole file. Raises IntegrityError, starting with `what`, if it is not such a file."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            content = archive.read(ROOT)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(ROOT) as entry:
+            content = entry.read(MAX_ROOT_BYTES)
     except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, EOFError, zlib.error, OSError) as error:
         raise IntegrityError(f"{what}: is not a zip file with a Zarr group: {error}") from error
     return parse_group(content, what)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from cache.errors import IntegrityError, StoreError
 
+# Bytes of one call, at most.
+READ_BYTES = 1 << 30
 # What a file system answers that cannot sync a folder. There is then no other way to make a name durable.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
@@ -67,14 +69,17 @@ def sync_folder(path: Path) -> None:
 
 
 def read_range(handle: int, start: int, length: int) -> bytes:
-    """Up to `length` bytes from `start`. One call of pread returns at most 2,147,479,552 bytes on Linux."""
-    piece = os.pread(handle, length, start)
+    """Up to `length` bytes from `start`. One call of pread returns at most 2,147,479,552 bytes on Linux.
+
+    It allocates what it is asked for, however long the file is.
+    """
+    piece = os.pread(handle, min(length, READ_BYTES), start)
     if len(piece) == length or not piece:
         return piece
     pieces = [piece]
     while piece:
         start, length = start + len(piece), length - len(piece)
-        piece = os.pread(handle, length, start)
+        piece = os.pread(handle, min(length, READ_BYTES), start)
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cache.errors import IntegrityError, StoreError
 from cache.json_documents import decode_document, digest, encode_document, known_fields
-from cache.parts.layout import Profile
+from cache.parts.layout import PROFILES, Profile
 from cache.parts.part import PartInfo
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
@@ -21,6 +21,9 @@ from cache.store.root_group import create_root_group
 SPEC = "spec.json"
 # Requests at a time to a service, and commits that are in memory before they are parsed.
 READERS, BATCH = 16, 256
+_KEYS = re.compile("(?:[0-9a-f]{32},)*")
+_HASH, _DIGEST = re.compile("[0-9a-f]{64}"), re.compile("(?:[0-9a-f]{32})?")
+_MEASURES = ("retained_mass", "max_abs_error", "kl")
 _ATTEMPT = re.compile(r"[0-9a-f]{32}\.zarr\.zip")
 
 
@@ -91,6 +94,7 @@ class Commit:
         """The commit that to_document described. Raises KeyError, TypeError or ValueError if it is none."""
         part = PartInfo(**known_fields(body["part"], PartInfo))
         columns, origins = body["examples"], body["origins"]
+        _require_values(body, part)
         names = (origins[number] for number in columns["origin"])
         rows = zip(columns["key"], names, columns["tokens"], columns["rows"], strict=True)
         own = {
@@ -163,11 +167,43 @@ def _parse_commit(storage: Storage, unit: str, data: bytes, sha256: str | None) 
         raise IntegrityError(f"{storage}/{name}: not the file that the snapshot lists")
     try:
         commit = Commit.from_document(decode_document(data, f"{storage}/{name}"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise IntegrityError(f"{storage}/{name}: is not a commit of this format: {error!r}") from error
     if commit.unit != unit or not _ATTEMPT.fullmatch(commit.part.path.removeprefix(f"parts/{unit}/")):
         raise IntegrityError(f"{storage}/{name}: names unit {commit.unit} at {commit.part.path}, not its own")
     return commit, file_hash
+
+
+def _require_values(body: Mapping[str, Any], part: PartInfo) -> None:
+    """Raise ValueError, with the field, for the first value that is not of its type or range.
+
+    TypeError or KeyError if a value is of a wrong kind altogether, or missing.
+    """
+    columns, origins = body["examples"], body["origins"]
+    checks = {
+        "part": _are_numbers([part.tail, part.root, part.bytes], 1 << 62) and part.tail <= part.root < part.bytes,
+        "part.crc32c": _are_numbers([part.crc32c], 1 << 32),
+        "part.path": isinstance(part.path, str),
+        "unit": isinstance(body["unit"], str),
+        "sha256_of_part": _HASH.fullmatch(body["sha256_of_part"]),
+        "codebook": _DIGEST.fullmatch(body["codebook"]),
+        "counts.entries": _are_numbers([body["counts"]["entries"]], 1 << 62),
+        "origins": isinstance(origins, list) and {*map(type, origins)} <= {str},
+        "examples.key": _KEYS.fullmatch("".join(f"{key}," for key in columns["key"])),
+        "examples.origin": _are_numbers(columns["origin"], len(origins)),
+        "examples.tokens": _are_numbers(columns["tokens"], 1 << 32),
+        "examples.rows": _are_numbers(columns["rows"], 1 << 32),
+        **{name: type(body[name]) in (int, float) for name in _MEASURES},
+    }
+    if wrong := next((name for name, is_right in checks.items() if not is_right), None):
+        raise ValueError(f"{wrong} has no value of a commit")
+    if body["profile"] not in PROFILES:
+        raise ValueError(f"profile {body['profile']!r} is not known; a newer logitbank wrote it")
+
+
+def _are_numbers(values: list[Any], end: int) -> bool:
+    """Whether these are whole numbers from 0 to below `end`."""
+    return not values or ({*map(type, values)} == {int} and min(values) >= 0 and max(values) < end)
 
 
 def remove_unused(storage: Storage, folder: str) -> None:
