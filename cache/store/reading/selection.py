@@ -47,6 +47,10 @@ def has_metadata(examples: Iterable[Example], wanted: Mapping[str, Any], name: s
     Values are compared as JSON: 1 and 1.0 are equal, 1 and true are not. Raises InputError, starting with `name`, if no
     example has one of the keys.
     """
+    if not isinstance(wanted, Mapping):
+        raise InputError(
+            f"{name}: metadata = {wanted!r}: must be a dict of keys and values, such as {{'topic': 'sums'}}"
+        )
     seen: set[str] = set()
     matches = []
     for example in examples:

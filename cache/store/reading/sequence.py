@@ -118,6 +118,9 @@ class RecordSequence(ABC):
         for batch in self.batches():
             yield from batch
 
+    def __contains__(self, item: object) -> bool:
+        raise TypeError("`in` would read and compare every example; look for an id or a key with find()")
+
     @overload
     def batches(
         self, examples: Indices | None = None, tokens: int = BLOCK_TOKENS, *, texts: Literal[True] = True

@@ -154,3 +154,9 @@ def test_what_is_no_sequence_of_examples_is_named(store: LogitStore, examples: o
         store.read(examples)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=f"examples = {examples!r}: give a list"):
         store.texts(examples)  # type: ignore[arg-type]
+
+
+def test_a_search_by_in_names_what_to_call(store: LogitStore) -> None:
+    for item in (store[0], store.key(0)):
+        with pytest.raises(TypeError, match=r"find\(\)"):
+            item in store  # noqa: B015

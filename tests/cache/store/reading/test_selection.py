@@ -83,6 +83,7 @@ def test_a_selection_is_a_filter(
             {"metadata": {"topik": 1}},
             "no example has the metadata 'topik'; there are 'hard', 'level', 'nested', 'source'",
         ),
+        ({"metadata": [("topic", "sums")]}, "metadata = [('topic', 'sums')]: must be a dict"),
         ({"segments": "answer"}, "segments = 'answer': unknown; give some of prompt, rationale, label, response"),
         ({"segments": [7]}, "segments = 7: unknown"),
         ({"origins": ["score"]}, "no example has the origin 'score'; there are "),
