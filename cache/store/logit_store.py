@@ -192,7 +192,8 @@ class LogitStore(RecordSequence):
         Raises StoreError if an example or a token is out of range.
         """
         # (unit, first token, end, position in the result): sorted, neighbours in a part follow one another.
-        spans = sorted((*self._locate(*request), position) for position, request in enumerate(requests))
+        starts_of: dict[int, list[int]] = {}
+        spans = sorted((*self._locate(starts_of, *request), position) for position, request in enumerate(requests))
         results: list[Window | None] = [None] * len(requests)
         begin = 0
         while begin < len(spans):
@@ -248,18 +249,26 @@ class LogitStore(RecordSequence):
         except IntegrityError:
             return DAMAGED if self.storage.size(document_path(key)) is not None else CLEARED
 
-    def _locate(self, i: int, start: int, stop: int | None) -> tuple[int, int, int]:
-        """Unit of an example, and its tokens start:stop as tokens of the part."""
+    def _locate(self, starts_of: dict[int, list[int]], i: int, start: int, stop: int | None) -> tuple[int, int, int]:
+        """Unit of an example, and its tokens start:stop as tokens of the part.
+
+        starts_of: first token of each example of the units that were looked up before.
+        """
         i = self._index(i)
-        length = int(self.index.tokens[i])
+        unit, place = int(self.index.unit_of[i]), int(self.index.position[i])
+        starts = starts_of.get(unit)
+        if starts is None:
+            starts = starts_of[unit] = self._part(unit).token_starts
+        first, last = starts[place], starts[place + 1]
+        if start == 0 and stop is None:
+            return unit, first, last
+        length = last - first
         first_token, end = start, length if stop is None else stop
         first_token += length if first_token < 0 else 0
         end += length if end < 0 else 0
         if not 0 <= first_token <= end <= length:
             given = f"{start}:{'' if stop is None else stop}"
             raise StoreError(f"{self.storage}: tokens {given} of example {i}, which has {length}")
-        unit = int(self.index.unit_of[i])
-        first = self._part(unit).token_starts[int(self.index.position[i])]
         return unit, first + first_token, first + end
 
     def _described(self, examples: Sequence[int]) -> list[tuple[str, str, Example]]:
