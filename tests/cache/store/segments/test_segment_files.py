@@ -1,5 +1,6 @@
 """A segment is a Zarr group in a zip file that others open; what a later version adds is ignored or refused by name."""
 
+import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -104,7 +105,8 @@ def rewritten(data: bytes, attributes: dict[str, Any], drop: str = "", add: bool
     kept = {name: value for name, value in group.attributes.items() if name != "shards"}
     new = encode_zip(arrays, {**kept, **attributes}, ("keys/fence",))
     checksum = int(google_crc32c.value(new.data))
-    return new.data, SegmentInfo("0" * 64, len(new.data), checksum, new.tail, new.root, new.crc32c, 41, 2803)
+    sha256 = hashlib.sha256(new.data).hexdigest()
+    return new.data, SegmentInfo(sha256, len(new.data), checksum, new.tail, new.root, new.crc32c, 41, 2803)
 
 
 def test_what_a_later_version_adds_is_ignored_or_refused_by_name(storage: LocalStorage) -> None:
@@ -131,3 +133,17 @@ def test_no_flipped_bit_is_read(storage: LocalStorage) -> None:
         damaged[position] ^= 1 << int(rng.integers(8))
         with pytest.raises(IntegrityError, match="x: altered or truncated"):
             decode_segment(bytes(damaged), info, "x")
+
+
+def test_a_shard_of_another_segment_of_one_length_is_noticed(storage: LocalStorage) -> None:
+    """Each shard ends in its own crc32c, so the crc32c of the file is the same for any two of them."""
+    segment = whole(storage)
+    data, info = encode_segment(segment).data, write_segment(storage, segment)
+    group, _ = decode_file(data, (), "x")
+    offset, size = group.position("unit/name")
+    values = group.decode("unit/name", data[offset : offset + size])[::-1].copy()
+    shard = encode_array(group.spec("unit/name"), values)
+    other = data[:offset] + shard + data[offset + size :]
+    assert len(shard) == size and google_crc32c.value(other) == google_crc32c.value(data) and other != data
+    with pytest.raises(IntegrityError, match="x: altered or truncated"):
+        decode_segment(other, info, "x")
