@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="folder with the rows of teachers")
     parser.add_argument("--tokens", type=int, default=300_000, help="simulated rows (default: %(default)s)")
     parser.add_argument("--mds-python", help="see benchmarks.store")
+    parser.add_argument("--peers", help="see benchmarks.store")
     parser.add_argument("--only", default="", help="only results whose name contains this")
     parser.add_argument("--save", action="store_true", help="keep the results in benchmarks/results/")
     options = parser.parse_args()
@@ -32,6 +33,7 @@ def main() -> None:
         print(f"\n== {name}", flush=True)
         command = [sys.executable, "-m", "benchmarks.store", *arguments]
         command += ["--mds-python", options.mds_python] if options.mds_python and "--peers" not in arguments else []
+        command += ["--peers", options.peers] if options.peers and "--peers" not in arguments else []
         command += ["--save", name] if options.save else []
         if subprocess.run(command, check=False).returncode:
             failed.append(name)
