@@ -66,7 +66,7 @@ CONDITIONS: list[tuple[dict[str, Any], Condition]] = [
 ]
 
 
-@pytest.mark.parametrize(("conditions", "holds"), CONDITIONS, ids=[str(list(c.items())) for c, _ in CONDITIONS])
+@pytest.mark.parametrize(("conditions", "holds"), CONDITIONS, ids=range(len(CONDITIONS)))
 def test_a_selection_is_a_filter(
     store: LogitStore, records: list[Record], conditions: dict[str, Any], holds: Condition
 ) -> None:
