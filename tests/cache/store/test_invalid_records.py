@@ -98,7 +98,7 @@ def test_a_record_of_another_mode_is_refused(mode: TargetMode, other: TargetMode
     record = replace(record, targets=replace(record.targets, entropy=None, log_normalizers=None))
     with pytest.raises(InputError, match=f"example 0 0: .*({message})"):
         write_unit(storage, spec, [record])
-    assert [path.name for path in all_files(storage)] == ["spec.json"]
+    assert [path.name for path in all_files(storage)] == ["spec.json", "zarr.json"]
 
 
 def test_lengths_keys_and_tokens_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_lengths_keys_and_tokens_that_do_not_fit_are_refused(tmp_path: Path) -> 
     for message, bad in refused.items():
         with pytest.raises(InputError, match=f"example 0 0: .*{message}"):
             write_unit(storage, spec, [bad])
-    assert [path.name for path in all_files(storage)] == ["spec.json"]
+    assert [path.name for path in all_files(storage)] == ["spec.json", "zarr.json"]
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -133,7 +133,7 @@ def test_one_bad_record_of_hundreds_is_named_with_its_own_row(name: str, tmp_pat
     with pytest.raises(InputError, match=message) as refusal:
         write_unit(storage, spec, unit, "portable")
     assert "example 0 217" in str(refusal.value) or name == "too low"
-    assert [path.name for path in all_files(storage)] == ["spec.json"]
+    assert [path.name for path in all_files(storage)] == ["spec.json", "zarr.json"]
 
 
 def test_a_bad_token_of_hundreds_of_records_is_named(tmp_path: Path) -> None:
@@ -155,4 +155,4 @@ def test_a_bad_token_of_hundreds_of_records_is_named(tmp_path: Path) -> None:
     for message, bad in refused.items():
         with pytest.raises(InputError, match=f"example 0 217: .*{message}"):
             write_unit(storage, spec, [*unit[:217], bad, *unit[218:]], "portable")
-    assert [path.name for path in all_files(storage)] == ["spec.json"]
+    assert [path.name for path in all_files(storage)] == ["spec.json", "zarr.json"]

@@ -100,7 +100,7 @@ def computed(group: list[int], rows: int, pack_to: int | None, sizes: np.ndarray
     if not group or pack_to is None:
         return len(group) * int(sizes[group].max(initial=0))
     packing = pack(sizes[group], pack_to)
-    assert packing.rows <= rows
+    assert packing.rows <= rows + 1  # a search among these examples alone may need a row more than was planned
     return packing.rows * packing.width
 
 

@@ -13,7 +13,7 @@ from cache.examples.jsonl import BadExample
 from cache.rendering.render import render, render_prompt
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import create_store
+from cache.store.commits import create_store, read_spec
 from cache.store.quarantine.entries import quarantine_example, quarantined_keys
 from cluster.capture.input_summary import summarise_input
 from cluster.capture.planning import committed_keys, divide_missing
@@ -247,7 +247,9 @@ def test_responses_of_an_example_stay_together(tokenizer: Any, tmp_path: Path, s
     made = plan(given, tokenizer, generation=SAMPLES)
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, spec)
-    units = divide_missing(made, committed_keys(storage) | set(quarantined_keys(storage)), unit_size)
+    units = divide_missing(
+        made, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), unit_size
+    )
     assert [item.key for unit in units for item in unit] == list(made.examples)
     for number in "01234":
         holding = [
@@ -263,7 +265,9 @@ def test_responses_of_an_example_stay_together(tokenizer: Any, tmp_path: Path, s
     quarantine_example(storage, gone, "0", "not kept")
     assert [
         item.key
-        for unit in divide_missing(made, committed_keys(storage) | set(quarantined_keys(storage)), unit_size)
+        for unit in divide_missing(
+            made, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), unit_size
+        )
         for item in unit
     ] == [key for key in made.examples if key != gone]
 

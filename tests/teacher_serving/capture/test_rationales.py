@@ -16,7 +16,7 @@ from cache.rendering.render import render_prompt
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import create_store
+from cache.store.commits import create_store, read_spec
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantined_keys
 from cache.store.snapshots import take_snapshot
@@ -102,7 +102,10 @@ def test_wrong_responses_are_dropped_reported_and_not_requested_again(job: Calla
     create_store(storage, asked.spec)
     summary = store_answers(storage, asked.spec, answers)
     assert (summary.examples, summary.refused) == (3, 3)
-    assert divide_missing(asked.plan, committed_keys(storage) | set(quarantined_keys(storage)), 8) == []
+    assert (
+        divide_missing(asked.plan, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), 8)
+        == []
+    )
     for key, (example_id, reason) in answers.refused.items():
         told = decode_document(storage.read(f"quarantine/{key}.json"), key)
         assert (told["id"], told["reason"]) == (example_id, reason)
@@ -202,7 +205,10 @@ def test_one_that_cannot_be_answered_leaves_its_neighbours(job: Callable[..., Jo
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, asked.spec)
     assert store_answers(storage, asked.spec, answers).examples == 6
-    assert divide_missing(asked.plan, committed_keys(storage) | set(quarantined_keys(storage)), 4) == []
+    assert (
+        divide_missing(asked.plan, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), 4)
+        == []
+    )
     take_snapshot(storage)
     assert len(LogitStore.open(str(tmp_path / "store"))) == 6
 
@@ -256,7 +262,8 @@ def test_a_real_teacher_fills_a_store_with_rationales(
     store = LogitStore.open(str(tmp_path / "store"), expect=asked.spec)
     assert (
         len(store) == 6
-        and divide_missing(asked.plan, committed_keys(storage) | set(quarantined_keys(storage)), 8) == []
+        and divide_missing(asked.plan, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), 8)
+        == []
     )
     oracle = make_oracle(model)
     for record in store:

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from cache.rows.spec import SamplingSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import create_store
+from cache.store.commits import create_store, read_spec
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantined_keys, read_entries
 from cluster.capture.planning import committed_keys, divide_missing
@@ -93,7 +93,7 @@ def capture(described: TeacherDescription, plan: Plan, storage: LocalStorage, go
     """Capture what the store lacks with a teacher that gives `good` answers."""
     teacher = Stopping(described.tokenizer, plan, good)
     create_store(storage, described.spec)
-    for unit in divide_missing(plan, committed_keys(storage) | set(quarantined_keys(storage)), 8):
+    for unit in divide_missing(plan, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), 8):
         answers = ask_teacher(teacher, unit, described.tokenizer, described.spec, described.prompter)
         assert bool(answers.stopped) == (len(teacher.paid) == good)
         store_answers(storage, described.spec, answers)
