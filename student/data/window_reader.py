@@ -8,10 +8,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from student.data.batches import Batches
+import numpy as np
 
-# Tokens that are read in one request, in memory twice for a moment. Threads take requests in turn.
-REQUEST_TOKENS = 1 << 13
+from cache.store.reading.blocks import token_blocks
+from student.data.batches import Batches
 
 
 class _Stretch:
@@ -99,12 +99,7 @@ class WindowReader:
         if len(steps) < 2:
             return _Stretch(steps, [])
         examples = sorted(example for step in steps for example in self._examples_of(step))
-        requests: list[list[int]] = []
-        size = REQUEST_TOKENS
-        for example in examples:
-            if size >= REQUEST_TOKENS:
-                requests.append([])
-                size = 0
-            requests[-1].append(example)
-            size += int(self._batches.sizes[example])
+        # A request is in memory twice for a moment. Threads take requests in turn.
+        blocks = token_blocks(np.asarray(self._batches.sizes)[examples])
+        requests = [examples[block.start : block.stop] for block in blocks]
         return _Stretch(steps, requests)

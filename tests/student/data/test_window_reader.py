@@ -15,6 +15,7 @@ from cache.rows.spec import TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
+from cache.store.reading.blocks import BLOCK_TOKENS
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from student.data.batches import Batches
@@ -22,7 +23,7 @@ from student.data.held_windows import HeldWindows
 from student.data.prefetch import Prefetcher
 from student.data.settings import DataSettings
 from student.data.sources import MixtureSource, StoreSource
-from student.data.window_reader import REQUEST_TOKENS, WindowReader
+from student.data.window_reader import WindowReader
 from student.losses.settings import LossSettings
 from tests.cache.rows.rows import random_record, store_spec
 
@@ -105,7 +106,7 @@ def test_each_example_is_read_once_and_neighbours_together(readers: int, ranks: 
     assert not len(source.held), "nothing is left in memory"
     assert all(request == sorted(request) for request in source.requests if len(request) > BATCH)
     window = 500 // ranks
-    assert source.most_held <= window + readers * (REQUEST_TOKENS // 100 + 1 + BATCH), "about one window"
+    assert source.most_held <= window + readers * (BLOCK_TOKENS // 100 + 1 + BATCH), "about one window"
     assert len(source.requests) < 60, "of several steps each"
 
 
