@@ -46,7 +46,8 @@ def _report(lines: list[str], python: str, more: list[str] | None = None) -> dic
         wanted.write_text("\n".join(lines) + "\n")
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
         command += ["--disable-pip-version-check", "--retries", "1", "--target", folder, "--report", str(report)]
-        command += ["--python-version", python, "--implementation", "cp", *(more or [])]
+        # pip compares Requires-Python with the Python that runs it; `problems` in locks.py does with the lock's.
+        command += ["--python-version", python, "--implementation", "cp", "--ignore-requires-python", *(more or [])]
         command += [part for platform in PLATFORMS for part in ("--platform", platform)]
         run = subprocess.run([*command, "-r", str(wanted)], capture_output=True, text=True, check=False)
         if run.returncode:

@@ -23,6 +23,8 @@ from packaging.version import Version
 from environment.driver import OLDEST, cuda_version
 
 HERE = Path(__file__).resolve().parent
+# Optional dependencies that every lock has, beside those of its device.
+EXTRAS = ("models", "retrieval", "dev")
 DEVICES = ("cpu", "gpu")
 PYTHONS = ("3.11", "3.12")
 # The newest glibc that a wheel of a lock may need. llguidance has no wheel for an older one.
@@ -94,10 +96,10 @@ def pins(text: str) -> dict[str, str]:
 
 
 def project_requirements(device: str) -> list[str]:
-    """What the project itself asks for in this kind of environment, with the tools for developing it."""
+    """What the project itself asks for in this kind of environment, with all of EXTRAS."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return [*project["dependencies"], *extras[device], *extras["dev"]]
+    return [*project["dependencies"], *extras[device], *(line for extra in EXTRAS for line in extras[extra])]
 
 
 def problems(

@@ -18,6 +18,7 @@ from typing import NoReturn
 from environment.index_metadata import UnreadableError, read_packages
 from environment.locks import (
     DEVICES,
+    EXTRAS,
     GLIBC,
     HERE,
     PYTHONS,
@@ -83,7 +84,8 @@ def _compile(device: str, python: str, seed: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "lock.txt"
         output.write_text(seed.replace("===", "==").replace("+cpu", ""))
-        command = ["uv", "pip", "compile", str(HERE.parent / "pyproject.toml"), "--extra", device, "--extra", "dev"]
+        command = ["uv", "pip", "compile", str(HERE.parent / "pyproject.toml")]
+        command += [word for extra in (device, *EXTRAS) for word in ("--extra", extra)]
         command += ["--python-version", python, "--python-platform", f"x86_64-manylinux_{GLIBC[0]}_{GLIBC[1]}"]
         command += ["--no-python-downloads", "--no-header", "--no-annotate", "--quiet", "--output-file", str(output)]
         command += ["--constraint", str(HERE / "constraints.txt")]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from student.losses.settings import LossSettings
     from student.models.registry import STUDENT_KINDS
     from student.models.student_kind import StudentKind
-    from student.tasks import TASKS, Task, TaskKind
+    from student.tasks import TASKS, Built, Chart, Panel, Task, TaskKind
     from student.training.hf_trainer import DistillationCollator, DistillationLoss, fused_student, objectives_for
     from student.training.settings import TrainSettings
     from student.training.train import train
@@ -37,12 +37,15 @@ __all__ = [
     "OBJECTIVES",
     "STUDENT_KINDS",
     "TASKS",
+    "Built",
+    "Chart",
     "ClassSettings",
     "DataSettings",
     "DistillationCollator",
     "DistillationLoss",
     "LossSettings",
     "Objective",
+    "Panel",
     "StoreDataset",
     "StudentKind",
     "Task",
@@ -69,7 +72,7 @@ if not TYPE_CHECKING:
             "student.losses.settings": ("LossSettings",),
             "student.models.registry": ("STUDENT_KINDS",),
             "student.models.student_kind": ("StudentKind",),
-            "student.tasks": ("TASKS", "Task", "TaskKind"),
+            "student.tasks": ("TASKS", "Built", "Chart", "Panel", "Task", "TaskKind"),
             "student.training.hf_trainer": (
                 "DistillationCollator",
                 "DistillationLoss",

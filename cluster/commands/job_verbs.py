@@ -98,7 +98,19 @@ def _examples(arguments: argparse.Namespace) -> Result:
         return _dry_run(job)
     result = run_examples(job)
     counts = ", ".join(f"{count:,} {name}" for name, count in result["examples"].items())
-    return Result(f"examples: {counts} in {job.output}", {**result, "output": job.output})
+    facts = "".join(
+        f"\nexamples: {name.replace('_', ' ')}: {_plain(value)}" for name, value in result.get("facts", {}).items()
+    )
+    return Result(f"examples: {counts} in {job.output}{facts}", {**result, "output": job.output})
+
+
+def _plain(value: Any) -> str:
+    """A fact about a data set on one line."""
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_plain(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _capture(arguments: argparse.Namespace) -> Result:

@@ -15,12 +15,12 @@ def run_examples(settings: ExamplesSettings) -> dict[str, Any]:
     result = settings.output / "examples.json"
     if not result.exists():
         started = time.monotonic()
-        splits = settings.task.build(counter("examples", "molecules"))
+        built = settings.task.build(counter("examples", "items"))
         claim(settings.output, settings, holds_work=False)
-        for name, examples in splits.items():
+        for name, examples in built.splits.items():
             write_examples(settings.output / f"{name}.jsonl", examples)
-        counts = {name: len(examples) for name, examples in splits.items()}
-        write_json(result, {"examples": counts, "seconds": time.monotonic() - started})
+        counts = {name: len(examples) for name, examples in built.splits.items()}
+        write_json(result, {"examples": counts, "facts": built.facts, "seconds": time.monotonic() - started})
     else:
         claim(settings.output, settings, holds_work=True)
     return dict(read_json(result))

@@ -1,15 +1,14 @@
-"""Charts of the report as SVG text, with matplotlib's object interface: no display, no global state."""
+"""Charts of a report about training and stores, as SVG text."""
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from cluster.report.loss_history import LossPanel
+from student.tasks.figures import draw, to_svg
 
 SMOOTHED_STEPS = 20
 
@@ -34,7 +33,7 @@ def loss_curves(panels: Sequence[LossPanel]) -> str:
             plot(panel, axes)
         rows[-1].set(xlabel="thousand tokens learned from")
 
-    return _to_svg(plot_all, height=0.8 + 2.6 * len(panels))
+    return to_svg(plot_all, height=0.8 + 2.6 * len(panels))
 
 
 def entropy_histogram(entropies: npt.NDArray[np.float64]) -> str:
@@ -46,7 +45,7 @@ def entropy_histogram(entropies: npt.NDArray[np.float64]) -> str:
         axes.set(xlabel="entropy, nats", ylabel="tokens")
         axes.legend(frameon=False)
 
-    return _draw(plot)
+    return draw(plot)
 
 
 def retained_mass(mass: Mapping[int, float]) -> str:
@@ -58,39 +57,4 @@ def retained_mass(mass: Mapping[int, float]) -> str:
         axes.set_xticks(list(mass), [str(k) for k in mass])
         axes.minorticks_off()
 
-    return _draw(plot)
-
-
-def bars(values: Mapping[str, float], label: str) -> str:
-    """Horizontal bars with their values."""
-
-    def plot(axes: Axes) -> None:
-        drawn = axes.barh(list(values), list(values.values()))
-        axes.bar_label(
-            drawn, labels=[f" {value:,.1f}" if value < 100 else f" {value:,.0f}" for value in values.values()]
-        )
-        axes.set(xlabel=label)
-        axes.invert_yaxis()
-        axes.margins(x=0.18)
-
-    return _draw(plot)
-
-
-def _draw(plot: Callable[[Axes], None]) -> str:
-    """A figure with one pair of axes."""
-
-    def plot_figure(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        axes.spines[["top", "right"]].set_visible(False)
-        plot(axes)
-
-    return _to_svg(plot_figure)
-
-
-def _to_svg(plot: Callable[[Figure], None], height: float = 3.4) -> str:
-    figure = Figure(figsize=(6, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    plot(figure)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
+    return draw(plot)

@@ -1,6 +1,7 @@
 """The HTML page of a report. It is one file that refers to no other."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from cluster.report.results import Sources
 from cluster.report.settings import ReportSettings
 from cluster.report.target_statistics import bytes_by_array, entropies, mass_by_k, sample_targets
 from cluster.runtime.outputs import read_json
-from student.tasks import Pictures
+from student.tasks import Panel, Task
+from student.tasks.figures import bars
 
-MAX_PICTURED_ANSWERS = 8
+MAX_PANELS = 8
 
 
 def render_page(settings: ReportSettings, sources: Sources) -> str:
@@ -24,15 +26,16 @@ def render_page(settings: ReportSettings, sources: Sources) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    models = sources.evaluation["models"]
+    answers = _answers(settings, list(sources.evaluation["models"])) if settings.task else {}
     return environment.get_template("report.html.j2").render(
         title=settings.title,
         hardware=sources.evaluation["hardware"],
-        models=models,
-        metrics=metric_names(models),
+        tables=sources.tables,
+        metric_names=metric_names,
+        task_charts=settings.task.charts(answers) if settings.task else [],
         charts=_charts(settings, sources),
         format_number=format_number,
-        answers=_pictured_answers(settings, list(models)),
+        panels=_panels(settings.task, _one_of_each_group(settings, answers)) if settings.task else [],
         summary=str(sources.store.info()),
         jobs={name: json.dumps(job, indent=1) for name, job in _jobs(settings, sources).items()},
     )
@@ -48,9 +51,9 @@ def _charts(settings: ReportSettings, sources: Sources) -> list[tuple[str, str]]
         ("Loss of each run over time", figures.loss_curves(loss_panels(settings.trainings))),
         ("The teacher's entropy", figures.entropy_histogram(entropies(targets))),
         ("Mass left out by top-k", figures.retained_mass(mass_by_k(targets, store.spec.targets.max_entries))),
-        ("Bytes per token, by array", figures.bars(bytes_by_array(store), "bytes per token with a target")),
-        ("Speed of each stage", figures.bars(speeds, "tokens/s")),
-        ("Time of each stage", figures.bars(sources.stage_seconds, "seconds")),
+        ("Bytes per token, by array", bars(bytes_by_array(store), "bytes per token with a target")),
+        ("Speed of each stage", bars(speeds, "tokens/s")),
+        ("Time of each stage", bars(sources.stage_seconds, "seconds")),
     ]
 
 
@@ -61,20 +64,30 @@ def _jobs(settings: ReportSettings, sources: Sources) -> dict[str, Any]:
     return jobs | {"evaluate": read_json(settings.evaluation / "job.json")}
 
 
-def _pictured_answers(settings: ReportSettings, models: list[str]) -> list[dict[str, Any]]:
-    """The first answers of every model to the same prompts, drawn by the task. Empty if there is nothing to draw."""
-    if settings.task is None:
-        return []
+def _answers(settings: ReportSettings, models: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The answers of each model that has some, in the same order for all models."""
     answers = {name: read_json(settings.evaluation / f"{name}.json").get("answers", []) for name in models}
-    pictured = []
-    for i in range(min(MAX_PICTURED_ANSWERS, *map(len, answers.values()))):
-        pictures: dict[str, Pictures] = {}
-        for name in models:
-            answer = answers[name][i]
-            example = Example(answer["id"], (), metadata=answer["metadata"])
-            picture = settings.task.picture(example, answer["text"])
-            if picture is not None:
-                pictures[name] = picture
-        if len(pictures) == len(models):
-            pictured.append({"pictures": pictures, "before": next(iter(pictures.values())).before})
-    return pictured
+    return {name: given for name, given in answers.items() if given}
+
+
+def _one_of_each_group(
+    settings: ReportSettings, answers: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Without models that differ from another one in their seed alone."""
+    others = {name for members in settings.groups.values() for name in members[1:]}
+    return {name: given for name, given in answers.items() if name not in others}
+
+
+def _panels(task: Task, answers: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The first answers of every model to the same prompts, as the task shows them. Empty if it shows nothing."""
+    shown = []
+    for i in range(min([MAX_PANELS, *map(len, answers.values())] if answers else [0])):
+        panels: dict[str, Panel] = {}
+        for name, given in answers.items():
+            example = Example(given[i]["id"], (), metadata=given[i]["metadata"])
+            panel = task.panel(example, given[i]["text"])
+            if panel is not None:
+                panels[name] = panel
+        if panels:
+            shown.append({"panels": panels, "prompt": next(iter(panels.values())).prompt})
+    return shown

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cache.errors import InputError
@@ -9,6 +10,7 @@ from cache.store.logit_store import LogitStore
 from cache.store.store_info import StoreInfo
 from cluster.capture.run_log import capture_log_path
 from cluster.evaluation.model_digest import model_digest
+from cluster.report.groups import Metrics, group_models, group_results
 from cluster.report.metrics_table import metrics_table
 from cluster.report.settings import ReportSettings
 from cluster.runtime.hardware import hardware
@@ -17,10 +19,15 @@ from cluster.runtime.outputs import JOB, read_json
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the jobs of a report wrote. trainings, captures: by name. stage_seconds: wall time of each stage."""
+    """What the jobs of a report wrote. trainings, captures: by name. stage_seconds: wall time of each stage.
+
+    evaluation: the one whose answers are shown. tables: by title the metrics of each evaluation, as columns of models
+    and groups; "" is the title of `evaluation`.
+    """
 
     store: LogitStore
     evaluation: dict[str, Any]
+    tables: dict[str, dict[str, Metrics]]
     trainings: dict[str, Any]
     captures: dict[str, Any]
     stage_seconds: dict[str, float]
@@ -28,35 +35,48 @@ class Sources:
 
 def read_sources(settings: ReportSettings) -> Sources:
     """Read all files that a report needs. Raises InputError naming a file that is missing or not valid."""
-    evaluation = read_json(settings.evaluation / "evaluation.json")
-    _require_evaluated_models(settings, evaluation)
+    folders = {"": settings.evaluation, **settings.evaluations}
+    evaluations = {title: _read_evaluation(folder) for title, folder in folders.items()}
+    _require_known_models(settings, evaluations)
     trainings = {name: read_json(path / "training.json") for name, path in settings.trainings.items()}
-    captures = {"capture": _capture_totals(settings.store), "heldout": _capture_totals(settings.heldout_store)}
+    stores = {"capture": settings.store, "heldout": settings.heldout_store, **settings.captures}
+    captures = {name: _capture_totals(store) for name, store in stores.items()}
     return Sources(
         store=LogitStore.open(str(settings.store)),
-        evaluation=evaluation,
+        evaluation=evaluations[""],
+        tables={title: group_models(each["models"], settings.groups) for title, each in evaluations.items()},
         trainings=trainings,
         captures=captures,
-        stage_seconds=_stage_seconds(settings, trainings, captures, evaluation["models"]),
+        stage_seconds=_stage_seconds(settings, trainings, captures, evaluations),
     )
 
 
-def _require_evaluated_models(settings: ReportSettings, evaluation: dict[str, Any]) -> None:
-    """Raise InputError if a model has changed since its evaluation, for example because its training went on."""
-    models = read_json(settings.evaluation / JOB)["models"]
+def _read_evaluation(folder: Path) -> dict[str, Any]:
+    """Read evaluation.json. Raises InputError if a model has changed since, for example because it was trained on."""
+    evaluation: dict[str, Any] = read_json(folder / "evaluation.json")
+    models = read_json(folder / JOB)["models"]
     for name, evaluated in evaluation.get("digests", {}).items():
         if (now := model_digest(models[name])) and now != evaluated:
             raise InputError(
-                f"{settings.evaluation}: model {name!r} ({models[name]}) has changed since its evaluation; "
+                f"{folder}: model {name!r} ({models[name]}) has changed since its evaluation; "
                 "run 'logitbank evaluate' again"
             )
+    return evaluation
+
+
+def _require_known_models(settings: ReportSettings, evaluations: Mapping[str, Any]) -> None:
+    """Raise InputError if no evaluation has any model of a group."""
+    known = dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation["models"])
+    for group, members in settings.groups.items():
+        if not set(members) & set(known):
+            raise InputError(f"groups.{group}: none of its models was evaluated; known models: {', '.join(known)}")
 
 
 def collect_results(sources: Sources, info: StoreInfo) -> dict[str, Any]:
     """Content of results.json."""
     results: dict[str, Any] = {}
-    for name, metrics in sources.evaluation["models"].items():
-        results |= {f"{name}_{key}": value for key, value in metrics.items() if key not in ("rows", "seconds")}
+    for title, columns in sources.tables.items():
+        results |= group_results(columns, f"{title}_" if title else "")
     return results | {
         "stored_teacher_heldout_loss": sources.evaluation["stored_teacher_loss"],
         "bytes_per_token": info.bytes_per_token,
@@ -79,8 +99,7 @@ def summary_table(sources: Sources, info: StoreInfo) -> str:
     stages = "\n".join(f"{name:<24}{seconds:>12.0f} s" for name, seconds in sources.stage_seconds.items())
     return "\n".join(
         [
-            metrics_table(sources.evaluation["models"]),
-            "",
+            *(f"{title}\n{metrics_table(columns)}\n".lstrip("\n") for title, columns in sources.tables.items()),
             f"{'bytes/token':<24}{info.bytes_per_token:>12.1f}",
             f"{'captured tokens':<24}{info.rows:>12,}",
             f"{'capture tokens/s':<24}{capture['tokens_per_s']:>12,.0f}",
@@ -112,7 +131,7 @@ def _stage_seconds(
     settings: ReportSettings,
     trainings: Mapping[str, Any],
     captures: Mapping[str, Any],
-    models: Mapping[str, Any],
+    evaluations: Mapping[str, Any],
 ) -> dict[str, float]:
     """Wall seconds of each stage. Work that was lost when a process was killed is not included."""
     seconds = {}
@@ -122,5 +141,6 @@ def _stage_seconds(
         seconds[f"train {name}"] = max(training["seconds"], training.get("wall_seconds_last_run", 0.0))
     for name, capture in captures.items():
         seconds["capture" if name == "capture" else f"capture {name}"] = capture["seconds"] + capture["start_seconds"]
-    seconds["evaluate"] = sum(metrics["seconds"] for metrics in models.values())
+    for title, evaluation in evaluations.items():
+        seconds[f"evaluate {title}".strip()] = sum(metrics["seconds"] for metrics in evaluation["models"].values())
     return seconds

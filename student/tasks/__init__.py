@@ -1,6 +1,7 @@
 """Tasks: domains with examples to learn from and a judge for answers.
 
-In: the [task] table of a job file. Out: examples by split, scores of one answer, metrics over all answers, drawings.
+In: the [task] table of a job file. Out: examples by split, scores of one answer, metrics over all answers, and
+what a report shows of them.
 A task knows nothing of stores, models or training.
 
 To add one, make a folder student/tasks/NAME/ whose `__init__.py` binds TASK = TaskKind(NAME, its subclass of Task). A
@@ -9,6 +10,6 @@ inside the functions that use them: reading a job file imports every task.
 """
 
 from student.tasks.registry import TASKS
-from student.tasks.task import Pictures, Task, TaskKind, unused_task_keys
+from student.tasks.task import Built, Chart, Panel, Task, TaskKind, unused_task_keys
 
-__all__ = ["TASKS", "Pictures", "Task", "TaskKind", "unused_task_keys"]
+__all__ = ["TASKS", "Built", "Chart", "Panel", "Task", "TaskKind", "unused_task_keys"]

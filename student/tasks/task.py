@@ -1,39 +1,66 @@
 """The interface of a task."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from cache.examples.example import Example
 from cache.progress import Progress
 from cache.settings import Settings
 
+# What an evaluation keeps of one answer: its id, text, scores and metadata.
+Answer = Mapping[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """A prompt and its answer as SVG drawings (empty if there is none), with a caption."""
+class Built:
+    """What a task builds. splits: examples by the name of their file. facts: statistics of the data, JSON values.
 
-    before: str
-    after: str
+    The facts also count what was left out, by reason. `logitbank examples` writes them into examples.json.
+    """
+
+    splits: dict[str, list[Example]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A prompt and an answer to it for the report, as HTML (student.tasks.html escapes). caption: plain text.
+
+    prompt is the same for the answers of all models. An empty answer is shown as one that is not valid.
+    """
+
+    prompt: str
+    answer: str
     caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture (SVG) or a table (HTML) about all answers, with a caption in plain text."""
+
+    caption: str
+    html: str
 
 
 class Task(Settings):
     """A domain. Its fields are the keys of the [task] table; it has no other state."""
 
-    # Keys that only `build` reads: a job that judges or draws answers refuses them.
+    # Keys that only `build` reads: a job that judges or shows answers refuses them.
     build_keys: ClassVar[tuple[str, ...]] = ()
 
     name: str
 
     @abstractmethod
-    def build(self, progress: Progress) -> dict[str, list[Example]]:
-        """Build the examples of each split ("train", "heldout")."""
+    def build(self, progress: Progress) -> Built:
+        """Build the examples of each split, such as "train" and "heldout"."""
 
     @abstractmethod
     def judge(self, example: Example, text: str) -> dict[str, float]:
         """Score one answer. The names of the scores are the same for every answer.
 
+        A score may also be a count or the index of a class, from which `summarise` computes metrics of all answers.
         Raises InputError if the example belongs to another task.
         """
 
@@ -41,9 +68,13 @@ class Task(Settings):
     def summarise(self, scores: list[dict[str, float]]) -> dict[str, float]:
         """Compute the metrics of the domain from the scores of all answers."""
 
-    def picture(self, example: Example, text: str) -> Pictures | None:
-        """Draw a prompt and an answer for the report. None: there is nothing to draw."""
+    def panel(self, example: Example, text: str) -> Panel | None:
+        """Show a prompt and an answer in the report. None: there is nothing to show."""
         return None
+
+    def charts(self, answers: Mapping[str, Sequence[Answer]]) -> list[Chart]:
+        """Charts of the report about all answers. answers: those of each model, in the same order for all models."""
+        return []
 
 
 def unused_task_keys(task: Task | None) -> dict[str, str]:

@@ -24,7 +24,7 @@ from student.tasks.drug_editing.molecules import (
     read_molecules,
     similar_pairs,
 )
-from student.tasks.task import Pictures, Task
+from student.tasks.task import Built, Panel, Task
 
 ANSWER_MARKER = "Answer:"
 
@@ -42,7 +42,7 @@ class DrugEditing(Task):
     similarity: float = Field(0.45, ge=0, le=1, description="minimum Tanimoto similarity of a pair")
     heldout_share: float = Field(0.06, gt=0, lt=1, description="share of molecules that no training pair contains")
 
-    def build(self, progress: Progress) -> dict[str, list[Example]]:
+    def build(self, progress: Progress) -> Built:
         """Build examples from pairs of similar molecules whose difference is a strict hit of an instruction.
 
         Each ordered pair gets one instruction. The source of a held-out example is a molecule that no training pair
@@ -58,7 +58,8 @@ class DrugEditing(Task):
             elif answer not in heldout:
                 splits["train"].append(example)
         # Ordered by hash, so that the first lines of a file are a fair sample of it.
-        return {name: sorted(examples, key=lambda e: digest(["order", e.id])) for name, examples in splits.items()}
+        ordered = {name: sorted(examples, key=lambda e: digest(["order", e.id])) for name, examples in splits.items()}
+        return Built(ordered, {"molecules": len(molecules), "heldout_molecules": len(heldout)})
 
     def judge(self, example: Example, text: str) -> dict[str, float]:
         """Score an answer, each 1 or 0: valid molecule, loose hit, strict hit, unchanged copy of the source."""
@@ -92,15 +93,15 @@ class DrugEditing(Task):
             "copies": totals["copy"] / len(scores),
         }
 
-    def picture(self, example: Example, text: str) -> Pictures | None:
+    def panel(self, example: Example, text: str) -> Panel | None:
         """Draw source and answer. The caption names the instruction and the result."""
         after = answer_molecule(text)
         instruction = INSTRUCTIONS[example.metadata["task"]][0]
         if after is None:
-            return Pictures(draw(example.metadata["source"]), "", f"{instruction}: no valid molecule")
+            return Panel(draw(example.metadata["source"]), "", f"{instruction}: no valid molecule")
         scores = self.judge(example, text)
         result = "strict hit" if scores["strict"] else "loose hit" if scores["loose"] else "miss"
-        return Pictures(draw(example.metadata["source"]), draw(after.smiles), f"{instruction}: {result}")
+        return Panel(draw(example.metadata["source"]), draw(after.smiles), f"{instruction}: {result}")
 
     def _examples(self, molecules: list[Molecule], progress: Progress) -> Iterator[Example]:
         for i, j, _ in similar_pairs(molecules, self.similarity):

@@ -20,14 +20,14 @@ def task(tmp_path: Path) -> DrugEditing:
 
 
 def test_every_example_is_a_strict_hit_by_its_own_judge(task: DrugEditing) -> None:
-    splits = task.build(lambda done, total: None)
+    splits = task.build(lambda done, total: None).splits
     assert splits["train"] and splits["heldout"]
     for example in [*splits["train"], *splits["heldout"]]:
         assert task.judge(example, example.rationale + example.response)["strict"] == 1
 
 
 def test_no_heldout_molecule_is_in_any_training_pair(task: DrugEditing) -> None:
-    splits = task.build(lambda done, total: None)
+    splits = task.build(lambda done, total: None).splits
     seen = {example.metadata[end] for example in splits["train"] for end in ("source", "answer")}
     assert not seen & {example.metadata["source"] for example in splits["heldout"]}
 
@@ -99,10 +99,10 @@ def test_dummy_atoms_and_salts_are_no_answers(text: str) -> None:
     assert answer_molecule(text) is None
 
 
-def test_pictures_are_drawn(task: DrugEditing) -> None:
+def test_panels_are_drawn(task: DrugEditing) -> None:
     example = Example("1", (), metadata={"task": 101, "source": "CCO"})
-    picture = task.picture(example, "Answer: OCCO")
-    assert picture and "<svg" in picture.before and "<svg" in picture.after and "strict hit" in picture.caption
+    panel = task.panel(example, "Answer: OCCO")
+    assert panel and "<svg" in panel.prompt and "<svg" in panel.answer and "strict hit" in panel.caption
 
 
 def test_a_missing_molecules_file_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PLUGIN = '''
 from typing import Literal
 from cache.examples.example import Example
-from student.tasks import Task, TaskKind
+from student.tasks import Built, Task, TaskKind
 
 class Sums(Task):
     """Add two numbers."""
@@ -30,7 +30,7 @@ class Sums(Task):
             for a, b in pairs
         ]
         progress(len(pairs), len(pairs))
-        return {"train": examples[1:], "heldout": examples[:1]}
+        return Built({"train": examples[1:], "heldout": examples[:1]})
 
     def judge(self, example, text):
         return {"right": float(text.strip() == str(example.metadata["sum"]))}
@@ -55,7 +55,7 @@ counts = run_examples(job)["examples"]
 example = read_examples(root / "examples" / "train.jsonl")[-1]
 scores = [job.task.judge(example, text) for text in (example.response, "no number")]
 heavy = [name for name in ("rdkit", "torch", "ray") if name in sys.modules]
-print(json.dumps([counts, scores, job.task.summarise(scores), job.task.picture(example, ""), heavy]))
+print(json.dumps([counts, scores, job.task.summarise(scores), job.task.panel(example, ""), heavy]))
 """
 
 

@@ -1,0 +1,55 @@
+"""Models that differ in their seed alone, as one column of a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cache.errors import InputError
+from cluster.report.metrics_table import NOT_METRICS, Spread, metric_names
+
+Metrics = Mapping[str, Any]
+
+
+def group_models(models: Mapping[str, Metrics], groups: Mapping[str, Sequence[str]]) -> dict[str, Metrics]:
+    """The metrics of each group, in the order of `groups`, and before them those of models without a group.
+
+    A metric of a group is a Spread, or the value itself if all models have the same one, such as their size. Groups
+    without a model in `models` are left out. Raises InputError if a group has models of which only some are there.
+    """
+    grouped = {name for members in groups.values() for name in members}
+    columns: dict[str, Metrics] = {name: metrics for name, metrics in models.items() if name not in grouped}
+    for group, members in groups.items():
+        present = [name for name in members if name in models]
+        if not present:
+            continue
+        if missing := [name for name in members if name not in models]:
+            known = ", ".join(models)
+            raise InputError(f"groups.{group}: no model {missing[0]!r} was evaluated; the evaluation has {known}")
+        columns[group] = _spreads([models[name] for name in members])
+    return columns
+
+
+def _spreads(models: Sequence[Metrics]) -> dict[str, Any]:
+    spreads: dict[str, Any] = {}
+    for name in metric_names({"": models[0]}):
+        values = [metrics.get(name) for metrics in models]
+        numbers = [value for value in values if value is not None]
+        if not numbers:
+            continue
+        is_same = len(set(values)) == 1
+        spreads[name] = numbers[0] if is_same else Spread.of(numbers)
+    return spreads
+
+
+def group_results(columns: Mapping[str, Metrics], prefix: str = "") -> dict[str, Any]:
+    """Flat results: PREFIX + COLUMN_metric, and for a spread its mean with _min and _max beside it."""
+    results: dict[str, Any] = {}
+    for column, metrics in columns.items():
+        for name, value in metrics.items():
+            if name in NOT_METRICS:
+                continue
+            key = f"{prefix}{column}_{name}"
+            if isinstance(value, Spread):
+                results |= {key: value.mean, f"{key}_min": value.lowest, f"{key}_max": value.highest}
+            else:
+                results[key] = value
+    return results
