@@ -10,7 +10,7 @@ from cache.errors import InputError
 from cache.examples.example_order import examples_at
 from student.classification.source import ClassSource
 from student.classification.texts import pad_texts
-from student.data.batches import example_weight
+from student.data.example_weights import example_weight
 from student.losses.batch import Batch
 from student.losses.target_forms import TargetForm
 from student.losses.temperature import complete_at_temperature

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import InputError
-from cache.examples.example import Example
 from student.data.collate import collate
+from student.data.example_weights import ExampleWeights
 from student.data.held_windows import HeldWindows
 from student.data.sources import Examples
 from student.losses.batch import Batch
@@ -53,15 +53,17 @@ class Batches(Protocol):
 
 
 class LanguageBatches:
-    """The examples of a language model. example_weight: key of the metadata with the weight of each example.
+    """The examples of a language model. weight_key: key of the metadata with the weight of each example.
 
-    Raises InputError if a term has a weight for prompts that the model cannot learn.
+    Raises InputError if a term has a weight for prompts that the model cannot learn, or is for metadata that no example
+    has.
     """
 
     def __init__(
-        self, source: Examples, objectives: WeightedObjectives, layout: Layout, example_weight: str | None = None
+        self, source: Examples, objectives: WeightedObjectives, layout: Layout, weight_key: str | None = None
     ) -> None:
-        self.source, self.objectives, self._layout, self._weight = source, objectives, layout, example_weight
+        self.source, self.objectives, self._layout = source, objectives, layout
+        self._weights = ExampleWeights(source, objectives.terms, weight_key)
         self.sizes = source.tokens
         self.held = HeldWindows(source)
         require_learnable_prompts(objectives, layout)
@@ -69,10 +71,9 @@ class LanguageBatches:
     def batch(self, examples: Sequence[int], row_of: Sequence[int] | None = None) -> Batch:
         if not len(examples):
             shortest = int(np.argmin(self.sizes))
-            return collate(self.source.read([shortest]), self.objectives, self._layout, np.zeros(1, np.float32))
-        weights = None
-        if self._weight is not None:
-            weights = np.array([example_weight(self.source.texts(i), self._weight) for i in examples], np.float32)
+            nothing = np.zeros((1, 1), np.float32)
+            return collate(self.source.read([shortest]), self.objectives, self._layout, nothing)
+        weights = self._weights.of(examples)
         return collate(self.held.take(examples), self.objectives, self._layout, weights, row_of)
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -83,14 +84,3 @@ class LanguageBatches:
 
     def hold(self, examples: Sequence[int]) -> None:
         self.held.hold(examples)
-
-
-def example_weight(example: Example, key: str) -> float:
-    """The weight of an example, from this key of its metadata. Raises InputError if it has none."""
-    value = example.metadata.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise InputError(
-            f"example {example.id}: metadata {key!r} is {value!r}, not a weight of 0 or more; give every example one, "
-            "or leave out loss.example_weight"
-        )
-    return float(value)

@@ -37,14 +37,15 @@ def collate(
     example_weights: npt.NDArray[np.float32] | None = None,
     row_of: Sequence[int] | None = None,
 ) -> Batch:
-    """Make a micro-batch of examples. example_weights: float32 [examples], by which their row weights are multiplied.
+    """Make a micro-batch of examples.
 
+    example_weights: float32 [examples, terms] or [examples, 1], by which the row weights of each term are multiplied.
     row_of: the row that is planned for each example, if several share one; None to let the layout choose.
     Only rows with a weight above 0 in some term are in the batch.
     """
     weights = [row_weights(window, objectives) for window in windows]
     if example_weights is not None:
-        weights = [rows * weight for rows, weight in zip(weights, example_weights, strict=True)]
+        weights = [rows * own[:, None] for rows, own in zip(weights, example_weights, strict=True)]
     selected = [np.flatnonzero(rows.any(axis=0)) for rows in weights]
     inputs, rows = layout.arrange(windows, selected, row_of)
     targets = _dense_targets(windows, selected, objectives)

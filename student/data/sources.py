@@ -1,8 +1,9 @@
 """Sources of the examples of a run: stores, or a file of examples. Their sizes are known without reading them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from cache.rendering.render import render
 from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import StoreSpec
-from cache.store.reading.selection import has_metadata, select_metadata
+from cache.store.reading.selection import BLOCK_EXAMPLES, has_metadata, select_metadata
 from student.data.settings import DataSettings
 from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings
@@ -59,6 +60,10 @@ class Examples(Protocol):
 
     def texts(self, i: int) -> Example:
         """The text form of an example."""
+        ...
+
+    def all_texts(self) -> Iterator[Example]:
+        """The text form of every example, in order. They are read in blocks."""
         ...
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -133,6 +138,10 @@ class StoreSource:
     def texts(self, i: int) -> Example:
         return self.store.texts([int(self._indices[i])])[0]
 
+    def all_texts(self) -> Iterator[Example]:
+        for start in range(0, len(self), BLOCK_EXAMPLES):
+            yield from self.store.texts(self._indices[start : start + BLOCK_EXAMPLES].tolist())
+
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
         return examples_at(start, count, len(self), seed, self.shuffle)
 
@@ -189,6 +198,9 @@ class FileSource:
     def texts(self, i: int) -> Example:
         return self._rendered[i].example
 
+    def all_texts(self) -> Iterator[Example]:
+        return (rendered.example for rendered in self._rendered)
+
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
         return examples_at(start, count, len(self), seed, self.shuffle)
 
@@ -240,6 +252,9 @@ class MixtureSource:
     def texts(self, i: int) -> Example:
         number = int(np.searchsorted(self._starts, i, side="right")) - 1
         return self.sources[number].texts(i - int(self._starts[number]))
+
+    def all_texts(self) -> Iterator[Example]:
+        return chain.from_iterable(source.all_texts() for source in self.sources)
 
     def order(self, start: int, count: int, seed: int) -> npt.NDArray[np.int64]:
         sources, examples = mixture_at(start, count, self._sizes, self._weights, seed, self.shuffles)

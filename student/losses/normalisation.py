@@ -36,5 +36,6 @@ def term_names(objectives: WeightedObjectives) -> list[str]:
     names: list[str] = []
     for term in objectives.terms:
         name = term.objective + (f"_T{term.temperature:g}" if term.temperature != 1 else "")
+        name = "_".join([name, *(str(value) for value in term.where.values())])
         names.append(name if name not in names else f"{name}_{len(names) + 1}")
     return names

@@ -1,6 +1,6 @@
 """Settings of a loss: objectives, their weights, and the weights of segments."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -48,6 +48,7 @@ class TermSettings(Settings):
     tail: how the mass outside the stored ids is treated. bucket: as one more outcome. renormalise: it is left out, and
         the stored ids are divided by their sum; biased, for comparison.
     segments: by default those of the whole loss. Each term is a mean over its own tokens.
+    where: the term learns only from examples whose metadata have these values, such as { task = "explain" }.
     """
 
     objective: ObjectiveName = Field(description="what this term minimises")
@@ -56,6 +57,7 @@ class TermSettings(Settings):
     beta: float | None = Field(None, gt=0, lt=1)
     tail: Literal["bucket", "renormalise"] = "bucket"
     segments: SegmentWeights | None = None
+    where: dict[str, Any] = Field({}, description="only examples whose metadata have these values; all if not given")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

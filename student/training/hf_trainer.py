@@ -76,12 +76,15 @@ def objectives_for(store: RecordSequence, loss: LossSettings, *others: RecordSeq
     """Prepare the loss for the targets of a store, and check it for `others`, such as a held-out store.
 
     Raises StoreError if the loss is undefined or biased for the targets of one store, or if the kinds of targets
-    differ; SpecMismatchError if the tokenizers differ; InputError for loss.example_weight, which windows do not have.
+    differ; SpecMismatchError if the tokenizers differ; InputError for loss.example_weight and loss.terms[].where, since
+    windows have no metadata.
     """
     if loss.example_weight is not None:
         raise InputError(
             f"loss.example_weight = {loss.example_weight!r}: a dataset of windows has no metadata; leave it out"
         )
+    if any(term.where for term in loss.all_terms):
+        raise InputError("loss.terms[].where: a dataset of windows has no metadata; use 'logitbank train'")
     form = TargetForm.of(store.spec.targets)
     for each in (store, *others):
         require_prompt_targets(each, loss)

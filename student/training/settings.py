@@ -257,6 +257,9 @@ def _unused_with_classes(terms: int) -> dict[str, str]:
     unused |= dict.fromkeys(("data.order", "data.window_tokens"), "the texts of a classifier are shuffled one by one")
     unused |= dict.fromkeys(("loss.segments", "loss.average"), one_row)
     unused |= {f"loss.terms.{number}.segments": one_row for number in range(terms)}
+    unused |= {
+        f"loss.terms.{number}.where": "every term of a classifier learns from all texts" for number in range(terms)
+    }
     tails = ("loss.tail", *(f"loss.terms.{number}.tail" for number in range(terms)))
     unused |= dict.fromkeys(tails, "the probabilities of classes are whole distributions, without a tail")
     names = ("id2label", "label2id", "num_labels")

@@ -12,6 +12,7 @@ from student.classification.batches import CLASS_TARGETS, ClassBatches
 from student.classification.source import ClassSource
 from student.classification.texts import require_readable
 from student.data.batches import Batches, LanguageBatches
+from student.data.example_weights import require_learners
 from student.data.sequence_lengths import require_positions
 from student.data.settings import DataSettings
 from student.data.sources import Examples
@@ -111,6 +112,7 @@ class InputBuilder:
             if settings.data.pack_to:
                 self._refuse_unpackable(model)
             require_positions(model.config, source, "training", SHORTER)
+            require_learners(source, settings.loss.all_terms)
         batches = self._language_batches("train", source, layout)
         sources: dict[Split, Examples | ClassSource] = {"train": source}
         heldout = None

@@ -15,8 +15,9 @@ from cache.examples.example import Example, Segment
 from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import concatenate, empty_targets
 from cache.rows.spec import TargetSpec
-from student.data.batches import LanguageBatches, example_weight
+from student.data.batches import LanguageBatches
 from student.data.collate import collate, row_weights
+from student.data.example_weights import example_weight
 from student.losses.batch import Batch
 from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights
 from student.losses.settings import LossSettings
@@ -192,9 +193,9 @@ def test_an_average_over_examples_gives_each_the_same_weight() -> None:
 
 def test_weights_of_examples_multiply() -> None:
     """And an example that weighs 0 is not computed at all; would catch a weight that goes to another example."""
-    batch = collate(windows(), objectives_of(), example_weights=np.array([1.0, 0.0, 2.5, 1.0], np.float32))
+    batch = collate(windows(), objectives_of(), example_weights=np.array([[1.0], [0.0], [2.5], [1.0]], np.float32))
     assert batch.weights[0].tolist() == [1.0] * 6 + [2.5] * 9 + [1.0] * 4
-    nothing = collate(windows(), objectives_of(), example_weights=np.zeros(4, np.float32))
+    nothing = collate(windows(), objectives_of(), example_weights=np.zeros((4, 1), np.float32))
     assert len(nothing.rows) == 0 and nothing.without_loss == 4 and batch.without_loss == 1
     loss, gradient = loss_and_gradient(model_of(LLAMA), objectives_of(), [nothing])
     assert loss == 0 and not gradient.any()

@@ -38,7 +38,7 @@ from cache.store.unit_writer import write_unit
 from student.data.collate import collate
 from student.data.torch_dataset import StoreDataset
 from student.losses.normalisation import sum_coefficients, sum_row_weights
-from student.losses.settings import LossSettings
+from student.losses.settings import LossSettings, TermSettings
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.kinds.causal import PackedLayout
 from student.models.layout import Layout
@@ -322,6 +322,8 @@ def test_objectives_are_those_that_the_stores_allow(store: str, tmp_path: Path) 
     opened = LogitStore.open(store)
     with pytest.raises(InputError, match="example_weight"):
         objectives_for(opened, LossSettings(example_weight="share"))
+    with pytest.raises(InputError, match=r"terms\[\]\.where"):
+        objectives_for(opened, LossSettings(terms=(TermSettings(objective="forward_kl", where={"task": "explain"}),)))
     with pytest.raises(StoreError, match="temperature"):
         objectives_for(opened, LossSettings(temperature=2))
     estimates = replace(opened.spec, targets=TargetSpec("sampled", draws=16))
