@@ -1,6 +1,7 @@
 """Examples as JSON Lines: one object per line with `messages` or `prompt`.
 
-Optional keys: `rationale`, `response`, `label`, `tools`, `metadata`, `id`.
+Optional keys: `rationale`, `response`, `label`, `tools`, `metadata`, `id`. Lines with `instruction`, `input` and
+`output`, the form of Alpaca's data, are read too: the prompt is the instruction, an empty line and the input.
 """
 
 import json
@@ -14,6 +15,8 @@ from cache.examples.example import Example
 from cache.examples.json_line import parse_json_line
 
 KEYS = {"id", "messages", "prompt", "rationale", "response", "metadata", "label", "tools"}
+# The form {instruction, input, output}: the prompt in two parts, and the response.
+INSTRUCTION_KEYS = ("instruction", "input", "output")
 TURN_FORM = "turns of the form {'role': text, 'content': text}"
 
 
@@ -77,10 +80,12 @@ def _parse_line(line: bytes, number: int) -> Example | BadExample:
 def _parse(value: Any, number: int) -> Example:
     if not isinstance(value, dict):
         raise ValueError('is not a JSON object; give one object a line, such as {"prompt": ..., "response": ...}')
-    if unknown := sorted(set(value) - KEYS):
-        raise ValueError(f"unknown key {unknown[0]!r}; known keys: {', '.join(sorted(KEYS))}")
+    if unknown := sorted(set(value) - KEYS - set(INSTRUCTION_KEYS)):
+        raise ValueError(f"unknown key {unknown[0]!r}; known keys: {', '.join(sorted(KEYS | set(INSTRUCTION_KEYS)))}")
     # Tables contain null for an absent value.
     value = {key: item for key, item in value.items() if item is not None}
+    if set(INSTRUCTION_KEYS) & set(value):
+        value = _from_instruction(value)
     if ("messages" in value) == ("prompt" in value):
         raise ValueError("give exactly one of 'messages' and 'prompt'")
     if not isinstance(value.get("id", ""), str | int) or isinstance(value.get("id"), bool):
@@ -105,6 +110,25 @@ def _parse(value: Any, number: int) -> Example:
         tools=tuple(value.get("tools", [])),
         has_own_id="id" in value,
     )
+
+
+def _from_instruction(value: dict[str, Any]) -> dict[str, Any]:
+    """The line with a prompt and a response. The metadata keep instruction and input for an export."""
+    if other := [key for key in ("messages", "prompt", "rationale", "response") if key in value]:
+        raise ValueError(
+            f"{other[0]!r} cannot stand beside 'instruction', 'input' or 'output'; give one of the two forms"
+        )
+    parts = {key: value.pop(key, "") for key in INSTRUCTION_KEYS}
+    for key, text in parts.items():
+        if not isinstance(text, str):
+            raise ValueError(f"{key!r} must be text")
+    if not parts["instruction"].strip():
+        raise ValueError("'instruction' must be given, as text that is not empty")
+    if not isinstance(value.get("metadata", {}), dict):
+        raise ValueError("'metadata' must be an object")
+    prompt = "\n\n".join(filter(None, (parts["instruction"], parts["input"])))
+    kept = {"instruction": parts["instruction"], "input": parts["input"]}
+    return {**value, "prompt": prompt, "response": parts["output"], "metadata": {**value.get("metadata", {}), **kept}}
 
 
 def _turn(turn: Any, number: int) -> dict[str, Any]:

@@ -1,0 +1,92 @@
+"""Conversations that a teacher wrote: read from a store or a file, validated, and counted by reason."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cache.errors import InputError
+from cache.examples.example import Example
+from cache.examples.jsonl import BadExample, read_examples
+from cache.json_documents import digest
+from student.tasks.medical_conversation.conversation import (
+    Limits,
+    Turn,
+    count_exchanges,
+    find_problem,
+    parse_turns,
+    statistics,
+    write_turns,
+)
+from student.tasks.medical_conversation.prompts import record_example
+
+UNFINISHED = "cut at the limit of tokens"
+
+
+def valid_conversations(source: str, instruction: str, limits: Limits) -> tuple[list[Example], dict[str, Any]]:
+    """Prompts to extract a record from each valid conversation, and what was left out by reason, with statistics.
+
+    source: a store whose responses are conversations, or a JSON Lines file of examples whose response is one. In a file
+    of the form {instruction, input, output} the input is the conversation, and the output the true record, if it is
+    not empty.
+    """
+    reasons: Counter[str] = Counter()
+    kept: list[Example] = []
+    conversations: list[list[Turn]] = []
+    seen: set[str] = set()
+    total = 0
+    for text, facts, record, problem in _conversations(source):
+        total += 1
+        turns = parse_turns(text)
+        exchanges = facts.get("exchanges")
+        reason = problem or find_problem(
+            turns, limits, str(facts.get("topic", "")), exchanges if isinstance(exchanges, int) else None
+        )
+        identity = digest([turn.text.lower() for turn in turns])
+        if reason or identity in seen:
+            reasons[reason or "the same as an earlier one"] += 1
+            continue
+        seen.add(identity)
+        conversations.append(turns)
+        metadata = {key: facts[key] for key in ("topic", "mood", "exchanges") if key in facts}
+        kept.append(
+            record_example(
+                write_turns(turns), instruction, {**metadata, "found_exchanges": count_exchanges(turns)}, record
+            )
+        )
+    facts_of_all: dict[str, Any] = {
+        "conversations_read": total,
+        "left_out": dict(reasons.most_common()),
+        **statistics(conversations, [example.metadata for example in kept]),
+    }
+    return kept, facts_of_all
+
+
+def _conversations(source: str) -> Iterator[tuple[str, Mapping[str, Any], str, str]]:
+    """Text, metadata, true record ("" if unknown) and known problem of each conversation."""
+    if "://" not in source and Path(source).is_file():
+        yield from _of_file(Path(source))
+        return
+    from cache.store.logit_store import LogitStore
+
+    store = LogitStore.open(source)
+    for example in store.texts(slice(None)):
+        problem = "" if example.metadata.get("finished", True) else UNFINISHED
+        yield example.response, example.metadata, "", problem
+
+
+def _of_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str, str]]:
+    bad: list[BadExample] = []
+    for example in read_examples(path, bad.append):
+        conversation = example.metadata.get("input")
+        if isinstance(conversation, str) and conversation:
+            yield conversation, example.metadata, example.response, ""
+        elif example.response:
+            yield example.response, example.metadata, "", ""
+        else:
+            raise InputError(
+                f"{path}: example {example.id} has no conversation; give lines with 'response', or with 'instruction', "
+                "'input' and 'output'"
+            )
+    for line in bad:
+        yield "", {}, "", f"not an example: {line.reason}"
