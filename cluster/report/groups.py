@@ -1,6 +1,7 @@
 """Models that differ in their seed alone, as one column of a table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from cache.errors import InputError
@@ -53,3 +54,23 @@ def group_results(columns: Mapping[str, Metrics], prefix: str = "") -> dict[str,
             else:
                 results[key] = value
     return results
+
+
+def table_values(columns: Mapping[str, Metrics]) -> dict[str, dict[str, Any]]:
+    """The columns as JSON values: a spread is an object with mean, lowest and highest."""
+    return {
+        column: {
+            name: asdict(value) if isinstance(value, Spread) else value
+            for name, value in metrics.items()
+            if name not in NOT_METRICS
+        }
+        for column, metrics in columns.items()
+    }
+
+
+def table_columns(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The columns whose JSON values `table_values` made."""
+    return {
+        column: {name: Spread(**value) if isinstance(value, dict) else value for name, value in metrics.items()}
+        for column, metrics in values.items()
+    }

