@@ -19,6 +19,7 @@ from cluster.runtime.hardware import hardware
 from cluster.runtime.outputs import claim, read_json
 from cluster.runtime.progress_bars import counter
 from student.evaluation.classifier import evaluate_classifier
+from student.evaluation.heldout_examples import HeldoutExamples
 from student.evaluation.heldout_metrics import unknown_metrics
 from student.evaluation.language_model import evaluate_language_model, teacher_loss
 from student.models.registry import read_config
@@ -32,11 +33,12 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
 
     Writes one file a model, and evaluation.json.
     """
-    store = LogitStore.open(str(settings.store), settings.snapshot)
-    settings = settings.model_copy(update={"snapshot": store.snapshot})
+    store = None if settings.store is None else LogitStore.open(settings.store, settings.snapshot)
+    if store is not None:
+        settings = settings.model_copy(update={"snapshot": store.snapshot})
     require_models(settings)
     claim(settings.output, settings, any((settings.output / f"{name}.json").exists() for name in settings.models))
-    if settings.classes is None and (unknown := unknown_metrics(store.spec.targets)):
+    if store is not None and settings.classes is None and (unknown := unknown_metrics(store.spec.targets)):
         print(f"evaluate: {unknown}", flush=True)
     results: dict[str, Any] = {}
     digests = {name: model_digest(path) for name, path in settings.models.items()}
@@ -59,9 +61,9 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
             for name, metrics in results.items()
         },
         "digests": digests,
-        "stored_teacher_loss": teacher_loss(store),
-        "snapshot": store.snapshot,
-        "fingerprint": store.spec.fingerprint,
+        "stored_teacher_loss": None if store is None else teacher_loss(store),
+        "snapshot": None if store is None else store.snapshot,
+        "fingerprint": None if store is None else store.spec.fingerprint,
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
     }
@@ -80,13 +82,19 @@ def require_models(settings: EvaluateSettings) -> None:
             raise InputError(f"models.{name} = {path!r}: no model can be read from it: {reason}") from error
 
 
-def _evaluate(name: str, path: str, store: LogitStore, settings: EvaluateSettings) -> dict[str, Any]:
-    if settings.classes is not None:
+def _evaluate(name: str, path: str, store: LogitStore | None, settings: EvaluateSettings) -> dict[str, Any]:
+    if settings.classes is not None and store is not None:
         return evaluate_classifier(path, store, settings.classes, _progress(name, "held-out"))
     engine = generate_with_vllm if settings.generation.engine == "vllm" else None
-    progress = partial(_progress, name)
     return evaluate_language_model(
-        path, store, settings.task, settings.generation, progress, engine, settings.trust_remote_code
+        path,
+        HeldoutExamples(store, None if settings.examples is None else str(settings.examples), settings.origins),
+        settings.task,
+        settings.generation,
+        partial(_progress, name),
+        engine,
+        settings.trust_remote_code,
+        name in settings.generation.with_shots,
     )
 
 

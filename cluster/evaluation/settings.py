@@ -1,7 +1,7 @@
 """Settings of the jobs that build examples and evaluate models."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,14 +19,19 @@ class ExamplesSettings(Settings):
 
 
 class EvaluateSettings(Settings):
-    """A job that evaluates models on a store of held-out examples (`logitbank evaluate`).
+    """A job that evaluates models on held-out examples (`logitbank evaluate`).
 
+    store: examples with a teacher's targets. examples: a file in its place, without a teacher.
     task: language models also answer prompts, and the task judges the answers. classes: the models are classifiers with
-    these classes. Without either, language models are compared with the stored targets only.
+    these classes. Without either, language models are compared with the examples only.
     """
 
     output: Path = Field(description="folder to write")
-    store: StoreUri = Field(description="store of held-out examples")
+    store: StoreUri | None = Field(None, description="store of held-out examples")
+    examples: Path | None = Field(None, description="JSON Lines file of held-out examples, in place of a store")
+    origins: tuple[Literal["scored", "generated"], ...] = Field(
+        ("scored",), min_length=1, description="of a store: given responses, responses by the teacher, or both"
+    )
     snapshot: int | None = Field(None, ge=1, description="pinned snapshot; the newest if not given")
     task: Annotated[Task, OneOf(TASKS)] | None = None
     classes: ClassSettings | None = None
@@ -38,6 +43,10 @@ class EvaluateSettings(Settings):
 
     def unused_keys(self) -> dict[str, str]:
         unused = unused_task_keys(self.task)
+        if self.store is None or self.classes is not None:
+            unused["origins"] = "it chooses among the responses of a store to language models"
+        if self.store is None:
+            unused["snapshot"] = "only a store has snapshots, and 'examples' is a file"
         if self.classes is not None:
             unused["trust_remote_code"] = "no code of a classifier's folder is run"
         if self.task is None:
@@ -51,4 +60,10 @@ class EvaluateSettings(Settings):
             raise ValueError(
                 "'task' judges the answers of language models, and 'classes' belongs to classifiers; give one of them"
             )
+        if (self.store is None) == (self.examples is None):
+            raise ValueError("give exactly one of 'store' and 'examples'")
+        if self.classes is not None and self.store is None:
+            raise ValueError("'classes' reads the distributions of a 'store'; give one in place of 'examples'")
+        if unknown := sorted(set(self.generation.with_shots) - set(self.models)):
+            raise ValueError(f"generation.with_shots: {unknown[0]!r} is none of the models ({', '.join(self.models)})")
         return self

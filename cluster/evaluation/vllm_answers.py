@@ -17,7 +17,6 @@ import numpy.typing as npt
 from cache.errors import LogitbankError
 from cache.examples.tokenizers import decode, load_tokenizer
 from cache.progress import Progress
-from cache.rows.record import Record
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from student.evaluation.settings import AnswerSettings
 from teacher_serving.engines.settings import TeacherSettings
@@ -27,13 +26,12 @@ from teacher_serving.engines.vllm.process import process_environment
 Tokens = npt.NDArray[np.uint32]
 
 
-def generate_with_vllm(path: str, prompts: Sequence[Record], settings: AnswerSettings, progress: Progress) -> list[str]:
-    """Continue each prompt greedily. Raises LogitbankError with the end of vLLM's log if it fails."""
+def generate_with_vllm(path: str, prompts: Sequence[Tokens], settings: AnswerSettings, progress: Progress) -> list[str]:
+    """Continue each prompt, uint32 [n], greedily. Raises LogitbankError with the end of vLLM's log if it fails."""
     tokenizer = load_tokenizer(path)
-    token_ids = [record.tokenized.tokens[: record.tokenized.prompt_length] for record in prompts]
     with tempfile.TemporaryDirectory() as folder:
         prompts_file, answers_file = Path(folder) / "prompts.npz", Path(folder) / "answers.npz"
-        _save(prompts_file, token_ids)
+        _save(prompts_file, prompts)
         command = [
             sys.executable,
             "-m",

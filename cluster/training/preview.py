@@ -44,7 +44,7 @@ def _missing_inputs(settings: TrainSettings) -> list[str]:
     """Stores and files of the job that do not exist."""
     heldout = settings.heldout
     stores = [item.store for item in settings.data.stores]
-    files = [settings.data.examples]
+    files = [settings.data.examples, settings.data.replay.examples if settings.data.replay else None]
     if heldout is not None:
         stores += [heldout.store] if heldout.store is not None else []
         files.append(heldout.examples)

@@ -26,12 +26,20 @@ class WeightedStore(PinnedStore):
     weight: float = Field(1.0, gt=0, description="share, relative to the other stores")
 
 
+class ReplaySettings(Settings):
+    """Examples of a file that are mixed in, so that the student does not forget them. They have no teacher."""
+
+    examples: Path = Field(description="JSON Lines file")
+    weight: float = Field(1.0, gt=0, description="share, relative to a store of weight 1")
+
+
 class DataSettings(Settings):
     """Where examples come from: exactly one of the first five keys.
 
     store: a store that a capture wrote. union: several stores as one, without weights: an example that two of them have
     counts once. mixture: several stores, drawn from by weight. teachers: several stores of the
     same scored examples, whose distributions are averaged by weight. examples: a JSON Lines file (hard labels only).
+    replay: examples of a file beside those of the stores. Only the hard-label terms of the loss learn from them.
     """
 
     store: StoreUri | None = None
@@ -39,6 +47,7 @@ class DataSettings(Settings):
     mixture: tuple[WeightedStore, ...] = ()
     teachers: tuple[WeightedStore, ...] = ()
     examples: Path | None = None
+    replay: ReplaySettings | None = Field(None, description="examples of a file, mixed in; none if not given")
     snapshot: int | None = Field(None, ge=1, description="pinned snapshot of 'store'; the newest if not given")
     origins: tuple[Literal["scored", "generated"], ...] = Field(
         ("scored", "generated"), description="which examples: given responses, responses by the teacher, or both"
@@ -96,6 +105,10 @@ class DataSettings(Settings):
             raise ValueError("'teachers' averages several stores; give one as 'store'")
         if self.snapshot is not None and self.store is None:
             raise ValueError("'snapshot' is that of 'store'; give each store of a list its own")
+        if self.replay is not None and self.examples is not None:
+            raise ValueError(
+                "'replay' is mixed into the examples of stores; with 'examples', put all lines into one file"
+            )
         if self.align == "cross_tokenizer" and self.store is None:
             raise ValueError("align = \"cross_tokenizer\" reads one 'store'")
         return self
@@ -111,6 +124,14 @@ class DataSettings(Settings):
         if len(self.mixture) == 1:
             unused["mixture.0.weight"] = "there is one store"
         return unused
+
+    def replayed(self) -> "DataSettings | None":
+        """The settings of the file of 'replay', as if it were the only source; None without it."""
+        if self.replay is None:
+            return None
+        shared = ("max_tokens", "pack_to", "order", "window_tokens")
+        values = {name: getattr(self, name) for name in shared}
+        return DataSettings.model_validate({**values, "examples": self.replay.examples})
 
     def shuffle(self, tokens: npt.NDArray[np.int64], batch_size: int) -> Shuffle:
         """How far examples are shuffled. tokens: of each example. batch_size: examples of a step."""

@@ -214,12 +214,16 @@ class FileSource:
 
 
 class MixtureSource:
-    """Several sources, drawn from by weight. The examples of each source follow those of the one before."""
+    """Several sources, drawn from by weight. The examples of each source follow those of the one before.
 
-    def __init__(self, sources: Sequence[StoreSource], weights: Sequence[float]) -> None:
-        forms = {source.form for source in sources}
+    The targets of all stores are of one kind. Files beside them have none, and only hard labels learn from these.
+    """
+
+    def __init__(self, sources: Sequence[StoreSource | FileSource], weights: Sequence[float]) -> None:
+        stores = [source for source in sources if isinstance(source, StoreSource)]
+        forms = {source.form for source in stores or sources}
         if len(forms) > 1:
-            listed = "; ".join(f"{source.store.storage}: {source.store.spec.targets}" for source in sources)
+            listed = "; ".join(f"{source.store.storage}: {source.store.spec.targets}" for source in stores)
             raise StoreError(f"a mixture needs targets of one kind, and these differ: {listed}")
         self.sources = tuple(sources)
         self._weights = tuple(weights)

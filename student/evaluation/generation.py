@@ -1,4 +1,4 @@
-"""Greedy answers of a student to the prompts of a store."""
+"""Greedy answers of a student to prompts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,6 @@ from transformers import PreTrainedModel
 
 from cache.examples.tokenizers import decode
 from cache.progress import Progress
-from cache.rows.record import Record
-from cache.store.logit_store import LogitStore
 from student.evaluation.settings import AnswerSettings
 from student.models.generation_settings import stop_ids
 from student.models.registry import kind_of
@@ -21,20 +19,20 @@ from student.models.registry import kind_of
 def generate_answers(
     model: PreTrainedModel,
     tokenizer: Any,
-    prompts: Sequence[Record],
+    prompts: Sequence[npt.NDArray[np.uint32]],
     settings: AnswerSettings,
     progress: Progress,
 ) -> list[str]:
     """Continue each prompt greedily, up to a token that ends an answer (student.models.generation_settings.stop_ids).
 
-    Returns texts without special tokens, in the order of `prompts`.
+    prompts: token ids of each, uint32 [n]. Returns texts without special tokens, in the order of `prompts`.
     """
     texts: list[str] = []
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     kind, ends = kind_of(model.config), stop_ids(model.generation_config, tokenizer)
     for first in range(0, len(prompts), settings.batch_size):
         chunk = prompts[first : first + settings.batch_size]
-        tokens = [record.tokenized.tokens[: record.tokenized.prompt_length].astype(np.int64) for record in chunk]
+        tokens = [prompt.astype(np.int64) for prompt in chunk]
         longest = max(map(len, tokens))
         ids = torch.full((len(chunk), longest), pad)
         mask = torch.zeros(len(chunk), longest, dtype=torch.int64)
@@ -62,14 +60,3 @@ def _until(tokens: npt.NDArray[np.int64], ends: list[int]) -> npt.NDArray[np.uin
     """The tokens before the first one that ends an answer. A tokenizer need not call it special."""
     positions = np.flatnonzero(np.isin(tokens, ends))
     return tokens[: positions[0] if len(positions) else None].astype(np.uint32)
-
-
-def distinct_prompts(store: LogitStore, count: int) -> list[Record]:
-    """The first `count` records with different prompts, among scored (not generated) responses."""
-    records: dict[bytes, Record] = {}
-    for i in np.flatnonzero(store.has_origin(["scored"])):
-        if len(records) == count:
-            break
-        record = store[int(i)]
-        records.setdefault(record.tokenized.tokens[: record.tokenized.prompt_length].tobytes(), record)
-    return list(records.values())

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from cache.progress import Progress
 from cache.rows.spec import TargetSpec
 from student.data.batches import LanguageBatches
-from student.data.sources import StoreSource
+from student.data.sources import FileSource, StoreSource
 from student.evaluation.calibration import CalibrationBins
 from student.losses.batch import Batch
 from student.losses.head.fused_loss import block_rows
@@ -30,6 +30,7 @@ class HeldoutMetrics:
     top1_agreement: share of rows where student and teacher have the same most likely token.
     ece: expected calibration error of the most likely token (student.evaluation.calibration).
     support_mass: the student's probability of all stored ids.
+    rows: those of heldout_loss and ece. target_rows: those of the others, which have a target of the teacher.
     """
 
     heldout_loss: float
@@ -38,13 +39,14 @@ class HeldoutMetrics:
     ece: float
     support_mass: float | None
     rows: int
+    target_rows: int
 
 
 class _Sums:
     """Sums over rows: loss, KL, agreement and support mass, and the bins of the calibration error."""
 
     def __init__(self) -> None:
-        self.sums, self.calibration, self.rows = np.zeros(4), CalibrationBins(), 0
+        self.sums, self.calibration, self.rows, self.target_rows = np.zeros(4), CalibrationBins(), 0, 0
 
     def add(self, logits: Tensor, batch: Batch, block: slice, terms: list[LossTerm]) -> None:
         """Add the rows `block` of a batch. logits: float32 [rows, V]."""
@@ -61,13 +63,15 @@ class _Sums:
         parts, _ = loss_and_gradient(logits, terms, with_gradient=False)
         self.sums += [float(parts[0]), float(parts[1]) if len(parts) > 1 else 0.0, agreement, mass]
         self.rows += len(logits)
+        if len(terms) > 1:
+            self.target_rows += int((terms[1].weights > 0).sum())
 
 
 @torch.inference_mode()
 def evaluate_targets(
-    model: PreTrainedModel, source: StoreSource, batch_size: int, progress: Progress
+    model: PreTrainedModel, source: StoreSource | FileSource, batch_size: int, progress: Progress
 ) -> HeldoutMetrics:
-    """Compare a model with the examples of a source. A store of texts alone has no teacher to compare with."""
+    """Compare a model with the examples of a source. Texts alone have no teacher to compare with."""
     has_teacher = source.form.kind != "none"
     objectives = [{"objective": "hard_label"}] + ([{"objective": "forward_kl"}] if has_teacher else [])
     loss = LossSettings.model_validate({"terms": objectives})
@@ -103,17 +107,20 @@ def unknown_metrics(spec: TargetSpec) -> str:
     )
 
 
-def _metrics(sums: _Sums, source: StoreSource) -> HeldoutMetrics:
+def _metrics(sums: _Sums, source: StoreSource | FileSource) -> HeldoutMetrics:
     """The means, and None for those that the targets do not determine."""
-    form, targets = source.form, source.store.spec.targets
-    has_teacher = form.kind != "none"
+    form = source.form
+    has_teacher = form.kind != "none" and sums.target_rows > 0
     has_kl = form.kind == "exact" or (form.kind == "estimated" and form.entropy)
-    loss, kl, agreement, mass = (float(mean) for mean in sums.sums / max(sums.rows, 1))
+    has_exact = isinstance(source, StoreSource) and source.store.spec.targets.has_exact
+    loss = float(sums.sums[0]) / max(sums.rows, 1)
+    kl, agreement, mass = (float(mean) for mean in sums.sums[1:] / max(sums.target_rows, 1))
     return HeldoutMetrics(
         loss,
-        kl if has_kl else None,
-        agreement if has_teacher and targets.has_exact else None,
+        kl if has_teacher and has_kl else None,
+        agreement if has_teacher and has_exact else None,
         sums.calibration.error,
         mass if has_teacher else None,
         sums.rows,
+        sums.target_rows,
     )

@@ -1,28 +1,33 @@
-"""Held-out evaluation of a language model on a store: losses, and the metrics of a task."""
+"""Held-out evaluation of a language model: losses, and the metrics of a task."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
-from cache.errors import SpecMismatchError
-from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
+from cache.examples.example import Example
+from cache.examples.jsonl import read_examples
+from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
-from cache.rows.record import Record
+from cache.rendering.prompt_form import PromptForm, today, writes_date
 from cache.store.logit_store import LogitStore
 from student.data.sequence_lengths import require_positions
-from student.data.settings import DataSettings
-from student.data.sources import StoreSource
-from student.evaluation.generation import distinct_prompts, generate_answers
+from student.evaluation.generation import generate_answers
+from student.evaluation.heldout_examples import HeldoutExamples, Tokens, assistant_bytes, encode_prompt
 from student.evaluation.heldout_metrics import evaluate_targets
+from student.evaluation.rounds import Answer, answer_in_rounds, metrics_by_round
 from student.evaluation.settings import AnswerSettings
-from student.losses.settings import LossSettings
 from student.models.build import load_student
+from student.models.registry import kind_of, read_config
 from student.tasks import Task
 
-# Generates answers: (model path, prompts, settings, progress) -> texts.
-AnswerEngine = Callable[[str, Sequence[Record], AnswerSettings, Progress], list[str]]
+# Generates answers: (model path, tokens of the prompts, settings, progress) -> texts.
+AnswerEngine = Callable[[str, Sequence[Tokens], AnswerSettings, Progress], list[str]]
 BATCH = 64
 
 
@@ -37,59 +42,119 @@ def teacher_loss(store: LogitStore) -> float:
     return total / tokens if tokens else float("nan")
 
 
+@dataclass(frozen=True, slots=True)
+class _Answering:
+    """What one model needs to answer prompts. shots: worked examples that it sees before each prompt."""
+
+    path: str
+    model: PreTrainedModel
+    tokenizer: Any
+    form: PromptForm
+    settings: AnswerSettings
+    engine: AnswerEngine | None
+    shots: tuple[Example, ...] = ()
+
+    def answer(self, prompts: Sequence[Tokens], progress: Progress) -> list[str]:
+        if self.engine is not None:
+            return self.engine(self.path, prompts, self.settings, progress)
+        return generate_answers(self.model, self.tokenizer, prompts, self.settings, progress)
+
+    def answer_examples(self, progress: Progress, examples: Sequence[Example]) -> list[str | None]:
+        """Answers to the texts of prompts; None where prompt and answer need more positions than the model has."""
+        prompts = [encode_prompt(example, self.tokenizer, self.form) for example in examples]
+        positions = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0)
+        fits = [not positions or len(prompt) + self.settings.max_new_tokens <= positions for prompt in prompts]
+        asked = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
+        texts = iter(self.answer(asked, progress) if asked else [])
+        return [next(texts) if fit else None for fit in fits]
+
+    def with_shots(self, example: Example) -> Example:
+        turns: list[dict[str, Any]] = []
+        for shot in self.shots:
+            turns += [*shot.messages, {"role": "assistant", "content": shot.rationale + shot.response}]
+        return replace(example, messages=(*turns, *example.messages), rationale="", response="")
+
+
 def evaluate_language_model(
     path: str,
-    store: LogitStore,
+    heldout: HeldoutExamples | LogitStore,
     task: Task | None,
     settings: AnswerSettings,
     progress: Callable[[str], Progress],
     engine: AnswerEngine | None = None,
     trust_remote_code: bool = False,
+    with_shots: bool = False,
 ) -> dict[str, Any]:
     """Compute all metrics of one model. With a task it also generates answers, which the task judges.
 
+    A model with another tokenizer than the store is compared on the rows that can be aligned by bytes
+    (student.tokenizers.alignment), and answers the texts of the prompts. Losses a token are comparable between models
+    of one tokenizer only; bits_per_byte are between all.
+
     engine: generates the answers; None: Transformers.
     trust_remote_code: run code that the model's folder contains. progress: called with the name of each stage.
-    Raises SpecMismatchError if the model has another tokenizer than the store, InputError if the examples of the store
-    belong to another task.
+    with_shots: the model sees settings.shots before each prompt, and only its answers are judged.
+    Raises InputError if the tokenizers cannot be aligned, or the examples belong to another task.
     """
+    heldout = HeldoutExamples(heldout) if isinstance(heldout, LogitStore) else heldout
     tokenizer = load_tokenizer(path, trust_remote_code)
-    if tokenizer_digest(tokenizer) != store.spec.tokenizer:
-        raise SpecMismatchError(
-            f"model {path!r} has another tokenizer than the store {store.storage} was captured with"
-        )
-    model = load_student(path, store.spec.vocab_size, trust_remote_code)
-    max_tokens = int(store.tokens.max(initial=2))
-    data = DataSettings(store=str(store.storage), origins=("scored",), max_tokens=max_tokens)
-    source = StoreSource(store, data, LossSettings(objective="hard_label"))
+    has_encoder = not kind_of(read_config(path, trust_remote_code)).learns_prompts
+    form = PromptForm(template_date=today() if writes_date(tokenizer) else "", has_encoder=has_encoder)
+    own = heldout.store is not None and heldout.has_tokenizer(tokenizer)
+    size = heldout.store.spec.vocab_size if own and heldout.store is not None else len(tokenizer)
+    model = load_student(path, size, trust_remote_code)
+    answering = _Answering(path, model, tokenizer, form, settings, engine)
+    if task is None or not with_shots:
+        metrics = _compare(answering, heldout, task, progress("held-out"))
+    else:
+        answering = replace(answering, shots=tuple(read_examples(settings.shots)[: settings.shown]))  # type: ignore[arg-type]
+        metrics = {"parameters": model.num_parameters()}
+    return metrics if task is None else metrics | _judge_answers(answering, heldout, task, progress)
+
+
+def _compare(answering: _Answering, heldout: HeldoutExamples, task: Task | None, progress: Progress) -> dict[str, Any]:
+    """Losses, and the agreement with the teacher if there is one."""
+    model, tokenizer = answering.model, answering.tokenizer
+    source = heldout.source(tokenizer, answering.form)
     if task is not None:
         task.judge(source.texts(0), "")  # examples of another task raise here, before the long work
     require_positions(model.config, source, "stored", "evaluate it on a store of shorter examples")
-    heldout = evaluate_targets(model, source, BATCH, progress("held-out"))
-    metrics = {
-        **asdict(heldout),
+    metrics = evaluate_targets(model, source, BATCH, progress)
+    text_bytes = assistant_bytes(source, tokenizer)
+    return {
+        **asdict(metrics),
+        "bits_per_byte": metrics.heldout_loss * metrics.rows / math.log(2) / text_bytes if text_bytes else None,
         "examples": len(source),
         "examples_left_out": source.left_out.total(),
         "parameters": model.num_parameters(),
     }
-    if task is None:
-        return metrics
-    prompts = distinct_prompts(store, settings.prompts)
-    if engine is not None:
-        texts = engine(path, prompts, settings, progress("answers"))
+
+
+def _judge_answers(
+    answering: _Answering, heldout: HeldoutExamples, task: Task, progress: Callable[[str], Progress]
+) -> dict[str, Any]:
+    """The task's metrics, and each answer with its scores; with settings.rounds also the later answers."""
+    prompts = heldout.prompts(answering.settings.prompts, answering.tokenizer, answering.form)
+    examples = [prompt.example for prompt in prompts]
+    if answering.shots:
+        examples = [answering.with_shots(example) for example in examples]
+        first = [text or "" for text in answering.answer_examples(progress("answers"), examples)]
     else:
-        texts = generate_answers(model, tokenizer, prompts, settings, progress("answers"))
-    return metrics | _judge_answers(task, prompts, texts)
-
-
-def _judge_answers(task: Task, prompts: Sequence[Record], texts: Sequence[str]) -> dict[str, Any]:
-    """The task's metrics, and each answer with its scores."""
-    examples = [record.tokenized.example for record in prompts]
-    scores = [task.judge(example, text) for example, text in zip(examples, texts, strict=True)]
+        first = answering.answer([prompt.tokens for prompt in prompts], progress("answers"))
+    again = partial(answering.answer_examples, progress("answers after feedback"))
+    history = answer_in_rounds(task, examples, first, answering.settings.rounds, again)
     return {
-        **task.summarise(scores),
-        "answers": [
-            {"id": example.id, "text": text, "scores": score, "metadata": example.metadata}
-            for example, text, score in zip(examples, texts, scores, strict=True)
-        ],
+        **metrics_by_round(task, history),
+        "answers": [_as_document(example, [answers[i] for answers in history]) for i, example in enumerate(examples)],
     }
+
+
+def _as_document(example: Example, answers: Sequence[Answer]) -> dict[str, Any]:
+    """An answer as the evaluation file has it: that of round 0, and the answers after feedback in `rounds`."""
+    document = {"id": example.id, "text": answers[0].text, "scores": answers[0].scores, "metadata": example.metadata}
+    later = [
+        {"feedback": answer.turns[-1]["content"], "text": answer.text, "scores": answer.scores}
+        for before, answer in pairwise(answers)
+        if answer.turns != before.turns
+    ]
+    return document | ({"rounds": later} if later else {})

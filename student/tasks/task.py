@@ -50,6 +50,9 @@ class Task(Settings):
     # Keys that only `build` reads: a job that judges or shows answers refuses them.
     build_keys: ClassVar[tuple[str, ...]] = ()
 
+    # Metrics that are also reported after each round of feedback; all if empty.
+    round_metrics: ClassVar[tuple[str, ...]] = ()
+
     name: str
 
     @abstractmethod
@@ -67,6 +70,13 @@ class Task(Settings):
     @abstractmethod
     def summarise(self, scores: list[dict[str, float]]) -> dict[str, float]:
         """Compute the metrics of the domain from the scores of all answers."""
+
+    def feedback(self, example: Example, text: str, number: int) -> list[dict[str, str]] | None:
+        """The turns that tell a model what was wrong with an answer, so that it answers again.
+
+        number: of the further round, from 1. None: the answer is right, or the task gives no feedback.
+        """
+        return None
 
     def panel(self, example: Example, text: str) -> Panel | None:
         """Show a prompt and an answer in the report. None: there is nothing to show."""

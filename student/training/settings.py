@@ -10,6 +10,7 @@ from cache.errors import InputError
 from cache.settings import Settings, StoreUri
 from student.classification.settings import ClassSettings
 from student.data.settings import MAX_TOKENS, DataSettings
+from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings
 from student.models.settings import ModelSettings
 from student.tokenizers.settings import TokenizerSettings
@@ -192,7 +193,9 @@ class TrainSettings(Settings):
         unused = {}
         if self.tokenizer.path is None and self.classes is None and self.data.examples is None:
             unused["tokenizer.vocab_size"] = "the student reads the tokens of the store, so no tokenizer is learned"
-        reads_files = self.data.examples is not None or (self.heldout is not None and self.heldout.examples is not None)
+        reads_files = bool(self.data.examples or self.data.replay) or (
+            self.heldout is not None and self.heldout.examples is not None
+        )
         if not reads_files and self.data.align == "same":
             unused["tokenizer.chat_template_kwargs"] = "the store contains token ids, so no text is rendered"
         if self.classes is None:
@@ -235,10 +238,19 @@ class TrainSettings(Settings):
         has_tokenizer = bool(self.tokenizer.path or self.tokenizer.vocab_size or self.model.pretrained)
         if self.data.examples is not None and not has_tokenizer:
             raise ValueError("an examples file needs tokenizer.path or tokenizer.vocab_size")
+        objectives = {term.objective for term in self.loss.all_terms}
+        if self.data.replay is not None and all(OBJECTIVES[name].needs_teacher for name in objectives):
+            raise ValueError(
+                "data.replay has no teacher distributions, so only hard labels learn from it; set "
+                'loss.hard_label_weight, or add a term with objective = "hard_label"'
+            )
         if self.data.align == "cross_tokenizer" and not (self.tokenizer.path or self.model.pretrained):
             raise ValueError('align = "cross_tokenizer" needs the student\'s tokenizer: set tokenizer.path')
-        if self.classes is not None and (len(self.data.stores) > 1 or self.data.pack_to or self.data.align != "same"):
-            raise ValueError("[classes] reads one 'store' or 'examples', without data.pack_to and data.align")
+        single = len(self.data.stores) <= 1 and self.data.replay is None
+        if self.classes is not None and (not single or self.data.pack_to or self.data.align != "same"):
+            raise ValueError(
+                "[classes] reads one 'store' or 'examples', without data.pack_to, data.replay and data.align"
+            )
         if self.classes is not None and self.data.max_tokens != MAX_TOKENS:
             raise ValueError(
                 "data.max_tokens has no effect for [classes]: a classifier reads texts; set classes.max_tokens, at "

@@ -53,12 +53,18 @@ def open_examples(
     sources[0].left_out += left_out  # keeps numbers above 0
     for source in sources:
         require_supported(loss, source.form, str(source.store.storage))
-    return sources[0] if len(sources) == 1 else MixtureSource(sources, [item.weight for item in data.mixture])
+    weights = [item.weight for item in data.mixture] or [1.0]
+    if (replayed := data.replayed()) is not None and data.replay is not None:
+        examples = read_examples(data.replay.examples)
+        file = FileSource(examples, vocabulary.tokenizer, replayed, loss, vocabulary.form, batch_size)
+        return MixtureSource([*sources, file], [*weights, data.replay.weight])
+    return sources[0] if len(sources) == 1 else MixtureSource(sources, weights)
 
 
 def aligned_store(source: Examples) -> CrossTokenizerStore | None:
     """The aligned store that examples come from, or None if they need no alignment."""
-    store = getattr(source, "store", None)
+    first = source.sources[0] if isinstance(source, MixtureSource) else source
+    store = getattr(first, "store", None)
     return store if isinstance(store, CrossTokenizerStore) else None
 
 

@@ -101,6 +101,8 @@ def _save_sources(inputs: TrainingInputs, folder: Path) -> None:
 def _notes(inputs: TrainingInputs, settings: TrainSettings) -> str:
     """What was left out or cut, of the training and the held-out examples, and how they were aligned."""
     notes = [_mask_note(inputs, settings)] if settings.data.pack_to else []
+    if settings.data.replay is not None:
+        notes.append(f"replay: {settings.data.replay.examples} with the weight {settings.data.replay.weight:g}")
     for split, source in inputs.sources.items():
         name = "training" if split == "train" else "held-out"
         if left_out := sum(source.left_out.values()):

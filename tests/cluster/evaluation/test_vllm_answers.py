@@ -3,30 +3,25 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from transformers import AutoTokenizer
 
 from cache.errors import LogitbankError
 from cache.examples.example import Example
-from cache.rendering.render import render
-from cache.rows.record import Record
-from cache.rows.sparse_targets import empty_targets
 from cluster.evaluation.vllm_answers import generate_with_vllm
 from student.evaluation.generation import generate_answers
+from student.evaluation.heldout_examples import encode_prompt
 from student.evaluation.settings import AnswerSettings
 from student.models.build import load_student
 
 pytestmark = pytest.mark.slow
 
 
-def prompts(model: Path) -> list[Record]:
+def prompts(model: Path) -> list[npt.NDArray[np.uint32]]:
     tokenizer = AutoTokenizer.from_pretrained(model)
-    records = []
-    for words in ("say one two", "say red", "say seven left right up"):
-        rendered = render(Example(words, ({"role": "user", "content": words},), response="one"), tokenizer)
-        n = len(rendered.tokens)
-        records.append(Record(rendered.key, rendered, empty_targets(n), np.full(n, np.nan, np.float32)))
-    return records
+    texts = ("say one two", "say red", "say seven left right up")
+    return [encode_prompt(Example(words, ({"role": "user", "content": words},)), tokenizer) for words in texts]
 
 
 def test_both_engines_answer_the_same(tiny_model: Path) -> None:

@@ -21,7 +21,8 @@ from tests.student.training.ranks import LLAMA, TOPK, VOCAB, make_store
 def test_an_answer_ends_at_every_end_token(end: str, tiny_model: Path, tmp_path: Path) -> None:
     """The model can only say one token. Would catch answers that go on to the limit, and end tokens in their text."""
     tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
-    prompts = [LogitStore.open(str(make_store(tmp_path / "store", tiny_model, TOPK, 5)))[i] for i in range(5)]
+    store = LogitStore.open(str(make_store(tmp_path / "store", tiny_model, TOPK, 5)))
+    prompts = [record.tokenized.tokens[: record.tokenized.prompt_length] for record in store[list(range(5))]]
     tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"])  # not called special
     tokenizer.chat_template = CHATML
     width = max(VOCAB, len(tokenizer))

@@ -128,6 +128,7 @@ def directly(model: Any, source: StoreSource) -> HeldoutMetrics:
         float(sum(gaps) / len(hits)),
         None if form == "none" else float(np.mean(mass)),
         len(losses),
+        0 if form == "none" else len(losses),
     )
 
 
@@ -145,6 +146,7 @@ def test_metrics_equal_those_of_dense_logits(
     wanted = directly(model, source)
     assert wanted.top1_agreement is None or 0 < wanted.top1_agreement < 1
     assert found.rows == wanted.rows == sum(response for _, response in SIZES)
+    assert found.target_rows == wanted.target_rows
     for field in ("heldout_loss", "kl_to_teacher", "top1_agreement", "ece", "support_mass"):
         ours, theirs = getattr(found, field), getattr(wanted, field)
         assert (ours is None) == (theirs is None), field
