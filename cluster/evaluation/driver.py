@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from cache.errors import InputError
-from cache.examples.tokenizers import one_line
+from cache.examples.tokenizers import load_tokenizer, one_line
 from cache.json_documents import write_json
 from cache.progress import Progress
 from cache.store.logit_store import LogitStore
+from cluster.evaluation.controls import control_result
+from cluster.evaluation.judging import JUDGED, judged
 from cluster.evaluation.model_digest import model_digest
 from cluster.evaluation.settings import EvaluateSettings
 from cluster.evaluation.vllm_answers import generate_with_vllm
@@ -23,6 +25,7 @@ from student.evaluation.heldout_examples import HeldoutExamples
 from student.evaluation.heldout_metrics import unknown_metrics
 from student.evaluation.language_model import evaluate_language_model, teacher_loss
 from student.models.registry import read_config
+from student.tasks import Task
 
 # Key of a result: the digest of the model that it belongs to.
 DIGEST = "model_digest"
@@ -55,9 +58,11 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
             metrics = _evaluate(name, path, store, settings)
             write_json(file, {**metrics, "seconds": time.monotonic() - started, DIGEST: digests[name]})
         results[name] = read_json(file)
+    if settings.task is not None:
+        results |= _beside_models(results, store, settings, settings.task)
     summary = {
         "models": {
-            name: {key: value for key, value in metrics.items() if key not in ("answers", DIGEST)}
+            name: {key: value for key, value in metrics.items() if key not in ("answers", DIGEST, JUDGED)}
             for name, metrics in results.items()
         },
         "digests": digests,
@@ -69,6 +74,21 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     }
     write_json(settings.output / "evaluation.json", summary)
     return summary
+
+
+def _beside_models(
+    results: dict[str, Any], store: LogitStore | None, settings: EvaluateSettings, task: Task
+) -> dict[str, Any]:
+    """The results of the controls, and those to which the judging model has added its scores now."""
+    added: dict[str, Any] = {}
+    if settings.controls:
+        source = next(iter(settings.models.values()))
+        tokenizer = load_tokenizer(source, settings.trust_remote_code) if store is None else store.load_tokenizer()
+        prompts = _heldout(store, settings).prompts(settings.generation.prompts, tokenizer)
+        examples = [prompt.example for prompt in prompts]
+        for control in settings.controls:
+            added[control] = control_result(control, task, examples, settings.output / f"{control}.json")
+    return added if settings.judge is None else added | judged(results | added, settings.output, task, settings.judge)
 
 
 def require_models(settings: EvaluateSettings) -> None:
@@ -88,7 +108,7 @@ def _evaluate(name: str, path: str, store: LogitStore | None, settings: Evaluate
     engine = generate_with_vllm if settings.generation.engine == "vllm" else None
     return evaluate_language_model(
         path,
-        HeldoutExamples(store, None if settings.examples is None else str(settings.examples), settings.origins),
+        _heldout(store, settings),
         settings.task,
         settings.generation,
         partial(_progress, name),
@@ -96,6 +116,10 @@ def _evaluate(name: str, path: str, store: LogitStore | None, settings: Evaluate
         settings.trust_remote_code,
         name in settings.generation.with_shots,
     )
+
+
+def _heldout(store: LogitStore | None, settings: EvaluateSettings) -> HeldoutExamples:
+    return HeldoutExamples(store, None if settings.examples is None else str(settings.examples), settings.origins)
 
 
 def _progress(model: str, stage: str) -> Progress:

@@ -6,9 +6,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cache.settings import ModelPath, OneOf, Settings, StoreUri
+from cluster.evaluation.controls import Control
 from student.classification.settings import ClassSettings
 from student.evaluation.settings import AnswerSettings
 from student.tasks import TASKS, Task, unused_task_keys
+from teacher_serving.engines.registry import ENGINES
+from teacher_serving.engines.settings import EngineSettings, TeacherSettings
 
 
 class ExamplesSettings(Settings):
@@ -16,6 +19,23 @@ class ExamplesSettings(Settings):
 
     output: Path = Field(description="folder to write")
     task: Annotated[Task, OneOf(TASKS)] = Field(description="the domain whose examples are built")
+
+
+class JudgeSettings(Settings):
+    """A model that judges the answers of the others: it is asked the questions of the task about each of them."""
+
+    teacher: TeacherSettings = Field(description="the model that judges")
+    engine: Annotated[EngineSettings, OneOf(ENGINES, key="kind", default="vllm")] = Field(
+        default_factory=lambda: ENGINES["vllm"].settings.model_validate({}), description="how it runs"
+    )
+    answers: int = Field(100, ge=1, description="answers of each model that are judged, from the first on")
+    entries: int = Field(
+        64, ge=2, description="most likely tokens that are searched for the choices; a service may allow fewer"
+    )
+
+    def unused_keys(self) -> dict[str, str]:
+        keys = self.engine.unused_teacher_keys
+        return {f"teacher.{name}": reason for name, reason in keys.items()}
 
 
 class EvaluateSettings(Settings):
@@ -40,6 +60,10 @@ class EvaluateSettings(Settings):
     )
     trust_remote_code: bool = Field(False, description="run Python code that the models' folders contain")
     generation: AnswerSettings = Field(AnswerSettings(), description="how language models answer prompts; needs a task")
+    controls: tuple[Control, ...] = Field(
+        (), description="answers beside those of the models: the reference answers, and the same answers shuffled"
+    )
+    judge: JudgeSettings | None = Field(None, description="a model that judges the answers; none if not given")
 
     def unused_keys(self) -> dict[str, str]:
         unused = unused_task_keys(self.task)
@@ -52,6 +76,7 @@ class EvaluateSettings(Settings):
         if self.task is None:
             reason = "answers are generated only where a [task] judges them"
             unused |= {f"generation.{name}": reason for name in AnswerSettings.model_fields}
+            unused |= dict.fromkeys(("controls", "judge"), reason)
         return unused
 
     @model_validator(mode="after")
@@ -66,4 +91,6 @@ class EvaluateSettings(Settings):
             raise ValueError("'classes' reads the distributions of a 'store'; give one in place of 'examples'")
         if unknown := sorted(set(self.generation.with_shots) - set(self.models)):
             raise ValueError(f"generation.with_shots: {unknown[0]!r} is none of the models ({', '.join(self.models)})")
+        if taken := set(self.models) & set(self.controls):
+            raise ValueError(f"models.{min(taken)}: the name belongs to one of 'controls'; give the model another one")
         return self

@@ -73,8 +73,9 @@ def _answers(settings: ReportSettings, models: Sequence[str]) -> dict[str, list[
 def _one_of_each_group(
     settings: ReportSettings, answers: Mapping[str, list[dict[str, Any]]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Without models that differ from another one in their seed alone."""
+    """Without models that differ from another one in their seed alone, and without answers that no model wrote."""
     others = {name for members in settings.groups.values() for name in members[1:]}
+    others |= set(read_json(settings.evaluation / "job.json").get("controls", ()))
     return {name: given for name, given in answers.items() if name not in others}
 
 

@@ -44,6 +44,19 @@ class Chart:
     html: str
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question to a judging model about one answer.
+
+    messages: the chat that it continues. choices: the value of each word that it may begin its reply with, such as
+    {"Yes": 1, "No": 0} or the grades {"1": 1, "2": 2, "3": 3}. The score of the answer is the mean of the values, by
+    the judge's probabilities of the words.
+    """
+
+    messages: tuple[dict[str, Any], ...]
+    choices: Mapping[str, float]
+
+
 class Task(Settings):
     """A domain. Its fields are the keys of the [task] table; it has no other state."""
 
@@ -77,6 +90,13 @@ class Task(Settings):
         number: of the further round, from 1. None: the answer is right, or the task gives no feedback.
         """
         return None
+
+    def questions(self, example: Example, text: str) -> dict[str, Question]:
+        """Questions to a judging model about one answer, by the name of the score; none by default.
+
+        An evaluation with a [judge] adds the scores as judge_NAME. `summarise` then receives them, too.
+        """
+        return {}
 
     def panel(self, example: Example, text: str) -> Panel | None:
         """Show a prompt and an answer in the report. None: there is nothing to show."""

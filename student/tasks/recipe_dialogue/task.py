@@ -1,0 +1,209 @@
+"""The task: questions of a cook about a recipe, answered from retrieved passages."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cache.errors import InputError
+from cache.examples.example import Example
+from cache.progress import Progress
+from cache.settings import ModelPath, StoreUri
+from cache.store.logit_store import LogitStore
+from student.tasks.recipe_dialogue import examples as make
+from student.tasks.recipe_dialogue import page
+from student.tasks.recipe_dialogue.augmentation import parse_augmentation
+from student.tasks.recipe_dialogue.dialogue import Conversations, Turn
+from student.tasks.recipe_dialogue.prompts import Query, query_of
+from student.tasks.recipe_dialogue.readers.cookdial import read_cookdial
+from student.tasks.recipe_dialogue.readers.synthetic import synthetic_conversations
+from student.tasks.recipe_dialogue.readers.wizard_of_tasks import read_wizard_of_tasks
+from student.tasks.recipe_dialogue.retrieval.retriever import Found, Method, Retriever
+from student.tasks.recipe_dialogue.scoring import answer_scores, means, ranking_scores
+from student.tasks.recipe_dialogue.splits import SPLITS, split_turns
+from student.tasks.recipe_dialogue.triad import embedding_triad, judge_questions
+from student.tasks.task import Answer, Built, Chart, Panel, Question, Task
+
+Split = Literal["train", "validation", "test"]
+
+
+class RecipeDialogue(Task):
+    """Answer questions about recipes (`[task] name = "recipe_dialogue"`).
+
+    stage: "answers" builds the examples of students. "augmentation" builds prompts that ask a teacher to improve each
+    training turn. `augmented` is the store of what it wrote; it becomes a split of its own: better questions with their
+    answers, and follow-up questions, which the teacher answers at capture.
+    """
+
+    build_keys: ClassVar[tuple[str, ...]] = (
+        "data", "path", "recipes", "stage", "augmented", "retrieval", "compare", "query", "documents", "following",
+        "passages", "history", "query_history", "limits", "validation_share", "test_share", "dialogues", "seed",
+    )  # fmt: skip
+
+    name: Literal["recipe_dialogue"] = Field("recipe_dialogue", description="selects this task")
+    data: Literal["synthetic", "cookdial", "wizard_of_tasks"] = Field(
+        "synthetic", description="data set: from a grammar, or in the public form of CookDial or Wizard of Tasks"
+    )
+    path: Path | None = Field(None, description="folder of CookDial, or JSON file of Wizard of Tasks")
+    recipes: Path | None = Field(None, description="wizard_of_tasks: JSON file with the recipes by address; optional")
+    stage: Literal["answers", "augmentation"] = Field("answers", description="what is built")
+    augmented: StoreUri | None = Field(None, description="store with the augmentation of the training turns; optional")
+    retrieval: Method = Field("compressed", description="how the passages of a prompt are found")
+    compare: tuple[Method, ...] = Field(
+        (), description="further methods whose rankings are measured for held-out turns"
+    )
+    encoder: ModelPath = Field(
+        "runs/encoders/all-MiniLM-L6-v2", description="sentence encoder, for retrieval and triad"
+    )
+    query: Query = Field("recipe", description="what is searched for")
+    documents: int = Field(1, ge=1, description="recipes that parent and compressed retrieval use")
+    following: int = Field(1, ge=0, description="lines behind each passage that was found, that come with it")
+    passages: int = Field(8, ge=1, description="passages of a prompt at most; parent and oracle give whole recipes")
+    history: int = Field(2, ge=0, description="utterances before the question, in prompts")
+    query_history: int = Field(1, ge=0, description="utterances before the question, in queries")
+    limits: dict[Split, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="turns of a split at most, such as { test = 200 }"
+    )
+    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the recipes, if the data set has no splits")
+    test_share: float = Field(0.15, gt=0, lt=1, description="share of the recipes, if the data set has no splits")
+    dialogues: int = Field(120, ge=10, description="synthetic: number of recipes, with one dialogue each")
+    seed: int = Field(0, ge=0, description="synthetic: seed of the grammar")
+    triad: bool = Field(True, description="score answers with the triad by embeddings")
+
+    def unused_keys(self) -> dict[str, str]:
+        unused = {}
+        if self.data == "synthetic":
+            unused = dict.fromkeys(("path", "recipes"), 'data = "synthetic" reads no file')
+        else:
+            unused = dict.fromkeys(("dialogues", "seed"), f'data = "{self.data}" is read from files')
+        if self.data == "cookdial":
+            unused["recipes"] = "CookDial contains its recipes"
+        if self.stage == "augmentation":
+            keys = (
+                "augmented",
+                "retrieval",
+                "compare",
+                "query",
+                "documents",
+                "following",
+                "passages",
+                "history",
+                "query_history",
+            )
+            unused |= dict.fromkeys(keys, 'stage = "augmentation" shows the teacher the whole recipe')
+        return unused
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave no recipe for training; make them smaller")
+        return self
+
+    def build(self, progress: Progress) -> Built:
+        """Build the examples of train, validation and test; for stage = "augmentation", those of train alone.
+
+        Turns whose answer is taken from no passage, such as thanks, are left out. Raises InputError for bad data, and
+        if the retrieval needs an encoder or LangChain that is missing.
+        """
+        data = self._read()
+        grounded = [turn for turn in data.turns if turn.evidence]
+        if count := len(data.turns) - len(grounded):
+            data.left_out["answer is taken from no passage of the recipe"] += count
+        splits = split_turns(grounded, self.validation_share, self.test_share, {**self.limits}, data.left_out)
+        if empty := [name for name in SPLITS if not splits[name]]:
+            raise InputError(f"task.data = {self.data!r}: split {empty[0]!r} has no turn; give more data")
+        facts: dict[str, Any] = {
+            "recipes": len(data.recipes),
+            "passages": sum(len(recipe.passages) for recipe in data.recipes.values()),
+            "recipes_by_split": {name: len({turn.recipe for turn in turns}) for name, turns in splits.items()},
+            "left_out": dict(data.left_out),
+        }
+        if self.stage == "augmentation":
+            examples = [make.augmentation_example(turn, data.recipes[turn.recipe]) for turn in splits["train"]]
+            return Built({"train": examples}, facts)
+        return self._build_answers(data, splits, facts, progress)
+
+    def judge(self, example: Example, text: str) -> dict[str, float]:
+        """Agreement with the reference and the spans, the triad by embeddings, and how good the retrieval was."""
+        facts = make.require_facts(example)
+        passages = [passage["text"] for passage in facts["passages"]]
+        scores = answer_scores(text, facts["answer"], facts["spans"])
+        if self.triad:
+            scores |= embedding_triad(self.encoder, facts["query"], passages, text)
+        ranks = facts["ranks"].get(facts["retrieval"])
+        return scores | (ranking_scores(ranks) if ranks else {})
+
+    def summarise(self, scores: list[dict[str, float]]) -> dict[str, float]:
+        """The means of all scores."""
+        return means(scores)
+
+    def questions(self, example: Example, text: str) -> dict[str, Question]:
+        """The triad as questions to a judging model."""
+        facts = make.require_facts(example)
+        return judge_questions(facts["query"], [passage["text"] for passage in facts["passages"]], text)
+
+    def panel(self, example: Example, text: str) -> Panel | None:
+        """The question with its passages; the answer with the passages that support it."""
+        return page.answer_panel(example.metadata, text, self.encoder if self.triad else None)
+
+    def charts(self, answers: Mapping[str, Sequence[Answer]]) -> list[Chart]:
+        """The triad of each model, how well judges tell right from wrong answers, and the retrieval."""
+        return page.charts(answers)
+
+    def _read(self) -> Conversations:
+        if self.data == "synthetic":
+            return synthetic_conversations(self.dialogues, self.seed)
+        if self.path is None:
+            raise InputError(f"task.data = {self.data!r}: needs task.path, where the data set is")
+        return read_cookdial(self.path) if self.data == "cookdial" else read_wizard_of_tasks(self.path, self.recipes)
+
+    def _build_answers(
+        self, data: Conversations, splits: dict[str, list[Turn]], facts: dict[str, Any], progress: Progress
+    ) -> Built:
+        retriever = Retriever(list(data.recipes.values()), self.encoder, self.documents, self.following)
+        heldout = [turn for name in ("validation", "test") for turn in splits[name]]
+        found = self._search(retriever, self.retrieval, [*splits["train"], *heldout], data, progress)
+        ranks: dict[str, dict[str, Any]] = {turn.id: {} for turn in [*splits["train"], *heldout]}
+        for method in dict.fromkeys((self.retrieval, *self.compare)):
+            if method == "none":
+                continue
+            other = found if method == self.retrieval else self._search(retriever, method, heldout, data, progress)
+            for turn in heldout:
+                ranks[turn.id][method] = make.ranks_in(other[turn.id], turn)
+        builder = make.Examples(data.recipes, self.retrieval, self.history, self.query_history, self.passages)
+        built = {
+            name: [builder.example(turn, found[turn.id], ranks[turn.id]) for turn in turns]
+            for name, turns in splits.items()
+        }
+        facts["retrieval"] = make.retrieval_facts(ranks[turn.id] for turn in heldout)
+        if self.augmented is not None:
+            train = {turn.id: turn for turn in splits["train"]}
+            built["augmented"], facts["augmentation"] = self._augmented(builder, train, found)
+        return Built(built, facts)
+
+    def _search(
+        self, retriever: Retriever, method: Method, turns: list[Turn], data: Conversations, progress: Progress
+    ) -> dict[str, Found]:
+        queries = [query_of(turn, data.recipes[turn.recipe], self.query, self.query_history) for turn in turns]
+        found = retriever.search(method, queries, [turn.recipe for turn in turns], progress)
+        return {turn.id: one for turn, one in zip(turns, found, strict=True)}
+
+    def _augmented(
+        self, builder: "make.Examples", turns: dict[str, Turn], found: dict[str, Found]
+    ) -> tuple[list[Example], dict[str, int]]:
+        """Examples of what the teacher wrote, and counts: used, and not used by reason."""
+        counts: Counter[str] = Counter()
+        examples = []
+        for written in LogitStore.open(str(self.augmented)).texts(slice(None)):
+            turn = turns.get(str(written.metadata.get("turn")))
+            parsed = parse_augmentation(written.rationale + written.response)
+            if turn is None:
+                counts["of a turn that is not in train"] += 1
+            elif isinstance(parsed, str):
+                counts[f"refused: {parsed}"] += 1
+            else:
+                counts["used"] += 1
+                examples += builder.augmented(turn, found[turn.id], parsed)
+        return examples, dict(counts)

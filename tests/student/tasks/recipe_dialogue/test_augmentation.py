@@ -1,0 +1,56 @@
+"""What a teacher writes for a turn is parsed in the forms that models use, and refused with a reason otherwise."""
+
+import pytest
+
+from student.tasks.recipe_dialogue.augmentation import Augmented, augmentation_prompt, parse_augmentation
+from student.tasks.recipe_dialogue.dialogue import Turn
+
+FIVE = ("How hot is it?", "How long?", "Which pan?", "How many eggs?", "What next?")
+EXPECTED = Augmented("How hot must the oven be for the pie?", "It must be 400 degrees.", FIVE)
+HEAD = "Question: How hot must the oven be for the pie?\nAnswer: It must be\n400 degrees.\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{HEAD}Follow-ups:\n" + "\n".join(f"{i}. {text}" for i, text in enumerate(FIVE, 1)),
+        f"Sure!\n**Better {HEAD[:10]}**{HEAD[10:]}\n**Follow-up questions:**\n"
+        + "\n".join(f"- {text}" for text in FIVE),
+        f"{HEAD}Followups:\n"
+        + "\n".join(f"{i}) Question: {text}" for i, text in enumerate((*FIVE, FIVE[0].upper()), 1)),
+        '```json\n{"Question": "How hot must the oven be for the pie?", "Answer": "It must be 400 degrees.",'
+        + ' "Followup": [{"Question": "How hot is it?", "Answer": "y"}, "How long?", "Which pan?", "How many eggs?",'
+        + ' "What next?"]}\n```',
+    ],
+)
+def test_forms_that_models_write(text: str) -> None:
+    assert parse_augmentation(text) == EXPECTED
+
+
+def test_of_more_than_ten_follow_ups_the_first_are_kept() -> None:
+    text = f"{HEAD}Follow-ups:\n" + "\n".join(f"{i}. Which {i}?" for i in range(1, 14))
+    parsed = parse_augmentation(text)
+    assert isinstance(parsed, Augmented) and parsed.follow_ups == tuple(f"Which {i}?" for i in range(1, 11))
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("", "no improved question"),
+        ("I cannot do this.", "no improved question"),
+        ("Question: How hot?\nFollow-ups:\n1. x", "no improved answer"),
+        (f"{HEAD}Follow-ups:\n1. Which?\n2. WHICH\n3. How?", "2 different follow-ups, fewer than 5"),
+        (
+            '{"Question": "How?", "Answer": "So.", "Followup": {"Question": "x"}}',
+            "0 different follow-ups, fewer than 5",
+        ),
+    ],
+)
+def test_a_text_without_all_parts_is_refused(text: str, reason: str) -> None:
+    assert parse_augmentation(text) == reason
+
+
+def test_the_prompt_shows_recipe_question_and_answer_and_its_form_is_parsed() -> None:
+    prompt = augmentation_prompt(Turn("1", "r", (), "How hot?", "400."), "Pie\n- Heat to 400 degrees.")
+    assert "Heat to 400 degrees." in prompt and "Question: How hot?\nAnswer: 400." in prompt
+    assert parse_augmentation(prompt.partition("Use this form:\n")[2]) == "2 different follow-ups, fewer than 5"
