@@ -96,7 +96,7 @@ def _from_json(text: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     keys: dict[str, Any] = {re.sub(r"[^a-z]", "", key.lower()): item for key, item in value.items()}
-    items = next((keys[key] for key in ("followups", "followup", "followupquestions") if key in keys), [])
+    items: Any = next((keys[key] for key in ("followups", "followup", "followupquestions") if key in keys), [])
     items = items if isinstance(items, list) else []
     follow_ups = [item.get("Question", item.get("question", "")) if isinstance(item, dict) else item for item in items]
     texts = {name: keys[name] for name in ("question", "answer") if isinstance(keys.get(name), str)}

@@ -111,7 +111,8 @@ class RecipeDialogue(Task):
         grounded = [turn for turn in data.turns if turn.evidence]
         if count := len(data.turns) - len(grounded):
             data.left_out["answer is taken from no passage of the recipe"] += count
-        splits = split_turns(grounded, self.validation_share, self.test_share, {**self.limits}, data.left_out)
+        limits = {str(name): limit for name, limit in self.limits.items()}
+        splits = split_turns(grounded, self.validation_share, self.test_share, limits, data.left_out)
         if empty := [name for name in SPLITS if not splits[name]]:
             raise InputError(f"task.data = {self.data!r}: split {empty[0]!r} has no turn; give more data")
         facts: dict[str, Any] = {

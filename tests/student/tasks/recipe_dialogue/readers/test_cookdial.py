@@ -8,6 +8,7 @@ import pytest
 
 from cache.errors import InputError
 from student.tasks.recipe_dialogue.readers.cookdial import evidence_lines, read_cookdial
+from tests.real_data import real_data
 
 RECIPE = {
     "id": "000",
@@ -97,3 +98,13 @@ def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
 )
 def test_lines_of_an_action_frame(frame: str, lines: list[str]) -> None:
     assert evidence_lines(frame, "here") == lines
+
+
+def test_the_real_data_set_is_read_whole() -> None:
+    data = read_cookdial(real_data("cookdial") / "data")
+    assert (len(data.recipes), len(data.turns), sum(map(bool, (turn.evidence for turn in data.turns)))) == (
+        260,
+        4473,
+        3696,
+    )
+    assert data.left_out == {"question without an answer": 137}
