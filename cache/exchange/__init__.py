@@ -3,6 +3,7 @@
     parquet       everything that a store contains, one row per example
     distillkit    the capture of arcee-ai/DistillKit, with distillkit_bytes for its packed values
     axolotl       pre-tokenized JSON Lines of axolotl's knowledge distillation
+    instruction   the texts alone, as JSON Lines of instruction, input and output
     conversion    parts that all of them share
 
 In: an open LogitStore and a path, or a path and the address of a new store. Out: files that appear complete or not at

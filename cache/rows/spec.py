@@ -12,6 +12,9 @@ from cache.json_documents import FORMAT_VERSION, digest, require_fields, require
 from cache.rows.level_grid import level_grid
 from cache.rows.spec_fields import differences, merged, set_declared_types, unknown_fields
 
+# Fields of a SamplingSpec that are written only if they are not empty: earlier stores do not have them.
+OPTIONAL_SAMPLING = ("json_schema",)
+
 TargetMode = Literal["topk", "nucleus", "threshold", "sampled"]
 
 
@@ -82,7 +85,11 @@ class TargetSpec:
 
 @dataclass(frozen=True, slots=True)
 class SamplingSpec:
-    """How the teacher generates responses, `samples` for each prompt."""
+    """How the teacher generates responses, `samples` for each prompt.
+
+    json_schema: JSON schema as canonical JSON that every response follows (guided decoding); "" for none. Rows are
+        those of the teacher without the schema.
+    """
 
     samples: int
     temperature: float
@@ -90,9 +97,14 @@ class SamplingSpec:
     max_tokens: int
     seed: int
     answer_marker: str
+    json_schema: str = ""
 
     def __post_init__(self) -> None:
         set_declared_types(self)
+
+    def to_document(self) -> dict[str, Any]:
+        """Fields for JSON."""
+        return {name: value for name, value in asdict(self).items() if value or name not in OPTIONAL_SAMPLING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +173,7 @@ class StoreSpec:
     def content(self) -> dict[str, Any]:
         """All fields that determine the content of a store, as they are stored."""
         values = {**asdict(self), "targets": self.targets.to_document()}
+        values["sampling"] = self.sampling.to_document() if self.sampling else None
         unknown = values.pop("unknown")
         del values["teacher"]
         return merged(values, unknown)
@@ -190,7 +203,8 @@ class StoreSpec:
         require_fields(values, names, f"{name}: spec")
         for part, kind in (("targets", TargetSpec), ("sampling", SamplingSpec), ("prompting", PromptingSpec)):
             if values[part] is not None:
-                require_fields(values[part], [item.name for item in fields(kind)], f"{name}: spec.{part}")
+                required = [item.name for item in fields(kind) if item.name not in OPTIONAL_SAMPLING]
+                require_fields(values[part], required, f"{name}: spec.{part}")
                 if more := unknown_fields(values[part], kind):
                     unknown[part] = more
                 values[part] = kind(**{key: each for key, each in values[part].items() if key not in more})

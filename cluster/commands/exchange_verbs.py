@@ -9,6 +9,8 @@ from cluster.commands.store_verbs import SNAPSHOT_HELP, STORE_HELP, store_facts,
 from cluster.commands.verbs import Result, Verbs, complete_files, complete_folders
 
 FORMATS = ("parquet", "distillkit", "axolotl")
+# Texts without distributions: files of this form are examples, so that no store can be made of them.
+EXPORT_FORMATS = (*FORMATS, "instruction")
 
 
 def add_exchange_verbs(verbs: Verbs) -> None:
@@ -21,7 +23,12 @@ def add_exchange_verbs(verbs: Verbs) -> None:
     complete_folders(export.add_argument("store", help=STORE_HELP))
     complete_files(export.add_argument("output", help="file, folder or address to write"))
     export.add_argument("--profile", choices=("compact", "portable", "fast"), help="write a store with this profile")
-    export.add_argument("--format", choices=FORMATS, help="format of another tool (default: by the name of the output)")
+    export.add_argument(
+        "--format",
+        choices=EXPORT_FORMATS,
+        help="format of another tool (default: by the name of the output); instruction: texts as JSON Lines of "
+        "instruction, input and output",
+    )
     export.add_argument("--snapshot", type=int, help=SNAPSHOT_HELP)
     export.add_argument("--sequence-length", type=int, help="distillkit: pad every example to this length")
 
@@ -86,11 +93,16 @@ def _export_format(arguments: argparse.Namespace, source: str, output: str) -> R
         from cache.exchange.distillkit import export_distillkit
 
         left_out = export_distillkit(store, output, sequence_length=arguments.sequence_length, progress=progress)
+    elif name == "instruction":
+        from cache.exchange.instruction import export_instruction
+
+        left_out = export_instruction(store, output, progress=progress)
     else:
         from cache.exchange.axolotl import export_axolotl
 
         export_axolotl(store, output, progress=progress)
-    skipped = f"; {left_out:,} longer than {arguments.sequence_length} left out" if left_out else ""
+    reason = "with several turns or tools" if name == "instruction" else f"longer than {arguments.sequence_length}"
+    skipped = f"; {left_out:,} {reason} left out" if left_out else ""
     examples = len(store) - left_out
     data = {"examples": examples, "left_out": left_out, "output": output, "format": name}
     return Result(f"export: {examples:,} examples in {arguments.output}{skipped}", data)
@@ -100,7 +112,9 @@ def _format_of(arguments: argparse.Namespace, output: str) -> str:
     """The format to export. Raises InputError for options that do not fit it."""
     name: str | None = arguments.format or ("parquet" if output.endswith(".parquet") else None)
     if name is None:
-        raise InputError(f"export to {arguments.output!r}: give --profile for a store, or --format {'|'.join(FORMATS)}")
+        raise InputError(
+            f"export to {arguments.output!r}: give --profile for a store, or --format {'|'.join(EXPORT_FORMATS)}"
+        )
     if arguments.sequence_length is not None and name != "distillkit":
         raise InputError("--sequence-length is for --format distillkit")
     if "://" in output:

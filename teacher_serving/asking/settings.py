@@ -5,8 +5,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cache.json_documents import canonical_json
 from cache.rows.spec import SamplingSpec
 from cache.settings import PathText, Settings
+from teacher_serving.asking.json_schemas import read_json_schema
 from teacher_serving.asking.prompt_templates import resolve_template
 from teacher_serving.asking.selection import KeepPolicy
 
@@ -35,6 +37,9 @@ class GenerationSettings(Settings):
     keep: KeepPolicy = Field(
         "all", description="all responses, those whose label agrees with the example's, or ask again"
     )
+    json_schema: Path | None = Field(
+        None, description="file with a JSON schema that every response follows, where the engine can guide its decoding"
+    )
     hint_template: TemplateName = Field("hint", description='how the teacher is asked again, with keep = "rationalize"')
 
     def unused_keys(self) -> dict[str, str]:
@@ -58,7 +63,13 @@ class GenerationSettings(Settings):
 
     @property
     def sampling(self) -> SamplingSpec:
-        """How responses are drawn, as a store keeps it."""
+        """How responses are drawn, as a store keeps it. Raises InputError for a schema that cannot be read."""
         return SamplingSpec(
-            self.samples, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.answer_marker
+            self.samples,
+            self.temperature,
+            self.top_p,
+            self.max_new_tokens,
+            self.seed,
+            self.answer_marker,
+            canonical_json(read_json_schema(self.json_schema)) if self.json_schema else "",
         )

@@ -10,7 +10,6 @@ from cache.answers.reasoning import find_reasoning_end
 
 NOT_PROVIDED = "NOT PROVIDED"
 Absent = Literal["NOT PROVIDED"]
-_Text = Field(min_length=1)
 
 
 class _Strict(BaseModel):
@@ -20,18 +19,18 @@ class _Strict(BaseModel):
 class PatientDetails(_Strict):
     """Who the patient is. Each value is "NOT PROVIDED" if the conversation does not say it."""
 
-    name: str = _Text
+    name: str
     age: int | Absent = Field(description="in years")
-    gender: str = _Text
+    gender: str
 
 
 class Prescription(_Strict):
     """One medication that the doctor prescribes in the conversation."""
 
-    medication: str = _Text
-    dosage: str = _Text
-    purpose: str = _Text
-    instructions: str = _Text
+    medication: str
+    dosage: str
+    purpose: str
+    instructions: str
 
 
 class PatientRecord(_Strict):

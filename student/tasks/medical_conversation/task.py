@@ -1,5 +1,6 @@
 """The task: prompts for conversations, validated conversations, extraction prompts, and scores of answers."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -24,7 +25,7 @@ from student.tasks.medical_conversation.prompts import EXTRACTION, MOODS, conver
 from student.tasks.medical_conversation.record import parse_record
 from student.tasks.medical_conversation.record_scores import record_metrics, score_record
 from student.tasks.medical_conversation.sections import parse_section, read_sections, score_section, section_metrics
-from student.tasks.medical_conversation.synthetic import make_conversation
+from student.tasks.medical_conversation.synthetic import LabelledConversation, make_conversation
 from student.tasks.medical_conversation.validation import valid_conversations
 from student.tasks.medical_conversation.visits import read_visits
 from student.tasks.task import Answer, Built, Chart, Panel, Task
@@ -167,30 +168,28 @@ class MedicalConversation(Task):
 
     def _build_synthetic(self, progress: Progress) -> Built:
         """Training and held-out conversations. No patient of one is a patient of the other, by name."""
-        splits: dict[str, list[Example]] = {"train": [], "heldout": []}
+        splits: dict[str, list[Example]] = {"heldout": [], "train": []}
         turns, facts, patients, others = [], list[dict[str, Any]](), set[str](), 0
         total = self.heldout_count + self.count
         for split, count, start in (("heldout", self.heldout_count, HELDOUT_START), ("train", self.count, 0)):
-            for number in range(start, start + count):
+            for number in itertools.count(start):
+                if len(splits[split]) == count:
+                    break
                 made = make_conversation(self.topics, self.moods, self.exchanges, self.seed, number)
-                if split == "heldout":
-                    patients.add(made.name)
-                elif made.name in patients:
+                if split == "train" and made.name in patients:
                     others += 1
                     continue
-                metadata = {"topic": made.topic, "mood": made.mood, "exchanges": made.exchanges, "synthetic": True}
-                record = made.record.model_dump()
-                splits[split].append(
-                    record_example(
-                        write_turns(made.turns),
-                        self.instruction,
-                        {**metadata, "record": record},
-                        made.record.to_json(),
-                        f"synthetic-{self.seed}-{number}",
-                    )
-                )
+                if split == "heldout":
+                    patients.add(made.name)
+                splits[split].append(_labelled_example(made, self.instruction, f"synthetic-{self.seed}-{number}"))
                 turns.append(made.turns)
-                facts.append(metadata)
-                progress(len(turns) + others, total)
+                facts.append(splits[split][-1].metadata)
+                progress(len(turns), total)
         left_out = {"a patient of a held-out conversation": others}
         return Built(splits, {"left_out_of_train": left_out, **statistics(turns, facts)})
+
+
+def _labelled_example(made: LabelledConversation, instruction: str, name: str) -> Example:
+    metadata = {"topic": made.topic, "mood": made.mood, "exchanges": made.exchanges, "synthetic": True}
+    metadata["record"] = made.record.model_dump()
+    return record_example(write_turns(made.turns), instruction, metadata, made.record.to_json(), name)

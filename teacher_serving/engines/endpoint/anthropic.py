@@ -1,16 +1,21 @@
 """Anthropic's messages API: chat turns in, text out."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from cache.rows.spec import SamplingSpec
 from teacher_serving.engines.endpoint.chat import ChatAnswer, ChatService
 from teacher_serving.engines.endpoint.failures import RefusedError
+from teacher_serving.engines.endpoint.guided import SCHEMA_NAME, forced_tool
 from teacher_serving.teacher import Request
 
 
 class AnthropicMessages(ChatService):
-    """Anthropic's messages API. It returns text without log-probabilities."""
+    """Anthropic's messages API. It returns text without log-probabilities.
+
+    With a JSON schema the answer is the arguments of a tool that the model must call, written as JSON.
+    """
 
     path = "/v1/messages"
 
@@ -29,6 +34,7 @@ class AnthropicMessages(ChatService):
             "max_tokens": max_tokens,
             "messages": [{"role": turn["role"], "content": turn.get("content") or ""} for turn in others],
         }
+        body |= forced_tool(sampling)
         if system:
             body["system"] = "\n\n".join(system)
         # Some models accept only one of the two, some neither. The default value is not sent.
@@ -40,9 +46,13 @@ class AnthropicMessages(ChatService):
 
     def _parse(self, answer: Mapping[str, Any]) -> ChatAnswer:
         reason = answer["stop_reason"]
+        blocks = answer["content"]
+        called = [block for block in blocks if block["type"] == "tool_use" and block["name"] == SCHEMA_NAME]
+        if called:
+            text = json.dumps(called[0]["input"], ensure_ascii=False)
+            return ChatAnswer(text, reason in ("tool_use", "end_turn"), None)
         if reason in ("refusal", "tool_use", "pause_turn"):
             raise RefusedError(f"the service did not answer: {reason}")
-        blocks = answer["content"]
         text = "".join(block["text"] for block in blocks if block["type"] == "text")
         reasoning = "\n\n".join(block["thinking"] for block in blocks if block["type"] == "thinking")
         return ChatAnswer(text, reason in ("end_turn", "stop_sequence"), None, reasoning)

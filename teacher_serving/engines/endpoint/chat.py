@@ -20,7 +20,10 @@ from teacher_serving.engines.endpoint.rows import PARSE_ERRORS, require_valid
 from teacher_serving.reduction.rows import Rows, concatenate_rows
 from teacher_serving.teacher import Generated, Request, Scored
 
-TRIAL_REQUEST = Request("0" * 32, np.zeros(0, np.uint32), messages=({"role": "user", "content": "Say yes."},))
+TRIAL_KEY = "0" * 32
+TRIAL_REQUEST = Request(TRIAL_KEY, np.zeros(0, np.uint32), messages=({"role": "user", "content": "Say yes."},))
+# Services that write any JSON object refuse a prompt without this word.
+JSON_TRIAL = Request(TRIAL_KEY, np.zeros(0, np.uint32), messages=({"role": "user", "content": "Say yes in JSON."},))
 TRIAL_TOKENS = 16
 
 
@@ -65,10 +68,11 @@ class ChatService:
         sampling = self._spec.sampling
         if sampling is None:
             return
-        answer = self._complete(TRIAL_REQUEST, sampling, min(TRIAL_TOKENS, sampling.max_tokens))
+        trial = JSON_TRIAL if sampling.json_schema else TRIAL_REQUEST
+        answer = self._complete(trial, sampling, min(TRIAL_TOKENS, sampling.max_tokens))
         if answer.logprobs is None and self._spec.targets.k and not answer.text:
             # A model that reasons first needs more tokens to come to an answer.
-            answer = self._complete(TRIAL_REQUEST, sampling, sampling.max_tokens)
+            answer = self._complete(trial, sampling, sampling.max_tokens)
         self._find_rows(answer)
         self._answered_trial = bool(answer.text.strip())
         if answer.logprobs is None and self._spec.targets.k:
@@ -79,7 +83,8 @@ class ChatService:
     def probe(self) -> None:
         """Send the short trial request again. Raises RefusedError or ServiceFailedError if it has no good answer."""
         if (sampling := self._spec.sampling) is not None:
-            answer = self._complete(TRIAL_REQUEST, sampling, min(TRIAL_TOKENS, sampling.max_tokens))
+            trial = JSON_TRIAL if sampling.json_schema else TRIAL_REQUEST
+            answer = self._complete(trial, sampling, min(TRIAL_TOKENS, sampling.max_tokens))
             self._find_rows(answer)
             if self._answered_trial and answer.finished and not answer.text.strip():
                 raise FormError("the service returned no text")

@@ -60,17 +60,22 @@ def describe_endpoint(
 
 def describe_service(endpoint: EndpointSettings, sampling: SamplingSpec | None) -> str:
     """Describe what a service provides. The text is part of the fingerprint, so it contains no address."""
+    is_guided = bool(sampling and sampling.json_schema)
     if endpoint.api == "vllm":
         return "vllm completions: log-probabilities by token id; scoring; seeded draws"
     if endpoint.api == "anthropic":
-        return "anthropic messages: text only; no scoring; no seed"
-    if endpoint.top_logprobs == 0:
-        return "openai chat completions: text only; no scoring; no seed"
-    text = f"openai chat completions: at most {MAX_CHAT_LOGPROBS} log-probabilities, by bytes; no scoring; no seed"
-    if sampling and (sampling.temperature, sampling.top_p) != (1.0, 1.0):
-        # It is unknown whether a service's log-probabilities are those of the raw logits.
-        text += f"; log-probabilities as told at temperature {sampling.temperature}, top-p {sampling.top_p}"
-    return text
+        return "anthropic messages: text only; no scoring; no seed" + (
+            "; answers from a forced tool" if is_guided else ""
+        )
+    text = "openai chat completions: text only; no scoring; no seed"
+    if endpoint.top_logprobs:
+        text = f"openai chat completions: at most {MAX_CHAT_LOGPROBS} log-probabilities, by bytes; no scoring; no seed"
+        if sampling and (sampling.temperature, sampling.top_p) != (1.0, 1.0):
+            # It is unknown whether a service's log-probabilities are those of the raw logits.
+            text += f"; log-probabilities as told at temperature {sampling.temperature}, top-p {sampling.top_p}"
+        if is_guided:  # nor whether the schema is applied before or after them
+            text += "; log-probabilities as told with the schema"
+    return text + (f"; guided by {endpoint.schema_form}" if is_guided else "")
 
 
 def make_target_spec(targets: TargetSettings, endpoint: EndpointSettings) -> TargetSpec:

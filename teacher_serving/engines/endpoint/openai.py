@@ -12,6 +12,7 @@ from cache.rows.spec import SamplingSpec, StoreSpec
 from teacher_serving.engines.endpoint.chat import AnswerTokens, ChatAnswer, ChatService
 from teacher_serving.engines.endpoint.client import Service
 from teacher_serving.engines.endpoint.failures import RefusedError
+from teacher_serving.engines.endpoint.guided import response_format
 from teacher_serving.engines.endpoint.rows import own_logprobs, rows_from_top_logprobs
 from teacher_serving.reduction.rows import Rows
 from teacher_serving.teacher import Request
@@ -23,13 +24,24 @@ _TAGS = re.compile(r"(\s|</?[\w:|-]{1,30}>|\[/?[A-Z]{1,30}\]|◁/?\w{1,30}▷)*"
 
 
 class OpenaiChat(ChatService):
-    """Chat completions of OpenAI and of services with the same API. top_logprobs: requested for each token."""
+    """Chat completions of OpenAI and of services with the same API.
+
+    top_logprobs: requested for each token. schema_form: see EndpointSettings.
+    """
 
     path = "/chat/completions"
 
-    def __init__(self, service: Service, model: str, spec: StoreSpec, tokenizer: Tokenizer, top_logprobs: int) -> None:
+    def __init__(
+        self,
+        service: Service,
+        model: str,
+        spec: StoreSpec,
+        tokenizer: Tokenizer,
+        top_logprobs: int,
+        schema_form: str = "json_schema",
+    ) -> None:
         super().__init__(service, model, spec, tokenizer)
-        self._top_logprobs = top_logprobs
+        self._top_logprobs, self._schema_form = top_logprobs, schema_form
         self._ids = ids_by_bytes(tokenizer) if top_logprobs else {}
         self._limit_key = LIMIT_KEY
 
@@ -49,6 +61,7 @@ class OpenaiChat(ChatService):
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             self._limit_key: max_tokens,
+            **response_format(sampling, self._schema_form),
         }
         if request.tools:
             body["tools"] = list(request.tools)

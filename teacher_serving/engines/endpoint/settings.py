@@ -35,6 +35,11 @@ class EndpointSettings(Settings):
         "or ANTHROPIC_API_KEY, with base_url no key is sent by default",
     )
     top_logprobs: int = Field(ge=0, description="log-probabilities requested for each token; 0 for text only")
+    schema_form: Literal["json_schema", "json_object"] = Field(
+        "json_schema",
+        description='how generation.json_schema is sent with api = "openai": as it is, or, for a service that knows no '
+        "schemas, as the request for any JSON object",
+    )
     revision: str = Field("", description="version of the served model, if you know it; part of the fingerprint")
     concurrency: int = Field(8, ge=1, description="requests sent at the same time")
     requests_per_minute: float | None = Field(
@@ -96,6 +101,8 @@ class EndpointEngineSettings(EngineSettings):
     def unused_keys_of_job(self) -> dict[str, str]:
         """See EngineSettings.unused_keys_of_job."""
         unused = super().unused_keys_of_job()
+        if self.endpoint.api != "openai":
+            unused["engine.endpoint.schema_form"] = f"the API {self.endpoint.api!r} has one form for a schema"
         if self.endpoint.api != "vllm":
             unused["generation.seed"] = f"the API {self.endpoint.api!r} takes no seed"
             own = "the service renders the turns itself"

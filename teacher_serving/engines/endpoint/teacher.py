@@ -214,5 +214,5 @@ def _open_api(service: Service, endpoint: EndpointSettings, model: str, spec: St
     if endpoint.api == "vllm":
         return VllmCompletions(service, model, spec, endpoint.top_logprobs)
     if endpoint.api == "openai":
-        return OpenaiChat(service, model, spec, tokenizer, endpoint.top_logprobs)
+        return OpenaiChat(service, model, spec, tokenizer, endpoint.top_logprobs, endpoint.schema_form)
     return AnthropicMessages(service, model, spec, tokenizer)

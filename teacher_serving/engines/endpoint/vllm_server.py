@@ -7,11 +7,13 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.rows.spec import SamplingSpec, StoreSpec
-from teacher_serving.asking.requests import build_scored
+from teacher_serving.asking.requests import build_scored, continuation_request
 from teacher_serving.engines.endpoint.client import Service
 from teacher_serving.engines.endpoint.failures import FormError, RefusedError
+from teacher_serving.engines.endpoint.guided import response_format
 from teacher_serving.engines.endpoint.rows import PARSE_ERRORS, own_logprobs, require_valid, rows_from_top_logprobs
 from teacher_serving.reduction.draws import sampling_seed
+from teacher_serving.reduction.row_arrays import take_rows
 from teacher_serving.reduction.rows import Rows
 from teacher_serving.teacher import Generated, Request, Scored
 
@@ -83,6 +85,7 @@ class VllmCompletions:
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
             **NO_FILTERS,
+            **response_format(sampling),
         }
         if request.stop:
             body["stop"] = request.stop_texts
@@ -102,8 +105,16 @@ class VllmCompletions:
         if len(tokens) and (int(tokens.max()) >= self._spec.vocab_size or int(tokens.min()) < 0):
             wrong = tokens.min() if tokens.min() < 0 else tokens.max()
             raise FormError(f"the service returned token {wrong}, which the tokenizer does not have")
+        if sampling.json_schema:
+            rows = self._rows_without_schema(request, tokens)
         finished = choice.get("finish_reason") == "stop"
         return Generated(tokens.astype(np.uint32), rows.targets, rows.token_logprobs, finished)
+
+    def _rows_without_schema(self, request: Request, tokens: npt.NDArray[np.int64]) -> Rows:
+        """Score a response: where a schema guides the decoding, the server's log-probabilities are those it leaves."""
+        continuation = continuation_request(request, tokens.astype(np.uint32))
+        scored = self.score(continuation)
+        return Rows(take_rows(scored.targets, continuation.rows), scored.token_logprobs[continuation.rows + 1])
 
     def _complete(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Send one request and return its only choice."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from cache.errors import InputError
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.process import cpu_environment
@@ -28,6 +29,10 @@ class TransformersEngine:
         """See Engine.describe."""
         from teacher_serving.engines.local_model import describe_local_model
 
+        if generation and generation.json_schema:
+            raise InputError(
+                'generation.json_schema: this engine cannot guide its decoding; use engine.kind = "vllm" or "endpoint"'
+            )
         return describe_local_model(teacher, targets, generation, runs_encoders=True)
 
     def start(

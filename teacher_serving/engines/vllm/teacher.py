@@ -33,6 +33,7 @@ TRIAL_KEY = "0" * 32
 TRIAL_TOKENS = 33
 # Most probable tokens of each row that are compared.
 TRIAL_ENTRIES = 8
+GUIDED = "a JSON schema guides the decoding, and the rows are those without it"
 # Responses of the first call whose rows are compared with those of scoring.
 CHECKED_RESPONSES = 4
 
@@ -92,10 +93,15 @@ class VllmTeacher:
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSpec) -> list[Generated]:
         """See Teacher.generate."""
+        if sampling.json_schema:
+            # The schema masks logits before they can be read, so the rows come from scoring the responses.
+            self._rescoring_reason = GUIDED
         outputs = self._run(requests, self._sampling_params(requests, sampling))
         responses = [output.outputs[0] for output in outputs]
         tokens = [np.asarray(response.token_ids, dtype=np.uint32) for response in responses]
-        if self.fallback_reason:
+        if sampling.json_schema:
+            rows = self._score_responses(requests, tokens)
+        elif self.fallback_reason:
             rows = [
                 response_rows(response.logprobs, len(response_tokens), self._targets, self._vocab_size)
                 for response, response_tokens in zip(responses, tokens, strict=True)
@@ -116,8 +122,9 @@ class VllmTeacher:
     def _sampling_params(self, requests: Sequence[Request], sampling: SamplingSpec) -> list[Any]:
         """Build vLLM's SamplingParams of each request for a response."""
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
-        is_public = bool(self.fallback_reason)
+        is_public = bool(self.fallback_reason) and not sampling.json_schema
         reduces_in_workers = not is_public and not self._rescoring_reason
         return [
             SamplingParams(
@@ -130,6 +137,7 @@ class VllmTeacher:
                 stop=request.stop_texts,
                 detokenize=bool(request.stop),
                 extra_args=_extra_args("generate", i, request) if reduces_in_workers else None,
+                structured_outputs=StructuredOutputsParams(json=sampling.json_schema) if sampling.json_schema else None,
             )
             for i, request in enumerate(requests)
         ]
