@@ -1,12 +1,10 @@
 """Normalise labels and compare them: as exact numbers if both are numbers, else as text."""
 
-import ast
-import operator
 import re
 import unicodedata
-from collections.abc import Callable
 from fractions import Fraction
 
+from cache.answers.equations import evaluate_equation
 from cache.answers.latex import without_latex
 from cache.answers.units import CAPITAL_MAGNITUDE, is_unit
 
@@ -36,12 +34,6 @@ EQUALS = re.compile(r"(?<![<>!=≠≤≥])=(?!=)")
 SEVERAL = re.compile(
     r"[;|∨\n]|,(?!\d{3})|\\\\|\b(?:or|and)\b|\d(?:\s*\*\s*)?[^\W\d_]\b|\d\s+(?![gmlsh]\b)[^\W\d_]\b", re.IGNORECASE
 )
-OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
 
 
 def normalise_label(label: str) -> str:
@@ -142,21 +134,7 @@ def _parse_number(label: str) -> Fraction | None:
             size = int(mixed[2]) + Fraction(mixed[3])
             return -size if mixed[1] == "-" else size
         if ARITHMETIC.fullmatch(equation) and not UNSPACED.search(equation):
-            return _evaluate(ast.parse(equation.strip(), mode="eval").body, equation.strip())
-    except (ValueError, SyntaxError, ZeroDivisionError):
+            return evaluate_equation(equation)
+    except (ValueError, ZeroDivisionError):
         pass
     return None
-
-
-def _evaluate(node: ast.expr, text: str) -> Fraction:
-    """Return the exact value of an expression of numbers, + - * / and brackets. Raises ValueError for anything else."""
-    match node:
-        case ast.Constant():
-            return Fraction(ast.get_source_segment(text, node) or "")
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_evaluate(operand, text)
-        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            return _evaluate(operand, text)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](_evaluate(left, text), _evaluate(right, text))
-    raise ValueError(f"{text!r}: not arithmetic")

@@ -19,22 +19,28 @@ def parse_json_line(line: bytes, is_first: bool = False) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 text (byte {error.start + 1}); save the file as UTF-8") from None
     try:
-        value = json.loads(
-            text,
-            parse_constant=_refuse,
-            parse_float=_parse_float,
-            parse_int=_parse_int,
-            object_pairs_hook=_unique_keys,
-        )
+        value = strict_decoder().decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg.lower()} at character {error.pos + 1}") from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+    require_text(value)
+    return value
+
+
+def strict_decoder() -> json.JSONDecoder:
+    """A decoder that raises ValueError for numbers that are not finite, and for a key that an object has twice."""
+    return json.JSONDecoder(
+        parse_constant=_refuse, parse_float=_parse_float, parse_int=_parse_int, object_pairs_hook=_unique_keys
+    )
+
+
+def require_text(value: Any) -> None:
+    """Raise ValueError if a value contains half a surrogate pair."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("contains half a surrogate pair, which is no text; remove it") from None
-    return value
 
 
 def _refuse(constant: str) -> Any:
