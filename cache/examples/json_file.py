@@ -68,11 +68,13 @@ def _sequence(text: str) -> Iterator[tuple[int, Any]]:
 def _elements(text: str) -> Iterator[tuple[int, Any]]:
     """The elements of one array, each with its offset."""
     position = _skip(text, _skip(text, 0) + 1)
-    while not text.startswith("]", position):
+    has_more = not text.startswith("]", position)
+    while has_more:
         value, end = _decode(text, position)
         yield position, value
         position = _skip(text, end)
-        if text.startswith(",", position):
+        has_more = text.startswith(",", position)
+        if has_more:
             position = _skip(text, position + 1)
         elif not text.startswith("]", position):
             raise _BadValueError("is not JSON: expecting ',' or ']' after an element", position)
