@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from cache.rows.spec import SamplingSpec
+from teacher_serving.asking.json_schemas import SCHEMA_NAME
 from teacher_serving.engines.endpoint.chat import ChatAnswer, ChatService
 from teacher_serving.engines.endpoint.failures import RefusedError
-from teacher_serving.engines.endpoint.guided import SCHEMA_NAME, forced_tool
 from teacher_serving.teacher import Request
 
 
@@ -34,7 +34,7 @@ class AnthropicMessages(ChatService):
             "max_tokens": max_tokens,
             "messages": [{"role": turn["role"], "content": turn.get("content") or ""} for turn in others],
         }
-        body |= forced_tool(sampling)
+        body |= _forced_tool(sampling)
         if system:
             body["system"] = "\n\n".join(system)
         # Some models accept only one of the two, some neither. The default value is not sent.
@@ -56,3 +56,15 @@ class AnthropicMessages(ChatService):
         text = "".join(block["text"] for block in blocks if block["type"] == "text")
         reasoning = "\n\n".join(block["thinking"] for block in blocks if block["type"] == "thinking")
         return ChatAnswer(text, reason in ("end_turn", "stop_sequence"), None, reasoning)
+
+
+def _forced_tool(sampling: SamplingSpec) -> dict[str, Any]:
+    """The keys `tools` and `tool_choice` of Anthropic's API: one tool that must be called; nothing without a schema."""
+    if not sampling.json_schema:
+        return {}
+    tool = {
+        "name": SCHEMA_NAME,
+        "description": "Takes the answer.",
+        "input_schema": json.loads(sampling.json_schema),
+    }
+    return {"tools": [tool], "tool_choice": {"type": "tool", "name": SCHEMA_NAME}}

@@ -9,10 +9,10 @@ import numpy as np
 from cache.examples.token_bytes import ids_by_bytes
 from cache.examples.tokenizers import Tokenizer, decode
 from cache.rows.spec import SamplingSpec, StoreSpec
+from teacher_serving.asking.json_schemas import response_format
 from teacher_serving.engines.endpoint.chat import AnswerTokens, ChatAnswer, ChatService
 from teacher_serving.engines.endpoint.client import Service
 from teacher_serving.engines.endpoint.failures import RefusedError
-from teacher_serving.engines.endpoint.guided import response_format
 from teacher_serving.engines.endpoint.rows import own_logprobs, rows_from_top_logprobs
 from teacher_serving.reduction.rows import Rows
 from teacher_serving.teacher import Request

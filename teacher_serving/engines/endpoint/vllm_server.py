@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.rows.spec import SamplingSpec, StoreSpec
+from teacher_serving.asking.json_schemas import response_format
 from teacher_serving.asking.requests import build_scored, continuation_request
 from teacher_serving.engines.endpoint.client import Service
 from teacher_serving.engines.endpoint.failures import FormError, RefusedError
-from teacher_serving.engines.endpoint.guided import response_format
 from teacher_serving.engines.endpoint.rows import PARSE_ERRORS, own_logprobs, require_valid, rows_from_top_logprobs
 from teacher_serving.reduction.draws import sampling_seed
 from teacher_serving.reduction.row_arrays import take_rows
