@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.errors import LogitbankError
+from cache.errors import InputError, LogitbankError
 from cache.json_documents import digest, write_json
 from cluster.evaluation.model_digest import model_digest
 
 if TYPE_CHECKING:
+    from cache.examples.tokenizers import Tokenizer
     from cluster.evaluation.settings import JudgeSettings
+    from student.classification.labels import ClassIds
     from student.tasks import Question, Task
 
 # Before the name of a score that a judging model gave.
@@ -101,9 +103,7 @@ def main(asked: Path, given: Path) -> None:
     from cache.examples.example import Example
     from cache.rendering.render import render_prompt
     from cluster.evaluation.settings import JudgeSettings
-    from student.classification.labels import class_ids
     from student.classification.probabilities import class_log_probs
-    from student.classification.settings import ClassSettings
     from teacher_serving.asking.settings import GenerationSettings
     from teacher_serving.capture.start import describe, start_teacher
     from teacher_serving.reduction.settings import TargetSettings
@@ -122,7 +122,7 @@ def main(asked: Path, given: Path) -> None:
     for (_, choices), answer in zip(
         document["questions"], teacher.generate(requests, generation.sampling), strict=True
     ):
-        ids = class_ids(ClassSettings.model_validate({"labels": list(choices)}), description.tokenizer)
+        ids = choice_ids(list(choices), description.tokenizer)
         rating = None
         if not answer.refusal and len(answer.rows):
             probabilities = class_log_probs(answer.rows.rows(0, 1), ids)
@@ -131,6 +131,28 @@ def main(asked: Path, given: Path) -> None:
                 rating = float(shares @ np.array(list(choices.values())))
         ratings.append(rating)
     write_json(given, ratings)
+
+
+def choice_ids(choices: Sequence[str], tokenizer: "Tokenizer") -> "ClassIds":
+    """The tokens that only one choice begins with, in any of its spellings. " 1" and " 2" may both begin with a space.
+
+    Raises InputError if a choice has no token of its own.
+    """
+    from student.classification.labels import ClassIds, first_token
+    from student.classification.settings import default_variants
+
+    begins = [{first_token(name, text, tokenizer) for text in default_variants(name)} for name in choices]
+    owner = {
+        token: number
+        for number, tokens in enumerate(begins)
+        for token in tokens - set().union(*begins[:number], *begins[number + 1 :])
+    }
+    if missing := [name for number, name in enumerate(choices) if number not in owner.values()]:
+        raise InputError(
+            f"choice {missing[0]!r} of a judge begins with no token of its own; give choices that begin differently"
+        )
+    ids = sorted(owner)
+    return ClassIds(tuple(choices), np.array(ids, np.int64), np.array([owner[i] for i in ids], np.int64))
 
 
 def _key(question: "Question") -> str:

@@ -26,7 +26,7 @@ def class_ids(settings: ClassSettings, tokenizer: Tokenizer) -> ClassIds:
     owner: dict[int, tuple[int, str]] = {}
     for c, (name, variants) in enumerate(settings.labels.items()):
         for variant in variants:
-            token = _first_token(name, variant, tokenizer)
+            token = first_token(name, variant, tokenizer)
             other, text = owner.setdefault(token, (c, variant))
             if other != c:
                 raise InputError(
@@ -39,7 +39,8 @@ def class_ids(settings: ClassSettings, tokenizer: Tokenizer) -> ClassIds:
     return ClassIds(names, np.array(ids, np.int64), np.array([owner[i][0] for i in ids], np.int64))
 
 
-def _first_token(name: str, variant: str, tokenizer: Tokenizer) -> int:
+def first_token(name: str, variant: str, tokenizer: Tokenizer) -> int:
+    """The id of the token that a variant begins with. Raises InputError, naming the class, if there is none."""
     if not variant.strip():
         raise InputError(f"class {name!r}: the variant {variant!r} is empty; give the text that the teacher writes")
     # After a line break: a SentencePiece tokenizer would put a space before a text that stands alone.
