@@ -4,8 +4,8 @@
 
 The faults: the student is its own teacher; probabilities in place of log-probabilities go into KLDivLoss; the softmax
 is over the positions of the sequence; the factor T^2 is missing. Free logits are trained with each term alone, so a
-right term ends at a KL near 0. The last column is the length of the term's first gradient, divided by that of the right term.
-Deterministic, less than half a minute on one core; needs no data.
+right term ends at a KL near 0. The last column is the length of the term's first gradient, divided by that of the right
+term. Deterministic, less than half a minute on one core; needs no data.
 """
 
 from collections.abc import Callable

@@ -2,9 +2,10 @@
 # Recipe dialogues: the commands that a user would type, in order. Each continues where an earlier run stopped.
 #   sh cluster/jobs/recipe_dialogue/demo.sh [--teacher FOLDER_OR_HUB_NAME] [--data COOKDIAL_FOLDER_OR_WIZARD_OF_TASKS_JSON]
 # SEEDS="0 1 2" trains each student with several seeds; the report then shows mean, lowest and highest.
+# TUNE=1 tunes the teacher on training turns first (low-rank adapters; some 10 minutes on 2 cores).
 set -eu; folder=runs/recipe; . "$(dirname "$0")/../steps.sh"
 base=${teacher:-runs/teachers/SmolLM2-135M-Instruct}
-tuned=${teacher:-runs/recipe/teacher/model}
+tuned=$base
 
 # The data set, as options of every job that builds examples.
 set --
@@ -19,17 +20,24 @@ model minilm
 step "1/11 prompts that ask the teacher to improve training turns" examples $jobs/augmentation.toml "$@"
 step "2/11 the teacher writes better questions, better answers and follow-ups" capture $jobs/augment.toml \
     --set "teacher.model=$base"
-step "3/11 turns with passages: parent documents and contextual compression" examples $jobs/examples.toml "$@"
-step "4/11 the same turns without passages" examples $jobs/plain.toml "$@"
+step "3/11 what it wrote, as examples" examples $jobs/augmented.toml "$@"
+step "4/11 turns with passages: parent documents and contextual compression" examples $jobs/examples.toml "$@"
+step "5/11 the same turns without passages" examples $jobs/plain.toml "$@"
 trainings=
-if [ -z "$teacher" ]; then
-    step "5/11 the generalist is tuned on training turns" train $jobs/teacher.toml
-    trainings='teacher = "runs/recipe/teacher", '
+if [ -n "${TUNE:-}" ]; then
+    tuned=runs/recipe/teacher/model
+    step "the teacher is tuned on training turns" train $jobs/teacher.toml --set "model.pretrained=$base"
+    trainings=', teacher = "runs/recipe/teacher"'
 fi
 step "6/11 the teacher's distributions of the answers" capture $jobs/capture.toml --set "teacher.model=$tuned"
 step "7/11 the same of test recipes" capture $jobs/heldout.toml --set "teacher.model=$tuned"
-step "8/11 the same of the augmentation, which the teacher answers too" capture $jobs/capture_augmented.toml \
-    --set "teacher.model=$tuned"
+# A small teacher may write nothing that can be used; then there is no student with the augmentation.
+students="kd ce"
+if [ -s runs/recipe/augmented_examples/train.jsonl ]; then
+    students="kd ce kd_augmented"
+    step "8/11 the same of the augmentation, which the teacher answers too" capture $jobs/capture_augmented.toml \
+        --set "teacher.model=$tuned"
+fi
 
 models="teacher = \"$tuned\""
 plain=
@@ -39,21 +47,23 @@ for seed in ${SEEDS:-0}; do
         --set "output=runs/recipe/kd_$seed" --set "run.seed=$seed"
     step "9/11 student $seed, baseline: cross-entropy alone, same examples in the same order" train $jobs/student.toml \
         --set "output=runs/recipe/ce_$seed" --set "run.seed=$seed" --set 'loss={ objective = "hard_label" }'
-    step "9/11 student $seed, distilled, with the augmentation" train $jobs/student_augmented.toml \
-        --set "output=runs/recipe/kd_augmented_$seed" --set "run.seed=$seed"
+    [ "$students" = "kd ce" ] || step "9/11 student $seed, distilled, with the augmentation" \
+        train $jobs/student_augmented.toml --set "output=runs/recipe/kd_augmented_$seed" --set "run.seed=$seed"
     step "9/11 student $seed, cross-entropy without retrieval" train $jobs/student_plain.toml \
         --set "output=runs/recipe/ce_plain_$seed" --set "run.seed=$seed" --set "tokenizer.path=$base"
-    for name in kd ce kd_augmented; do
+    for name in $students; do
         models="$models, ${name}_$seed = \"runs/recipe/${name}_$seed/model\""
-        trainings="$trainings${name}_$seed = \"runs/recipe/${name}_$seed\", "
+        trainings="$trainings, ${name}_$seed = \"runs/recipe/${name}_$seed\""
     done
     plain="$plain${plain:+, }ce_plain_$seed = \"runs/recipe/ce_plain_$seed/model\""
-    trainings="${trainings}ce_plain_$seed = \"runs/recipe/ce_plain_$seed\", "
+    trainings="$trainings, ce_plain_$seed = \"runs/recipe/ce_plain_$seed\""
     kd="$kd\"kd_$seed\", " ce="$ce\"ce_$seed\", "
     kd_augmented="$kd_augmented\"kd_augmented_$seed\", " ce_plain="$ce_plain\"ce_plain_$seed\", "
 done
+set --
 step "10/11 evaluation: agreement, the triad and retrieval" evaluate $jobs/evaluate.toml --set "models={ $models }" \
     --set "judge.teacher.model=$base"
 step "10/11 evaluation without retrieval" evaluate $jobs/evaluate_plain.toml --set "models={ $plain }"
-step "11/11 report" report $jobs/report.toml --set "trainings={ $trainings }" \
+[ "$students" != "kd ce" ] || set -- --set 'captures={ augmentation = "runs/recipe/augmented" }'
+step "11/11 report" report $jobs/report.toml "$@" --set "trainings={ ${trainings#, } }" \
     --set "groups={ kd = [$kd], ce = [$ce], kd_augmented = [$kd_augmented], ce_plain = [$ce_plain] }"

@@ -5,7 +5,9 @@ Accepted are labelled lines, as the prompt asks for, and JSON with the keys Ques
 
 import json
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from student.tasks.recipe_dialogue.dialogue import Turn, one_line
@@ -68,6 +70,31 @@ def parse_augmentation(text: str) -> Augmented | str:
     if len(follow_ups) < FEWEST:
         return f"{len(follow_ups)} different follow-ups, fewer than {FEWEST}"
     return Augmented(question, answer, follow_ups)
+
+
+def augmented_turns(texts: Iterable[tuple[str, str]], turns: Mapping[str, Turn]) -> tuple[list[Turn], dict[str, int]]:
+    """New turns, and counts: texts that were used, and those that were not, by reason.
+
+    texts: id of the turn and what the teacher wrote for it. turns: training turns by id. The better question has the
+    better answer and the evidence of its turn; a follow-up has neither, so that a teacher answers it at capture.
+    """
+    counts: Counter[str] = Counter()
+    new = []
+    for name, text in texts:
+        turn, parsed = turns.get(name), parse_augmentation(text)
+        if turn is None:
+            counts["of a turn that is not in train"] += 1
+        elif isinstance(parsed, str):
+            counts[f"refused: {parsed}"] += 1
+        else:
+            counts["used"] += 1
+            better = replace(turn, id=f"{name}/improved", question=parsed.question, answer=parsed.answer, history=())
+            new.append(better)
+            new += [
+                replace(better, id=f"{name}/follow-up-{i}", question=question, answer="", evidence=(), spans=())
+                for i, question in enumerate(parsed.follow_ups, start=1)
+            ]
+    return new, dict(counts)
 
 
 def _from_lines(text: str) -> dict[str, Any]:

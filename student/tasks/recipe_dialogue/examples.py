@@ -1,12 +1,12 @@
 """Examples of the task: turns with the passages that were found for them, as prompts with facts for the judge."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from student.tasks.recipe_dialogue.augmentation import Augmented, augmentation_prompt
+from student.tasks.recipe_dialogue.augmentation import augmentation_prompt
 from student.tasks.recipe_dialogue.dialogue import Recipe, Turn
 from student.tasks.recipe_dialogue.prompts import chat, context, query_of
 from student.tasks.recipe_dialogue.retrieval.ranking import ranks_of
@@ -48,15 +48,6 @@ class Examples:
                 "ranks": dict(ranks),
             },
         )
-
-    def augmented(self, turn: Turn, found: Found, new: Augmented) -> list[Example]:
-        """The improved question with the improved answer, and the follow-ups, which the teacher answers at capture."""
-        better = replace(turn, id=f"{turn.id}/improved", question=new.question, answer=new.answer, history=())
-        examples = [self.example(better, found, {})]
-        for i, question in enumerate(new.follow_ups, start=1):
-            follow_up = replace(turn, id=f"{turn.id}/follow-up-{i}", question=question, answer="", history=())
-            examples.append(self.example(follow_up, found, {}))
-        return examples
 
 
 def augmentation_example(turn: Turn, recipe: Recipe) -> Example:

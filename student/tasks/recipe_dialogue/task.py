@@ -1,6 +1,5 @@
 """The task: questions of a cook about a recipe, answered from retrieved passages."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -14,7 +13,7 @@ from cache.settings import ModelPath, StoreUri
 from cache.store.logit_store import LogitStore
 from student.tasks.recipe_dialogue import examples as make
 from student.tasks.recipe_dialogue import page
-from student.tasks.recipe_dialogue.augmentation import parse_augmentation
+from student.tasks.recipe_dialogue.augmentation import augmented_turns
 from student.tasks.recipe_dialogue.dialogue import Conversations, Turn
 from student.tasks.recipe_dialogue.prompts import Query, query_of
 from student.tasks.recipe_dialogue.readers.cookdial import read_cookdial
@@ -33,8 +32,8 @@ class RecipeDialogue(Task):
     """Answer questions about recipes (`[task] name = "recipe_dialogue"`).
 
     stage: "answers" builds the examples of students. "augmentation" builds prompts that ask a teacher to improve each
-    training turn. `augmented` is the store of what it wrote; it becomes a split of its own: better questions with their
-    answers, and follow-up questions, which the teacher answers at capture.
+    training turn, and "augmented" the examples of what it wrote, out of the store `augmented`: better questions with
+    their answers, and follow-up questions, which the teacher answers at capture.
     """
 
     build_keys: ClassVar[tuple[str, ...]] = (
@@ -48,8 +47,8 @@ class RecipeDialogue(Task):
     )
     path: Path | None = Field(None, description="folder of CookDial, or JSON file of Wizard of Tasks")
     recipes: Path | None = Field(None, description="wizard_of_tasks: JSON file with the recipes by address; optional")
-    stage: Literal["answers", "augmentation"] = Field("answers", description="what is built")
-    augmented: StoreUri | None = Field(None, description="store with the augmentation of the training turns; optional")
+    stage: Literal["answers", "augmentation", "augmented"] = Field("answers", description="what is built")
+    augmented: StoreUri | None = Field(None, description="store of what the teacher wrote")
     retrieval: Method = Field("compressed", description="how the passages of a prompt are found")
     compare: tuple[Method, ...] = Field(
         (), description="further methods whose rankings are measured for held-out turns"
@@ -80,9 +79,12 @@ class RecipeDialogue(Task):
             unused = dict.fromkeys(("dialogues", "seed"), f'data = "{self.data}" is read from files')
         if self.data == "cookdial":
             unused["recipes"] = "CookDial contains its recipes"
+        if self.stage != "augmented":
+            unused["augmented"] = 'only stage = "augmented" reads it'
+        if self.stage == "augmented":
+            unused["compare"] = "rankings are measured for held-out turns"
         if self.stage == "augmentation":
             keys = (
-                "augmented",
                 "retrieval",
                 "compare",
                 "query",
@@ -102,7 +104,7 @@ class RecipeDialogue(Task):
         return self
 
     def build(self, progress: Progress) -> Built:
-        """Build the examples of train, validation and test; for stage = "augmentation", those of train alone.
+        """Build the examples of train, validation and test; for the stages of the augmentation, those of train alone.
 
         Turns whose answer is taken from no passage, such as thanks, are left out. Raises InputError for bad data, and
         if the retrieval needs an encoder or LangChain that is missing.
@@ -124,6 +126,8 @@ class RecipeDialogue(Task):
         if self.stage == "augmentation":
             examples = [make.augmentation_example(turn, data.recipes[turn.recipe]) for turn in splits["train"]]
             return Built({"train": examples}, facts)
+        if self.stage == "augmented":
+            return self._build_augmented(data, splits["train"], facts, progress)
         return self._build_answers(data, splits, facts, progress)
 
     def judge(self, example: Example, text: str) -> dict[str, float]:
@@ -173,15 +177,12 @@ class RecipeDialogue(Task):
             other = found if method == self.retrieval else self._search(retriever, method, heldout, data, progress)
             for turn in heldout:
                 ranks[turn.id][method] = make.ranks_in(other[turn.id], turn)
-        builder = make.Examples(data.recipes, self.retrieval, self.history, self.query_history, self.passages)
+        builder = self._examples(data)
         built = {
             name: [builder.example(turn, found[turn.id], ranks[turn.id]) for turn in turns]
             for name, turns in splits.items()
         }
         facts["retrieval"] = make.retrieval_facts(ranks[turn.id] for turn in heldout)
-        if self.augmented is not None:
-            train = {turn.id: turn for turn in splits["train"]}
-            built["augmented"], facts["augmentation"] = self._augmented(builder, train, found)
         return Built(built, facts)
 
     def _search(
@@ -191,20 +192,19 @@ class RecipeDialogue(Task):
         found = retriever.search(method, queries, [turn.recipe for turn in turns], progress)
         return {turn.id: one for turn, one in zip(turns, found, strict=True)}
 
-    def _augmented(
-        self, builder: "make.Examples", turns: dict[str, Turn], found: dict[str, Found]
-    ) -> tuple[list[Example], dict[str, int]]:
-        """Examples of what the teacher wrote, and counts: used, and not used by reason."""
-        counts: Counter[str] = Counter()
-        examples = []
-        for written in LogitStore.open(str(self.augmented)).texts(slice(None)):
-            turn = turns.get(str(written.metadata.get("turn")))
-            parsed = parse_augmentation(written.rationale + written.response)
-            if turn is None:
-                counts["of a turn that is not in train"] += 1
-            elif isinstance(parsed, str):
-                counts[f"refused: {parsed}"] += 1
-            else:
-                counts["used"] += 1
-                examples += builder.augmented(turn, found[turn.id], parsed)
-        return examples, dict(counts)
+    def _build_augmented(
+        self, data: Conversations, train: list[Turn], facts: dict[str, Any], progress: Progress
+    ) -> Built:
+        if self.augmented is None:
+            raise InputError('task.stage = "augmented" needs task.augmented, the store of what the teacher wrote')
+        texts = (
+            (str(written.metadata.get("turn")), written.rationale + written.response)
+            for written in LogitStore.open(str(self.augmented)).texts(slice(None))
+        )
+        turns, facts["augmentation"] = augmented_turns(texts, {turn.id: turn for turn in train})
+        retriever = Retriever(list(data.recipes.values()), self.encoder, self.documents, self.following)
+        found = self._search(retriever, self.retrieval, turns, data, progress)
+        return Built({"train": [self._examples(data).example(turn, found[turn.id], {}) for turn in turns]}, facts)
+
+    def _examples(self, data: Conversations) -> "make.Examples":
+        return make.Examples(data.recipes, self.retrieval, self.history, self.query_history, self.passages)

@@ -2,7 +2,12 @@
 
 import pytest
 
-from student.tasks.recipe_dialogue.augmentation import Augmented, augmentation_prompt, parse_augmentation
+from student.tasks.recipe_dialogue.augmentation import (
+    Augmented,
+    augmentation_prompt,
+    augmented_turns,
+    parse_augmentation,
+)
 from student.tasks.recipe_dialogue.dialogue import Turn
 
 FIVE = ("How hot is it?", "How long?", "Which pan?", "How many eggs?", "What next?")
@@ -54,3 +59,15 @@ def test_the_prompt_shows_recipe_question_and_answer_and_its_form_is_parsed() ->
     prompt = augmentation_prompt(Turn("1", "r", (), "How hot?", "400."), "Pie\n- Heat to 400 degrees.")
     assert "Heat to 400 degrees." in prompt and "Question: How hot?\nAnswer: 400." in prompt
     assert parse_augmentation(prompt.partition("Use this form:\n")[2]) == "2 different follow-ups, fewer than 5"
+
+
+def test_turns_of_what_was_written_and_counts_of_the_rest() -> None:
+    turn = Turn("a", "r", (("user", "Hi"), ("assistant", "Hello")), "How hot?", "400.", ("r/1",), ("400",))
+    text = f"{HEAD}Follow-ups:\n" + "\n".join(f"{i}. {text}" for i, text in enumerate(FIVE, 1))
+    turns, counts = augmented_turns([("a", text), ("a", "no"), ("b", text), ("a", "nothing")], {"a": turn})
+    assert counts == {"used": 1, "refused: no improved question": 2, "of a turn that is not in train": 1}
+    better, *follow_ups = turns
+    assert (better.question, better.answer, better.evidence) == (EXPECTED.question, EXPECTED.answer, ("r/1",))
+    assert [follow_up.question for follow_up in follow_ups] == list(FIVE)
+    assert all((one.answer, one.evidence, one.history) == ("", (), ()) for one in follow_ups)
+    assert len({one.id for one in turns}) == 6
