@@ -1,7 +1,8 @@
 #!/bin/sh
 # Medical conversations: the commands that a user would type, in order. Each continues where an earlier run stopped.
 #   sh cluster/jobs/medical_conversation/demo.sh [--teacher FOLDER_OR_HUB_NAME] [--data MTS_DIALOG_FOLDER]
-# --teacher: writes and extracts in the place of SmolLM2. --data: MTS-Dialog's CSV files; its demo runs after the other.
+# --teacher: writes and extracts in the place of SmolLM2. --data: the CSV files of MTS-Dialog, a second part.
+# SEEDS="0 1 2" trains the Llama and its baseline with several seeds; the report then shows mean, lowest and highest.
 set -eu; folder=runs/medical; . "$(dirname "$0")/../steps.sh"
 writer=${teacher:-runs/teachers/SmolLM2-135M-Instruct}
 
@@ -11,20 +12,32 @@ step "2/12 the generalist writes the conversations" capture $jobs/write.toml --s
 step "3/12 validation: what is a conversation, and what is left out" examples $jobs/records.toml
 step "4/12 the generalist extracts records, guided by the schema" capture $jobs/extract.toml \
     --set "teacher.model=$writer"
-if [ ! -e runs/medical/extracted.jsonl ]; then
-    printf '\n== its records as instruction, input and output\n'
-    printf '   logitbank export runs/medical/extracted runs/medical/extracted.jsonl --format instruction\n'
-    python -m cluster.commands.main export runs/medical/extracted runs/medical/extracted.jsonl --format instruction
-fi
+[ -e $folder/extracted.jsonl ] || step "4/12 its records as instruction, input and output" \
+    export $folder/extracted $folder/extracted.jsonl --format instruction
 step "5/12 labelled conversations of a grammar" examples $jobs/examples.toml
 step "6/12 the extraction teacher, trained on them" train $jobs/teacher.toml
 step "7/12 one capture for all students" capture $jobs/capture.toml
 step "8/12 the held-out conversations" capture $jobs/heldout.toml
-step "9/12 student: Llama" train $jobs/student_llama.toml
-step "9/12 its baseline: hard labels, same examples in the same order" train $jobs/student_llama.toml \
-    --set output=runs/medical/llama_labels --set loss.objective=hard_label
-step "10/12 student: GPT-2" train $jobs/student_gpt2.toml
-step "10/12 student: T5" train $jobs/student_t5.toml
-step "11/12 evaluation on held-out conversations" evaluate $jobs/evaluate.toml
-step "12/12 report" report $jobs/report.toml
-[ -z "$data" ] || sh $jobs/mts_dialog/demo.sh --data "$data"
+
+models= trainings= kd= labels=
+for seed in ${SEEDS:-0}; do
+    step "9/12 student $seed: Llama" train $jobs/student_llama.toml \
+        --set "output=$folder/llama_$seed" --set "run.seed=$seed"
+    step "9/12 its baseline: hard labels, same examples in the same order" train $jobs/student_llama.toml \
+        --set "output=$folder/llama_labels_$seed" --set "run.seed=$seed" --set loss.objective=hard_label
+    for name in llama llama_labels; do
+        models="$models, ${name}_$seed = \"$folder/${name}_$seed/model\""
+        trainings="$trainings, ${name}_$seed = \"$folder/${name}_$seed\""
+    done
+    kd="$kd\"llama_$seed\", " labels="$labels\"llama_labels_$seed\", "
+done
+for name in gpt2 t5; do
+    step "10/12 student: $name, from the same capture" train $jobs/student_$name.toml
+    models="$models, $name = \"$folder/$name/model\""
+    trainings="$trainings, $name = \"$folder/$name\""
+done
+step "11/12 evaluation on held-out conversations" evaluate $jobs/evaluate.toml \
+    --set "models={ teacher = \"$folder/teacher/model\"$models }"
+step "12/12 report" report $jobs/report.toml --set "trainings={ teacher = \"$folder/teacher\"$trainings }" \
+    --set "groups={ llama = [$kd], llama_labels = [$labels] }"
+[ -z "$data" ] || sh $jobs/mts_dialog.sh --data "$data" ${teacher:+--teacher "$teacher"}
