@@ -10,7 +10,7 @@ from cluster.commands.verbs import Result, Verbs, complete_files, complete_folde
 
 FORMATS = ("parquet", "distillkit", "axolotl")
 # Texts without distributions: files of this form are examples, so that no store can be made of them.
-EXPORT_FORMATS = (*FORMATS, "instruction")
+EXPORT_FORMATS = (*FORMATS, "instruction", "texts")
 
 
 def add_exchange_verbs(verbs: Verbs) -> None:
@@ -27,7 +27,7 @@ def add_exchange_verbs(verbs: Verbs) -> None:
         "--format",
         choices=EXPORT_FORMATS,
         help="format of another tool (default: by the name of the output); instruction: texts as JSON Lines of "
-        "instruction, input and output",
+        "instruction, input and output; texts: an examples file",
     )
     export.add_argument("--snapshot", type=int, help=SNAPSHOT_HELP)
     export.add_argument("--sequence-length", type=int, help="distillkit: pad every example to this length")
@@ -93,6 +93,10 @@ def _export_format(arguments: argparse.Namespace, source: str, output: str) -> R
         from cache.exchange.distillkit import export_distillkit
 
         left_out = export_distillkit(store, output, sequence_length=arguments.sequence_length, progress=progress)
+    elif name == "texts":
+        from cache.exchange.texts import export_texts
+
+        export_texts(store, output, progress=progress)
     elif name == "instruction":
         from cache.exchange.instruction import export_instruction
 
