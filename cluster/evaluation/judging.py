@@ -116,6 +116,11 @@ def main(asked: Path, given: Path) -> None:
     requests = []
     for number, (messages, _) in enumerate(document["questions"]):
         prompt = render_prompt(Example(str(number), tuple(messages)), description.tokenizer, description.form)
+        if len(prompt.tokens) >= judge.teacher.max_tokens:
+            raise InputError(
+                f"a question to the judge has {len(prompt.tokens)} tokens, and judge.teacher.max_tokens = "
+                f"{judge.teacher.max_tokens} leaves no room for the reply; raise it"
+            )
         requests.append(Request(f"{number:032x}", prompt.tokens, messages=tuple(messages)))
     teacher = start_teacher(description, judge.teacher, judge.engine, document["on_gpu"])
     ratings: list[float | None] = []

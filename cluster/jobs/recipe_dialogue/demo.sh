@@ -9,7 +9,7 @@ tuned=$base
 
 # The data set, as options of every job that builds examples.
 set --
-if [ -d "$data" ]; then
+if [ -d "$data/dialog" ]; then
     set -- --set task.data=cookdial --set "task.path=$data"
 elif [ -n "$data" ]; then
     set -- --set task.data=wizard_of_tasks --set "task.path=$data"
@@ -64,6 +64,8 @@ set --
 step "10/11 evaluation: agreement, the triad and retrieval" evaluate $jobs/evaluate.toml --set "models={ $models }" \
     --set "judge.teacher.model=$base"
 step "10/11 evaluation without retrieval" evaluate $jobs/evaluate_plain.toml --set "models={ $plain }"
+augmented_group="kd_augmented = [$kd_augmented], "
+[ "$students" != "kd ce" ] || augmented_group=
 [ "$students" != "kd ce" ] || set -- --set 'captures={ augmentation = "runs/recipe/augmented" }'
 step "11/11 report" report $jobs/report.toml "$@" --set "trainings={ ${trainings#, } }" \
-    --set "groups={ kd = [$kd], ce = [$ce], kd_augmented = [$kd_augmented], ce_plain = [$ce_plain] }"
+    --set "groups={ kd = [$kd], ce = [$ce], ${augmented_group}ce_plain = [$ce_plain] }"

@@ -45,7 +45,9 @@ class RecipeDialogue(Task):
     data: Literal["synthetic", "cookdial", "wizard_of_tasks"] = Field(
         "synthetic", description="data set: from a grammar, or in the public form of CookDial or Wizard of Tasks"
     )
-    path: Path | None = Field(None, description="folder of CookDial, or JSON file of Wizard of Tasks")
+    path: Path | None = Field(
+        None, description="folder of CookDial; JSON file of Wizard of Tasks, or folder of its extractive form"
+    )
     recipes: Path | None = Field(None, description="wizard_of_tasks: JSON file with the recipes by address; optional")
     stage: Literal["answers", "augmentation", "augmented"] = Field("answers", description="what is built")
     augmented: StoreUri | None = Field(None, description="store of what the teacher wrote")

@@ -14,6 +14,7 @@ from typing import Any
 
 from cache.errors import InputError
 from student.tasks.recipe_dialogue.dialogue import Conversations, Passage, Recipe, Speaker, Turn, Utterance, one_line
+from student.tasks.recipe_dialogue.readers.extractive import read_extractive
 from student.tasks.recipe_dialogue.readers.json_files import field_of, read_json_file
 from student.tasks.recipe_dialogue.splits import SPLITS
 
@@ -23,8 +24,12 @@ SPEAKERS: dict[str, Speaker] = {"student": "user", "teacher": "assistant"}
 def read_wizard_of_tasks(path: Path, recipes: Path | None = None) -> Conversations:
     """Read the conversations, and the recipes if they are given. Raises InputError naming file, conversation and turn.
 
+    A folder has the extractive form of the data set (extractive.py), which contains its recipes.
+
     Turns without a text are left out and counted, and answers that workers marked as not relevant.
     """
+    if path.is_dir():
+        return read_extractive(path)
     document = read_json_file(path)
     if not isinstance(document, dict) or not document:
         raise InputError(
@@ -96,6 +101,8 @@ def _shown_recipe(address: str, conversations: list[tuple[str, Any]], path: Path
 
 
 def _given_recipes(path: Path) -> dict[str, Recipe]:
+    if path.is_dir():
+        return read_extractive(path)
     document = read_json_file(path)
     if not isinstance(document, dict):
         raise InputError(f"{path}: must be an object of recipes by their address")
