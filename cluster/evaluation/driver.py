@@ -103,12 +103,13 @@ def require_models(settings: EvaluateSettings) -> None:
 
 
 def _evaluate(name: str, path: str, store: LogitStore | None, settings: EvaluateSettings) -> dict[str, Any]:
-    if settings.classes is not None and store is not None:
-        return evaluate_classifier(path, store, settings.classes, _progress(name, "held-out"))
+    heldout = _heldout(store, settings)
+    if settings.classes is not None:
+        return evaluate_classifier(path, heldout, settings.classes, _progress(name, "held-out"), settings.task)
     engine = generate_with_vllm if settings.generation.engine == "vllm" else None
     return evaluate_language_model(
         path,
-        _heldout(store, settings),
+        heldout,
         settings.task,
         settings.generation,
         partial(_progress, name),

@@ -43,7 +43,8 @@ class EvaluateSettings(Settings):
 
     store: examples with a teacher's targets. examples: a file in its place, without a teacher.
     task: language models also answer prompts, and the task judges the answers. classes: the models are classifiers with
-    these classes. Without either, language models are compared with the examples only.
+    these classes, or language models whose answer begins with one of them; a task then judges the most probable class.
+    Without either, language models are compared with the examples only.
     """
 
     output: Path = Field(description="folder to write")
@@ -73,22 +74,20 @@ class EvaluateSettings(Settings):
             unused["snapshot"] = "only a store has snapshots, and 'examples' is a file"
         if self.classes is not None:
             unused["trust_remote_code"] = "no code of a classifier's folder is run"
-        if self.task is None:
+            unused["classes.hard_labels"] = "an evaluation learns nothing"
+            reason = "with [classes] the most probable class is the answer"
+            unused |= {f"generation.{name}": reason for name in AnswerSettings.model_fields}
+            unused |= dict.fromkeys(("controls", "judge"), "they are about answers that are written")
+        elif self.task is None:
             reason = "answers are generated only where a [task] judges them"
             unused |= {f"generation.{name}": reason for name in AnswerSettings.model_fields}
             unused |= dict.fromkeys(("controls", "judge"), reason)
         return unused
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if self.task is not None and self.classes is not None:
-            raise ValueError(
-                "'task' judges the answers of language models, and 'classes' belongs to classifiers; give one of them"
-            )
+    def _consistent(self) -> Self:
         if (self.store is None) == (self.examples is None):
             raise ValueError("give exactly one of 'store' and 'examples'")
-        if self.classes is not None and self.store is None:
-            raise ValueError("'classes' reads the distributions of a 'store'; give one in place of 'examples'")
         if unknown := sorted(set(self.generation.with_shots) - set(self.models)):
             raise ValueError(f"generation.with_shots: {unknown[0]!r} is none of the models ({', '.join(self.models)})")
         if taken := set(self.models) & set(self.controls):

@@ -9,13 +9,14 @@ import jinja2
 
 from cache.examples.example import Example
 from cluster.report import figures
+from cluster.report.groups import Metrics
 from cluster.report.loss_history import loss_panels
-from cluster.report.metrics_table import format_number, metric_names
+from cluster.report.metrics_table import NOT_METRICS, Spread, format_number, metric_names
 from cluster.report.results import Sources
 from cluster.report.settings import ReportSettings
 from cluster.report.target_statistics import bytes_by_array, entropies, mass_by_k, sample_targets
 from cluster.runtime.outputs import read_json
-from student.tasks import Panel, Task
+from student.tasks import Chart, Panel, Task
 from student.tasks.figures import bars
 
 MAX_PANELS = 8
@@ -32,7 +33,7 @@ def render_page(settings: ReportSettings, sources: Sources) -> str:
         hardware=sources.evaluation["hardware"],
         tables=sources.tables,
         metric_names=metric_names,
-        task_charts=settings.task.charts(answers) if settings.task else [],
+        task_charts=_task_charts(settings.task, answers, sources.tables[""]) if settings.task else [],
         charts=_charts(settings, sources),
         format_number=format_number,
         panels=_panels(settings.task, _one_of_each_group(settings, answers)) if settings.task else [],
@@ -62,6 +63,21 @@ def _jobs(settings: ReportSettings, sources: Sources) -> dict[str, Any]:
     jobs = {name: read_json(path / "job.json") for name, path in settings.trainings.items()}
     jobs |= {name: capture["job"] for name, capture in sources.captures.items()}
     return jobs | {"evaluate": read_json(settings.evaluation / "job.json")}
+
+
+def _task_charts(
+    task: Task, answers: Mapping[str, list[dict[str, Any]]], columns: Mapping[str, Metrics]
+) -> list[Chart]:
+    """Charts of the task about the answers and about the metrics of the first table."""
+    means = {
+        column: {
+            name: value.mean if isinstance(value, Spread) else float(value)
+            for name, value in metrics.items()
+            if name not in NOT_METRICS and isinstance(value, Spread | int | float)
+        }
+        for column, metrics in columns.items()
+    }
+    return [*task.charts(answers), *task.comparisons(means)]
 
 
 def _answers(settings: ReportSettings, models: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

@@ -1,6 +1,8 @@
 """Batches of a compact classifier: texts, with a distribution over the classes in place of a row of targets."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +25,21 @@ CLASS_TARGETS = TargetForm("complete")
 class ClassBatches:
     """Texts with their classes: a teacher's distribution over the classes, true labels, or both.
 
+    hard_labels: what hard-label terms learn, the examples' labels or the teacher's most probable classes.
     Raises InputError if the loss needs labels or a teacher and the source has none.
     """
 
-    def __init__(self, source: ClassSource, objectives: WeightedObjectives, weight_key: str | None = None) -> None:
+    def __init__(
+        self,
+        source: ClassSource,
+        objectives: WeightedObjectives,
+        weight_key: str | None = None,
+        hard_labels: Literal["label", "teacher"] = "label",
+    ) -> None:
+        if hard_labels == "teacher" and source.teacher is None:
+            raise InputError('classes.hard_labels = "teacher": these examples have no teacher; give data.store')
+        if hard_labels == "teacher" and source.teacher is not None:
+            source = replace(source, labels=source.teacher.log_probs.argmax(1).astype(np.int64))
         self.source, self.objectives, self._weight = source, objectives, weight_key
         self.sizes: npt.NDArray[np.int64] = np.array([len(tokens) for tokens in source.tokens])
         if not all(objectives.needs_teacher) and not (source.labels >= 0).any():

@@ -31,6 +31,9 @@ class ClassSettings(Settings):
         In order of grade, if there is one: metrics such as QWK count the steps between classes.
     at: "label", the first token of the LABEL segment, which a job with an answer marker sets; "response", the first
         token of the (last) response.
+    fields: keys of the metadata whose texts a student reads in place of turns, such as ["question", "answer"]. They are
+        segments: a separator is between them, and where a text is too long, the longest segment is cut.
+    hard_labels: what hard-label terms learn, the label of each example or the teacher's most probable class.
     """
 
     labels: Annotated[dict[str, Variants], BeforeValidator(_with_variants), Field(min_length=2)]
@@ -38,7 +41,12 @@ class ClassSettings(Settings):
     input: Literal["last_turn", "all_turns"] = Field(
         "last_turn", description="turns of the prompt that a student reads"
     )
+    fields: tuple[str, ...] = Field((), description="keys of the metadata that a student reads in place of turns")
     max_tokens: int = Field(256, ge=1, description="longer texts are cut on the right, and counted")
+    hard_labels: Literal["label", "teacher"] = Field("label", description="what hard-label terms learn")
     min_covered: float = Field(
         0.0, ge=0, lt=1, description="minimum probability of all labels together; examples with less are left out"
     )
+
+    def unused_keys(self) -> dict[str, str]:
+        return {"input": "'fields' names what a student reads"} if self.fields else {}

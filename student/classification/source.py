@@ -22,7 +22,7 @@ from cache.store.reading.selection import has_metadata, select_metadata
 from student.classification.labels import class_ids, label_spellings, true_class
 from student.classification.probabilities import ClassProbabilities, answer_row, class_log_probs, require_class_targets
 from student.classification.settings import ClassSettings
-from student.classification.texts import input_text
+from student.classification.texts import encode_segments, input_segments
 from student.data.sources import OTHER_METADATA
 
 
@@ -76,7 +76,7 @@ class ClassSource:
         examples, rows, left_out, problem = _answer_rows(store, settings, origins, where or {}, progress)
         probabilities = class_log_probs(concatenate(rows), ids)
         is_covered = probabilities.has_class & (probabilities.label_mass >= settings.min_covered)
-        has_text = np.array([bool(input_text(example, settings.input)) for example in examples], bool)
+        has_text = np.array([any(input_segments(example, settings)) for example in examples], bool)
         left_out["no label among the stored ids"] = int((~probabilities.has_class).sum())
         left_out["labels of less mass than min_covered"] = int((probabilities.has_class & ~is_covered).sum())
         left_out["no text"] = int((is_covered & ~has_text).sum())
@@ -105,7 +105,7 @@ class ClassSource:
             left_out[OTHER_METADATA] = int(np.count_nonzero(~fits))
             examples = [examples[i] for i in np.flatnonzero(fits)]
         for example in examples:
-            if not input_text(example, settings.input):
+            if not any(input_segments(example, settings)):
                 left_out["no text"] += 1
             elif true_class(example, spellings) < 0:
                 left_out["a label that is no class" if example.label.strip() else "no label"] += 1
@@ -156,6 +156,24 @@ class ClassSource:
             )
 
 
+def answer_prompts(
+    store: LogitStore, settings: ClassSettings, origins: Sequence[str]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """The teacher's token ids before its answer, int64 [n], by the identity of the example.
+
+    Examples without an answer are left out.
+    """
+    prompts = {}
+    for record in chain.from_iterable(store.batches(np.flatnonzero(store.has_origin(origins)))):
+        example = record.tokenized.example
+        try:
+            row = answer_row(record.tokenized.segments, settings.at, example.id)
+        except InputError:
+            continue
+        prompts[example.identity] = record.tokenized.tokens[: row + 1].astype(np.int64)
+    return prompts
+
+
 def _answer_rows(
     store: LogitStore, settings: ClassSettings, origins: Sequence[str], where: Mapping[str, Any], progress: Progress
 ) -> tuple[list[Example], list[SparseTargets], Counter[str], str]:
@@ -187,18 +205,17 @@ def _source(
     left_out: Counter[str],
 ) -> ClassSource:
     labels = np.array([true_class(example, spellings) for example in examples], np.int64)
-    texts = [input_text(example, settings.input) for example in examples]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    texts = [input_segments(example, settings) for example in examples]
+    tokens, cut = encode_segments(texts, tokenizer, settings.max_tokens)
     return ClassSource(
         tuple(settings.labels),
         tuple(examples),
-        # Truncated here: a tokenizer that truncates once saves this as its default.
-        tuple(np.array(each[: settings.max_tokens], np.int64) for each in ids),
+        tuple(tokens),
         labels,
         teacher,
         dict(+left_out),
         dict(Counter(e.label for e, c in zip(examples, labels, strict=True) if c < 0 and e.label.strip())),
-        sum(len(each) > settings.max_tokens for each in ids),
+        cut,
     )
 
 

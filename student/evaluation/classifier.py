@@ -1,4 +1,4 @@
-"""Held-out evaluation of a classifier: with true labels, and with the teacher's probabilities of the classes."""
+"""Held-out evaluation of class probabilities: with true labels, and with the teacher's probabilities of the classes."""
 
 import time
 from dataclasses import asdict
@@ -6,75 +6,90 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification
 
-from cache.errors import InputError, SpecMismatchError
-from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
-from cache.store.logit_store import LogitStore
 from student.classification.settings import ClassSettings
 from student.classification.source import ClassSource
-from student.classification.texts import pad_texts, require_readable
-from student.evaluation.class_metrics import class_metrics
-from student.models.layout import PADDING
-from student.models.registry import read_config
+from student.evaluation.class_metrics import LogProbs, class_metrics
+from student.evaluation.class_predictors import Predictor, load_predictor
+from student.evaluation.heldout_examples import HeldoutExamples
+from student.tasks import Task
 
-# Texts in a batch, and texts that are timed one by one.
-BATCH, MAX_TIMED = 256, 64
+# Texts in a batch, texts that are timed one by one, and those before them that are not timed.
+BATCH, MAX_TIMED, WARM_UP = 32, 64, 3
 
 
 @torch.inference_mode()
-def evaluate_classifier(path: str, store: LogitStore, classes: ClassSettings, progress: Progress) -> dict[str, Any]:
-    """Compute the metrics of one classifier on the texts of a store. Some need true labels, if the store has any.
+def evaluate_classifier(
+    path: str, heldout: HeldoutExamples, classes: ClassSettings, progress: Progress, task: Task | None = None
+) -> dict[str, Any]:
+    """Compute the metrics of one model on held-out texts: with true labels, if there are any, and with a teacher's law.
 
-    kl_to_teacher: mean KL(teacher || student) over the classes, in nats. ms_per_text: milliseconds for one text alone.
-    Raises InputError if the model is not a classifier, SpecMismatchError if it has other classes.
+    The model is a classifier, or a language model that answers with a label. Examples of a file have no teacher.
+    kl_to_teacher: mean KL(teacher || model) over the classes, in nats. ms_per_text: milliseconds for the tokens of one
+    text alone, the median. majority_accuracy: of the most frequent true class. With a task, also "answers": the most
+    probable class of each text, judged by the task, with the score "confidence", its probability.
+    Raises InputError if there is no such model, SpecMismatchError if it has other classes.
     """
-    try:
-        config = read_config(path)  # registers the classifiers of this project
-        model = AutoModelForSequenceClassification.from_pretrained(
-            path, config=config, dtype=torch.float32, trust_remote_code=False
-        ).eval()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"model {path!r}: cannot be loaded as a classifier: {error}") from error
-    names = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
-    if names != tuple(classes.labels):
-        raise SpecMismatchError(f"model {path!r} has the classes {names}, the job {tuple(classes.labels)}")
-    source = ClassSource.from_store(store, classes, store.load_tokenizer(), load_tokenizer(path), ("scored",), progress)
-    require_readable(model.config, source.tokens)
-    log_q = np.concatenate([_log_probs(model, source, i, i + BATCH) for i in range(0, len(source), BATCH)])
-    milliseconds = _milliseconds_per_text(model, source)
-    assert source.teacher is not None
-    log_p = source.teacher.log_probs.astype(np.float64)
-    p = np.exp(log_p)
-    divergence = np.where(p > 0, p * (np.where(p > 0, log_p, 0.0) - log_q), 0.0).sum(axis=1).mean()
-    labelled = np.flatnonzero(source.labels >= 0)
-    label_metrics = asdict(class_metrics(log_q[labelled], source.labels[labelled])) if len(labelled) else {}
-    agreement = float((log_q.argmax(1) == log_p.argmax(1)).mean())
+    predictor = load_predictor(path, heldout, classes)
+    source = predictor.source
+    if task is not None:
+        task.judge(source.examples[0], source.names[0])  # examples of another task raise here, before the long work
+    parts = []
+    for start in range(0, len(source), BATCH):
+        parts.append(predictor.log_probs(start, start + BATCH))
+        progress(min(start + BATCH, len(source)), len(source))
+    log_q = np.concatenate(parts)
     return {
-        **label_metrics,
-        "kl_to_teacher": float(divergence),
-        "top1_agreement": agreement,
+        **_label_metrics(log_q, source),
+        **_teacher_metrics(log_q, source),
         "rows": len(source),
-        "labelled": len(labelled),
         "examples_left_out": sum(source.left_out.values()),
         "texts_cut": source.truncated,
-        "parameters": model.num_parameters(),
-        "ms_per_text": milliseconds,
+        "parameters": predictor.parameters,
+        "ms_per_text": _milliseconds_per_text(predictor),
+        **(_judged(task, log_q, source) if task is not None else {}),
     }
 
 
-def _milliseconds_per_text(model: Any, source: ClassSource) -> float:
-    """Mean time of one text in a batch of its own."""
-    started = time.perf_counter()
-    count = min(len(source), MAX_TIMED)
-    for i in range(count):
-        _log_probs(model, source, i, i + 1)
-    return 1000 * (time.perf_counter() - started) / count
+def _label_metrics(log_q: LogProbs, source: ClassSource) -> dict[str, Any]:
+    """Metrics of the examples with a true label."""
+    labelled = np.flatnonzero(source.labels >= 0)
+    if not len(labelled):
+        return {"labelled": 0}
+    labels = source.labels[labelled]
+    majority = float(np.bincount(labels).max() / len(labels))
+    return {**asdict(class_metrics(log_q[labelled], labels)), "majority_accuracy": majority, "labelled": len(labels)}
 
 
-def _log_probs(model: Any, source: ClassSource, start: int, stop: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Log-probabilities of the texts start:stop, float64 [texts, classes]."""
-    input_ids, mask = pad_texts(source.tokens[start:stop], PADDING)
-    logits = model(input_ids=input_ids, attention_mask=mask).logits
-    return np.asarray(torch.log_softmax(logits.double(), -1).numpy())
+def _teacher_metrics(log_q: LogProbs, source: ClassSource) -> dict[str, float]:
+    if source.teacher is None:
+        return {}
+    log_p = source.teacher.log_probs.astype(np.float64)
+    p = np.exp(log_p)
+    divergence = np.where(p > 0, p * (np.where(p > 0, log_p, 0.0) - log_q), 0.0).sum(axis=1).mean()
+    return {
+        "kl_to_teacher": float(divergence),
+        "top1_agreement": float((log_q.argmax(1) == log_p.argmax(1)).mean()),
+    }
+
+
+def _judged(task: Task, log_q: LogProbs, source: ClassSource) -> dict[str, Any]:
+    """The predicted class of each text with the task's scores."""
+    answers = []
+    for example, row in zip(source.examples, log_q, strict=True):
+        name = source.names[int(row.argmax())]
+        scores = {**task.judge(example, name), "confidence": float(np.exp(row.max()))}
+        answers.append({"id": example.id, "text": name, "scores": scores, "metadata": example.metadata})
+    return {"answers": answers}
+
+
+def _milliseconds_per_text(predictor: Predictor) -> float:
+    """Median time of one text in a batch of its own."""
+    count = min(len(predictor.source), MAX_TIMED)
+    times = []
+    for i in [*range(min(WARM_UP, count)), *range(count)]:
+        started = time.perf_counter()
+        predictor.log_probs(i, i + 1)
+        times.append(time.perf_counter() - started)
+    return 1000 * float(np.median(times[-count:]))

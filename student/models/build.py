@@ -32,7 +32,11 @@ def build_model(
     model computes its logits. Raises InputError if the model cannot have so many logits, or fails this test.
     """
     if settings.pretrained is not None:
-        model = _pretrained(settings, vocab_size, tokenizer)
+        model = (
+            _pretrained_classifier(settings, tokenizer, seed, classes)
+            if classes
+            else _pretrained(settings, vocab_size, tokenizer)
+        )
         name = settings.pretrained
     else:
         model = _from_config(dict(settings.config or {}), vocab_size, tokenizer, seed, classes)
@@ -129,9 +133,23 @@ def _pretrained(settings: ModelSettings, vocab_size: int, tokenizer: PreTrainedT
     return model
 
 
-def _load(path: str, trust_remote_code: bool) -> PreTrainedModel:
+def _pretrained_classifier(
+    settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, seed: int, classes: Sequence[str]
+) -> PreTrainedModel:
+    """A pretrained encoder with a head for the classes. A new head has random weights of this seed."""
+    torch.manual_seed(seed)
+    path = str(settings.pretrained)
+    model = _load(path, settings.trust_remote_code, classes)
+    if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
+        raise InputError(f"model {path!r} has {rows:,} embeddings, its tokenizer {len(tokenizer):,} ids; give its own")
+    return model
+
+
+def _load(path: str, trust_remote_code: bool, classes: Sequence[str] = ()) -> PreTrainedModel:
     try:
         config = read_config(path, trust_remote_code)
+        if classes:
+            _set_classes(config, path, classes)
         _remove_noise(config)
         auto_class = kind_of(config).auto_class()
         options = {"config": config, "dtype": torch.float32, "trust_remote_code": trust_remote_code}
@@ -142,6 +160,16 @@ def _load(path: str, trust_remote_code: bool) -> PreTrainedModel:
             reason = "contains Python code of its own, which is not run; set trust_remote_code = true, if you trust it"
         raise InputError(f"model {path!r}: cannot be loaded: {reason}") from error
     return model
+
+
+def _set_classes(config: PreTrainedConfig, path: str, classes: Sequence[str]) -> None:
+    if not kind_of(config).needs_classes:
+        raise InputError(
+            f"model {path!r} of type {config.model_type!r} is a language model, and [classes] needs a classifier or an "
+            "encoder such as BERT; leave out [classes], or give another model"
+        )
+    config.id2label = dict(enumerate(classes))
+    config.label2id = {name: i for i, name in enumerate(classes)}
 
 
 def _from_config(

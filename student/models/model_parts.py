@@ -22,7 +22,7 @@ PROBE_TOKENS = 12
 
 def head_of(model: Any) -> nn.Module:
     """The module that computes logits from hidden states. Raises InputError if there is none."""
-    head: nn.Module | None = model.get_output_embeddings()
+    head = kind_of(model.config).head(model)
     if head is None:
         raise InputError(f"model of type {model.config.model_type!r} has no LM head, so it cannot be a student")
     return head

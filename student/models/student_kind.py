@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from cache.rows.record import Window
@@ -42,6 +42,11 @@ class StudentKind(ABC):
     def unused_keys(self, fields: Mapping[str, Any]) -> dict[str, str]:
         """Keys of [model.config] that have no effect beside the others, each with the reason. Without building it."""
         return {}
+
+    def head(self, model: Any) -> nn.Module | None:
+        """The module that computes logits from hidden states; None if there is none."""
+        head: nn.Module | None = model.get_output_embeddings()
+        return head
 
     @abstractmethod
     def hidden_states(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:

@@ -106,6 +106,13 @@ class Task(Settings):
         """Charts of the report about all answers. answers: those of each model, in the same order for all models."""
         return []
 
+    def comparisons(self, metrics: Mapping[str, Mapping[str, float]]) -> list[Chart]:
+        """Charts of the report that compare models by their metrics, such as ratios of size and time.
+
+        metrics: of each column of the report's first table; of a group of seeds, their means.
+        """
+        return []
+
 
 def unused_task_keys(task: Task | None) -> dict[str, str]:
     """Keys of [task] that have no effect in a job that builds no examples, each with the reason."""

@@ -203,7 +203,7 @@ class TrainSettings(Settings):
         unused |= _unused_with_classes(len(self.loss.terms))
         if self.data.store is None and (self.heldout is None or self.heldout.store is None):
             of_stores = "it is about the rows of a store, and this job reads examples files only"
-            unused |= {f"classes.{name}": of_stores for name in ("at", "min_covered")}
+            unused |= {f"classes.{name}": of_stores for name in ("at", "min_covered", "hard_labels")}
         return unused
 
     @model_validator(mode="after")
@@ -224,13 +224,18 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.tokenizer.vocab_size and not self.tokenizer.path and self.model.pretrained and not self.data.stores:
+        is_learned = self.tokenizer.vocab_size and not self.tokenizer.path
+        if is_learned and self.model.pretrained and (self.classes is not None or not self.data.stores):
             raise ValueError(
                 "tokenizer.vocab_size learns a new tokenizer, whose ids mean nothing to the weights of "
                 "model.pretrained; leave it out"
             )
         if self.data.pack_to is None:
             self.run.require_whole_micro_batches()
+        if self.tokenizer.algorithm == "wordpiece" and self.classes is None:
+            raise ValueError(
+                'tokenizer.algorithm = "wordpiece" cannot write text, which a language model must; leave it out'
+            )
         if self.data.examples is not None and self.loss.needs_teacher:
             raise ValueError(
                 'an examples file has no teacher distributions; use loss.objective = "hard_label" or data.store'
@@ -256,6 +261,8 @@ class TrainSettings(Settings):
                 "data.max_tokens has no effect for [classes]: a classifier reads texts; set classes.max_tokens, at "
                 "which longer texts are cut"
             )
+        if self.classes is not None and self.model.lora is not None:
+            raise ValueError("model.lora has no use for [classes]: a classifier is trained as a whole; leave it out")
         if self.heldout is not None and self.heldout.examples is not None and self.loss.needs_teacher:
             raise ValueError("heldout.examples has no teacher distributions, which the loss needs; give heldout.store")
         return self

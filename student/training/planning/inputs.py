@@ -163,7 +163,10 @@ class InputBuilder:
         return LanguageBatches(source, self._objectives(split, source.form), layout, self._settings.loss.example_weight)
 
     def _class_batches(self, split: Split, source: ClassSource) -> ClassBatches:
-        return ClassBatches(source, self._objectives(split, CLASS_TARGETS), self._settings.loss.example_weight)
+        classes = self._settings.classes
+        assert classes is not None
+        weight = self._settings.loss.example_weight
+        return ClassBatches(source, self._objectives(split, CLASS_TARGETS), weight, classes.hard_labels)
 
     def _objectives(self, split: Split, form: TargetForm) -> WeightedObjectives:
         data = self._data[split]

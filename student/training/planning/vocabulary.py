@@ -53,12 +53,13 @@ def _choose(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabu
     if settings.classes is not None:
         if learns:
             return _learn(settings, stores, folder)
-        if requested.path is None:
+        path = requested.path or settings.model.pretrained
+        if path is None:
             raise InputError(
                 "tokenizer.vocab_size: a classifier reads texts with a tokenizer of its own; give its size, or "
                 "tokenizer.path"
             )
-        return _load(requested.path, settings)
+        return _load(path, settings)
     if settings.data.align == "cross_tokenizer":
         return _load(requested.path or settings.model.pretrained or "", settings)
     if settings.data.examples is not None:
@@ -143,14 +144,14 @@ def _require_same_ids(model: str, trust_remote_code: bool, tokenizer: PreTrained
 
 
 def _learn(settings: TrainSettings, stores: OpenStores, folder: Path) -> Vocabulary:
-    """Learn a byte-level BPE from the training examples, save it, and load it as every rank will."""
+    """Learn a tokenizer from the training examples, save it, and load it as every rank will."""
     size = settings.tokenizer.vocab_size
     assert size is not None
     examples = _training_examples(settings, stores)
     if settings.classes is None:
         tokenizer = learn_tokenizer(examples, size)
     else:
-        tokenizer = learn_input_tokenizer(examples, settings.classes, size)
+        tokenizer = learn_input_tokenizer(examples, settings.classes, size, settings.tokenizer.algorithm)
     save_tokenizer(tokenizer, tokenizer_folder(folder))
     return Vocabulary(_load_saved(folder), len(tokenizer))
 

@@ -15,9 +15,10 @@ from student.classification.batches import CLASS_TARGETS, ClassBatches
 from student.classification.labels import class_ids
 from student.classification.probabilities import answer_row
 from student.classification.source import ClassSource
-from student.classification.texts import input_text, learn_input_tokenizer
+from student.classification.texts import encode_segments, input_segments, learn_input_tokenizer
 from student.losses.settings import LossSettings
 from student.losses.weighted_objectives import WeightedObjectives
+from student.tokenizers.wordpiece import learn_wordpiece
 from tests.student.classification.judge_teacher import (
     AT_LABEL,
     SETTINGS,
@@ -104,10 +105,11 @@ def test_the_answer_of_a_trace_is_not_in_the_input() -> None:
     turns = [("system", "judge"), ("user", "ice"), ("assistant", "yes"), ("user", "heat"), ("assistant", "correct")]
     trace = Example("1", tuple({"role": role, "content": content} for role, content in turns))
     assert trace.is_trace
-    assert input_text(trace, "last_turn") == "heat"
-    assert input_text(trace, "all_turns") == "judge\nice\nyes\nheat"
+    assert input_segments(trace, SETTINGS) == ("heat",)
+    all_turns = SETTINGS.model_copy(update={"input": "all_turns"})
+    assert input_segments(trace, all_turns) == ("judge\nice\nyes\nheat",)
     asked = replace(trace, messages=trace.messages[:-1], response="correct")
-    assert input_text(asked, "last_turn") == "heat"
+    assert input_segments(asked, SETTINGS) == ("heat",)
     tokenized = render(trace, TEACHER)
     first = answer_row(tokenized.segments, "response", "1") + 1
     assert tokenized.tokens[first] == token("correct")
@@ -140,6 +142,46 @@ def test_a_compact_tokenizer_is_learned_from_what_is_read_alone() -> None:
     assert all(len(tokenizer(word)["input_ids"]) == len(word) for word in ("zyzzyva", "quokka", "xylem"))
     both = SETTINGS.model_copy(update={"input": "all_turns"})
     assert len(learn_input_tokenizer(examples, both, 300)("zyzzyva")["input_ids"]) == 1
+
+
+def test_fields_of_the_metadata_are_segments_with_a_separator_between_them() -> None:
+    settings = SETTINGS.model_copy(update={"fields": ("question", "answer")})
+    example = Example("7", (), metadata={"question": "ice", "answer": "", "points": 3})
+    assert input_segments(example, settings) == ("ice", "")
+    tokenizer = learn_wordpiece(["Ice is cold", "heat flows because ice"], 300)
+    (tokens,), cut = encode_segments([("ICE", "Heat")], tokenizer, 9)
+    assert tokenizer.convert_ids_to_tokens(tokens) == ["ice", "<|sep|>", "heat"] and cut == 0
+    for name in ("grade", "points"):
+        wrong = SETTINGS.model_copy(update={"fields": (name,)})
+        with pytest.raises(InputError, match=f"example 7: classes.fields has '{name}'.*question, answer, points"):
+            input_segments(example, wrong)
+
+
+def test_of_a_text_that_is_too_long_the_longest_segment_is_cut() -> None:
+    """An answer at the end must not be what is lost. Would catch a cut on the right of the whole text."""
+    tokenizer = learn_wordpiece(["ice heat cold flows"], 300)
+    texts = [("ice " * 9, "heat cold flows"), ("ice", "heat")]
+    encoded, cut = encode_segments(texts, tokenizer, 6)
+    assert [tokenizer.decode(each) for each in encoded] == ["ice ice <|sep|> heat cold flows", "ice <|sep|> heat"]
+    assert cut == 1
+    for limit in range(1, 8):
+        assert all(len(each) <= limit for each in encode_segments([("ice " * 9, "", "heat " * 9)], tokenizer, limit)[0])
+
+
+def test_hard_labels_may_be_those_of_the_teacher(tmp_path: Path) -> None:
+    made = [teacher_record(f"Answer: {label}", i, i, TOPK) for i, label in enumerate(["correct", "wrong"] * 4)]
+    source = ClassSource.from_store(
+        open_store(tmp_path, [record for record, _, _ in made], TOPK), AT_LABEL, TEACHER, STUDENT
+    )
+    objectives = WeightedObjectives.of(LossSettings(objective="hard_label"), CLASS_TARGETS)
+    assert source.teacher is not None
+    predicted = source.teacher.log_probs.argmax(1)
+    assert (predicted != source.labels).any(), "the teacher is always right, so the test shows nothing"
+    own, taught = (ClassBatches(source, objectives, None, which).batch(range(8)) for which in ("label", "teacher"))
+    assert own.labels.tolist() == source.labels.tolist() and taught.labels.tolist() == predicted.tolist()
+    without = replace(source, teacher=None)
+    with pytest.raises(InputError, match="hard_labels"):
+        ClassBatches(without, objectives, None, "teacher")
 
 
 def test_a_micro_batch_without_texts_weighs_nothing() -> None:

@@ -13,14 +13,17 @@ from transformers import AutoModelForSequenceClassification
 from student.classification.texts import pad_texts
 from student.models.kinds.compact_classifier import CompactClassifier, CompactConfig
 
-KINDS = ("embedding_bag", "cnn", "transformer")
+KINDS = ("embedding_bag", "cnn", "transformer", "decomposable_attention")
+SEPARATOR = 1
 PAD = 2
 TEXTS = [np.arange(3, 3 + n, dtype=np.int64) for n in (1, 2, 5, 9)]
+TEXTS[2] = np.array([3, 4, SEPARATOR, 5, 6])
 
 
 def build(kind: str, seed: int = 0, **fields: Any) -> CompactClassifier:
     torch.manual_seed(seed)
     shape = {"vocab_size": 40, "width": 8, "hidden": 6, "max_tokens": 32, "num_labels": 3, "pad_token_id": PAD}
+    shape["sep_token_id"] = SEPARATOR
     return CompactClassifier(CompactConfig(kind=kind, **{**shape, **fields})).eval()  # type: ignore[arg-type]
 
 
@@ -212,3 +215,36 @@ def test_impossible_shapes_are_refused(fields: dict[str, Any], message: str) -> 
 def test_longer_texts_than_the_model_has_positions_for_are_refused() -> None:
     with pytest.raises(ValueError, match="33 tokens are more than max_tokens = 32"):
         build("transformer").pooled(torch.zeros(1, 33, dtype=torch.int64), torch.ones(1, 33))
+
+
+def test_the_last_segment_is_compared_with_the_texts_before_it() -> None:
+    """By hand: attention over the other side alone, one comparison for both sides, the maximum over each."""
+    model = build("decomposable_attention", hidden=0)
+    question, reference, answer = [5, 6], [7], [8, 9]
+    ids = torch.tensor([[*question, SEPARATOR, *reference, SEPARATOR, *answer]])
+    weight, body = model.get_input_embeddings().weight, model.body
+    sides = weight[question + reference], weight[answer]
+    states = []
+    for own, other in (sides, sides[::-1]):
+        attention = (own @ other.T / own.shape[1] ** 0.5).softmax(-1)
+        aligned = attention @ other
+        states.append(torch.relu(body.compare(torch.cat([own, aligned, own * aligned], -1))).amax(0))
+    assert torch.allclose(model.pooled(ids, torch.ones_like(ids))[0], torch.cat(states), atol=1e-6)
+
+
+def test_the_side_of_a_word_matters_and_a_text_without_a_separator_is_an_answer() -> None:
+    model = build("decomposable_attention")
+
+    def state(*ids: int) -> Tensor:
+        tokens = torch.tensor([ids])
+        return model.pooled(tokens, torch.ones_like(tokens))[0]
+
+    assert not torch.allclose(state(5, 6, SEPARATOR, 7), state(5, SEPARATOR, 6, 7), atol=1e-3)
+    assert torch.allclose(state(5, 6), state(SEPARATOR, 5, 6), atol=1e-6)
+    with pytest.raises(ValueError, match="a tokenizer with a separator"):
+        build("decomposable_attention", sep_token_id=None)
+
+
+def test_the_net_of_the_science_demo_has_0_03_million_parameters() -> None:
+    shape = {"vocab_size": 600, "width": 32, "hidden": 40, "num_labels": 5}
+    assert build("decomposable_attention", **shape).num_parameters() == 26_525

@@ -176,7 +176,10 @@ def test_a_first_token_of_the_decoder_is_found_or_asked_for() -> None:
         ({"model_type": "llma"}, "model.config.model_type = 'llma' is unknown to Transformers; did you mean llama"),
         ({"model_type": "vit"}, "model.config.model_type = 'vit': .* no model of this type that can be a student"),
         ({"model_type": "llama", **DECODER, "num_attention_heads": 5}, "'llama' cannot be built from it: "),
-        ({"model_type": "electra", "hidden_size": 32, "num_attention_heads": 4}, "its forward pass fails"),
+        (
+            {"model_type": "electra", "is_decoder": True, "hidden_size": 32, "num_attention_heads": 4},
+            "its forward pass fails",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_named(

@@ -25,6 +25,7 @@ from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from student.classification.settings import ClassSettings
 from student.evaluation.classifier import evaluate_classifier
+from student.evaluation.heldout_examples import HeldoutExamples
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 from tests.records import random_targets
 from tests.student.training.ranks import VOCAB, Job, curve, metrics, settings_of, start
@@ -145,7 +146,7 @@ def test_classifiers_learn_teacher_distributions_and_true_labels(runs: Path) -> 
     store = LogitStore.open(str(runs / "graded"))
     classes = ClassSettings.model_validate(CLASSES)
     soft, hard = (
-        evaluate_classifier(str(runs / name / "model"), store, classes, lambda done, total: None)
+        evaluate_classifier(str(runs / name / "model"), HeldoutExamples(store), classes, lambda done, total: None)
         for name in ("soft", "hard")
     )
     assert soft["rows"] == soft["labelled"] == 40
@@ -155,4 +156,4 @@ def test_classifiers_learn_teacher_distributions_and_true_labels(runs: Path) -> 
     assert {"macro_f1", "qwk", "ece"} <= set(soft)
     with pytest.raises(SpecMismatchError, match="has the classes"):
         swapped = ClassSettings.model_validate({"labels": dict(reversed(CLASSES["labels"].items()))})  # type: ignore[attr-defined]
-        evaluate_classifier(str(runs / "soft" / "model"), store, swapped, lambda done, total: None)
+        evaluate_classifier(str(runs / "soft" / "model"), HeldoutExamples(store), swapped, lambda done, total: None)

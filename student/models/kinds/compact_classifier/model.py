@@ -14,7 +14,9 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-Kind = Literal["embedding_bag", "cnn", "transformer"]
+from student.models.kinds.compact_classifier.matching import DecomposableAttention
+
+Kind = Literal["embedding_bag", "cnn", "transformer", "decomposable_attention"]
 MODEL_TYPE = "logitbank_compact"
 
 
@@ -22,10 +24,13 @@ class CompactConfig(PreTrainedConfig):  # type: ignore[misc]  # Transformers is 
     """Shape of a compact classifier. Raises ValueError for one that cannot be.
 
     kind: "embedding_bag", mean of the embeddings; "cnn", the maximum over time of convolutions (Kim 2014,
-        https://arxiv.org/abs/1408.5882); "transformer", mean of a bidirectional pre-norm encoder's states.
+        https://arxiv.org/abs/1408.5882); "transformer", mean of a bidirectional pre-norm encoder's states;
+        "decomposable_attention", the last segment of a text compared with the segments before it (matching.py).
     width: of embeddings and states, and channels of each convolution. hidden: units of a ReLU layer before the output
-        head, 0 for none. layers, heads: of "transformer" alone. kernel_sizes: tokens each convolution of "cnn" sees.
-    max_tokens: longest input. pad_token_id: what collation pads with; the model itself looks at the mask alone.
+        head, 0 for none; of "decomposable_attention" also units of the comparison, `width` if 0. layers, heads: of
+        "transformer" alone. kernel_sizes: tokens each convolution of "cnn" sees.
+    max_tokens: longest input. sep_token_id: what separates segments; "decomposable_attention" needs it. pad_token_id:
+        what collation pads with; the model itself looks at the mask alone.
     others: those of PreTrainedConfig; id2label or num_labels sets the classes.
     """
 
@@ -42,6 +47,7 @@ class CompactConfig(PreTrainedConfig):  # type: ignore[misc]  # Transformers is 
         kernel_sizes: tuple[int, ...] = (2, 3, 4),
         max_tokens: int = 256,
         pad_token_id: int = 0,
+        sep_token_id: int | None = None,
         **others: Any,
     ) -> None:
         sizes = {"vocab_size": vocab_size, "width": width, "layers": layers, "heads": heads, "max_tokens": max_tokens}
@@ -62,6 +68,7 @@ class CompactConfig(PreTrainedConfig):  # type: ignore[misc]  # Transformers is 
         self.kernel_sizes = list(kernel_sizes)
         self.max_tokens = max_tokens
         super().__init__(**others)
+        self.sep_token_id = sep_token_id
         self.pad_token_id = pad_token_id  # after the base, which has a default of its own
 
 
@@ -76,10 +83,14 @@ class CompactClassifier(PreTrainedModel):  # type: ignore[misc]
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__(config)
+        if config.kind == "decomposable_attention" and config.sep_token_id is None:
+            raise ValueError(
+                f"kind {config.kind!r} needs a tokenizer with a separator; learn one with tokenizer.algorithm = "
+                '"wordpiece", or give tokenizer.path'
+            )
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        bodies = {"embedding_bag": MeanPool, "cnn": Convolutions, "transformer": Encoder}
-        self.body = bodies[config.kind](config)
-        size = config.width * (len(config.kernel_sizes) if config.kind == "cnn" else 1)
+        self.body = _body(config)
+        size = self.body.size
         self.hidden = nn.Sequential(nn.Linear(size, config.hidden), nn.ReLU()) if config.hidden else nn.Identity()
         self.classifier = nn.Linear(config.hidden or size, config.num_labels)
         self.post_init()
@@ -97,7 +108,12 @@ class CompactClassifier(PreTrainedModel):  # type: ignore[misc]
         """State of each text, [B, d]. input_ids int64 [B, L]. Raises ValueError where L is above max_tokens."""
         if input_ids.shape[1] > self.config.max_tokens:
             raise ValueError(f"{input_ids.shape[1]} tokens are more than max_tokens = {self.config.max_tokens}")
-        state: Tensor = self.hidden(self.body(self.embedding(input_ids), attention_mask.bool()))
+        x, mask = self.embedding(input_ids), attention_mask.bool()
+        if isinstance(self.body, DecomposableAttention):
+            x = self.body(x, mask, mask & (input_ids == self.config.sep_token_id))
+        else:
+            x = self.body(x, mask)
+        state: Tensor = self.hidden(x)
         return state
 
     def forward(
@@ -114,6 +130,7 @@ class MeanPool(nn.Module):
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
+        self.size = config.width
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         return x.masked_fill(~mask.unsqueeze(-1), 0.0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
@@ -125,6 +142,7 @@ class Convolutions(nn.Module):
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         self.sizes = tuple(config.kernel_sizes)
+        self.size = config.width * len(self.sizes)
         self.convolutions = nn.ModuleList(nn.Conv1d(config.width, config.width, size) for size in config.kernel_sizes)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -142,6 +160,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
+        self.size = config.width
         self.positions = nn.Embedding(config.max_tokens, config.width)
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
@@ -179,6 +198,15 @@ class Block(nn.Module):
         x = x + self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(-2))
         states: Tensor = x + self.mlp(self.mlp_norm(x))
         return states
+
+
+def _body(config: CompactConfig) -> MeanPool | Convolutions | Encoder | DecomposableAttention:
+    """What makes one state [B, size] of a text's embeddings."""
+    if config.kind == "decomposable_attention":
+        return DecomposableAttention(config.width, config.hidden or config.width)
+    if config.kind == "cnn":
+        return Convolutions(config)
+    return Encoder(config) if config.kind == "transformer" else MeanPool(config)
 
 
 AutoConfig.register(MODEL_TYPE, CompactConfig, exist_ok=True)

@@ -1,0 +1,121 @@
+"""Graded answers of a job, divided into splits. No answer of a test split is ever changed or learned from."""
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cache.errors import InputError
+from student.tasks.science_scoring.prompts import plain, unit_hash
+from student.tasks.science_scoring.readers import GradedAnswer, Reader
+from student.tasks.science_scoring.synthetic import make_answers, make_questions
+from student.tasks.science_scoring.transfer import make_transfer
+
+# Shares of the synthetic questions that no training answer is about, and sizes of the test splits beside training.
+UNSEEN_QUESTIONS = 0.2
+TEST_SHARE = 0.3
+
+Answers = list[GradedAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSplits:
+    """answers: by split. shared: of each test split, the answers that training has too, word for word.
+
+    conflicts: training answers whose question and words occur with another grade too. left_out: answers by reason.
+    """
+
+    answers: dict[str, Answers]
+    shared: dict[str, int]
+    conflicts: int
+    left_out: dict[str, int]
+
+
+def read_answers(reader: Reader, train: Path | None, tests: Mapping[str, Path]) -> tuple[Answers, dict[str, Answers]]:
+    """Training answers and those of each test. Raises InputError naming file and line of an answer that is wrong."""
+    assert train is not None
+    files = {"train": reader(train), **{name: reader(path) for name, path in tests.items()}}
+    for answers in files.values():
+        _require_different_ids(answers)
+    for name, answers in files.items():
+        ungraded = next((answer for answer in answers if not answer.grade), None)
+        if name != "train" and ungraded is not None:
+            raise InputError(f"{ungraded.place}: an answer of a test needs a grade; give it one, or remove the line")
+    if not any(answer.grade for answer in files["train"]):
+        raise InputError(f"{train}: no answer has a grade; training needs some")
+    return files.pop("train"), files
+
+
+def synthetic_answers(count: int, seed: int) -> tuple[Answers, dict[str, Answers]]:
+    """`count` training answers, and tests of answers to the same questions and to others."""
+    rng = random.Random(f"synthetic {seed}")
+    questions = make_questions(rng)
+    unseen = max(1, round(UNSEEN_QUESTIONS * len(questions)))
+    tests = max(20, round(TEST_SHARE * count))
+    return make_answers(questions[unseen:], count, rng, "train"), {
+        "unseen_answers": make_answers(questions[unseen:], tests, rng, "unseen_answers"),
+        "unseen_questions": make_answers(questions[:unseen], tests, rng, "unseen_questions"),
+    }
+
+
+def withhold_grades(answers: Sequence[GradedAnswer], count: int | None) -> Answers:
+    """The answers, with the grades of all but `count` of them removed. Which ones are kept is decided by a hash.
+
+    It is as if nobody had graded the others: their grades are in no example.
+    """
+    graded = sorted((answer for answer in answers if answer.grade), key=lambda a: unit_hash("graded", a.id))
+    if count is None or count >= len(graded):
+        return list(answers)
+    kept = {answer.id for answer in graded[:count]}
+    return [answer if answer.id in kept else replace(answer, grade="") for answer in answers]
+
+
+def split_answers(
+    graded: Sequence[GradedAnswer], tests: Mapping[str, Answers], dev_share: float, transfer: int, seed: int
+) -> AnswerSplits:
+    """Divide training answers into train and dev by a hash of question and words, so that equal answers stay together.
+
+    Training answers without a grade, if the file has some, are transfer answers, beside `transfer` made ones.
+    """
+    splits: dict[str, Answers] = {"train": [], "dev": [], "transfer": []}
+    for answer in graded:
+        is_dev = unit_hash("dev", answer.question_id, plain(answer.answer)) < dev_share
+        splits["transfer" if not answer.grade else "dev" if is_dev else "train"].append(answer)
+    if not splits["train"] or not splits["dev"]:
+        raise InputError(
+            f"{len(graded)} graded answers are too few to divide: {len(splits['train'])} to train on and "
+            f"{len(splits['dev'])} for early stopping; give more, or another task.dev_share"
+        )
+    known = [*graded, *(answer for answers in tests.values() for answer in answers)]
+    splits["transfer"] += make_transfer(splits["train"], known, transfer, seed)
+    if not splits["transfer"]:
+        del splits["transfer"]
+    train = {_key(answer) for answer in graded}
+    return AnswerSplits(
+        {**splits, **{f"test_{name}": list(answers) for name, answers in tests.items()}},
+        {name: sum(_key(answer) in train for answer in answers) for name, answers in tests.items()},
+        _conflicts(graded),
+        {
+            "transfer answers that could not be made": transfer
+            - sum(a.id.startswith("transfer-") for a in splits.get("transfer", []))
+        },
+    )
+
+
+def _key(answer: GradedAnswer) -> tuple[str, str]:
+    return answer.question_id, plain(answer.answer)
+
+
+def _conflicts(answers: Sequence[GradedAnswer]) -> int:
+    grades: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for answer in answers:
+        grades[_key(answer)].add(answer.grade)
+    return sum(len(grades[_key(answer)] - {""}) > 1 for answer in answers)
+
+
+def _require_different_ids(answers: Sequence[GradedAnswer]) -> None:
+    places: dict[str, str] = {}
+    for answer in answers:
+        if (first := places.setdefault(answer.id, answer.place)) != answer.place:
+            raise InputError(f"{answer.place}: the id {answer.id!r} is that of {first} too; give each answer its own")

@@ -1,0 +1,73 @@
+"""A language model that answers with a label is evaluated as a classifier: its law, restricted to the labels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cache.errors import InputError
+from cache.examples.example import Example
+from cache.examples.jsonl import write_examples
+from cache.progress import no_progress
+from student.classification.settings import ClassSettings
+from student.evaluation.classifier import evaluate_classifier
+from student.evaluation.heldout_examples import HeldoutExamples
+from student.tasks.science_scoring.task import ScienceScoring
+
+WORDS = ("one", "six", "left")
+LABELS = {"one": ["one", "green"], "six": ["six"], "left": ["left"]}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("labels") / "examples.jsonl"
+    facts = {"question_id": "q", "question": "", "reference": "", "grade": "correct"}
+    examples = [
+        Example(
+            str(i), ({"role": "user", "content": "say " + "red " * i},), response="one", label=WORDS[i % 3],
+            metadata={**facts, "answer": str(i)},
+        )
+        for i in range(7)
+    ]  # fmt: skip
+    write_examples(
+        path, [*examples, Example("none", examples[0].messages, response="one", metadata=examples[0].metadata)]
+    )
+    return path
+
+
+def test_the_probabilities_are_those_of_the_models_own_law(tiny_model: Path, file: Path) -> None:
+    """Prompts of several lengths, in batches and alone. Would catch padding that counts, or the wrong position."""
+    settings = ClassSettings.model_validate({"labels": LABELS})
+    result = evaluate_classifier(str(tiny_model), HeldoutExamples(path=str(file)), settings, no_progress)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    first = [[tokenizer("\n" + text)["input_ids"][1] for text in LABELS[word]] for word in WORDS]
+    right = []
+    for i in range(7):
+        chat = [{"role": "user", "content": "say " + "red " * i}]
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            law = model(ids).logits[0, -1].softmax(-1)
+        mass = np.array([float(law[list(set(tokens))].sum()) for tokens in first])
+        right.append(int(mass.argmax()) == i % 3)
+    assert result["accuracy"] == pytest.approx(np.mean(right)) and result["labelled"] == 7
+    assert result["examples_left_out"] == 1 and "kl_to_teacher" not in result and result["ms_per_text"] > 0
+    assert result["majority_accuracy"] == pytest.approx(3 / 7)
+
+
+def test_a_task_judges_the_most_probable_class(tiny_model: Path, file: Path) -> None:
+    labels = {"correct": ["one"], "contradictory": ["six"], "partial": ["left"]}
+    settings = ClassSettings.model_validate({"labels": labels})
+    heldout = HeldoutExamples(path=str(file))
+    answers = evaluate_classifier(str(tiny_model), heldout, settings, no_progress, ScienceScoring())["answers"]
+    assert len(answers) == 7 and {answer["text"] for answer in answers} <= set(labels)
+    for answer in answers:
+        assert answer["scores"]["right"] == (answer["text"] == "correct")
+        assert 1 / 3 <= answer["scores"]["confidence"] <= 1
+
+
+def test_a_label_inside_an_answer_needs_a_store(tiny_model: Path, file: Path) -> None:
+    settings = ClassSettings.model_validate({"labels": LABELS, "at": "label"})
+    with pytest.raises(InputError, match="is a place in a written answer"):
+        evaluate_classifier(str(tiny_model), HeldoutExamples(path=str(file)), settings, no_progress)

@@ -1,0 +1,196 @@
+"""Splits do not leak, grades collapse as the corpus says, and judging agrees with values worked out by hand."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache.errors import InputError
+from cache.examples.example import Example
+from cache.progress import no_progress
+from student.tasks.science_scoring.charts import answer_charts, by_question, comparison_charts
+from student.tasks.science_scoring.data import split_answers, withhold_grades
+from student.tasks.science_scoring.grades import grade_word
+from student.tasks.science_scoring.prompts import plain
+from student.tasks.science_scoring.readers import GradedAnswer
+from student.tasks.science_scoring.task import ScienceScoring
+from student.tasks.science_scoring.transfer import make_transfer
+from tests.student.tasks.science_scoring.answer_files import BEETLE, BEETLE_HEADER, MOHLER, text
+
+
+def answer(number: int, words: str, grade: str = "correct", question: str = "Q1") -> GradedAnswer:
+    return GradedAnswer(f"a{number}", question, "Why?", "a gap", words, grade, f"line {number}")
+
+
+def graded(example: Example) -> tuple[str, str]:
+    return str(example.metadata["question_id"]), plain(str(example.metadata["answer"]))
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, list[Example]]:
+    return ScienceScoring(synthetic=400, transfer=200).build(no_progress).splits
+
+
+def test_no_text_is_in_two_splits(splits: dict[str, list[Example]]) -> None:
+    """Would catch a development split by row, and made answers that repeat a test."""
+    assert list(splits) == ["train", "dev", "transfer", "test_unseen_answers", "test_unseen_questions"]
+    texts = {name: {graded(example) for example in examples} for name, examples in splits.items()}
+    assert not texts["train"] & texts["dev"] and len(texts["dev"]) > 20
+    assert not texts["transfer"] & set().union(*(each for name, each in texts.items() if name != "transfer"))
+    questions = {name: {question for question, _ in each} for name, each in texts.items()}
+    assert not questions["test_unseen_questions"] & (questions["train"] | questions["dev"] | questions["transfer"])
+    assert questions["test_unseen_answers"] <= questions["train"] | questions["dev"]
+
+
+def test_prompts_ask_for_one_word_and_do_not_contain_the_grade(splits: dict[str, list[Example]]) -> None:
+    for example in splits["train"]:
+        prompt = str(example.messages[-1]["content"])
+        assert prompt == (
+            f"Question: {example.metadata['question']}\nReference: {example.metadata['reference']}\n"
+            f"Answer: {example.metadata['answer']}"
+        )
+        assert example.response == example.label in ("other", "irrelevant", "contradictory", "partial", "correct")
+    for example in splits["transfer"]:
+        assert not example.label and example.metadata["grade"] == "" and example.metadata["source"] == "transfer"
+    assert Counter(e.label for e in splits["train"]).most_common(1)[0][0] == "correct"
+
+
+def test_examples_are_the_same_each_time(splits: dict[str, list[Example]]) -> None:
+    again = ScienceScoring(synthetic=400, transfer=200).build(no_progress).splits
+    assert again == splits
+    assert ScienceScoring(synthetic=400, transfer=200, seed=1).build(no_progress).splits["train"] != splits["train"]
+
+
+def test_equal_answers_stay_on_one_side() -> None:
+    answers = [answer(i, ["A gap", "a  gap", "open"][i % 3] + str(i // 3)) for i in range(300)]
+    made = split_answers(answers, {}, 0.3, 0, 0).answers
+    keys = {name: {plain(a.answer) for a in each} for name, each in made.items()}
+    assert not keys["train"] & keys["dev"] and 0.15 < len(made["dev"]) / 300 < 0.45
+    with pytest.raises(InputError, match="too few to divide: 0 to train on"):
+        split_answers([answer(1, "a")], {}, 0.999, 0, 0)
+
+
+def test_withheld_grades_are_in_no_example(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text(
+        text([BEETLE_HEADER, *(f"a{i}\tQ1\tWhy?\tgap\tword{i}\tcorrect" for i in range(90))])
+    )
+    task = ScienceScoring(format="beetle_tsv", train=tmp_path / "t.tsv", graded=40, dev_share=0.25)
+    made = task.build(no_progress).splits
+    assert len(made["train"]) + len(made["dev"]) == 40 and len(made["transfer"]) == 50
+    assert all("correct" not in str(e.metadata) and not e.label for e in made["transfer"])
+    kept = {a.id for a in withhold_grades([answer(i, "x") for i in range(90)], 40) if a.grade}
+    more = {a.id for a in withhold_grades([answer(i, "x") for i in range(90)], 60) if a.grade}
+    assert kept < more, "with more grades, those of before stay"
+
+
+def test_transfer_answers_are_new_and_of_the_same_questions() -> None:
+    answers = [answer(i, f"the bulb number {i} is in a path", question=f"Q{i % 3}") for i in range(12)]
+    known = [*answers, answer(99, "bulb number 1 is in a path", question="Q1")]
+    made = make_transfer(answers, known, 100, 0)
+    keys = [(a.question_id, plain(a.answer)) for a in made]
+    assert len(made) == len(set(keys)) == 100 and not set(keys) & {(a.question_id, plain(a.answer)) for a in known}
+    assert {a.question_id for a in made} == {"Q0", "Q1", "Q2"} and not any(a.grade for a in made)
+    assert make_transfer([answer(0, "")], [], 5, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("grade", "scale", "word"),
+    [
+        ("partially_correct_incomplete", "5way", "partial"),
+        ("partially_correct_incomplete", "3way", "incorrect"),
+        ("irrelevant", "3way", "incorrect"),
+        ("contradictory", "3way", "contradictory"),
+        ("contradictory", "2way", "incorrect"),
+        ("incorrect", "2way", "incorrect"),
+        ("non_domain", "2way", "incorrect"),
+        ("correct", "2way", "correct"),
+        ("5", "points", "5"),
+    ],
+)
+def test_finer_grades_collapse(grade: str, scale: Any, word: str) -> None:
+    assert grade_word(grade, scale) == word
+
+
+def test_a_grade_of_another_scale_ends_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text(text([*BEETLE, BEETLE[1].replace("a1", "a9").replace("correct", "incorrect")]))
+    with pytest.raises(InputError, match=r"t.tsv, line 5: 'incorrect' is not a grade of the scale 5way"):
+        ScienceScoring(format="beetle_tsv", train=path, dev_share=0.5).build(no_progress)
+    path.write_text(text([*BEETLE, BEETLE[1]]))
+    with pytest.raises(InputError, match=r"t.tsv, line 5: the id 'a1' is that of .*t.tsv, line 2 too"):
+        ScienceScoring(format="beetle_tsv", train=path).build(no_progress)
+    with pytest.raises(ValueError, match=r"set task.scale to it"):
+        ScienceScoring(format="mohler", train=path)
+    path.write_text(text(MOHLER * 1))
+    points = ScienceScoring(format="mohler", scale="points", train=path, dev_share=0.5).build(no_progress)
+    assert {e.label for each in points.splits.values() for e in each} == {"4", "5", "1", "2"}
+
+
+def example(grade: str) -> Example:
+    facts = {"question_id": "Q1", "question": "<Why>?", "reference": "", "answer": "a & b", "grade": grade}
+    return Example("1", (), metadata=facts)
+
+
+def test_judging_by_hand() -> None:
+    task = ScienceScoring()
+    assert task.judge(example("correct"), "Correct.") == {"right": 1.0, "true": 4.0, "predicted": 4.0}
+    assert task.judge(example("non_domain"), "partial") == {"right": 0.0, "true": 0.0, "predicted": 3.0}
+    assert task.judge(example("correct"), "very good")["predicted"] == -1
+    assert task.judge(example(""), "correct") == {"right": 0.0, "true": -1.0, "predicted": 4.0}
+    assert ScienceScoring(scale="3way").judge(example("irrelevant"), "incorrect")["right"] == 1
+    with pytest.raises(InputError, match="not an example of science_scoring"):
+        task.judge(Example("1", ()), "correct")
+
+
+def test_metrics_by_hand() -> None:
+    """True 2, 2, 4, 4; predicted 2, 4, 4 and no grade. F1 of class 2: 2/3; of class 4: 2 / (2 + 1 + 1) = 1/2.
+
+    QWK over the three grades: observed disagreement 4/3; expected by chance: ((2/3)(2/3) + (1/3)(1/3)) x 4 = 20/9.
+    """
+    pairs = [(2, 2), (2, 4), (4, 4), (4, -1)]
+    scores = [{"right": float(t == p), "true": float(t), "predicted": float(p)} for t, p in pairs]
+    metrics = ScienceScoring().summarise([*scores, {"right": 0.0, "true": -1.0, "predicted": 0.0}])
+    assert metrics["accuracy"] == 0.5 and metrics["grades_written"] == 0.8
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert metrics["qwk"] == pytest.approx(1 - (4 / 3) / (20 / 9))
+
+
+def given(task: ScienceScoring, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": str(i),
+            "text": predicted,
+            "scores": {**task.judge(example(true), predicted), "confidence": 0.9},
+            "metadata": {"question_id": f"Q{i % 2}"},
+        }
+        for i, (true, predicted) in enumerate(pairs)
+    ]
+
+
+def test_what_a_report_shows_is_escaped_and_counted() -> None:
+    task = ScienceScoring()
+    panel = task.panel(example("correct"), "partial")
+    assert panel and "&lt;Why&gt;" in panel.prompt and "a &amp; b" in panel.prompt and "class=wrong" in panel.answer
+    assert panel.caption == "wrong" and task.panel(example("correct"), "correct").caption == "right"  # type: ignore[union-attr]
+    answers = {"kd": given(task, [("correct", "correct"), ("correct", "partial"), ("contradictory", "correct")])}
+    charts = task.charts(answers)
+    assert [chart.caption.split(":")[0] for chart in charts] == [
+        "Confusion matrix",
+        "Reliability",
+        "Accuracy by question",
+    ]
+    assert "<td>Q0</td><td>2</td><td>0.50</td>" in by_question(answers)
+    assert answer_charts({}, ["correct"]) == []
+
+
+def test_ratios_beside_the_published_claims() -> None:
+    means = {
+        "kd": {"parameters": 25_000.0, "ms_per_text": 0.5, "accuracy": 0.6},
+        "ce": {"parameters": 25_000.0, "ms_per_text": 0.5, "accuracy": 0.575},
+        "teacher": {"parameters": 100_000_000.0, "ms_per_text": 100.0, "accuracy": 0.65},
+    }
+    (chart,) = comparison_charts(means)
+    assert "<td>4,000 x fewer</td><td>4,000 x fewer</td>" in chart.html and "200.0 x faster" in chart.html
+    assert "<td>+3%</td><td>+2.5 points</td>" in chart.html and "encoder" not in chart.html
+    assert comparison_charts({"teacher": means["teacher"]}) == []
