@@ -1,4 +1,4 @@
-"""Metrics of a run: one JSON line a step, TensorBoard, and optionally Weights & Biases."""
+"""Metrics of a run: one JSON line a step, and optionally TensorBoard and Weights & Biases."""
 
 import importlib
 import json
@@ -19,7 +19,8 @@ class Tracker:
     def __init__(self, settings: TrainSettings, first: int) -> None:
         self._lines = continue_metrics(settings.output / METRICS, first)
         # TensorBoard hides what an interrupted run logged for the steps that are repeated.
-        self._board = SummaryWriter(str(settings.output / TENSORBOARD), purge_step=first + 1)
+        folder = str(settings.output / TENSORBOARD)
+        self._board = SummaryWriter(folder, purge_step=first + 1) if settings.tracking.tensorboard else None
         self._wandb = _start_wandb(settings) if settings.tracking.wandb else None
 
     def log_step(self, step: int, values: dict[str, Any]) -> None:
@@ -28,15 +29,17 @@ class Tracker:
         self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         self._lines.flush()
         numbers = {name: float(value) for name, value in finite.items() if isinstance(value, int | float)}
-        for name, value in numbers.items():
-            self._board.add_scalar(name, value, step)
+        if self._board is not None:
+            for name, value in numbers.items():
+                self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
 
     def close(self) -> None:
         """Close all files."""
         self._lines.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
 

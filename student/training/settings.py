@@ -156,8 +156,9 @@ class HeldoutSettings(Settings):
 
 
 class TrackingSettings(Settings):
-    """Where metrics are logged, in addition to metrics.jsonl and TensorBoard."""
+    """Where metrics are logged, in addition to metrics.jsonl."""
 
+    tensorboard: bool = Field(True, description="write files for TensorBoard")
     wandb: str | None = Field(None, description="project on Weights & Biases; needs `pip install wandb`")
 
 

@@ -14,7 +14,7 @@ from cache.progress import Progress
 from student.tasks.step_by_step import display, judging
 from student.tasks.step_by_step.captured import add_captured
 from student.tasks.step_by_step.datasets import DATA_SETS, DataSet, read_split
-from student.tasks.step_by_step.examples import LabelType, ModelType, make_examples, own_explanation
+from student.tasks.step_by_step.examples import TASK, LabelType, ModelType, make_examples, own_explanation
 from student.tasks.step_by_step.items import Item, take_share
 from student.tasks.step_by_step.llm_outputs import FORMS, add_outputs, describe_explanations
 from student.tasks.step_by_step.synthetic import make_problems
@@ -84,7 +84,10 @@ class StepByStep(Task):
         return unused
 
     def build(self, progress: Progress) -> Built:
-        """Build the splits "train", "valid" and "test". The test items do not depend on `subsample` and `run`."""
+        """Build the splits "train", "valid" and "test". The test items do not depend on `subsample` and `run`.
+
+        "test_labels" has the test items without the questions for rationales.
+        """
         if self.llm is None and self.model_type in ("task_prefix", "chain"):
             raise InputError(f"task.model_type = {self.model_type!r} learns rationales; give task.llm, whose they are")
         items, facts = self._items(), dict[str, Any]()
@@ -98,6 +101,8 @@ class StepByStep(Task):
             if self.llm is not None:
                 facts[split]["llm"] = describe_explanations(chosen)
             progress(number, len(items))
+        if self.model_type == "task_prefix":
+            splits["test_labels"] = [example for example in splits["test"] if example.metadata[TASK] == "predict"]
         if not splits["train"]:
             raise InputError(f"data set {self.dataset}: no item is left for training ({facts['train']['left_out']})")
         return Built(splits, {"dataset": self.dataset, **facts})

@@ -1,0 +1,135 @@
+"""Labels alone against labels and rationales, true labels against those of the LLM, over shares of the data and seeds.
+
+All students are the T5 of the demo. They start from random weights; a seed changes weights and order, and all see the
+same items. Each share of the items is a part of the larger ones. Needs the tokenizer, and without --data the teacher's
+answers, of `make demo-step`; SVAMP needs its published files, with PaLM's outputs.
+
+    python -m benchmarks.step_by_step --seeds 3 --shares 25 50 100 --save
+    python -m benchmarks.step_by_step --data datasets --seeds 3 --shares 100 --save
+"""
+
+import argparse
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.harness import finish, spread
+from cache.json_documents import write_json
+from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
+from cluster.evaluation.task_examples import run_examples
+from cluster.runtime.job_file import load_job
+from cluster.runtime.outputs import read_json
+from cluster.runtime.progress_bars import counter
+
+ROOT = Path(__file__).resolve().parent.parent
+JOBS = ROOT / "cluster" / "jobs" / "step_by_step"
+RUNS = ROOT / "runs" / "step"
+# The share of the items that the demo's teacher answered.
+ANSWERED = 0.25
+# Ids of the tokenizer of SVAMP's students, as many as the demo's.
+VOCABULARY = 800
+METRICS = (
+    *("label_accuracy", "malformed_labels", "rationale_parse_rate", "rationale_steps_right"),
+    *("rationale_reaches_answer", "rationale_rouge_l"),
+)
+VARIANTS = ("standard_gt", "task_prefix_gt", "standard_llm", "task_prefix_llm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with svamp/ (default: the demo's synthetic problems)")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shares", type=float, nargs="+", default=[100.0], help="percent of the training items")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--pretrained", type=Path, help="weights of the students (default: random ones)")
+    parser.add_argument("--lr", type=float, help="learning rate (default: the demo's)")
+    parser.add_argument("--steps", type=int, help="steps of each student (default: the demo's)")
+    parser.add_argument("--save", action="store_true", help="keep the result in benchmarks/results/tasks/")
+    options = parser.parse_args()
+    _one_rank()
+    results: dict[str, Any] = {"seeds": options.seeds, "steps": options.steps}
+    for share in options.shares:
+        for variant in options.variants:
+            runs = [_student(options, share, variant, seed) for seed in range(options.seeds)]
+            found = {name: [run[name] for run in runs if run.get(name) is not None] for name in METRICS}
+            results[f"{variant}_{share:g}"] = {name: spread(values) for name, values in found.items() if values}
+            accuracy = results[f"{variant}_{share:g}"]["label_accuracy"]
+            print(
+                f"{variant:<18}{share:>6g}%  {accuracy['median']:.3f} ({accuracy['min']:.3f} to {accuracy['max']:.3f})"
+            )
+    name = ("step_svamp" if options.data else "step_synthetic") + ("_pretrained" if options.pretrained else "")
+    finish("step_by_step", results, options.save, f"tasks/{name}")
+
+
+def _student(options: argparse.Namespace, share: float, variant: str, seed: int) -> dict[str, Any]:
+    """Train and evaluate one student, unless that was done before."""
+    from student.evaluation.heldout_examples import HeldoutExamples
+    from student.evaluation.language_model import evaluate_language_model
+    from student.training.settings import TrainSettings
+    from student.training.train import train
+
+    model_type, label_type = variant.rsplit("_", 1)
+    data = ("svamp" if options.data else "synthetic") + ("_pretrained" if options.pretrained else "")
+    examples = _examples(options.data, share, label_type, RUNS / "seeds" / data / f"items_{label_type}_{share:g}")
+    output = RUNS / "seeds" / data / f"{variant}_{share:g}_{seed}"
+    overrides = [f"output={output}", f"data.examples={examples / 'train.jsonl'}", f"run.seed={seed}", "run.ranks=1"]
+    overrides += [f"run.steps={options.steps}"] if options.steps else []
+    overrides += [f"optimizer.lr={options.lr}"] if options.lr else []
+    if options.pretrained:
+        overrides += [f'model={{pretrained="{options.pretrained.resolve()}"}}', "tokenizer={}"]
+    elif options.data:
+        overrides.append(f"tokenizer.path={_tokenizer(options.data)}")
+    if model_type == "standard":
+        overrides += ['data.where={task="predict"}', 'loss={objective="hard_label"}']
+        overrides += ["run.batch_size=32", "run.micro_batch_size=32"]
+    result = output / "metrics.json"
+    if not result.exists():
+        settings = load_job(JOBS / "student.toml", overrides, TrainSettings, ROOT)
+        if not (output / "training.json").exists():
+            train(settings)
+        job = load_job(JOBS / "evaluate.toml", [], EvaluateSettings, ROOT)
+        heldout = HeldoutExamples(path=str(examples / "test.jsonl"))
+        model = str(output / "model")
+        progress = partial(_progress, output.name)
+        write_json(result, evaluate_language_model(model, heldout, job.task, job.generation, progress))
+    return dict(read_json(result))
+
+
+def _examples(data: Path | None, share: float, label_type: str, output: Path) -> Path:
+    """The items of a share, with true labels or those of the LLM."""
+    if data is not None:
+        task = f'dataset="svamp", data="{data.resolve()}", llm="palm", subsample={share / 100}'
+    else:
+        answers = RUNS / "explained.jsonl"
+        task = f'llm="captured", answers="{answers}", problems=[4000, 100, 200], subsample={ANSWERED * share / 100}'
+    overrides = [f'task={{name="step_by_step", label_type="{label_type}", {task}}}', f"output={output}"]
+    run_examples(load_job(JOBS / "examples.toml", overrides, ExamplesSettings, ROOT))
+    return output
+
+
+def _tokenizer(data: Path) -> Path:
+    """A tokenizer that is learned once, from all training items of SVAMP, for the students of all variants."""
+    from cache.examples.jsonl import read_examples
+    from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
+
+    folder = RUNS / "seeds" / "svamp" / "tokenizer"
+    if not folder.exists():
+        examples = _examples(data, 100.0, "gt", RUNS / "seeds" / "svamp" / "items_gt_100")
+        save_tokenizer(learn_tokenizer(read_examples(examples / "train.jsonl"), VOCABULARY), folder)
+    return folder
+
+
+def _one_rank() -> None:
+    """This process is the only rank of every training: starting Ray for each would take longer than the training."""
+    defaults = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29531"}
+    for name, value in {**defaults, "DS_ACCELERATOR": "cpu"}.items():
+        os.environ.setdefault(name, value)
+
+
+def _progress(model: str, what: str) -> Any:
+    return counter(f"{model} {what}", "examples")
+
+
+if __name__ == "__main__":
+    main()
