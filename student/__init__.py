@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from student.losses.settings import LossSettings
     from student.models.registry import STUDENT_KINDS
     from student.models.student_kind import StudentKind
-    from student.tasks import TASKS, Built, Chart, Panel, Task, TaskKind
+    from student.tasks import TASKS, Built, Chart, Panel, Question, Task, TaskKind
     from student.training.hf_trainer import DistillationCollator, DistillationLoss, fused_student, objectives_for
     from student.training.settings import TrainSettings
     from student.training.train import train
@@ -46,6 +46,7 @@ __all__ = [
     "LossSettings",
     "Objective",
     "Panel",
+    "Question",
     "StoreDataset",
     "StudentKind",
     "Task",
@@ -72,7 +73,7 @@ if not TYPE_CHECKING:
             "student.losses.settings": ("LossSettings",),
             "student.models.registry": ("STUDENT_KINDS",),
             "student.models.student_kind": ("StudentKind",),
-            "student.tasks": ("TASKS", "Built", "Chart", "Panel", "Task", "TaskKind"),
+            "student.tasks": ("TASKS", "Built", "Chart", "Panel", "Question", "Task", "TaskKind"),
             "student.training.hf_trainer": (
                 "DistillationCollator",
                 "DistillationLoss",

@@ -101,8 +101,6 @@ def _shown_recipe(address: str, conversations: list[tuple[str, Any]], path: Path
 
 
 def _given_recipes(path: Path) -> dict[str, Recipe]:
-    if path.is_dir():
-        return read_extractive(path)
     document = read_json_file(path)
     if not isinstance(document, dict):
         raise InputError(f"{path}: must be an object of recipes by their address")
