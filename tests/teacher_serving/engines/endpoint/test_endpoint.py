@@ -12,6 +12,8 @@ from transformers import AutoTokenizer
 
 from cache.errors import InputError, LogitbankError
 from cache.examples.example import Example
+from cache.examples.tokenizers import decode
+from cache.json_documents import canonical_json
 from cache.rendering.render import render_prompt
 from cache.rows.sparse_targets import SparseTargets
 from cache.rows.spec import SamplingSpec, TargetSpec
@@ -236,3 +238,26 @@ def test_a_complete_capture_from_a_served_model(
     assert "say" in shown
     for path in (path for path in tmp_path.rglob("*") if path.is_file()):
         assert KEY.encode() not in path.read_bytes(), path
+
+
+def test_a_served_model_follows_a_schema_and_its_rows_do_not(address: str, tiny_model: Path) -> None:
+    schema = {"type": "object", "properties": {"age": {"enum": [7, 8]}}, "required": ["age"]}
+    sampling = replace(SAMPLING, max_tokens=24, json_schema=canonical_json({**schema, "additionalProperties": False}))
+    targets, prompts, tokenizer = (
+        TargetSpec("topk", K),
+        make_requests((3, 17)),
+        AutoTokenizer.from_pretrained(tiny_model),
+    )
+    scorer = make_teacher("transformers", tiny_model, targets)
+    for prompt, one in zip(
+        prompts, served(address, tiny_model, targets, sampling).generate(prompts, sampling), strict=True
+    ):
+        assert one.finished and json.loads(decode(one.tokens, tokenizer)) in ({"age": 7}, {"age": 8})
+        scored = scorer.score([continuation_request(prompt, one.tokens)])[0]
+        n = len(prompt.tokens)
+        same_rows(one.rows, scored.targets.rows(n - 1, n + len(one.tokens) - 1))
+        assert np.abs(one.token_logprobs - scored.token_logprobs[n:]).max() < TOLERANCE
+    turns = [replace(prompt, messages=({"role": "user", "content": "age in JSON"},)) for prompt in prompts]
+    chat = served(address, tiny_model, targets, sampling, api="openai")
+    for one in chat.generate(turns, sampling):
+        assert one.refusal or json.loads(decode(one.tokens, tokenizer)) in ({"age": 7}, {"age": 8}), one.refusal
