@@ -8,7 +8,7 @@ from student.tasks.figures import grouped_bars
 from student.tasks.html import escape, marked, paragraphs, table
 from student.tasks.recipe_dialogue.examples import retrieval_facts
 from student.tasks.recipe_dialogue.scoring import DEPTHS, answer_scores, means
-from student.tasks.recipe_dialogue.triad import TRIAD, supports
+from student.tasks.recipe_dialogue.triad import CONTEXT_RELEVANCE, TRIAD, supports
 from student.tasks.task import Answer, Chart, Panel
 from student.tasks.text_scores import normalise
 
@@ -49,8 +49,8 @@ def charts(answers: Mapping[str, Sequence[Answer]]) -> list[Chart]:
         if any(groups.values()):
             shown.append(Chart(title, grouped_bars(groups, "mean score")))
     if rows := separation(answers):
-        header = ("score", "mean of right answers", "mean of answers to other questions", "AUC")
-        shown.append(Chart("How well each judge tells right from wrong answers (0.5: not at all)", table(header, rows)))
+        header = ("score", "mean of good cases", "mean of bad cases", "AUC")
+        shown.append(Chart("How well each judge tells good from bad cases (AUC 0.5: not at all)", table(header, rows)))
     ranks = [answer["metadata"]["ranks"] for answer in next(iter(answers.values()), [])]
     if methods := retrieval_facts(ranks):
         names = [f"{level}_{name}" for level in ("document", "passage") for name in _measures()]
@@ -61,22 +61,33 @@ def charts(answers: Mapping[str, Sequence[Answer]]) -> list[Chart]:
 
 
 def separation(answers: Mapping[str, Sequence[Answer]]) -> list[list[str]]:
-    """For each score of the triad: means over right and wrong answers, and the area under the ROC curve between them.
+    """For each score of the triad: means over good and bad cases, and the area under the ROC curve between them.
 
-    [] unless the evaluation has the answers REFERENCE and SHUFFLED.
+    Good are the answers REFERENCE, and bad the answers SHUFFLED. For the relevance of the context, which does not
+    depend on the answer, good are the prompts with a passage of the evidence. [] if there are not both cases.
     """
-    from sklearn.metrics import roc_auc_score
-
     right, wrong = answers.get(REFERENCE, ()), answers.get(SHUFFLED, ())
+    with_evidence = [answer for answer in right if _has_evidence(answer["metadata"])]
+    without = [answer for answer in right if not _has_evidence(answer["metadata"])]
     rows = []
     for name in [prefix + name for prefix in ("", JUDGE) for name in TRIAD]:
-        good = [answer["scores"][name] for answer in right if name in answer["scores"]]
-        bad = [answer["scores"][name] for answer in wrong if name in answer["scores"]]
+        cases = (with_evidence, without) if name.endswith(CONTEXT_RELEVANCE) else (right, wrong)
+        good, bad = ([answer["scores"][name] for answer in case if name in answer["scores"]] for case in cases)
         if good and bad:
-            area = roc_auc_score([1] * len(good) + [0] * len(bad), [*good, *bad])
-            values = (sum(good) / len(good), sum(bad) / len(bad), float(area))
-            rows.append([name.replace("_", " "), *(f"{value:.3f}" for value in values)])
+            means_and_area = (sum(good) / len(good), sum(bad) / len(bad), _area(good, bad))
+            rows.append([name.replace("_", " "), *(f"{value:.3f}" for value in means_and_area)])
     return rows
+
+
+def _has_evidence(facts: Mapping[str, Any]) -> bool:
+    return bool({passage["id"] for passage in facts["passages"]} & set(facts["evidence"]))
+
+
+def _area(good: Sequence[float], bad: Sequence[float]) -> float:
+    """Area under the ROC curve: the share of pairs of a good and a bad case that are in order."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score([1] * len(good) + [0] * len(bad), [*good, *bad]))
 
 
 def _measures() -> list[str]:

@@ -96,6 +96,12 @@ def test_charts_compare_judges_and_retrieval() -> None:
     given = {"reference": answers(0.9, 0.8), "shuffled": answers(0.1, 0.85)}
     # Of the four pairs of a right and a wrong answer, three are in order.
     assert [row[-1] for row in separation(given)] == ["0.750", "0.250"]
+    without = {"scores": {"context_relevance": 0.3}, "metadata": {**FACTS, "evidence": ["p/9"]}}
+    found = [{"scores": {"context_relevance": value}, "metadata": FACTS} for value in (0.2, 0.5, 0.6)]
+    # One of three prompts with evidence is below the one without.
+    assert separation({"reference": [without, *found], "shuffled": found}) == [
+        ["context relevance", "0.433", "0.300", "0.667"]
+    ]
     assert [chart.caption.split()[0] for chart in charts(given)] == ["The", "The", "How", "Retrieval"]
 
 
