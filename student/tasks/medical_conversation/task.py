@@ -41,15 +41,15 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "mts_dialog": ("folder",),
     "aci_bench": ("folder", "instruction", "max_words"),
 }
+# All keys that `build` reads, and those of them that judging a written conversation reads too.
+_ALL_KEYS = tuple(dict.fromkeys(["stage", "data", *(key for keys in _KEYS.values() for key in keys)]))
+_JUDGED = ("exchanges", "exact_exchanges", "words")
 
 
 class MedicalConversation(Task):
     """Write conversations of doctor and patient, and extract records (`[task] name = "medical_conversation"`)."""
 
-    build_keys: ClassVar[tuple[str, ...]] = (
-        *("stage", "data", *_WRITTEN, "heldout_count", "conversations", "folder", "instruction"),
-        *("exact_exchanges", "words", "max_words"),
-    )
+    build_keys: ClassVar[tuple[str, ...]] = tuple(key for key in _ALL_KEYS if key not in _JUDGED)
 
     name: Literal["medical_conversation"] = Field("medical_conversation", description="selects this task")
     stage: Literal["conversations", "records"] = Field(
@@ -97,7 +97,7 @@ class MedicalConversation(Task):
             unused = {"data": reason}
         else:
             reason, unused = f'data = "{self.data}" does not read it', {}
-        others = set(self.build_keys) - {"stage", "data", *_KEYS[self.source]}
+        others = set(_ALL_KEYS) - {"stage", "data", *_KEYS[self.source]}
         return unused | dict.fromkeys(sorted(others), reason)
 
     def build(self, progress: Progress) -> Built:
