@@ -9,7 +9,7 @@ from cache.settings import ModelPath, OneOf, Settings, StoreUri
 from cluster.evaluation.controls import Control
 from student.classification.settings import ClassSettings
 from student.evaluation.settings import AnswerSettings
-from student.tasks import TASKS, Task, unused_task_keys
+from student.tasks import TASKS, Task, unused_judge_keys, unused_task_keys
 from teacher_serving.engines.registry import ENGINES
 from teacher_serving.engines.settings import EngineSettings, TeacherSettings
 
@@ -19,6 +19,9 @@ class ExamplesSettings(Settings):
 
     output: Path = Field(description="folder to write")
     task: Annotated[Task, OneOf(TASKS)] = Field(description="the domain whose examples are built")
+
+    def unused_keys(self) -> dict[str, str]:
+        return unused_judge_keys(self.task)
 
 
 class JudgeSettings(Settings):

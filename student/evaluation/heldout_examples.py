@@ -65,6 +65,11 @@ class HeldoutExamples:
         aligned = CrossTokenizerStore(self.store, self.store.load_tokenizer(), tokenizer, form=form)
         return StoreSource(aligned, data, HARD_LABELS)
 
+    @property
+    def has_responses(self) -> bool:
+        """Whether any example has a response, so that losses can be computed. A store always has one."""
+        return self.store is not None or any(example.has_response for example in read_examples(str(self.path)))
+
     def has_tokenizer(self, tokenizer: Any) -> bool:
         """Whether the store was captured with this tokenizer. True for a file, which is rendered with any."""
         return self.store is None or tokenizer_digest(tokenizer) == self.store.spec.tokenizer

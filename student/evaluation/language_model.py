@@ -113,8 +113,10 @@ def evaluate_language_model(
 
 
 def _compare(answering: _Answering, heldout: HeldoutExamples, task: Task | None, progress: Progress) -> dict[str, Any]:
-    """Losses, and the agreement with the teacher if there is one."""
+    """Losses, and the agreement with the teacher if there is one. Prompts alone have neither."""
     model, tokenizer = answering.model, answering.tokenizer
+    if not heldout.has_responses:
+        return {"parameters": model.num_parameters()}
     source = heldout.source(tokenizer, answering.form)
     if task is not None:
         task.judge(source.texts(0), "")  # examples of another task raise here, before the long work

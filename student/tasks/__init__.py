@@ -10,6 +10,6 @@ inside the functions that use them: reading a job file imports every task.
 """
 
 from student.tasks.registry import TASKS
-from student.tasks.task import Built, Chart, Panel, Question, Task, TaskKind, unused_task_keys
+from student.tasks.task import Built, Chart, Panel, Question, Task, TaskKind, unused_judge_keys, unused_task_keys
 
-__all__ = ["TASKS", "Built", "Chart", "Panel", "Question", "Task", "TaskKind", "unused_task_keys"]
+__all__ = ["TASKS", "Built", "Chart", "Panel", "Question", "Task", "TaskKind", "unused_judge_keys", "unused_task_keys"]

@@ -63,6 +63,9 @@ class Task(Settings):
     # Keys that only `build` reads: a job that judges or shows answers refuses them.
     build_keys: ClassVar[tuple[str, ...]] = ()
 
+    # Keys that only an evaluation or a report reads: a job that builds examples refuses them.
+    judge_keys: ClassVar[tuple[str, ...]] = ()
+
     # Metrics that are also reported after each round of feedback; all if empty.
     round_metrics: ClassVar[tuple[str, ...]] = ()
 
@@ -118,6 +121,11 @@ def unused_task_keys(task: Task | None) -> dict[str, str]:
     """Keys of [task] that have no effect in a job that builds no examples, each with the reason."""
     names = () if task is None else task.build_keys
     return {f"task.{name}": "only a job that builds examples reads it" for name in names}
+
+
+def unused_judge_keys(task: Task) -> dict[str, str]:
+    """Keys of [task] that have no effect in a job that builds examples, each with the reason."""
+    return {f"task.{name}": "only a job that judges answers reads it" for name in task.judge_keys}
 
 
 @dataclass(frozen=True, slots=True)

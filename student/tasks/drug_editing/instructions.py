@@ -19,12 +19,20 @@ class Change:
         difference = self.direction * (after.properties[self.name] - before.properties[self.name])
         return difference > (self.strict if strict else self.loose)
 
+    @property
+    def is_count(self) -> bool:
+        """Whether the property counts atoms or groups."""
+        return self.name in ("acceptors", "donors")
+
+    def format(self, value: float) -> str:
+        """A value or a difference of the property, as texts state it."""
+        return f"{value:.{0 if self.is_count else 2 if self.name == 'QED' else 1}f}"
+
     def describe(self, before: Molecule, after: Molecule) -> str:
         """The change in words, as rationales state it."""
         size = abs(after.properties[self.name] - before.properties[self.name])
-        is_count = self.name in ("acceptors", "donors")
-        verb = ("rise" if is_count else "rises") if self.direction > 0 else ("fall" if is_count else "falls")
-        return f"{self.name} {verb} by {size:.{0 if is_count else 2 if self.name == 'QED' else 1}f}"
+        verb = ("rise" if self.direction > 0 else "fall") + ("" if self.is_count else "s")
+        return f"{self.name} {verb} by {self.format(size)}"
 
 
 LOGP_FALLS = Change("LogP", -1, 0, 0.5)

@@ -1,5 +1,6 @@
 """Molecules and their properties, computed by RDKit. Knows nothing of prompts or models."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -44,45 +45,70 @@ def is_one_compound(smiles: str) -> bool:
     return "." not in smiles and all(atom.GetAtomicNum() for atom in mol.GetAtoms())
 
 
-def read_molecules(path: Path, max_heavy_atoms: int) -> list[Molecule]:
-    """Read the distinct one-fragment molecules of a SMILES file, in order. Lines that RDKit cannot parse are skipped.
+def usable_molecule(smiles: str, max_heavy_atoms: int) -> Molecule | str:
+    """Parse a SMILES as a molecule of the data, or return the reason why it is left out."""
+    from rdkit import Chem
+
+    molecule = parse_molecule(smiles)
+    if molecule is None:
+        return "not a valid molecule"
+    if not is_one_compound(molecule.smiles):
+        return "several fragments or dummy atoms"
+    if Chem.MolFromSmiles(molecule.smiles).GetNumHeavyAtoms() > max_heavy_atoms:
+        return "more than max_heavy_atoms"
+    return molecule
+
+
+def read_molecules(path: Path, max_heavy_atoms: int) -> tuple[list[Molecule], Counter[str]]:
+    """Read the distinct one-fragment molecules of a SMILES file, in order, and count the lines left out by reason.
 
     Raises InputError if there is no such file, or fewer than two usable molecules in it.
     """
-    from rdkit import Chem
-
     if not path.is_file():
         raise InputError(f"molecules file {path}: no such file; give a file with a SMILES at the start of each line")
     molecules: dict[str, Molecule] = {}
-    for line in path.read_text(errors="replace").splitlines():
-        smiles = line.split(maxsplit=1)[0] if line.strip() else ""
-        molecule = parse_molecule(smiles)
-        if (
-            molecule
-            and is_one_compound(molecule.smiles)
-            and Chem.MolFromSmiles(molecule.smiles).GetNumHeavyAtoms() <= max_heavy_atoms
-        ):
-            molecules.setdefault(molecule.smiles, molecule)
+    left_out: Counter[str] = Counter()
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        if not line.strip():
+            continue
+        molecule = usable_molecule(line.split(maxsplit=1)[0], max_heavy_atoms)
+        if isinstance(molecule, str):
+            left_out[molecule] += 1
+        elif molecule.smiles in molecules:
+            left_out["same molecule as an earlier line"] += 1
+        else:
+            molecules[molecule.smiles] = molecule
     if len(molecules) < 2:
-        raise InputError(f"molecules file {path}: {len(molecules)} usable molecules; at least 2 are needed")
-    return list(molecules.values())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()) or "the file is empty"
+        raise InputError(
+            f"molecules file {path}: {len(molecules)} usable molecules; at least 2 are needed (left out: {reasons})"
+        )
+    return list(molecules.values()), left_out
 
 
-def similar_pairs(molecules: list[Molecule], threshold: float) -> Iterator[tuple[int, int, float]]:
-    """Yield (i, j, similarity) with i < j where the similarity is at least `threshold`.
-
-    Similarity is the Tanimoto similarity of count Morgan fingerprints of radius 2.
-    """
-    from rdkit import Chem, DataStructs
+def fingerprint(molecule: Molecule) -> Any:
+    """The count Morgan fingerprint of radius 2, for Tanimoto similarities."""
+    from rdkit import Chem
     from rdkit.Chem import rdFingerprintGenerator
 
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2)
-    fingerprints = [generator.GetCountFingerprint(Chem.MolFromSmiles(molecule.smiles)) for molecule in molecules]
-    for i, fingerprint in enumerate(fingerprints):
-        similarities = DataStructs.BulkTanimotoSimilarity(fingerprint, fingerprints[i + 1 :])
-        for offset, similarity in enumerate(similarities):
-            if similarity >= threshold:
-                yield i, i + 1 + offset, similarity
+    return rdFingerprintGenerator.GetMorganGenerator(radius=2).GetCountFingerprint(Chem.MolFromSmiles(molecule.smiles))
+
+
+def similarity(one: Molecule, other: Molecule) -> float:
+    """Tanimoto similarity of count Morgan fingerprints of radius 2."""
+    from rdkit import DataStructs
+
+    return float(DataStructs.TanimotoSimilarity(fingerprint(one), fingerprint(other)))
+
+
+def similar_pairs(molecules: list[Molecule], threshold: float) -> Iterator[tuple[int, int]]:
+    """Yield (i, j) with i < j where the Tanimoto similarity (`similarity`) is at least `threshold`."""
+    from rdkit import DataStructs
+
+    fingerprints = [fingerprint(molecule) for molecule in molecules]
+    for i, own in enumerate(fingerprints):
+        similarities = DataStructs.BulkTanimotoSimilarity(own, fingerprints[i + 1 :])
+        yield from ((i, i + 1 + offset) for offset, value in enumerate(similarities) if value >= threshold)
 
 
 def draw(smiles: str, width: int = 260, height: int = 180) -> str:

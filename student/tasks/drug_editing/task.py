@@ -1,9 +1,9 @@
-"""The task: examples from pairs of similar molecules, and scores of generated molecules.
+"""The task: examples from pairs of similar molecules, scores of generated molecules, and feedback after a miss.
 
-Criteria and thresholds are those of ChatDrug (Liu et al., ICLR 2024).
+Criteria, thresholds and feedback are those of ChatDrug (Liu et al., ICLR 2024).
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,9 +12,12 @@ from pydantic import Field
 from cache.answers.parsing import parse_answer
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.json_documents import digest
 from cache.progress import Progress
-from student.tasks.drug_editing.instructions import INSTRUCTIONS, all_hit
+from student.tasks.drug_editing.building import ANSWER_MARKER, Options, build_examples
+from student.tasks.drug_editing.charts import round_chart, task_table
+from student.tasks.drug_editing.feedback import feedback_text
+from student.tasks.drug_editing.instructions import INSTRUCTIONS
+from student.tasks.drug_editing.metrics import score_edit, summarise_edits
 from student.tasks.drug_editing.molecules import (
     Molecule,
     draw,
@@ -22,76 +25,91 @@ from student.tasks.drug_editing.molecules import (
     nci_molecules,
     parse_molecule,
     read_molecules,
-    similar_pairs,
 )
-from student.tasks.task import Built, Panel, Task
-
-ANSWER_MARKER = "Answer:"
+from student.tasks.drug_editing.pairs import pairs_of_molecules, read_pairs
+from student.tasks.drug_editing.references import read_answers, read_references
+from student.tasks.task import Answer, Built, Chart, Panel, Task
 
 
 class DrugEditing(Task):
-    """Edit molecules by instruction (`[task] name = "drug_editing"`)."""
+    """Edit molecules by instruction (`[task] name = "drug_editing"`).
 
-    build_keys: ClassVar[tuple[str, ...]] = ("molecules", "max_heavy_atoms", "similarity", "heldout_share")
+    Evaluations read `references`: the answers in it are not novel, and feedback names the nearest right molecule of it.
+    """
+
+    build_keys: ClassVar[tuple[str, ...]] = (
+        "molecules",
+        "pairs",
+        "max_heavy_atoms",
+        "similarity",
+        "heldout_share",
+        "limit",
+        "feedback_share",
+        "balanced",
+        "varied",
+    )
+    judge_keys: ClassVar[tuple[str, ...]] = ("references",)
+    round_metrics: ClassVar[tuple[str, ...]] = ("hit_ratio_all", "hit_ratio_all_strict", "validity", "novelty")
 
     name: Literal["drug_editing"] = Field("drug_editing", description="selects this task")
     molecules: Path = Field(
         default_factory=nci_molecules, description="SMILES file; by default the NCI set that RDKit ships"
     )
+    pairs: Path | None = Field(None, description="file with two SMILES a line, in place of similar pairs of molecules")
     max_heavy_atoms: int = Field(40, ge=1, description="larger molecules are left out")
     similarity: float = Field(0.45, ge=0, le=1, description="minimum Tanimoto similarity of a pair")
     heldout_share: float = Field(0.06, gt=0, lt=1, description="share of molecules that no training pair contains")
+    limit: int | None = Field(None, ge=1, description="training examples at most; all if not given")
+    feedback_share: float = Field(
+        0.0, ge=0, le=1, description="share of training examples that have misses and feedback before the answer"
+    )
+    balanced: bool = Field(
+        False,
+        description="prefer rare instructions, where a pair is a hit of several; otherwise all are equally likely",
+    )
+    varied: bool = Field(
+        False,
+        description="also write replay.jsonl (several wordings), benchmark.jsonl (every instruction for held-out "
+        "molecules) and new_words.jsonl (the same in words that no training example has)",
+    )
+    references: Path | None = Field(None, description="training examples of this task, for novelty and feedback")
+
+    def unused_keys(self) -> dict[str, str]:
+        by_file = "'pairs' names a file of pairs"
+        return {} if self.pairs is None else {"molecules": by_file, "similarity": by_file}
 
     def build(self, progress: Progress) -> Built:
-        """Build examples from pairs of similar molecules whose difference is a strict hit of an instruction.
+        """Build one example of each pair whose difference is a strict hit of an instruction, split by molecule.
 
-        Each ordered pair gets one instruction. The source of a held-out example is a molecule that no training pair
-        contains, neither as source nor as answer.
+        The splits and what they contain are described in student.tasks.drug_editing.building.
         """
-        molecules = read_molecules(self.molecules, self.max_heavy_atoms)
-        heldout = {molecule.smiles for molecule in molecules if _unit_hash(molecule.smiles) < self.heldout_share}
-        splits: dict[str, list[Example]] = {"train": [], "heldout": []}
-        for example in self._examples(molecules, progress):
-            source, answer = example.metadata["source"], example.metadata["answer"]
-            if source in heldout:
-                splits["heldout"].append(example)
-            elif answer not in heldout:
-                splits["train"].append(example)
-        # Ordered by hash, so that the first lines of a file are a fair sample of it.
-        ordered = {name: sorted(examples, key=lambda e: digest(["order", e.id])) for name, examples in splits.items()}
-        return Built(ordered, {"molecules": len(molecules), "heldout_molecules": len(heldout)})
+        if self.pairs is not None:
+            pairs = read_pairs(self.pairs, self.max_heavy_atoms, progress)
+        else:
+            molecules, left_out = read_molecules(self.molecules, self.max_heavy_atoms)
+            pairs = pairs_of_molecules(molecules, left_out, self.similarity, progress)
+        options = Options(self.heldout_share, self.limit, self.feedback_share, self.balanced, self.varied)
+        return build_examples(pairs, options, progress)
 
     def judge(self, example: Example, text: str) -> dict[str, float]:
-        """Score an answer, each 1 or 0: valid molecule, loose hit, strict hit, unchanged copy of the source."""
-        if not {"source", "task"} <= set(example.metadata):
-            raise InputError(
-                f"example {example.id}: its metadata has no 'source' and 'task', so it is not an example of "
-                "drug_editing; give the [task] that built the examples"
-            )
-        before = parse_molecule(example.metadata["source"])
-        after = answer_molecule(text)
-        if before is None or after is None:
-            return {"valid": 0.0, "loose": 0.0, "strict": 0.0, "copy": 0.0}
-        changes = INSTRUCTIONS[example.metadata["task"]][1]
-        return {
-            "valid": 1.0,
-            "loose": float(all_hit(changes, before, after, strict=False)),
-            "strict": float(all_hit(changes, before, after, strict=True)),
-            "copy": float(before.smiles == after.smiles),
-        }
+        """Score an answer (student.tasks.drug_editing.metrics.score_edit)."""
+        before, number = _edit_of(example)
+        known = read_answers(self.references) if self.references is not None else None
+        return score_edit(before, answer_molecule(text), number, known)
 
     def summarise(self, scores: list[dict[str, float]]) -> dict[str, float]:
-        """Validity, and hit ratios both over valid answers and over all: publications use either denominator."""
-        valid = sum(score["valid"] for score in scores)
-        totals = {name: sum(score[name] for score in scores) for name in ("loose", "strict", "copy")}
-        return {
-            "validity": valid / len(scores),
-            "hit_ratio_all": totals["loose"] / len(scores),
-            "hit_ratio_all_strict": totals["strict"] / len(scores),
-            "hit_ratio_valid": totals["loose"] / valid if valid else 0.0,
-            "hit_ratio_valid_strict": totals["strict"] / valid if valid else 0.0,
-            "copies": totals["copy"] / len(scores),
-        }
+        """Validity, hit ratios, copies, uniqueness, similarity and novelty."""
+        return summarise_edits(scores)
+
+    def feedback(self, example: Example, text: str, number: int) -> list[dict[str, str]] | None:
+        """After an answer that is no strict hit: what was wrong, and the nearest right molecule of the references."""
+        before, task = _edit_of(example)
+        after = answer_molecule(text)
+        if before is None or score_edit(before, after, task, None)["strict"]:
+            return None
+        references = read_references(self.references) if self.references is not None else None
+        content = feedback_text(before, after, INSTRUCTIONS[task][1], references)
+        return [{"role": "user", "content": content}]
 
     def panel(self, example: Example, text: str) -> Panel | None:
         """Draw source and answer. The caption names the instruction and the result."""
@@ -103,27 +121,20 @@ class DrugEditing(Task):
         result = "strict hit" if scores["strict"] else "loose hit" if scores["loose"] else "miss"
         return Panel(draw(example.metadata["source"]), draw(after.smiles), f"{instruction}: {result}")
 
-    def _examples(self, molecules: list[Molecule], progress: Progress) -> Iterator[Example]:
-        for i, j, _ in similar_pairs(molecules, self.similarity):
-            progress(i + 1, len(molecules))
-            for before, after in ((molecules[i], molecules[j]), (molecules[j], molecules[i])):
-                numbers = [n for n, (_, changes) in INSTRUCTIONS.items() if all_hit(changes, before, after, True)]
-                if numbers:
-                    pair = f"{before.smiles}>>{after.smiles}"
-                    yield make_example(before, after, numbers[int(_unit_hash(pair) * len(numbers))])
+    def charts(self, answers: Mapping[str, Sequence[Answer]]) -> list[Chart]:
+        """Hit ratios by task, and by round of feedback if there was any."""
+        return [task_table(answers), *filter(None, [round_chart(answers)])]
 
 
-def make_example(before: Molecule, after: Molecule, number: int) -> Example:
-    """An instruction as a chat prompt, a rationale that states each change, and the edited molecule as response."""
-    instruction, changes = INSTRUCTIONS[number]
-    rationale = ", ".join(change.describe(before, after) for change in changes)
-    return Example(
-        id=digest([number, before.smiles, after.smiles])[:16],
-        messages=({"role": "user", "content": f"Make this molecule {instruction}: {before.smiles}"},),
-        rationale=f"{rationale}.\n",
-        response=f"{ANSWER_MARKER} {after.smiles}",
-        metadata={"task": number, "source": before.smiles, "answer": after.smiles},
-    )
+def _edit_of(example: Example) -> tuple[Molecule | None, int]:
+    """The molecule before, None if it is not valid, and the number of the instruction."""
+    source, number = example.metadata.get("source"), example.metadata.get("task")
+    if not isinstance(source, str) or number not in INSTRUCTIONS:
+        raise InputError(
+            f"example {example.id}: its metadata has no 'source' and 'task' of ChatDrug, so it is not an example of "
+            "drug_editing; give the [task] that built the examples"
+        )
+    return parse_molecule(source), number
 
 
 def answer_molecule(text: str) -> Molecule | None:
@@ -135,8 +146,3 @@ def answer_molecule(text: str) -> Molecule | None:
     word = words[0].strip("`\"'$,;") if words else ""
     molecule = parse_molecule(word) or parse_molecule(word.rstrip("."))
     return molecule if molecule and is_one_compound(molecule.smiles) else None
-
-
-def _unit_hash(text: str) -> float:
-    """A hash of `text` as a number in [0, 1)."""
-    return int(digest(text)[:13], 16) / 16**13

@@ -51,7 +51,11 @@ def test_building_twice_gives_the_same(task: DrugEditing) -> None:
 )
 def test_verdicts(task: DrugEditing, answer: str, valid: int, loose: int, strict: int, copy: int) -> None:
     example = Example("1", (), metadata={"task": 101, "source": "CCO"})
-    assert task.judge(example, answer) == {"valid": valid, "loose": loose, "strict": strict, "copy": copy}
+    scores = task.judge(example, answer)
+    expected = {"task": 101, "valid": valid, "loose": loose, "strict": strict, "copy": copy}
+    assert {name: scores[name] for name in expected} == expected
+    assert (scores["similarity"] > 0, scores["molecule"] > 0) == (bool(valid), bool(valid))
+    assert not copy or scores["similarity"] == 1
 
 
 def test_a_hit_is_strictly_past_the_threshold() -> None:
