@@ -141,7 +141,7 @@ class Misses:
             self._similar[pairs.molecules[i].smiles].append(pairs.molecules[j])
 
     def chat(self, example: Example, edit: Edit, count: int) -> Example:
-        """The example with up to `count` different misses before its answer. Feedback to them never names the answer."""
+        """The example with up to `count` different misses before its answer. Feedback never names the answer."""
         turns = list(example.messages)
         changes = INSTRUCTIONS[edit.number][1]
         wrong_answers = self._wrong_answers(edit)[:count]
