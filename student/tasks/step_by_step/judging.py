@@ -33,7 +33,7 @@ def count_steps(rationale: str) -> tuple[int, int]:
     """The number of steps such as "12 - 5 = 7" in a rationale, and of those that are right."""
     steps = right = 0
     for written, result in STEP.findall(rationale):
-        left = written.strip(" .\n")
+        left = re.split(r"\.\s", written.strip())[-1]  # the number before a full stop belongs to another sentence
         if not re.search(r"[0-9)]\s*[-+*/]", left):
             continue
         steps += 1
