@@ -165,4 +165,7 @@ def _key(question: "Question") -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except LogitbankError as error:
+        sys.exit(str(error))  # without a traceback, for the message of the parent

@@ -47,7 +47,7 @@ def example(word: str) -> Example:
 
 def judge_of(model: Path, **keys: Any) -> JudgeSettings:
     return JudgeSettings.model_validate(
-        {"teacher": {"model": str(model), "dtype": "float32", "max_tokens": 128}, "engine": {"kind": "transformers"}}
+        {"teacher": {"model": str(model), "dtype": "float32", "max_tokens": 250}, "engine": {"kind": "transformers"}}
         | keys
     )
 
@@ -108,7 +108,7 @@ def test_a_rating_is_the_mean_value_by_the_judges_probabilities(tmp_path: Path, 
         task=Echo(),
         models={"model": str(tiny_model)},
         controls=("reference", "shuffled"),
-        judge=judge_of(tiny_model, entries=300),
+        judge=judge_of(tiny_model, entries=325),
     )
     models = run_evaluation(settings)["models"]
     assert (models["reference"]["right"], models["shuffled"]["right"]) == (1.0, 0.0)
