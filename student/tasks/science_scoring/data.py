@@ -88,7 +88,8 @@ def split_answers(
             f"{len(splits['dev'])} for early stopping; give more, or another task.dev_share"
         )
     known = [*graded, *(answer for answers in tests.values() for answer in answers)]
-    splits["transfer"] += make_transfer(splits["train"], known, transfer, seed)
+    made = make_transfer(splits["train"], known, transfer, seed)
+    splits["transfer"] += made
     if not splits["transfer"]:
         del splits["transfer"]
     train = {_key(answer) for answer in graded}
@@ -96,10 +97,7 @@ def split_answers(
         {**splits, **{f"test_{name}": list(answers) for name, answers in tests.items()}},
         {name: sum(_key(answer) in train for answer in answers) for name, answers in tests.items()},
         _conflicts(graded),
-        {
-            "transfer answers that could not be made": transfer
-            - sum(a.id.startswith("transfer-") for a in splits.get("transfer", []))
-        },
+        {"transfer answers that could not be made": transfer - len(made)},
     )
 
 
