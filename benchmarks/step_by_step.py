@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.harness import finish, spread
+from benchmarks.common.harness import finish
 from cache.json_documents import write_json
 from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
 from cluster.evaluation.task_examples import run_examples
+from cluster.report.groups import group_models, table_values
+from cluster.report.metrics_table import metrics_table
 from cluster.runtime.job_file import load_job
 from cluster.runtime.outputs import read_json
 from cluster.runtime.progress_bars import counter
@@ -42,24 +44,36 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--shares", type=float, nargs="+", default=[100.0], help="percent of the training items")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--own", action="store_true", help="the grammar's rationales in place of the teacher's")
     parser.add_argument("--pretrained", type=Path, help="weights of the students (default: random ones)")
     parser.add_argument("--lr", type=float, help="learning rate (default: the demo's)")
     parser.add_argument("--steps", type=int, help="steps of each student (default: the demo's)")
     parser.add_argument("--save", action="store_true", help="keep the result in benchmarks/results/tasks/")
     options = parser.parse_args()
     _one_rank()
-    results: dict[str, Any] = {"seeds": options.seeds, "steps": options.steps}
+    tables = {}
     for share in options.shares:
-        for variant in options.variants:
-            runs = [_student(options, share, variant, seed) for seed in range(options.seeds)]
-            found = {name: [run[name] for run in runs if run.get(name) is not None] for name in METRICS}
-            results[f"{variant}_{share:g}"] = {name: spread(values) for name, values in found.items() if values}
-            accuracy = results[f"{variant}_{share:g}"]["label_accuracy"]
-            print(
-                f"{variant:<18}{share:>6g}%  {accuracy['median']:.3f} ({accuracy['min']:.3f} to {accuracy['max']:.3f})"
-            )
-    name = ("step_svamp" if options.data else "step_synthetic") + ("_pretrained" if options.pretrained else "")
-    finish("step_by_step", results, options.save, f"tasks/{name}")
+        models = {
+            f"{variant}_{seed}": _student(options, share, variant, seed)
+            for variant in options.variants
+            for seed in range(options.seeds)
+        }
+        groups = {variant: [f"{variant}_{seed}" for seed in range(options.seeds)] for variant in options.variants}
+        columns = group_models(
+            {name: {metric: each[metric] for metric in METRICS if metric in each} for name, each in models.items()},
+            groups,
+        )
+        title = f"{share:g}% of the training items, {options.seeds} seeds"
+        tables[title] = table_values(columns)
+        print(f"{title}\n{metrics_table(columns)}\n", flush=True)
+    results = {"tables": tables, "seeds": options.seeds, "steps": options.steps}
+    finish("step_by_step", results, options.save, f"tasks/step_{_name(options)}")
+
+
+def _name(options: argparse.Namespace) -> str:
+    """Which comparison this is, for its folder and its result file."""
+    name = "svamp" if options.data else "grammar" if options.own else "synthetic"
+    return f"{name}_pretrained" if options.pretrained else name
 
 
 def _student(options: argparse.Namespace, share: float, variant: str, seed: int) -> dict[str, Any]:
@@ -70,16 +84,23 @@ def _student(options: argparse.Namespace, share: float, variant: str, seed: int)
     from student.training.train import train
 
     model_type, label_type = variant.rsplit("_", 1)
-    data = ("svamp" if options.data else "synthetic") + ("_pretrained" if options.pretrained else "")
-    examples = _examples(options.data, share, label_type, RUNS / "seeds" / data / f"items_{label_type}_{share:g}")
+    data = _name(options)
+    folder = RUNS / "seeds" / data / f"items_{label_type}_{share:g}"
+    examples = _examples(options.data, share, label_type, folder, options.own)
     output = RUNS / "seeds" / data / f"{variant}_{share:g}_{seed}"
-    overrides = [f"output={output}", f"data.examples={examples / 'train.jsonl'}", f"run.seed={seed}", "run.ranks=1"]
+    overrides = [
+        f"output={output}",
+        f"data.examples={examples / 'train.jsonl'}",
+        f"run.seed={seed}",
+        "run.ranks=1",
+        "run.zero_stage=0",
+    ]
     overrides += [f"run.steps={options.steps}"] if options.steps else []
     overrides += [f"optimizer.lr={options.lr}"] if options.lr else []
     if options.pretrained:
         overrides += [f'model={{pretrained="{options.pretrained.resolve()}"}}', "tokenizer={}"]
-    elif options.data:
-        overrides.append(f"tokenizer.path={_tokenizer(options.data)}")
+    elif options.data or options.own:
+        overrides.append(f"tokenizer.path={_tokenizer(examples, RUNS / 'seeds' / data / 'tokenizer')}")
     if model_type == "standard":
         overrides += ['data.where={task="predict"}', 'loss={objective="hard_label"}']
         overrides += ["run.batch_size=32", "run.micro_batch_size=32"]
@@ -89,33 +110,31 @@ def _student(options: argparse.Namespace, share: float, variant: str, seed: int)
         if not (output / "training.json").exists():
             train(settings)
         job = load_job(JOBS / "evaluate.toml", [], EvaluateSettings, ROOT)
-        heldout = HeldoutExamples(path=str(examples / "test.jsonl"))
+        heldout = HeldoutExamples(path=str(examples / f"{'test_labels' if model_type == 'standard' else 'test'}.jsonl"))
         model = str(output / "model")
         progress = partial(_progress, output.name)
         write_json(result, evaluate_language_model(model, heldout, job.task, job.generation, progress))
     return dict(read_json(result))
 
 
-def _examples(data: Path | None, share: float, label_type: str, output: Path) -> Path:
+def _examples(data: Path | None, share: float, label_type: str, output: Path, own: bool = False) -> Path:
     """The items of a share, with true labels or those of the LLM."""
     if data is not None:
         task = f'dataset="svamp", data="{data.resolve()}", llm="palm", subsample={share / 100}'
     else:
-        answers = RUNS / "explained.jsonl"
-        task = f'llm="captured", answers="{answers}", problems=[4000, 100, 200], subsample={ANSWERED * share / 100}'
+        llm = 'llm="own"' if own else f'llm="captured", answers="{RUNS / "explained.jsonl"}"'
+        task = f"{llm}, problems=[4000, 100, 200], subsample={ANSWERED * share / 100}"
     overrides = [f'task={{name="step_by_step", label_type="{label_type}", {task}}}', f"output={output}"]
     run_examples(load_job(JOBS / "examples.toml", overrides, ExamplesSettings, ROOT))
     return output
 
 
-def _tokenizer(data: Path) -> Path:
-    """A tokenizer that is learned once, from all training items of SVAMP, for the students of all variants."""
+def _tokenizer(examples: Path, folder: Path) -> Path:
+    """A tokenizer that is learned once, from the first items, for the students of all variants."""
     from cache.examples.jsonl import read_examples
     from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 
-    folder = RUNS / "seeds" / "svamp" / "tokenizer"
     if not folder.exists():
-        examples = _examples(data, 100.0, "gt", RUNS / "seeds" / "svamp" / "items_gt_100")
         save_tokenizer(learn_tokenizer(read_examples(examples / "train.jsonl"), VOCABULARY), folder)
     return folder
 

@@ -16,8 +16,7 @@ MAX_OUTPUT = 256
 # The published optimizer: Transformers' defaults.
 OPTIMIZER = {"schedule": "linear", "warmup_steps": 0, "final_lr_share": 0.0, "betas": [0.9, 0.999], "weight_decay": 0.0}
 # A T5 with random weights and a tokenizer of its own, for --from_scratch.
-SMALL_T5 = {"model_type": "t5", "d_model": 64, "d_kv": 16, "d_ff": 192, "num_layers": 2, "num_heads": 4}
-SMALL_T5 |= {"feed_forward_proj": "gated-gelu"}
+SMALL_T5 = {"model_type": "t5", "d_model": 64, "d_kv": 32, "d_ff": 256, "num_layers": 2, "num_heads": 2}
 SMALL_VOCABULARY = 800
 # Outputs of --llm by their name in the task.
 LLMS = {"palm": "palm", "gpt": "gpt", "generic": "own", "own": "own", "captured": "captured"}

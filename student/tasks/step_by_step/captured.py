@@ -50,6 +50,9 @@ def _parts(example: Example) -> tuple[str, str]:
         return "", text
     if example.metadata[TASK] == "explain":
         return text, ""
+    if "teacher_label" in example.metadata:  # the capture split it, at a marker of its own
+        label = str(example.metadata["teacher_label"])
+        return (example.rationale.strip(), label) if label else ("", "")
     parsed = parse_answer(text, ANSWER_MARKER)
     return ("", "") if parsed.status == "no_label" else (parsed.rationale, parsed.label)
 

@@ -172,3 +172,13 @@ def test_the_whole_of_svamp_is_accounted_for() -> None:
     assert {example.metadata["label"] for example in built.splits["test"]} and all(
         e.rationale + e.response for e in built.splits["test"]
     )
+
+
+def test_an_answer_that_the_capture_split_keeps_its_parts(tmp_path: Path) -> None:
+    """Would catch a label that is looked for again, at a marker that the teacher was not asked for."""
+    item = synthetic(model_type="standard").splits["train"][0].metadata["item"]
+    metadata = {"item": item, "task": "question", "teacher_label": "( 1 + 2 )"}
+    answer = Example("a", TURNS, rationale="So 3. ", response="Answer: ( 1 + 2 )", metadata=metadata)
+    write_examples(tmp_path / "answers.jsonl", [answer])
+    built = synthetic(llm="captured", answers=tmp_path / "answers.jsonl", label_type="llm")
+    assert [text(e)[1] for e in built.splits["train"]] == ["( 1 + 2 )", "So 3."]
