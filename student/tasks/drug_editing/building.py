@@ -68,7 +68,7 @@ def build_examples(pairs: PairSet, options: Options, progress: Progress) -> Buil
     The source of a held-out example is a molecule that no training pair contains, neither as source nor as answer.
     Splits: train and heldout. With options.varied also replay, the training edits in several wordings; benchmark, every
     instruction for held-out molecules, as ChatDrug asks them; and new_words, the same in words that no training example
-    has. The last two have no answers.
+    has. The last two have no answers. shots: a training edit of each instruction.
     """
     heldout = {m.smiles for m in pairs.molecules if unit_hash(m.smiles) < options.heldout_share}
     left_out = Counter(pairs.left_out)
@@ -86,6 +86,8 @@ def build_examples(pairs: PairSet, options: Options, progress: Progress) -> Buil
         ordered["train"], left_out["training edits beyond the limit"] = ordered["train"][: options.limit], beyond
     splits = {name: [e.example(canonical_prompt(e.number, e.before.smiles)) for e in ordered[name]] for name in ordered}
     if options.varied:
+        by_task = {example.metadata["task"]: example for example in reversed(splits["train"])}
+        splits["shots"] = [by_task[number] for number in INSTRUCTIONS if number in by_task]
         splits["replay"] = [_worded(edit) for edit in ordered["train"]]
         splits |= benchmark_prompts([m for m in pairs.molecules if m.smiles in heldout])
     if options.feedback_share:
