@@ -14,6 +14,8 @@ _TURN = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"\w+")
+# A turn of so many words that occurs twice is the sign of a model that goes round in circles.
+REPEATED_WORDS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ def find_problem(turns: Sequence[Turn], limits: Limits, topic: str = "", exchang
         return "an empty turn"
     if any(first.speaker == second.speaker for first, second in pairwise(turns)):
         return "the speakers do not alternate"
+    long = [turn.text.lower() for turn in turns if len(_WORD.findall(turn.text)) >= REPEATED_WORDS]
+    if len(set(long)) < len(long):
+        return "a turn is repeated"
     if limits.exact and exchanges is not None and found != exchanges:
         return "another number of exchanges than requested"
     if not limits.exchanges[0] <= found <= limits.exchanges[1]:

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 from cache.examples.example import Example
 from cache.json_documents import digest
+from student.tasks.medical_conversation.cases import CONDITIONS, REMARKS
+from student.tasks.medical_conversation.conversation import write_turns
+from student.tasks.medical_conversation.synthetic import MAX_EXCHANGES, make_conversation
 
 MOODS = ("calm", "anxious", "frustrated", "cheerful", "confused")
 EXTRACTION = (
@@ -22,11 +25,12 @@ WRITING = (
 
 
 def conversation_prompts(
-    topics: tuple[str, ...], moods: tuple[str, ...], exchanges: tuple[int, int], count: int, seed: int
+    topics: tuple[str, ...], moods: tuple[str, ...], exchanges: tuple[int, int], count: int, seed: int, shown: int
 ) -> list[Example]:
     """Prompts for conversations. Number i depends on the seed and i alone: a larger count keeps the first ones.
 
-    Topics and moods take turns, so that each pair of them is as frequent as any other.
+    Topics and moods take turns, so that each pair of them is as frequent as any other. shown: grammar-made
+    conversations of other topics that a chat shows first, as earlier answers.
     """
     prompts = []
     for i in range(count):
@@ -36,15 +40,26 @@ def conversation_prompts(
             "mood": moods[(i // len(topics)) % len(moods)],
             "exchanges": draw.randint(*exchanges),
         }
-        content = WRITING.format(**facts)
+        turns: list[dict[str, str]] = []
+        for _ in range(shown):
+            turns += _shown(draw, str(facts["topic"]), int(str(facts["exchanges"])))
         prompts.append(
             Example(
                 id=f"conversation-{seed}-{i}",
-                messages=({"role": "user", "content": content},),
+                messages=(*turns, {"role": "user", "content": WRITING.format(**facts)}),
                 metadata={"kind": "conversation", **facts, "number": i},
             )
         )
     return prompts
+
+
+def _shown(draw: random.Random, topic: str, exchanges: int) -> list[dict[str, str]]:
+    """A request and its answer: a grammar-made conversation of another topic with so many exchanges."""
+    exchanges = min(exchanges, MAX_EXCHANGES)
+    others = [name for name in CONDITIONS if name != topic]
+    made = make_conversation([draw.choice(others)], list(REMARKS), (exchanges, exchanges), draw.getrandbits(30), 0)
+    content = WRITING.format(topic=made.topic, mood=made.mood, exchanges=exchanges)
+    return [{"role": "user", "content": content}, {"role": "assistant", "content": write_turns(made.turns)}]
 
 
 def record_example(

@@ -29,6 +29,7 @@ from student.tasks.medical_conversation.record import (
 
 # In the order in which they may occur. A conversation of n exchanges has the opening and n - 1 of the others.
 PARTS = ("identity", "history", "duration", "family", "habits", "past_medicine", "diagnosis", "treatment", "follow_up")
+MAX_EXCHANGES = 1 + len(PARTS)
 # How much more likely a part is than a filler.
 WEIGHTS = {"identity": 4, "history": 3, "diagnosis": 4, "treatment": 5}
 
@@ -78,13 +79,15 @@ class LabelledConversation:
 def make_conversation(
     topics: Sequence[str], moods: Sequence[str], exchanges: tuple[int, int], seed: int, number: int
 ) -> LabelledConversation:
-    """Make one conversation. Raises InputError for a topic or a mood that the grammar does not know."""
+    """Make one conversation. Raises InputError for a topic, a mood or a number that the grammar does not have."""
     for names, known, what in ((topics, CONDITIONS, "topics"), (moods, REMARKS, "moods")):
         if unknown := [name for name in names if name not in known]:
             raise InputError(
                 f"task.{what}: {unknown[0]!r} is none of the {what} for which grammar-made conversations are written "
                 f'({", ".join(known)}); let a teacher write conversations for it (task.stage = "conversations")'
             )
+    if exchanges[1] > MAX_EXCHANGES:
+        raise InputError(f"task.exchanges: grammar-made conversations have at most {MAX_EXCHANGES}, not {exchanges[1]}")
     draw = random.Random(f"grammar:{seed}:{number}")
     topic, mood = topics[number % len(topics)], draw.choice(list(moods))
     gender = draw.choice(sorted(FIRST_NAMES))

@@ -35,7 +35,7 @@ HELDOUT_START = 10_000_000
 # Keys of `build` that each source of examples reads, beside stage and data.
 _WRITTEN = ("topics", "moods", "exchanges", "count", "seed")
 _KEYS: dict[str, tuple[str, ...]] = {
-    "prompts": _WRITTEN,
+    "prompts": (*_WRITTEN, "shown"),
     "synthetic": (*_WRITTEN, "heldout_count", "instruction"),
     "conversations": ("conversations", "instruction", "exchanges", "exact_exchanges", "words"),
     "mts_dialog": ("folder",),
@@ -66,6 +66,9 @@ class MedicalConversation(Task):
     count: int = Field(1000, ge=1, description="conversations for training")
     heldout_count: int = Field(200, ge=1, description="held-out conversations of the grammar")
     seed: int = Field(0, ge=0, description="of topics, moods, exchanges and the grammar")
+    shown: int = Field(
+        0, ge=0, description="conversations of the grammar that a prompt shows first, as earlier answers"
+    )
     conversations: StoreUri | None = Field(
         None, description="store of written conversations, or JSON Lines of them or of instruction, input and output"
     )
@@ -103,7 +106,7 @@ class MedicalConversation(Task):
     def build(self, progress: Progress) -> Built:
         """Build the splits of the stage. The facts count what was left out, and describe the conversations."""
         if self.source == "prompts":
-            prompts = conversation_prompts(self.topics, self.moods, self.exchanges, self.count, self.seed)
+            prompts = conversation_prompts(self.topics, self.moods, self.exchanges, self.count, self.seed, self.shown)
             return Built({"prompts": prompts})
         if self.source == "synthetic":
             return self._build_synthetic(progress)

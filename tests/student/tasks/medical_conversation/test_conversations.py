@@ -56,6 +56,11 @@ def test_turns_are_read_as_models_and_data_sets_write_them() -> None:
         (GOOD, 3, "another number of exchanges than requested"),
         (GOOD.replace("\nDoctor: I see.", ""), 1, "the speakers do not alternate"),
         (GOOD.replace("I see.", "..."), 2, "an empty turn"),
+        (
+            f"{GOOD}\nDoctor: Worse, I cough at night every day.\nPatient: Worse, I cough at night every day.",
+            3,
+            "a turn is repeated",
+        ),
         ("It is about asthma.", 2, "no turn that begins with Doctor: or Patient:"),
         (GOOD.replace("asthma", "cough"), 2, "the topic is not mentioned"),
         ("Patient: My asthma is bad today.\nDoctor: I see.", None, "not 1 to 3 exchanges"),
@@ -162,6 +167,7 @@ def test_no_held_out_patient_is_a_patient_of_the_training_set() -> None:
     [
         ({"topics": ["scurvy"]}, "'scurvy' is none of the topics for which grammar-made conversations are written"),
         ({"moods": ["bored"]}, "'bored' is none of the moods"),
+        ({"exchanges": [3, 11]}, "grammar-made conversations have at most 10, not 11"),
         ({"data": "conversations"}, "task.conversations is missing"),
         ({"data": "mts_dialog"}, "task.folder is missing"),
     ],
@@ -180,3 +186,16 @@ def test_keys_without_effect_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"count.*does not read it"):
         load_job(job, [], ExamplesSettings, tmp_path)
+
+
+def test_a_prompt_can_show_a_conversation_of_another_topic() -> None:
+    prompts = task(stage="conversations", topics=["asthma", "gout"], exchanges=(3, 12), count=30, shown=2).build(
+        no_progress
+    )
+    for prompt in prompts.splits["prompts"]:
+        assert [turn["role"] for turn in prompt.messages] == ["user", "assistant"] * 2 + ["user"]
+        for request, answer in zip(prompt.messages[:-1:2], prompt.messages[1::2], strict=True):
+            found = count_exchanges(parse_turns(answer["content"]))
+            assert found == min(prompt.metadata["exchanges"], 10)
+            assert f"exactly {found} exchanges" in request["content"]
+            assert f"about {prompt.metadata['topic']}." not in request["content"]
