@@ -1,6 +1,7 @@
 """Synthetic word problems from a small grammar: each has an equation, and a rationale that leads to it.
 
 They stand in for SVAMP where no data are given. Figures on them are figures on a grammar, and say nothing of SVAMP.
+Numbers are small, so that a small student learns in minutes to copy them.
 """
 
 import random
@@ -36,32 +37,32 @@ class Family:
 
 
 def _two(rng: random.Random) -> Numbers:
-    return {"a": rng.randint(2, 60), "b": rng.randint(2, 39)}
+    return {"a": rng.randint(2, 9), "b": rng.randint(2, 9)}
 
 
 def _falling(rng: random.Random) -> Numbers:
-    b = rng.randint(2, 40)
-    return {"a": b + rng.randint(1, 58), "b": b}
+    b = rng.randint(2, 9)
+    return {"a": b + rng.randint(1, 9), "b": b}
 
 
 def _product(rng: random.Random) -> Numbers:
-    a, b = rng.randint(2, 12), rng.randint(2, 12)
-    return {"a": a, "b": b, "c": rng.randint(1, a * b - 1)}
+    a, b = rng.randint(2, 9), rng.randint(2, 9)
+    return {"a": a, "b": b, "c": rng.randint(1, min(a * b - 1, 9))}
 
 
 def _quotient(rng: random.Random) -> Numbers:
     b = rng.randint(2, 9)
-    return {"a": b * rng.randint(2, 11), "b": b}
+    return {"a": b * rng.randint(2, 9), "b": b}
 
 
 def _three(rng: random.Random) -> Numbers:
-    a, b = rng.randint(5, 50), rng.randint(2, 40)
-    return {"a": a, "b": b, "c": rng.randint(1, a + b - 1)}
+    a, b = rng.randint(2, 9), rng.randint(2, 9)
+    return {"a": a, "b": b, "c": rng.randint(1, min(a + b - 1, 9))}
 
 
 def _shared_rest(rng: random.Random) -> Numbers:
-    c, b = rng.randint(2, 9), rng.randint(1, 20)
-    return {"a": b + c * rng.randint(2, 9), "b": b, "c": c}
+    c, b = rng.randint(2, 5), rng.randint(1, 9)
+    return {"a": b + c * rng.randint(2, 5), "b": b, "c": c}
 
 
 FAMILIES = (
@@ -174,7 +175,7 @@ def _draw(rng: random.Random) -> Iterator[tuple[str, str, str]]:
         family = rng.choice(FAMILIES)
         numbers: dict[str, object] = dict(family.draw(rng))
         (n, m), (t, u) = rng.sample(NAMES, 2), rng.sample(THINGS, 2)
-        words = numbers | {"n": n, "m": m, "t": t, "u": u, "h": rng.choice(HOLDERS), "d": rng.randint(2, 60)}
+        words = numbers | {"n": n, "m": m, "t": t, "u": u, "h": rng.choice(HOLDERS), "d": rng.randint(2, 9)}
         story = rng.choice(family.stories)
         if rng.random() < DISTRACTED:
             story = f"{story} {rng.choice(DISTRACTIONS)}"
