@@ -46,8 +46,36 @@ class Augmented:
     follow_ups: tuple[str, ...]
 
 
-def augmentation_prompt(turn: Turn, context: str) -> str:
-    """The prompt for one turn. context: the passages of its recipe."""
+# A worked example: a small teacher does not keep the form without one.
+SHOWN = Turn("", "", (), "And how long?", "20 minutes.")
+SHOWN_CONTEXT = """Lemon Rice
+- 1 cup rice
+- 2 cups water
+- 1 lemon
+- 1) Boil the water.
+- 2) Add the rice, cover, and cook for 20 minutes over low heat.
+- 3) Stir in the juice of the lemon."""
+SHOWN_ANSWER = """Question: How long does the rice have to cook for the lemon rice?
+Answer: Cook the rice for 20 minutes. Keep the pot covered and the heat low.
+Follow-ups:
+1. How much water do I need for one cup of rice?
+2. Do I have to cover the pot?
+3. How high should the heat be?
+4. When do I add the juice of the lemon?
+5. How many lemons do I need?
+6. What do I do first?"""
+
+
+def augmentation_chat(turn: Turn, context: str) -> tuple[dict[str, Any], ...]:
+    """The chat that asks for the augmentation of one turn, after a worked example. context: passages of its recipe."""
+    return (
+        {"role": "user", "content": _request(SHOWN, SHOWN_CONTEXT)},
+        {"role": "assistant", "content": SHOWN_ANSWER},
+        {"role": "user", "content": _request(turn, context)},
+    )
+
+
+def _request(turn: Turn, context: str) -> str:
     return INSTRUCTION.format(context=context, question=turn.question, answer=turn.answer, fewest=FEWEST, most=MOST)
 
 

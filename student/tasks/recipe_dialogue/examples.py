@@ -6,7 +6,7 @@ from typing import Any
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from student.tasks.recipe_dialogue.augmentation import augmentation_prompt
+from student.tasks.recipe_dialogue.augmentation import augmentation_chat
 from student.tasks.recipe_dialogue.dialogue import Recipe, Turn
 from student.tasks.recipe_dialogue.prompts import chat, context, query_of
 from student.tasks.recipe_dialogue.retrieval.ranking import ranks_of
@@ -52,8 +52,8 @@ class Examples:
 
 def augmentation_example(turn: Turn, recipe: Recipe) -> Example:
     """A prompt that asks a teacher to improve a turn. It has no response."""
-    prompt = augmentation_prompt(turn, context(recipe.passages, {recipe.id: recipe}))
-    return Example(turn.id, ({"role": "user", "content": prompt},), metadata={"turn": turn.id})
+    chat_of_turn = augmentation_chat(turn, context(recipe.passages, {recipe.id: recipe}))
+    return Example(turn.id, chat_of_turn, metadata={"turn": turn.id})
 
 
 def require_facts(example: Example) -> dict[str, Any]:

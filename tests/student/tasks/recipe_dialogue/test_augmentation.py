@@ -4,7 +4,7 @@ import pytest
 
 from student.tasks.recipe_dialogue.augmentation import (
     Augmented,
-    augmentation_prompt,
+    augmentation_chat,
     augmented_turns,
     parse_augmentation,
 )
@@ -55,10 +55,14 @@ def test_a_text_without_all_parts_is_refused(text: str, reason: str) -> None:
     assert parse_augmentation(text) == reason
 
 
-def test_the_prompt_shows_recipe_question_and_answer_and_its_form_is_parsed() -> None:
-    prompt = augmentation_prompt(Turn("1", "r", (), "How hot?", "400."), "Pie\n- Heat to 400 degrees.")
-    assert "Heat to 400 degrees." in prompt and "Question: How hot?\nAnswer: 400." in prompt
-    assert parse_augmentation(prompt.partition("Use this form:\n")[2]) == "2 different follow-ups, fewer than 5"
+def test_the_chat_shows_recipe_question_and_answer_after_an_example_that_is_parsed() -> None:
+    chat = augmentation_chat(Turn("1", "r", (), "How hot?", "400."), "Pie\n- Heat to 400 degrees.")
+    assert [turn["role"] for turn in chat] == ["user", "assistant", "user"]
+    assert "Heat to 400 degrees." in chat[-1]["content"] and "Question: How hot?\nAnswer: 400." in chat[-1]["content"]
+    shown = parse_augmentation(chat[1]["content"])
+    assert isinstance(shown, Augmented) and len(shown.follow_ups) == 6
+    form = chat[-1]["content"].partition("Use this form:\n")[2]
+    assert parse_augmentation(form) == "2 different follow-ups, fewer than 5"
 
 
 def test_turns_of_what_was_written_and_counts_of_the_rest() -> None:

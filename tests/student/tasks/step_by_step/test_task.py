@@ -16,7 +16,6 @@ from student.tasks.task import Built
 from tests.real_data import real_data
 from tests.student.tasks.step_by_step.files import SVAMP, write_lines, write_svamp
 
-
 TURNS = ({"role": "user", "content": "?"},)
 
 
