@@ -42,13 +42,14 @@ for seed in $seeds; do
     before="$before \"before_$seed\"," after="$after \"after_$seed\","
     text="$text \"text_$seed\"," edits_only="$edits_only \"edits_only_$seed\","
 done
-set -- --set "models={$models teacher = \"$teacher\", teacher_few_shot = \"$teacher\" }"
-
 step "evaluation: all 14 instructions, two rounds of feedback" evaluate $jobs/edits.toml \
-    --set "output=$results/edits" "$@"
-step "evaluation: the same in new words" evaluate $jobs/new_words.toml --set "output=$results/new_words" "$@"
+    --set "output=$results/edits" --set "models={${models%,} }"
+step "evaluation: the same in new words" evaluate $jobs/new_words.toml \
+    --set "output=$results/new_words" --set "models={${models%,} }"
 step "evaluation: language" evaluate $jobs/language_evaluation.toml \
     --set "output=$results/language" --set "models={$models teacher = \"$teacher\" }"
-step "report" report $jobs/report.toml --set "trainings={$trainings }" --set "evaluation=$results/edits" \
-    --set "evaluations={ new_words = \"$results/new_words\", language = \"$results/language\" }" \
+step "evaluation: the generalist on the same instructions" evaluate $jobs/generalist.toml \
+    --set "models={ zero_shot = \"$teacher\", few_shot = \"$teacher\" }"
+step "report" report $jobs/report.toml --set "trainings={${trainings%,} }" --set "evaluation=$results/edits" \
+    --set "evaluations={ new_words = \"$results/new_words\", language = \"$results/language\", generalist = \"$folder/generalist\" }" \
     --set "groups={ before = [$before], after = [$after], text = [$text], edits_only = [$edits_only] }"
