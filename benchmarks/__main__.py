@@ -70,6 +70,7 @@ BENCHMARKS = (
         "--sharpness sharp --steps 160 --epochs 4",
         (TEACHER, EXAMPLES),
     ),
+    Benchmark("step_by_step", "--own --seeds 1 --shares 2 --steps 2", "--own --seeds 3 --shares 25 100"),
     Benchmark("demo_seeds", "--seeds 1 --steps 2", "--seeds 3", (TEACHER, STUDENTS)),
 )
 

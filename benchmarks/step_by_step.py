@@ -87,7 +87,8 @@ def _student(options: argparse.Namespace, share: float, variant: str, seed: int)
     data = _name(options)
     folder = RUNS / "seeds" / data / f"items_{label_type}_{share:g}"
     examples = _examples(options.data, share, label_type, folder, options.own)
-    output = RUNS / "seeds" / data / f"{variant}_{share:g}_{seed}"
+    steps = f"_{options.steps}_steps" if options.steps else ""
+    output = RUNS / "seeds" / data / f"{variant}_{share:g}_{seed}{steps}"
     overrides = [
         f"output={output}",
         f"data.examples={examples / 'train.jsonl'}",
