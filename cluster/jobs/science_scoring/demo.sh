@@ -36,7 +36,7 @@ step "teacher: the generalist learns to grade" train $jobs/teacher.toml --set "m
     ${layers:+--set model.lora.target_modules=$layers}
 step "capture: its law over the grades of graded answers" capture $jobs/capture.toml
 step "capture: of answers that nobody graded" capture $jobs/capture.toml \
-    --set examples=runs/science/examples/transfer.jsonl --set limit=1800
+    --set examples=runs/science/examples/transfer.jsonl --set limit=1200
 step "capture: of answers for early stopping" capture $jobs/capture.toml \
     --set examples=runs/science/examples/dev.jsonl --set store=runs/science/dev
 step "encoder: MiniLM, fine-tuned on the same grades" train $jobs/encoder.toml

@@ -91,3 +91,19 @@ def test_a_tokenizer_is_never_learned_from_another_split(tmp_path: Path, algorit
     assert len(tokenizer("lukewarm")["input_ids"]) == 1
     assert not any("zy" in token.lower() for token in tokenizer.get_vocab())
     assert (tmp_path / "plan" / "tokenizer" / "tokenizer.json").is_file(), "the one that is saved with the model"
+
+
+def test_one_capture_serves_a_coarser_scale(tmp_path: Path) -> None:
+    """Classes of several words have the summed probability of these words, and their labels. By hand from three."""
+    records = [teacher_record(f"Answer: {word}", i, i, TOPK)[0] for i, word in enumerate(["correct", "wrong"] * 3)]
+    store = open_store(tmp_path, records, TOPK)
+    fine = ClassSource.from_store(store, AT_LABEL, TEACHER, STUDENT)
+    labels = AT_LABEL.labels
+    settings = AT_LABEL.model_copy(
+        update={"labels": {"no": labels["wrong"] + labels["partly"], "yes": labels["correct"]}}
+    )
+    coarse = ClassSource.from_store(store, settings, TEACHER, STUDENT)
+    assert fine.teacher is not None and coarse.teacher is not None
+    p = np.exp(fine.teacher.log_probs)
+    assert np.allclose(np.exp(coarse.teacher.log_probs), np.stack([p[:, 1] + p[:, 2], p[:, 0]], 1), atol=1e-5)
+    assert (coarse.labels == (fine.labels == 0)).all() and len(coarse) == len(fine) == 6
