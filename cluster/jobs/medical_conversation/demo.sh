@@ -9,11 +9,15 @@ writer=${teacher:-runs/teachers/SmolLM2-135M-Instruct}
 [ -n "$teacher" ] || model smollm2
 step "1/12 prompts for conversations, by topic, mood and exchanges" examples $jobs/prompts.toml
 step "2/12 the generalist writes the conversations" capture $jobs/write.toml --set "teacher.model=$writer"
-step "3/12 validation: what is a conversation, and what is left out" examples $jobs/records.toml
-step "4/12 the generalist extracts records, guided by the schema" capture $jobs/extract.toml \
-    --set "teacher.model=$writer"
-[ -e $folder/extracted.jsonl ] || step "4/12 its records as instruction, input and output" \
-    export $folder/extracted $folder/extracted.jsonl --format instruction
+# A small writer may write no valid conversation at all. The rest of the demo does not need any.
+if step "3/12 validation: what is a conversation, and what is left out" examples $jobs/records.toml; then
+    step "4/12 the generalist extracts records, guided by the schema" capture $jobs/extract.toml \
+        --set "teacher.model=$writer"
+    [ -e $folder/extracted.jsonl ] || step "4/12 its records as instruction, input and output" \
+        export $folder/extracted $folder/extracted.jsonl --format instruction
+else
+    printf '\n== 4/12 no records are extracted, because no conversation is valid\n'
+fi
 step "5/12 labelled conversations of a grammar" examples $jobs/examples.toml
 step "6/12 the extraction teacher, trained on them" train $jobs/teacher.toml
 step "7/12 one capture for all students" capture $jobs/capture.toml

@@ -37,6 +37,9 @@ def llm_options(
             # not split there.
             options |= {"max_num_batched_tokens": max(engine.batched_tokens, max_model_len)}
             options |= {"enable_chunked_prefill": False}
+    if spec.sampling and spec.sampling.json_schema:
+        # Where a schema allows any white space between its parts, a weak model may write nothing else.
+        options["structured_outputs_config"] = {"backend": "xgrammar", "disable_any_whitespace": True}
     if engine.tensor_parallel * engine.pipeline_parallel > 1:
         options |= {
             "tensor_parallel_size": engine.tensor_parallel,
