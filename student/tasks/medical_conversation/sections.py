@@ -76,6 +76,7 @@ def _example(split: str, row: dict[str, str]) -> Example:
         id=f"mts-{split}-{row['ID']}",
         messages=({"role": "user", "content": f"{INSTRUCTION}\n\n{dialogue}"},),
         response=f"{row['section_header']}\n{row['section_text']}",
+        label=row["section_header"],
         metadata={
             "kind": "section",
             "header": row["section_header"],

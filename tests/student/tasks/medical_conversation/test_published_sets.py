@@ -40,6 +40,7 @@ def test_every_row_of_mts_dialog_is_read() -> None:
     assert Counter(example.metadata["header"] for example in splits["heldout"])["GENHX"] == 53
     for example in (example for rows in splits.values() for example in rows):
         assert parse_section(example.response) == (example.metadata["header"], example.metadata["section_text"])
+        assert example.label == example.metadata["header"]
         assert "\r" not in example.response + example.metadata["conversation"]
 
 
