@@ -6,6 +6,17 @@
 set -eu
 folder=runs/science
 . "$(dirname "$0")/../steps.sh"
+fail() {
+    echo "demo: $1" >&2
+    rm -f $folder/demo.options  # nothing was done for these options
+    exit 2
+}
+
+if [ -n "$data" ]; then
+    [ -e "$data/train.tsv" ] || fail "$data: no file train.tsv; give a folder in the form of Beetle"
+    [ -n "$(ls "$data"/test_*.tsv 2> /dev/null)" ] || fail "$data: no file test_*.tsv, such as test_unseen_answers.tsv"
+fi
+
 base=$teacher
 if [ -z "$base" ]; then
     model smollm2
@@ -16,10 +27,8 @@ else
 fi
 model minilm
 if [ -n "$data" ]; then
-    [ -e "$data/train.tsv" ] || { echo "demo: $data: no file train.tsv; give a folder in the form of Beetle" >&2; exit 2; }
     tests= table=
     for file in "$data"/test_*.tsv; do
-        [ -e "$file" ] || { echo "demo: $data: no file test_*.tsv, such as test_unseen_answers.tsv" >&2; exit 2; }
         name=$(basename "$file" .tsv)
         tests="$tests $name"
         table="$table${table:+, }${name#test_} = \"$file\""
