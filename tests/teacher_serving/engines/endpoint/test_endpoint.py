@@ -240,6 +240,11 @@ def test_a_complete_capture_from_a_served_model(
         assert KEY.encode() not in path.read_bytes(), path
 
 
+def follows(text: str) -> bool:
+    """Whether a text is the start of an answer by the schema, without its white space."""
+    return any(answer.startswith("".join(text.split())) for answer in ('{"age":7}', '{"age":8}'))
+
+
 def test_a_served_model_follows_a_schema_and_its_rows_do_not(address: str, tiny_model: Path) -> None:
     schema = {"type": "object", "properties": {"age": {"enum": [7, 8]}}, "required": ["age"]}
     sampling = replace(SAMPLING, max_tokens=24, json_schema=canonical_json({**schema, "additionalProperties": False}))
@@ -253,7 +258,7 @@ def test_a_served_model_follows_a_schema_and_its_rows_do_not(address: str, tiny_
         prompts, served(address, tiny_model, targets, sampling).generate(prompts, sampling), strict=True
     ):
         # The server allows white space, of which random weights may write any amount.
-        assert "".join(decode(one.tokens, tokenizer).split()) in ('{"age":7}', '{"age":8}', "{", '{"age":')
+        assert follows(decode(one.tokens, tokenizer))
         scored = scorer.score([continuation_request(prompt, one.tokens)])[0]
         n = len(prompt.tokens)
         same_rows(one.rows, scored.targets.rows(n - 1, n + len(one.tokens) - 1))
@@ -261,9 +266,4 @@ def test_a_served_model_follows_a_schema_and_its_rows_do_not(address: str, tiny_
     turns = [replace(prompt, messages=({"role": "user", "content": "age in JSON"},)) for prompt in prompts]
     chat = served(address, tiny_model, targets, sampling, api="openai")
     for one in chat.generate(turns, sampling):
-        assert one.refusal or "".join(decode(one.tokens, tokenizer).split()) in (
-            '{"age":7}',
-            '{"age":8}',
-            "{",
-            '{"age":',
-        )
+        assert one.refusal or follows(decode(one.tokens, tokenizer)), one.refusal
