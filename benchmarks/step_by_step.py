@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--pretrained", type=Path, help="weights of the students (default: random ones)")
     parser.add_argument("--lr", type=float, help="learning rate (default: the demo's)")
     parser.add_argument("--steps", type=int, help="steps of each student (default: the demo's)")
+    parser.add_argument("--file", help="name of the result file in benchmarks/results/tasks/ (default: by the data)")
     parser.add_argument("--save", action="store_true", help="keep the result in benchmarks/results/tasks/")
     options = parser.parse_args()
     _one_rank()
@@ -67,7 +68,7 @@ def main() -> None:
         tables[title] = table_values(columns)
         print(f"{title}\n{metrics_table(columns)}\n", flush=True)
     results = {"tables": tables, "seeds": options.seeds, "steps": options.steps}
-    finish("step_by_step", results, options.save, f"tasks/step_{_name(options)}")
+    finish("step_by_step", results, options.save, f"tasks/{options.file or f'step_{_name(options)}'}")
 
 
 def _name(options: argparse.Namespace) -> str:
