@@ -15,8 +15,8 @@ BATCH = 256
 def export_texts(store: RecordSequence, path: str | Path, progress: Progress = no_progress) -> None:
     """Write all examples with their texts and metadata, in the order of the store.
 
-    Responses that the teacher wrote are the `rationale` and `response` of their example. progress: called with (examples
-    done, examples). Raises InputError if `path` exists and is not empty. The file is created atomically.
+    Responses that the teacher wrote are the `rationale` and `response` of their example. progress: called with
+    (examples done, examples). Raises InputError if `path` exists and is not empty. The file is created atomically.
     """
     numbers = store.numbers()
 
