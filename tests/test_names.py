@@ -2,8 +2,8 @@
 
 import importlib
 import importlib.metadata
-import tomllib
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,11 +1,15 @@
-"""Generate the demo's table in README.md from benchmarks/results/demo.json."""
+"""Generate the tables in README.md: of the demo, from benchmarks/results/demo.json, and of the tasks."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from docs.generate.tasks_overview import overview
+
 BEGIN = "<!-- demo table: begin (written by `python -m docs.generate`) -->"
 END = "<!-- demo table: end -->"
+TASKS_BEGIN = "<!-- tasks table: begin (written by `python -m docs.generate`) -->"
+TASKS_END = "<!-- tasks table: end -->"
 METRICS = (
     "heldout_loss",
     "kl_to_teacher",
@@ -19,14 +23,19 @@ MODELS = ("teacher", "kd", "ce")
 
 
 def readme(root: Path) -> str:
-    """README.md with the current table between its markers. Raises ValueError if the markers are missing."""
-    text = (root / "README.md").read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md: the lines {BEGIN!r} and {END!r} are missing")
+    """README.md with the current tables between their markers. Raises ValueError if the markers are missing."""
     result = json.loads((root / "benchmarks/results/demo.json").read_text())
-    return f"{before}{BEGIN}\n```\n{table(result)}\n```\n{END}{after}"
+    text = _between((root / "README.md").read_text(), BEGIN, END, f"```\n{table(result)}\n```")
+    return _between(text, TASKS_BEGIN, TASKS_END, overview())
+
+
+def _between(text: str, begin: str, end: str, content: str) -> str:
+    """The text with `content` between two lines."""
+    before, first, rest = text.partition(begin)
+    _, last, after = rest.partition(end)
+    if not first or not last:
+        raise ValueError(f"README.md: the lines {begin!r} and {end!r} are missing")
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def table(result: dict[str, Any]) -> str:

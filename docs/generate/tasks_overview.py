@@ -1,0 +1,85 @@
+"""The table of all tasks in README.md: one comparison of a distilled student with its baseline for each."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from docs.generate.measurements.results import RESULTS, table
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What the table shows of a task.
+
+    file: below benchmarks/results/tasks/. title: of its table, or the start of it. metric: a row. teacher, distilled,
+    baseline: columns.
+    """
+
+    task: str
+    page: str
+    what: str
+    file: str
+    title: str
+    metric: str
+    teacher: str
+    distilled: str
+    baseline: str
+
+
+HEADLINES = (
+    Headline(
+        *(
+            "`make demo-drug`",
+            "drug_editing",
+            "hits over all answers, edits asked in new words: after language, before it",
+        ),
+        *("drug", "new words", "hit_ratio_all", "generalist", "after", "before"),
+    ),
+    Headline(
+        *(
+            "`make demo-medical`",
+            "medical_conversation",
+            "micro F1 of the fields of a record: distributions, hard labels",
+        ),
+        *("medical", "", "field_micro_f1", "teacher", "llama", "llama_labels"),
+    ),
+    Headline(
+        *("`make demo-science`", "science_scoring", "accuracy on Beetle, 633 grades: both losses, true grades alone"),
+        *("science_beetle", "439 unseen answers", "accuracy", "teacher", "mixed", "ce"),
+    ),
+    Headline(
+        *("`make demo-recipe`", "recipe_dialogue", "token F1 of answers: joint loss, cross-entropy alone"),
+        *("recipe", "", "token_f1", "teacher", "joint", "ce"),
+    ),
+    Headline(
+        *("`make demo-step`", "step_by_step", "right labels of word problems: labels and rationales, labels alone"),
+        *("step_grammar", "100%", "label_accuracy", "teacher", "task_prefix_gt", "standard_gt"),
+    ),
+)
+
+
+def overview() -> str:
+    """The table as Markdown. A cell without a figure says so."""
+    rows = []
+    for headline in HEADLINES:
+        columns = _columns(headline)
+        cells = [
+            _cell(columns, name, headline.metric) for name in (headline.teacher, headline.distilled, headline.baseline)
+        ]
+        rows.append((headline.task, f"[{headline.what}](docs/tasks/{headline.page}.md)", *cells))
+    return table(("command", "what is compared", "teacher", "distilled", "baseline"), rows)
+
+
+def _columns(headline: Headline) -> dict[str, Any]:
+    path = RESULTS / "tasks" / f"{headline.file}.json"
+    tables = json.loads(path.read_text())["tables"] if path.is_file() else {}
+    return next((columns for title, columns in tables.items() if title.startswith(headline.title)), {})
+
+
+def _cell(columns: dict[str, Any], column: str, metric: str) -> str:
+    value = columns.get(column, {}).get(metric)
+    if value is None:
+        return "not measured"
+    if isinstance(value, dict):
+        return f"{value['mean']:.3f} ({value['lowest']:.3f} to {value['highest']:.3f})"
+    return f"{value:.3f}"
