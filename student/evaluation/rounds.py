@@ -58,7 +58,9 @@ def metrics_by_round(task: Task, history: Sequence[Sequence[Answer]]) -> dict[st
     """
     metrics = task.summarise([answer.scores for answer in history[0]])
     for number, answers in enumerate(history[1:], start=1):
-        later: Mapping[str, float] = task.summarise([answer.scores for answer in answers])
+        of_examples = zip(*history[: number + 1], strict=True)
+        counted = [task.scores_after([answer.scores for answer in given]) for given in of_examples]
+        later: Mapping[str, float] = task.summarise(counted)
         metrics |= {f"{name}_c{number}": later[name] for name in task.round_metrics or later}
         metrics[f"too_long_c{number}"] = sum(answer.too_long for answer in answers)
     return metrics

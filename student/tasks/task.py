@@ -94,6 +94,10 @@ class Task(Settings):
         """
         return None
 
+    def scores_after(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """The scores of an example that count after rounds of feedback. scores: of its answers, one a round."""
+        return dict(scores[-1])
+
     def questions(self, example: Example, text: str) -> dict[str, Question]:
         """Questions to a judging model about one answer, by the name of the score; none by default.
 

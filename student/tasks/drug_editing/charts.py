@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from student.tasks.drug_editing.instructions import INSTRUCTIONS
-from student.tasks.drug_editing.metrics import ratio
+from student.tasks.drug_editing.metrics import ratio, scores_after_feedback
 from student.tasks.figures import curves
 from student.tasks.html import table
 from student.tasks.task import Answer, Chart
@@ -40,10 +40,9 @@ def round_chart(answers: Mapping[str, Sequence[Answer]]) -> Chart | None:
 
 
 def _after(answer: Answer, rounds: int) -> Mapping[str, float]:
-    """The scores that count after so many rounds: those of the last answer until then."""
+    """The scores that count after so many rounds."""
     later = answer.get("rounds", ())[:rounds]
-    scores: Mapping[str, float] = later[-1]["scores"] if later else answer["scores"]
-    return scores
+    return scores_after_feedback([answer["scores"], *(each["scores"] for each in later)])
 
 
 def _pool_seeds(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[Answer]]:

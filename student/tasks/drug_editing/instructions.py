@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from student.tasks.drug_editing.molecules import Molecule
+from student.tasks.drug_editing.molecules import DECIMALS, Molecule
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Change:
 
     def is_hit(self, before: Molecule, after: Molecule, strict: bool) -> bool:
         """Whether the property moves by more than the threshold. Equality is a miss."""
-        difference = self.direction * (after.properties[self.name] - before.properties[self.name])
+        difference = round(self.direction * (after.properties[self.name] - before.properties[self.name]), DECIMALS)
         return difference > (self.strict if strict else self.loose)
 
     @property

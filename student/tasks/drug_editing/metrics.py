@@ -1,5 +1,7 @@
 """Scores of one edited molecule, and metrics over many."""
 
+from collections.abc import Mapping, Sequence
+
 from cache.json_documents import digest
 from student.tasks.drug_editing.instructions import INSTRUCTIONS, all_hit
 from student.tasks.drug_editing.molecules import Molecule, similarity
@@ -57,6 +59,15 @@ def summarise_edits(scores: list[dict[str, float]]) -> dict[str, float]:
     if scores and "novel" in scores[0]:
         metrics["novelty"] = ratio(sum(score["novel"] for score in valid), len(valid))
     return metrics
+
+
+def scores_after_feedback(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The scores that count after rounds of feedback: those of the last answer, and the loose hit of any of them.
+
+    ChatDrug ends a chat at its first hit, by loose or by strict thresholds. Here one chat serves both: it goes on after
+    a hit that is only loose, and a worse answer after it takes nothing back.
+    """
+    return {**scores[-1], "loose": max(score["loose"] for score in scores)}
 
 
 def ratio(part: float, whole: float) -> float:

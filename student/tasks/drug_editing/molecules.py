@@ -9,6 +9,10 @@ from typing import Any
 
 from cache.errors import InputError
 
+# Decimals of properties and of their differences. Those of LogP and TPSA are sums of numbers with four and two, so that
+# a difference may be exactly a threshold; binary fractions would lie beside it.
+DECIMALS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Molecule:
@@ -132,4 +136,4 @@ def _properties(mol: Any) -> dict[str, float]:
         "acceptors": rdMolDescriptors.CalcNumHBA(mol),
         "donors": rdMolDescriptors.CalcNumHBD(mol),
     }
-    return {name: round(float(value), 4) for name, value in values.items()}
+    return {name: round(float(value), DECIMALS) for name, value in values.items()}

@@ -9,7 +9,7 @@ import numpy as np
 from cache.errors import InputError
 from cache.examples.jsonl import read_examples
 from student.tasks.drug_editing.instructions import Change
-from student.tasks.drug_editing.molecules import Molecule, fingerprint, parse_molecule
+from student.tasks.drug_editing.molecules import DECIMALS, Molecule, fingerprint, parse_molecule
 
 
 class References:
@@ -34,7 +34,7 @@ class References:
         is_right = np.ones(len(self.molecules), np.bool_)
         for change in changes:
             difference = change.direction * (self._values[change.name] - before.properties[change.name])
-            is_right &= difference > change.strict
+            is_right &= np.round(difference, DECIMALS) > change.strict
         candidates = [i for i in np.flatnonzero(is_right).tolist() if self.molecules[i].smiles not in excluded]
         if not candidates:
             return None

@@ -17,7 +17,7 @@ from student.tasks.drug_editing.building import ANSWER_MARKER, Options, build_ex
 from student.tasks.drug_editing.charts import round_chart, task_table
 from student.tasks.drug_editing.feedback import feedback_text
 from student.tasks.drug_editing.instructions import INSTRUCTIONS
-from student.tasks.drug_editing.metrics import score_edit, summarise_edits
+from student.tasks.drug_editing.metrics import score_edit, scores_after_feedback, summarise_edits
 from student.tasks.drug_editing.molecules import (
     Molecule,
     draw,
@@ -101,6 +101,10 @@ class DrugEditing(Task):
         """Validity, hit ratios, copies, uniqueness, similarity and novelty."""
         return summarise_edits(scores)
 
+    def scores_after(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """Those of the last answer, and the loose hit of any answer."""
+        return scores_after_feedback(scores)
+
     def feedback(self, example: Example, text: str, number: int) -> list[dict[str, str]] | None:
         """After an answer that is no strict hit: what was wrong, and the nearest right molecule of the references."""
         before, task = _edit_of(example)
@@ -140,9 +144,9 @@ def _edit_of(example: Example) -> tuple[Molecule | None, int]:
 def answer_molecule(text: str) -> Molecule | None:
     """Parse the molecule after the answer marker, by the parser of captures. None if there is no valid one.
 
-    Words may follow the molecule. A molecule of several fragments, such as a salt, or with dummy atoms is no answer.
+    Words may follow the molecule, but "I" before words is the pronoun and not hydrogen iodide. A molecule of several fragments, such as a salt, or with dummy atoms is no answer.
     """
     words = parse_answer(text, ANSWER_MARKER).label.split()
-    word = words[0].strip("`\"'$,;") if words else ""
+    word = words[0].strip("`\"'$,;") if words and (words[0] != "I" or len(words) == 1) else ""
     molecule = parse_molecule(word) or parse_molecule(word.rstrip("."))
     return molecule if molecule and is_one_compound(molecule.smiles) else None

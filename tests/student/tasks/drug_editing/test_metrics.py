@@ -7,8 +7,10 @@ import pytest
 from cache.examples.example import Example
 from cache.examples.jsonl import write_examples
 from student.tasks.drug_editing.charts import round_chart, task_table
-from student.tasks.drug_editing.metrics import score_edit, summarise_edits
+from student.tasks.drug_editing.instructions import INSTRUCTIONS
+from student.tasks.drug_editing.metrics import score_edit, scores_after_feedback, summarise_edits
 from student.tasks.drug_editing.molecules import parse_molecule
+from student.tasks.drug_editing.references import References
 from student.tasks.drug_editing.task import DrugEditing
 
 
@@ -72,3 +74,38 @@ def test_tables_pool_seeds_and_count_the_last_answer_of_each_round() -> None:
     chart = round_chart(answers)
     assert chart is not None and "<svg" in chart.html
     assert round_chart({"kd_0": [hit]}) is None
+
+
+@pytest.mark.parametrize(
+    "before, after, number, strict",
+    [
+        ("Cc1cc(C)c(N)c(C)c1", "CN(C)c1ccc(C2(c3ccc(N(C)C)cc3)OC(=O)c3cc(N(C)C)ccc32)cc1", 106, 0),  # 26.02, 36.02
+        ("O=C(O)c1ccc([N+](=O)[O-])cc1Cl", "O=c1ccc2cc(Cl)ccc2o1", 102, 0),  # 1.9464, 2.4464
+        ("CCCCC(C(C)=O)C(C)=O", "CCOS(=O)(=O)c1ccccc1", 103, 1),  # a difference of little more than 0.1
+    ],
+)
+def test_a_difference_of_the_threshold_is_a_miss_and_a_little_more_a_hit(
+    before: str, after: str, number: int, strict: float
+) -> None:
+    """Would catch binary fractions, in which 36.02 - 26.02 is more than 10, and coarsely rounded properties."""
+    first, second = parse_molecule(before), parse_molecule(after)
+    assert second is not None and score_edit(first, second, number, None)["strict"] == strict
+    nearest = References([second]).nearest(second, first, INSTRUCTIONS[number][1])  # type: ignore[arg-type]
+    assert (nearest is not None) == bool(strict)
+
+
+def test_a_loose_hit_stays_one_when_the_chat_goes_on() -> None:
+    """ChatDrug's loose chat would have ended there. Would catch a hit ratio that falls with the rounds."""
+    loose, invalid = scores(["OCC", "x"])
+    assert loose["loose"] == 0
+    loose["loose"] = 1.0
+    after = scores_after_feedback([loose, invalid])
+    assert (after["loose"], after["strict"], after["valid"]) == (1, 0, 0)
+    assert DrugEditing().scores_after([loose, invalid]) == after
+
+
+def test_a_refusal_is_no_molecule() -> None:
+    """Would catch "I cannot" read as hydrogen iodide, which is less soluble than ethanol: a strict hit."""
+    example = Example("1", ({"role": "user", "content": "edit"},), metadata={"task": 102, "source": "CCO"})
+    assert DrugEditing().judge(example, "Answer: I cannot do that.")["valid"] == 0
+    assert DrugEditing().judge(example, "Answer: I")["strict"] == 1
