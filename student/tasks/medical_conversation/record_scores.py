@@ -4,14 +4,14 @@ A value counts as found if it is equal after normalisation. Lists are sets. A sl
 medication: the right dosage at the wrong medication is an error.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from student.tasks.medical_conversation.record import LISTS, NOT_PROVIDED, SCALARS, SLOTS, ParsedRecord
-from student.tasks.text_scores import f1, normalise
+from student.tasks.text_scores import f1
+from student.tasks.text_values import normalise_value, words_of
 
 # The leaves of the schema. Micro F1 counts all their values together, macro F1 is the mean of their F1.
 FIELDS = (*SCALARS, *LISTS, *SLOTS)
@@ -29,6 +29,7 @@ _ONES = (
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 Item = tuple[str, ...]
+ABSENT = normalise_value(NOT_PROVIDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +57,31 @@ def record_values(value: Mapping[str, Any]) -> RecordValues:
     for entry in _as_list(value.get("prescription")):
         if isinstance(entry, Mapping):
             medication = _text(entry.get("medication"))
-            if medication and medication != normalise(NOT_PROVIDED):
-                items["medication"].add((medication,))
-                for slot in SLOTS[1:]:
-                    _add(items[slot], absent, entry.get(slot), (slot, medication), (medication,))
-        elif _text(entry) == normalise(NOT_PROVIDED):
+            given = {_text(entry.get(slot)) for slot in SLOTS} - {""}
+            if given <= {ABSENT}:
+                absent |= {("prescription",)} if given else set()
+                continue
+            # A slot without a medication is a value too, and may be invented.
+            _add(items["medication"], absent, medication or NOT_PROVIDED, ("medication",), ())
+            for slot in SLOTS[1:]:
+                _add(items[slot], absent, entry.get(slot), (slot, medication or ABSENT), (medication or ABSENT,))
+        elif _text(entry) == ABSENT:
             absent.add(("prescription",))
     return RecordValues({name: frozenset(found) for name, found in items.items()}, frozenset(absent))
 
 
 def _add(items: set[Item], absent: set[Item], value: Any, cell: Item, prefix: Item) -> None:
     text = _text(value)
-    if text == normalise(NOT_PROVIDED):
+    if text == ABSENT:
         absent.add(cell)
     elif text:
         items.add((*prefix, text))
 
 
 def _text(value: Any) -> str:
-    return normalise(str(value)) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return ""
+    return normalise_value(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -84,7 +91,7 @@ def _as_list(value: Any) -> list[Any]:
 def score_record(parsed: ParsedRecord, truth: Mapping[str, Any] | None, conversation: str) -> dict[str, float]:
     """Counts for `record_metrics`. truth: the true record, None if it is not known; its counts are then 0."""
     found = record_values(parsed.value)
-    words = _words_of(conversation)
+    words = _cached_words(conversation)
     predicted = [(name, item) for name in FIELDS for item in found.items[name]]
     unsupported = [(name, item) for name, item in predicted if not is_supported(name, item[-1], words)]
     scores: dict[str, float] = {
@@ -102,7 +109,10 @@ def score_record(parsed: ParsedRecord, truth: Mapping[str, Any] | None, conversa
         scores |= dict(zip((f"{name}_tp", f"{name}_fp", f"{name}_fn"), map(float, counts), strict=True))
     counts = _set_counts(found.absent, true.absent) if truth is not None else (0, 0, 0)
     scores |= dict(zip(("absent_tp", "absent_fp", "absent_fn"), map(float, counts), strict=True))
-    scores["hallucinated"] = float(sum(item not in true.items[name] for name, item in unsupported)) if truth else 0.0
+    scores["labelled_values"] = float(len(predicted)) if truth is not None else 0.0
+    scores["hallucinated"] = (
+        float(sum(item not in true.items[name] for name, item in unsupported)) if truth is not None else 0.0
+    )
     scores["omitted"] = float(sum(_is_omitted(name, item, found) for name in FIELDS for item in true.items[name]))
     scores["true_values"] = float(sum(map(len, true.items.values())))
     scores["exact"] = float(truth is not None and found == true)
@@ -137,10 +147,8 @@ def spelled(number: int) -> str:
 
 
 @lru_cache(maxsize=512)
-def _words_of(conversation: str) -> frozenset[str]:
-    """The words of a conversation, normalised; of a word with hyphens also its parts, as in 56-year-old."""
-    parts = re.sub(r"[-/]", " ", conversation)
-    return frozenset(normalise(conversation).split()) | frozenset(normalise(parts).split())
+def _cached_words(conversation: str) -> frozenset[str]:
+    return words_of(conversation)
 
 
 def record_metrics(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -165,7 +173,7 @@ def record_metrics(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
         "prescription_slot_f1": _micro(total, SLOTS),
         "not_provided_precision": _ratio(total["absent_tp"], total["absent_tp"] + total["absent_fp"]),
         "not_provided_recall": _ratio(total["absent_tp"], total["absent_tp"] + total["absent_fn"]),
-        "hallucination_rate": _ratio(total["hallucinated"], total["values"]),
+        "hallucination_rate": _ratio(total["hallucinated"], total["labelled_values"]),
         "omission_rate": _ratio(total["omitted"], total["true_values"]),
         **{f"f1_{name}": value for name, value in by_field.items()},
     }

@@ -94,7 +94,7 @@ def test_counts_are_those_worked_out_by_hand() -> None:
         # instructions of both medications.
         **{"absent_tp": 1, "absent_fp": 4, "absent_fn": 1, "absent_cells": 1},
         # 3 single values, 2 of the history, 2 medications and 2 dosages; 3 and 2, 1, 1, 1, 1 are true.
-        **{"values": 9, "true_values": 8},
+        **{"values": 9, "labelled_values": 9, "true_values": 8},
         # 54, Female, codeine, and its dosage have no support; asthma is the sister's, but it is there.
         **{"unsupported": 4, "hallucinated": 4},
         # anemia, migraine and the instructions are missing; the age is wrong, which is no omission.
@@ -137,3 +137,31 @@ def test_ages_and_genders_are_supported_by_other_words() -> None:
     assert score_record(parse_record(json.dumps(said)), None, words)["unsupported"] == 0
     assert score_record(parse_record(json.dumps(said)), None, "Patient: I am seventy.")["unsupported"] == 2
     assert [spelled(number) for number in (0, 13, 20, 99, 104)] == ["zero", "thirteen", "twenty", "ninety nine", "four"]
+
+
+def scores_of(value: dict[str, Any], truth: dict[str, Any] | None = TRUE) -> dict[str, float]:
+    return score_record(parse_record(json.dumps(value)), truth, CONVERSATION)
+
+
+def test_a_dose_ten_times_as_large_is_another_value() -> None:
+    """Would catch the normalisation of SQuAD, which has no decimal points."""
+    true, given = json.loads(json.dumps(TRUE)), json.loads(json.dumps(TRUE))
+    true["prescription"][0]["dosage"], given["prescription"][0]["dosage"] = "2.5 mg", "25 mg"
+    scores = scores_of(given, true)
+    assert (scores["dosage_tp"], scores["dosage_fp"], scores["dosage_fn"], scores["exact"]) == (0, 1, 1, 0)
+
+
+def test_slots_without_a_medication_count_and_an_empty_prescription_is_none() -> None:
+    """Would catch invented slots that cost nothing because their medication is missing."""
+    given = json.loads(json.dumps(TRUE))
+    given["prescription"].append({"medication": NP, "dosage": "90 mg", "purpose": "cancer", "instructions": NP})
+    scores = scores_of(given)
+    assert (scores["dosage_fp"], scores["purpose_fp"], scores["hallucinated"], scores["exact"]) == (1, 1, 2, 0)
+    empty = {**TRUE, "prescription": [dict.fromkeys(("medication", "dosage", "purpose", "instructions"), NP)]}
+    assert scores_of(empty, {**TRUE, "prescription": NP})["exact"] == 1
+
+
+def test_values_of_records_without_a_truth_do_not_dilute_the_rate_of_hallucinations() -> None:
+    labelled, unlabelled = scores_of(GIVEN), scores_of(GIVEN, None)
+    rate = record_metrics([labelled])["hallucination_rate"]
+    assert rate == 4 / 9 == record_metrics([labelled, unlabelled, unlabelled])["hallucination_rate"]
