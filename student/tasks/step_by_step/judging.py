@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 
-from cache.answers.equations import evaluate_equation
 from cache.answers.parsing import parse_answer
 from cache.errors import InputError
 from cache.examples.example import Example
@@ -13,6 +12,10 @@ from student.tasks.text_scores import rouge
 
 # A step of a rationale, such as "12 - 5 = 7". Without backtracking: a bad model repeats one digit a hundred times.
 STEP = re.compile(r"([0-9.()+*/\s-]++)=\s*(-?[0-9]+(?:\.[0-9]+)?)")
+
+# A number in words of a rationale, in ASCII digits as equations have it, and the comma between its thousands.
+NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 
 
 def label_of(text: str) -> str:
@@ -32,7 +35,7 @@ def rationale_of(example: Example, text: str) -> str:
 def count_steps(rationale: str) -> tuple[int, int]:
     """The number of steps such as "12 - 5 = 7" in a rationale, and of those that are right."""
     steps = right = 0
-    for written, result in STEP.findall(rationale):
+    for written, result in STEP.findall(THOUSANDS.sub("", rationale)):
         left = re.split(r"\.\s", written.strip())[-1]  # the number before a full stop belongs to another sentence
         if not re.search(r"[0-9)]\s*[-+*/]", left):
             continue
@@ -43,9 +46,9 @@ def count_steps(rationale: str) -> tuple[int, int]:
 
 def reaches(rationale: str, truth: str) -> bool:
     """Whether the last number of a rationale is the value of the true equation."""
-    numbers = re.findall(r"\d+(?:\.\d+)?", rationale)
+    numbers = NUMBER.findall(THOUSANDS.sub("", rationale))
     value = value_of(truth)
-    return bool(numbers) and value is not None and evaluate_equation(numbers[-1]) == value
+    return bool(numbers) and value is not None and value_of(numbers[-1]) == value
 
 
 def judge(example: Example, text: str) -> dict[str, float]:

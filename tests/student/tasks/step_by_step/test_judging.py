@@ -26,6 +26,7 @@ def example(task: str, rationale: str = "", truth: str = TRUTH, is_equation: boo
         ("She had 12 - 2 = 11 left. (11 - 7) * 2 = 8.", (2, 1)),
         ("x = 5, so 5 = 5 and 2 / 4 = 0.5.", (1, 1)),
         ("So 3 * = 4 and 2 + 2 = four.", (1, 0)),
+        ("1,000 - 200 = 800 and 900 + 100 = 1,000.", (2, 2)),
         ("", (0, 0)),
     ],
 )
@@ -55,6 +56,13 @@ def test_a_label_is_the_whole_answer_or_what_follows_the_marker(text: str, label
 )
 def test_a_rationale_reaches_the_answer_with_its_last_number(rationale: str, does: bool) -> None:
     assert reaches(rationale, TRUTH) is does
+
+
+def test_numbers_that_are_too_long_or_in_other_digits_are_no_value() -> None:
+    """Would catch an evaluation that ends at the first answer of a bad model."""
+    for text in ("7" * 150, "so \u0663"):
+        assert judge(example("explain"), text)["reaches"] == 0
+    assert reaches("So there are 1,000 apples.", "( 400.0 + 600.0 )")
 
 
 def test_metrics_are_over_the_answers_of_their_task() -> None:
