@@ -13,8 +13,9 @@ Metrics = Mapping[str, Any]
 def group_models(models: Mapping[str, Metrics], groups: Mapping[str, Sequence[str]]) -> dict[str, Metrics]:
     """The metrics of each group, in the order of `groups`, and before them those of models without a group.
 
-    A metric of a group is a Spread, or the value itself if all models have the same one, such as their size. Groups
-    without a model in `models` are left out. Raises InputError if a group has models of which only some are there.
+    A metric of a group is a Spread, or the value itself if all models have the same one, such as their size. Models
+    without the metric, or for which it is NaN, are counted in the Spread, and have no part in its mean. Groups without
+    a model in `models` are left out. Raises InputError if a group has models of which only some are there.
     """
     grouped = {name for members in groups.values() for name in members}
     columns: dict[str, Metrics] = {name: metrics for name, metrics in models.items() if name not in grouped}
@@ -31,13 +32,17 @@ def group_models(models: Mapping[str, Metrics], groups: Mapping[str, Sequence[st
 
 def _spreads(models: Sequence[Metrics]) -> dict[str, Any]:
     spreads: dict[str, Any] = {}
-    for name in metric_names({"": models[0]}):
-        values = [metrics.get(name) for metrics in models]
-        numbers = [value for value in values if value is not None]
+    for name in metric_names({str(i): metrics for i, metrics in enumerate(models)}):
+        values = [value for metrics in models if (value := metrics.get(name)) is not None]
+        # NaN, such as the kappa of a model that predicts one class, has no place in a mean.
+        numbers = [value for value in values if value == value]  # noqa: PLR0124
+        missing = len(models) - len(numbers)
         if not numbers:
-            continue
-        is_same = len(set(values)) == 1
-        spreads[name] = numbers[0] if is_same else Spread.of(numbers)
+            spreads |= {name: values[0]} if values else {}
+        elif len(set(numbers)) == 1 and not missing:
+            spreads[name] = numbers[0]
+        else:
+            spreads[name] = Spread.of(numbers, missing)
     return spreads
 
 
@@ -51,6 +56,7 @@ def group_results(columns: Mapping[str, Metrics], prefix: str = "") -> dict[str,
             key = f"{prefix}{column}_{name}"
             if isinstance(value, Spread):
                 results |= {key: value.mean, f"{key}_min": value.lowest, f"{key}_max": value.highest}
+                results |= {f"{key}_missing": value.missing} if value.missing else {}
             else:
                 results[key] = value
     return results

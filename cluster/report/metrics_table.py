@@ -10,16 +10,17 @@ NOT_METRICS = frozenset({"answers", "seconds", "rows", "target_rows"})
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A metric of several models: mean, lowest and highest value."""
+    """A metric of several models: mean, lowest and highest value. missing: models that have no value."""
 
     mean: float
     lowest: float
     highest: float
+    missing: int = 0
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
+    def of(cls, values: Sequence[float], missing: int = 0) -> "Spread":
         """The spread of one value or more."""
-        return cls(sum(values) / len(values), min(values), max(values))
+        return cls(sum(values) / len(values), min(values), max(values), missing)
 
 
 def metric_names(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -42,12 +43,13 @@ def metrics_table(models: Mapping[str, Mapping[str, Any]]) -> str:
 def format_number(value: Any) -> str:
     """A metric for people: counts as integers, shares and nats with four decimals, tiny values in scientific form.
 
-    A spread is written as its mean, with lowest and highest value in brackets.
+    A spread is written as its mean, with lowest and highest value in brackets, and how many models have no value.
     """
     if value is None:
         return ""
     if isinstance(value, Spread):
-        return f"{format_number(value.mean)} ({format_number(value.lowest)} to {format_number(value.highest)})"
+        missing = f", {value.missing} without" if value.missing else ""
+        return f"{format_number(value.mean)} ({format_number(value.lowest)} to {format_number(value.highest)}{missing})"
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"

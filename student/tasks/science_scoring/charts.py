@@ -24,13 +24,16 @@ def answer_charts(answers: Mapping[str, Sequence[Answer]], words: Sequence[str])
     charts = []
     for name, given in shown.items():
         pairs = [(int(a["scores"]["true"]), int(a["scores"]["predicted"])) for a in given]
-        counts = np.zeros((len(words), len(words)), np.int64)
+        counts, no_grade = np.zeros((len(words), len(words)), np.int64), 0
         for true, predicted in pairs:
             if true >= 0 and predicted >= 0:
                 counts[true, predicted] += 1
+            no_grade += true >= 0 > predicted
         used = np.flatnonzero(counts.sum(0) + counts.sum(1))
         matrix = counts[np.ix_(used, used)]
-        charts.append(Chart(f"Confusion matrix: {name}", confusion_matrix(matrix, [words[i] for i in used])))
+        what = "text that is no grade" if no_grade == 1 else "texts that are no grade"
+        beside = f"; beside it {no_grade:,} {what}" if no_grade else ""
+        charts.append(Chart(f"Confusion matrix: {name}{beside}", confusion_matrix(matrix, [words[i] for i in used])))
     if reliability := _reliability(shown):
         charts.append(Chart("Reliability: accuracy of predictions by their confidence", reliability))
     return [*charts, Chart("Accuracy by question", by_question(shown))]
@@ -56,25 +59,29 @@ def comparison_charts(metrics: Mapping[str, Mapping[str, float]]) -> list[Chart]
     """The published claims beside the same ratios of these models.
 
     Models by name: "kd" the distilled net, "ce" the same net on hard labels, "encoder" the small encoder, "teacher".
-    Without "kd" there is nothing to show; a ratio to a model that is absent is left out.
+    Without "kd" there is nothing to show. A ratio to a model that is absent is left out, and so is one of a metric that
+    not both have: an evaluation without `classes` measures no time, and one without grades no accuracy.
     """
     kd = metrics.get("kd")
     if kd is None:
         return []
     rows = []
+
+    def both_have(name: str, metric: str) -> bool:
+        return metric in kd and metric in metrics.get(name, {})
+
     for name, title in (("teacher", "the teacher"), ("encoder", "the encoder")):
-        if (other := metrics.get(name)) is not None:
-            published = PUBLISHED["parameters" if name == "teacher" else "time"]
-            size = other["parameters"] / kd["parameters"]
-            speed = other["ms_per_text"] / kd["ms_per_text"]
-            rows += [
-                [f"parameters, of {title}", published if name == "teacher" else "", f"{size:,.0f} x fewer"],
-                [f"time for a text, of {title}", PUBLISHED["time"], f"{speed:,.1f} x faster"],
-            ]
+        if both_have(name, "parameters"):
+            size = metrics[name]["parameters"] / kd["parameters"]
+            published = PUBLISHED["parameters"] if name == "teacher" else ""
+            rows.append([f"parameters, of {title}", published, f"{size:,.0f} x fewer"])
+        if both_have(name, "ms_per_text"):
+            speed = metrics[name]["ms_per_text"] / kd["ms_per_text"]
+            rows.append([f"time for a text, of {title}", PUBLISHED["time"], f"{speed:,.1f} x faster"])
     names = (("ce", "the same net on hard labels", PUBLISHED["hard"]), ("encoder", "the encoder", PUBLISHED["encoder"]))
     for name, title, published in (*names, ("teacher", "the teacher", "comparable")):
-        if (other := metrics.get(name)) is not None:
-            difference = 100 * (kd["accuracy"] - other["accuracy"])
+        if both_have(name, "accuracy"):
+            difference = 100 * (kd["accuracy"] - metrics[name]["accuracy"])
             rows.append([f"accuracy, against {title}", published, f"{difference:+.1f} points"])
     return [
         Chart(
@@ -89,7 +96,8 @@ def _reliability(answers: Mapping[str, Sequence[Answer]]) -> str:
 
     lines: dict[str, tuple[list[float], list[float]]] = {}
     for name, given in answers.items():
-        rows = [(a["scores"]["confidence"], a["scores"]["right"]) for a in given if "confidence" in a["scores"]]
+        scores = [a["scores"] for a in given if "confidence" in a["scores"] and a["scores"]["true"] >= 0]
+        rows = [(score["confidence"], score["right"]) for score in scores]
         if not rows:
             continue
         confidence, right = np.array(rows, np.float64).T

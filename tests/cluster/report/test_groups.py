@@ -23,7 +23,7 @@ def test_a_group_has_mean_and_range_and_what_is_equal_stays_plain() -> None:
     spread = columns["kd"]["accuracy"]
     assert (spread.mean, spread.lowest, spread.highest) == (pytest.approx(0.7), 0.6, 0.8)
     assert columns["kd"]["parameters"] == 10
-    assert columns["kd"]["qwk"] == Spread(0.5, 0.5, 0.5)  # of the seeds that have it
+    assert columns["kd"]["qwk"] == Spread(0.5, 0.5, 0.5, missing=1)  # of the seeds that have it
     assert columns["ce"]["accuracy"] == 0.5
 
 
@@ -53,3 +53,15 @@ def test_tables_survive_json() -> None:
     again = table_columns(json.loads(json.dumps(table_values(columns))))
     assert again["kd"]["accuracy"] == columns["kd"]["accuracy"]
     assert metrics_table(again) == metrics_table(columns)
+
+
+def test_a_metric_that_some_seeds_lack_is_shown_with_their_number() -> None:
+    """Would catch metrics that the first seed lacks and that vanish, and NaN that makes a mean and a range useless."""
+    models = {"a": {"f1": 0.5}, "b": {"f1": float("nan"), "steps": 0.2}, "c": {"f1": 0.7, "steps": 0.4}}
+    columns = group_models(models, {"kd": ("a", "b", "c")})
+    assert columns["kd"] == {
+        "f1": Spread(pytest.approx(0.6), 0.5, 0.7, missing=1),
+        "steps": Spread(pytest.approx(0.3), 0.2, 0.4, missing=1),
+    }
+    assert "0.6000 (0.5000 to 0.7000, 1 without)" in metrics_table(columns)
+    assert group_results(columns)["kd_steps_missing"] == 1

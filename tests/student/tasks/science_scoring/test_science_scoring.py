@@ -194,3 +194,30 @@ def test_ratios_beside_the_published_claims() -> None:
     assert "<td>4,000 x fewer</td><td>4,000 x fewer</td>" in chart.html and "200.0 x faster" in chart.html
     assert "<td>+3%</td><td>+2.5 points</td>" in chart.html and "encoder" not in chart.html
     assert comparison_charts({"teacher": means["teacher"]}) == []
+
+
+def test_a_report_of_an_evaluation_without_times_or_grades_has_the_other_ratios() -> None:
+    """A language model that writes grades has no time a text, and ungraded texts give no accuracy."""
+    (chart,) = comparison_charts({"kd": {"parameters": 10.0}, "teacher": {"parameters": 50.0, "accuracy": 0.5}})
+    assert "5 x fewer" in chart.html and "time" not in chart.html and "points" not in chart.html
+
+
+def test_reliability_is_of_graded_answers_and_texts_without_a_grade_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Would catch answers that nobody graded counted as wrong ones."""
+    drawn: list[Any] = []
+
+    def curves(lines: Any, *labels: str) -> str:
+        drawn.append(lines)
+        return "<svg></svg>"
+
+    monkeypatch.setattr("student.tasks.figures.curves", curves)
+    facts = {"question_id": "q"}
+    graded = {"true": 1.0, "predicted": 1.0, "right": 1.0, "confidence": 0.9}
+    ungraded = {"true": -1.0, "predicted": 1.0, "right": 0.0, "confidence": 0.95}
+    unreadable = {"true": 1.0, "predicted": -1.0, "right": 0.0}
+    answers = [{"id": "a", "text": "", "scores": each, "metadata": facts} for each in (graded, ungraded, unreadable)]
+    charts = answer_charts({"kd": answers}, ["incorrect", "correct"])
+    assert charts[0].caption == "Confusion matrix: kd; beside it 1 text that is no grade"
+    assert drawn[0]["kd"] == ([0.9], [1.0])
