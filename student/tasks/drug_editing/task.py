@@ -144,7 +144,8 @@ def _edit_of(example: Example) -> tuple[Molecule | None, int]:
 def answer_molecule(text: str) -> Molecule | None:
     """Parse the molecule after the answer marker, by the parser of captures. None if there is no valid one.
 
-    Words may follow the molecule, but "I" before words is the pronoun and not hydrogen iodide. A molecule of several fragments, such as a salt, or with dummy atoms is no answer.
+    Words may follow the molecule, but "I" before words is the pronoun and not hydrogen iodide. A molecule of several
+    fragments, such as a salt, or with dummy atoms is no answer.
     """
     words = parse_answer(text, ANSWER_MARKER).label.split()
     word = words[0].strip("`\"'$,;") if words and (words[0] != "I" or len(words) == 1) else ""
