@@ -104,10 +104,16 @@ def encode_prompt(example: Example, tokenizer: Any, form: PromptForm = DEFAULT_F
 
 
 def assistant_bytes(source: StoreSource | FileSource, tokenizer: Any, block: int = 256) -> int:
-    """Number of UTF-8 bytes of all that the assistant says in the examples, without special tokens."""
+    """Number of UTF-8 bytes of all that the assistant says in the examples, without special tokens.
+
+    0 if a part of it is unknown to the tokenizer: its bytes are lost, and the loss of an unknown token is not theirs.
+    """
+    unknown = tokenizer.unk_token_id if tokenizer.unk_token_id != tokenizer.eos_token_id else None
     total = 0
     for start in range(0, len(source), block):
         for window in source.read(range(start, min(start + block, len(source)))):
             spoken = window.tokens[window.segments != Segment.PROMPT]
+            if unknown is not None and (spoken == unknown).any():
+                return 0
             total += len(decode(spoken, tokenizer).encode())
     return total

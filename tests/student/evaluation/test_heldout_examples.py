@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cache.examples.example import Example
 from cache.examples.jsonl import write_examples
 from cache.progress import no_progress
 from cache.rendering.render import render
 from cache.store.logit_store import LogitStore
-from student.evaluation.heldout_examples import HeldoutExamples
+from student.evaluation.heldout_examples import HeldoutExamples, assistant_bytes
 from student.evaluation.language_model import evaluate_language_model
 from student.evaluation.settings import AnswerSettings
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
@@ -70,6 +73,21 @@ def test_a_loss_a_byte_is_of_the_texts_alone(tmp_path: Path, tiny_model: Path) -
         assert of_file["kl_to_teacher"] is None and of_file["target_rows"] == 0
         assert of_store["kl_to_teacher"] > 0 and 0 < of_store["target_rows"] <= rows
     assert of_store["target_rows"] < rows, "some rows of the other tokenizer are masked"
+
+
+def test_texts_that_a_tokenizer_does_not_know_have_no_number_of_bytes(tmp_path: Path) -> None:
+    """Would catch the bytes of the known words alone, which made the bits a byte several times too large."""
+    words = Tokenizer(WordLevel({"<unk>": 0, "</s>": 1, "hi": 2, "you": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }} {% if m['role'] == 'assistant' %}</s>{% endif %}{% endfor %}"
+    )
+    for response, size in (("hi you", 6), ("hi extraordinary you", 0)):
+        prompt = ({"role": "user", "content": "extraordinary"},)
+        write_examples(tmp_path / "x.jsonl", [Example("1", prompt, response=response)])
+        source = HeldoutExamples(path=str(tmp_path / "x.jsonl")).source(tokenizer)
+        assert assistant_bytes(source, tokenizer) == size
 
 
 def test_a_model_with_another_tokenizer_answers_the_same_prompts(tmp_path: Path, tiny_model: Path) -> None:
