@@ -84,14 +84,15 @@ def record_charts(answers: Mapping[str, Sequence[Answer]]) -> list[Chart]:
     """F1 of each field by model, what is wrong with the answers, and statistics of the conversations."""
     metrics = {name: record_metrics([answer["scores"] for answer in given]) for name, given in answers.items()}
     labelled = {
-        name: {field: values[f"f1_{field}"] for field in FIELDS}
+        name: {field: values[f"f1_{field}"] for field in FIELDS if f"f1_{field}" in values}
         for name, values in metrics.items()
-        if "f1_name" in values
+        if "field_micro_f1" in values
     }
     charts = []
     if labelled:
         names = list(labelled)
-        rows = [[field, *(f"{labelled[name][field]:.3f}" for name in names)] for field in FIELDS]
+        cells = {n: {field: f"{value:.3f}" for field, value in values.items()} for n, values in labelled.items()}
+        rows = [[field, *(cells[name].get(field, "no value") for name in names)] for field in FIELDS]
         charts += [
             Chart("F1 of each field", grouped_bars(labelled, "F1")),
             Chart("F1 of each field, in figures", html.table(["field", *names], rows)),

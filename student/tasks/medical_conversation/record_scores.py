@@ -13,7 +13,7 @@ from student.tasks.medical_conversation.record import LISTS, NOT_PROVIDED, SCALA
 from student.tasks.text_scores import f1
 from student.tasks.text_values import normalise_value, words_of
 
-# The leaves of the schema. Micro F1 counts all their values together, macro F1 is the mean of their F1.
+# The leaves of the schema. Micro F1 counts all their values together, macro F1 is the mean of the F1 of each.
 FIELDS = (*SCALARS, *LISTS, *SLOTS)
 # The whole fields that can be "NOT PROVIDED".
 CELLS = (*SCALARS, *LISTS, "prescription")
@@ -152,7 +152,10 @@ def _cached_words(conversation: str) -> frozenset[str]:
 
 
 def record_metrics(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Metrics over all answers. Those that need the true record are left out if no example has one."""
+    """Metrics over all answers. Those that need the true record are left out if no example has one.
+
+    Macro F1 is over the fields that have a true or a given value; a field without any has no F1.
+    """
     total = {name: sum(score[name] for score in scores) for name in scores[0]}
     count = len(scores)
     metrics = {
@@ -164,13 +167,15 @@ def record_metrics(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
     if not total["labelled"]:
         return metrics
-    by_field = {name: f1(*(total[f"{name}_{kind}"] for kind in ("tp", "fp", "fn"))) for name in FIELDS}
+    counts = {name: [total[f"{name}_{kind}"] for kind in ("tp", "fp", "fn")] for name in FIELDS}
+    by_field = {name: f1(*count) for name, count in counts.items() if any(count)}
+    slots = {"prescription_slot_f1": _micro(total, SLOTS)} if set(SLOTS) & set(by_field) else {}
     return {
         **metrics,
         "record_exact_match": total["exact"] / total["labelled"],
         "field_micro_f1": _micro(total, FIELDS),
-        "field_macro_f1": sum(by_field.values()) / len(FIELDS),
-        "prescription_slot_f1": _micro(total, SLOTS),
+        "field_macro_f1": _ratio(sum(by_field.values()), len(by_field)),
+        **slots,
         "not_provided_precision": _ratio(total["absent_tp"], total["absent_tp"] + total["absent_fp"]),
         "not_provided_recall": _ratio(total["absent_tp"], total["absent_tp"] + total["absent_fn"]),
         "hallucination_rate": _ratio(total["hallucinated"], total["labelled_values"]),
