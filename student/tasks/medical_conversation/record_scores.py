@@ -138,12 +138,14 @@ def is_supported(name: str, value: str, words: frozenset[str]) -> bool:
 
 
 def spelled(number: int) -> str:
-    """A number from 0 to 119 in English words, without "hundred and"; "" for others."""
+    """A number from 0 to 119 in English words, without "one" and "and" at a hundred; others in digits."""
     if number < 20:
         return _ONES[number]
     if number < 100:
         return f"{_TENS[number // 10 - 2]} {_ONES[number % 10] if number % 10 else ''}".strip()
-    return spelled(number - 100) if number < 120 else str(number)
+    if number < 120:
+        return f"hundred {spelled(number - 100) if number > 100 else ''}".strip()
+    return str(number)
 
 
 @lru_cache(maxsize=512)
