@@ -18,9 +18,6 @@ exclude_patterns = ["_build", "generate"]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
 
-# The pages of the tasks are found by a pattern.
-suppress_warnings = ["toc.empty_glob"]
-
 html_theme = "furo"
 html_title = f"logitbank {release}"
 
