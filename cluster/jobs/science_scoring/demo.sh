@@ -8,7 +8,6 @@ folder=runs/science
 . "$(dirname "$0")/../steps.sh"
 fail() {
     echo "demo: $1" >&2
-    rm -f $folder/demo.options  # nothing was done for these options
     exit 2
 }
 

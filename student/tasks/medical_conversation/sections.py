@@ -8,7 +8,7 @@ from pathlib import Path
 from cache.errors import InputError
 from cache.examples.example import Example
 from student.tasks.csv_rows import read_csv_rows
-from student.tasks.text_scores import rouge
+from student.tasks.text_scores import normalise, rouge
 
 # The 20 headers of the set, as its files spell them.
 HEADERS = (
@@ -47,8 +47,8 @@ INSTRUCTION = "Name the section of the medical note to which this dialogue belon
 def read_sections(folder: Path) -> tuple[dict[str, list[Example]], dict[str, object]]:
     """The four published splits, and their statistics.
 
-    Training rows whose dialogue is also in another file are left out, and counted. Raises InputError with file and line
-    for a header that the set does not have, and for an ID that a file has twice.
+    Training rows whose dialogue is also in another file, in the same words, are left out and counted. Raises
+    InputError with file and line for a header that the set does not have, and for an ID that a file has twice.
     """
     splits: dict[str, list[Example]] = {}
     for split, name in FILES.items():
@@ -61,13 +61,18 @@ def read_sections(folder: Path) -> tuple[dict[str, list[Example]], dict[str, obj
                 raise InputError(f"{where}: the ID {row['ID']!r} is also at {lines[row['ID']]}; remove one of them")
             lines[row["ID"]] = where
             splits[split].append(_example(split, row))
-    others = {str(example.metadata["conversation"]) for split in FILES if split != "train" for example in splits[split]}
-    kept = [example for example in splits["train"] if example.metadata["conversation"] not in others]
+    # The set has such dialogues with another comma or line break.
+    others = {_words(example) for split in FILES if split != "train" for example in splits[split]}
+    kept = [example for example in splits["train"] if _words(example) not in others]
     facts: dict[str, object] = {
         "headers": {split: dict(Counter(e.metadata["header"] for e in rows)) for split, rows in splits.items()},
         "left_out_of_train": {"the dialogue is also in another file": len(splits["train"]) - len(kept)},
     }
     return {**splits, "train": kept}, facts
+
+
+def _words(example: Example) -> str:
+    return normalise(str(example.metadata["conversation"]))
 
 
 def _example(split: str, row: dict[str, str]) -> Example:

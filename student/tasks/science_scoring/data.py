@@ -11,6 +11,7 @@ from student.tasks.science_scoring.prompts import plain, unit_hash
 from student.tasks.science_scoring.readers import GradedAnswer, Reader
 from student.tasks.science_scoring.synthetic import make_answers, make_questions
 from student.tasks.science_scoring.transfer import make_transfer
+from student.tasks.text_scores import normalise
 
 # Shares of the synthetic questions that no training answer is about, and sizes of the test splits beside training.
 UNSEEN_QUESTIONS = 0.2
@@ -21,7 +22,9 @@ Answers = list[GradedAnswer]
 
 @dataclass(frozen=True, slots=True)
 class AnswerSplits:
-    """answers: by split. shared: of each test split, the answers that training has too, word for word.
+    """answers: by split. shared: of each test split, the answers whose words training has too, graded or not.
+
+    Case, punctuation and articles make no other words.
 
     conflicts: training answers whose question and words occur with another grade too. left_out: answers by reason.
     """
@@ -92,10 +95,10 @@ def split_answers(
     splits["transfer"] += made
     if not splits["transfer"]:
         del splits["transfer"]
-    train = {_key(answer) for answer in graded}
+    train = {_words(answer) for answer in graded}
     return AnswerSplits(
         {**splits, **{f"test_{name}": list(answers) for name, answers in tests.items()}},
-        {name: sum(_key(answer) in train for answer in answers) for name, answers in tests.items()},
+        {name: sum(_words(answer) in train for answer in answers) for name, answers in tests.items()},
         _conflicts(graded),
         {"transfer answers that could not be made": transfer - len(made)},
     )
@@ -103,6 +106,10 @@ def split_answers(
 
 def _key(answer: GradedAnswer) -> tuple[str, str]:
     return answer.question_id, plain(answer.answer)
+
+
+def _words(answer: GradedAnswer) -> tuple[str, str]:
+    return answer.question_id, normalise(answer.answer)
 
 
 def _conflicts(answers: Sequence[GradedAnswer]) -> int:

@@ -1,5 +1,6 @@
 """The task: examples from graded answers, and scores of predicted grades."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,6 +72,8 @@ class ScienceScoring(Task):
         if "format" in self.model_fields_set and is_points != (self.scale == "points"):
             scales = '"points"' if is_points else '"5way", "3way" or "2way"'
             raise ValueError(f'format = "{self.format}" has grades of the scale {scales}; set task.scale to it')
+        if wrong := [name for name in self.tests if not re.fullmatch(r"[A-Za-z0-9._-]+", name)]:
+            raise ValueError(f"tests: {wrong[0]!r} becomes the name of a file; use letters, digits, '_', '-' and '.'")
         return self
 
     def build(self, progress: Progress) -> Built:

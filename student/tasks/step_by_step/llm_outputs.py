@@ -86,9 +86,15 @@ def _read_outputs(data: Path, name: str, split: str, llm: str) -> list[str]:
     else:
         folders = [data / name / folder for folder in PALM_FOLDERS]
         folder = next((each for each in folders if each.is_dir()), folders[0])
-        files = sorted(folder.glob(f"{split}_CoT_*.json"), key=lambda path: int(path.stem.rpartition("_")[2]))
-        if not files:
-            raise InputError(f"outputs of palm for {name}: no file {folder / f'{split}_CoT_0.json'}")
+        present = set(folder.glob(f"{split}_CoT_*.json"))
+        files = [folder / f"{split}_CoT_{number}.json" for number in range(max(len(present), 1))]
+        # Texts belong to items by their order, so that a gap would give each later text to another item.
+        if missing := [path for path in files if path not in present]:
+            others = ", ".join(sorted(path.name for path in present - set(files)))
+            raise InputError(
+                f"outputs of palm for {name}: no file {missing[0]}"
+                + (f", but there is {others}; the files are numbered from 0 without a gap" if others else "")
+            )
     outputs = []
     for path in files:
         for each in read_json_values(path, "file of outputs"):

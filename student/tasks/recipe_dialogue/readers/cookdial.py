@@ -27,13 +27,23 @@ def read_cookdial(folder: Path) -> Conversations:
             raise InputError(
                 f"CookDial folder {folder}: has no folder {part!r}; give the folder 'data' of the data set"
             )
-    recipes = {recipe.id: recipe for recipe in map(_read_recipe, sorted((folder / "recipe").glob("*.json")))}
+    recipes: dict[str, Recipe] = {}
+    files: dict[str, Path] = {}
+    for path in sorted((folder / "recipe").glob("*.json")):
+        recipe = _read_recipe(path)
+        if recipe.id in files:
+            raise InputError(f"{path}: the recipe id {recipe.id!r} is that of {files[recipe.id]} too; keep one of them")
+        recipes[recipe.id], files[recipe.id] = recipe, path
     conversations = Conversations(recipes, [])
+    described: set[str] = set()
     for path in sorted((folder / "dialog").glob("*.json")):
-        recipe = recipes.get(path.name.partition(".")[0])
-        if recipe is None:
-            raise InputError(f"{path}: no recipe {path.name.partition('.')[0]}_*.json in {folder / 'recipe'}")
-        conversations.turns += _read_dialogue(path, recipe, conversations.left_out)
+        number = path.name.partition(".")[0]
+        if number not in recipes:
+            raise InputError(f"{path}: no recipe {number}_*.json in {folder / 'recipe'}")
+        described.add(number)
+        conversations.turns += _read_dialogue(path, recipes[number], conversations.left_out)
+    if unused := len(recipes.keys() - described):
+        conversations.left_out["recipe without a dialogue"] = unused
     if not conversations.turns:
         raise InputError(f"CookDial folder {folder}: contains no dialogue")
     return conversations
@@ -55,8 +65,11 @@ def _read_recipe(path: Path) -> Recipe:
 
 def _read_dialogue(path: Path, recipe: Recipe, left_out: Counter[str]) -> Iterable[Turn]:
     history: list[Utterance] = []
+    messages = field_of(read_json_file(path), "messages", list, str(path))
+    if not messages:
+        raise InputError(f"{path}: 'messages' is empty; give the dialogue, or remove the file")
     known = {passage.id for passage in recipe.passages}
-    for i, message in enumerate(field_of(read_json_file(path), "messages", list, str(path))):
+    for i, message in enumerate(messages):
         place = f"{path}, message {i}"
         text = one_line(field_of(message, "utterance", str, place))
         is_agent = field_of(message, "bot", bool, place)

@@ -71,6 +71,17 @@ def test_equal_answers_stay_on_one_side() -> None:
         split_answers([answer(1, "a")], {}, 0.999, 0, 0)
 
 
+def test_a_test_answer_with_another_comma_counts_as_one_of_training() -> None:
+    training = [answer(number, f"words {number}") for number in range(40)]
+    tests = {"new": [answer(100, "Words, 7."), answer(101, "words 41")]}
+    assert split_answers(training, tests, 0.2, 0, 0).shared == {"new": 1}
+
+
+def test_the_name_of_a_test_is_the_name_of_a_file() -> None:
+    with pytest.raises(ValueError, match=r"tests: '../x' becomes the name of a file"):
+        ScienceScoring(tests={"../x": Path("a.tsv")})
+
+
 def test_withheld_grades_are_in_no_example(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text(
         text([BEETLE_HEADER, *(f"a{i}\tQ1\tWhy?\tgap\tword{i}\tcorrect" for i in range(90))])

@@ -68,6 +68,20 @@ def test_ten_files_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> Non
     ]
 
 
+def test_a_gap_between_the_files_is_refused(tmp_path: Path) -> None:
+    """Their texts belong to the items by their order alone."""
+    write_svamp(tmp_path, outputs=OUTPUTS)
+    items = read_split(DATA_SETS["svamp"], tmp_path, "train", "")
+    folder = tmp_path / "svamp" / "llm"
+    (folder / "train_CoT_1.json").rename(folder / "train_CoT_x.json")
+    with pytest.raises(InputError, match=r"no file .*train_CoT_1\.json, but there is train_CoT_x\.json; "):
+        add_outputs(items, tmp_path, "svamp", "train", "palm")
+    (folder / "train_CoT_x.json").unlink()
+    (folder / "train_CoT_0.json").rename(folder / "train_CoT_1.json")
+    with pytest.raises(InputError, match=r"no file .*train_CoT_0\.json, but there is train_CoT_1\.json; "):
+        add_outputs(items, tmp_path, "svamp", "train", "palm")
+
+
 def test_outputs_of_other_files_are_refused(tmp_path: Path) -> None:
     write_svamp(tmp_path, outputs=[*OUTPUTS, "one more"])
     items = read_split(DATA_SETS["svamp"], tmp_path, "train", "")

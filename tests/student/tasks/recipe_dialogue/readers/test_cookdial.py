@@ -57,6 +57,16 @@ def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path: Path) -> 
     assert read_cookdial(folder(tmp_path, b"\xef\xbb\xbf" + text)).recipes["000"].title == "Nut Pie"
 
 
+def test_a_recipe_twice_is_refused_and_one_without_a_dialogue_is_counted(tmp_path: Path) -> None:
+    folder(tmp_path)
+    other = tmp_path / "recipe/001_Cake.json"
+    other.write_text(json.dumps({**RECIPE, "id": "001"}))
+    assert read_cookdial(tmp_path).left_out["recipe without a dialogue"] == 1
+    other.write_text(json.dumps(RECIPE))
+    with pytest.raises(InputError, match=r"001_Cake\.json: the recipe id '000' is that of .*000_Nut_Pie\.json too"):
+        read_cookdial(tmp_path)
+
+
 def changed(number: int, **fields: Any) -> list[dict[str, Any]]:
     return [{**message, **(fields if i == number else {})} for i, message in enumerate(MESSAGES)]
 
@@ -64,6 +74,7 @@ def changed(number: int, **fields: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "files, message",
     [
+        ({"messages": []}, "000.1.json: 'messages' is empty"),
         ({"messages": changed(1, utterance=" ")}, "000.1.json, message 1: 'utterance' is empty"),
         ({"messages": changed(1, bot="yes")}, "message 1: 'bot' must be true or false, not str"),
         ({"messages": changed(1, annotations="inform(ing-7);")}, "message 1: the action frame names '000/ing-7'"),

@@ -1,0 +1,63 @@
+"""The scripts cluster/jobs/*/demo.sh, with a stand-in for Python that only checks what it is called with."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOMS = ("drug_editing", "medical_conversation", "science_scoring", "recipe_dialogue", "step_by_step")
+# A job that is not there ends with code 9, and one that reads data from a folder "wrong" with code 2.
+PYTHON = """#!/bin/sh
+case $4 in *.toml) [ -e "$4" ] || exit 9 ;; esac
+case $* in *wrong*) exit 2 ;; esac
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    shutil.copytree(Path(__file__).parents[2] / "cluster/jobs", tmp_path / "cluster/jobs")
+    for name in ("bin", "wrong"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bin/python").write_text(PYTHON)
+    (tmp_path / "bin/python").chmod(0o755)
+    return tmp_path
+
+
+def demo(root: Path, room: str, *options: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    folder = folder or root
+    script = os.path.relpath(root / f"cluster/jobs/{room}/demo.sh", folder)
+    environment = os.environ | {"PATH": f"{root / 'bin'}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["sh", script, *options], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_demo_runs_all_its_jobs_from_any_folder(root: Path, room: str) -> None:
+    for folder in (root / "cluster/jobs" / room, root / "wrong"):
+        result = demo(root, room, folder=folder)
+        assert result.returncode == 0, result.stdout[-300:] + result.stderr
+        assert "logitbank report cluster/jobs/" in result.stdout
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "medical_conversation"])
+def test_after_a_wrong_path_the_right_one_is_accepted(root: Path, room: str) -> None:
+    assert demo(root, room, "--data", "wrong").returncode == 2
+    assert demo(root, room).returncode == 0
+    other = demo(root, room, "--teacher", "another")
+    assert other.returncode == 2 and "has the work of another run (teacher= data=)" in other.stderr
+
+
+def test_a_wrong_path_does_not_give_away_the_work_of_a_demo(root: Path) -> None:
+    assert demo(root, "science_scoring").returncode == 0
+    (root / "runs/science/demo.options").write_text(f"teacher= data={root / 'wrong'}\n")
+    assert "no file train.tsv" in demo(root, "science_scoring", "--data", "wrong").stderr
+    assert "has the work of another run" in demo(root, "science_scoring").stderr
+
+
+def test_a_relative_path_is_one_of_the_folder_of_the_caller(root: Path) -> None:
+    (root / "elsewhere/data").mkdir(parents=True)
+    result = demo(root, "step_by_step", "--data", "data", folder=root / "elsewhere")
+    assert result.returncode == 0 and f'data="{root}/elsewhere/data"' in result.stdout
