@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from cache.errors import InputError
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from cache.json_documents import digest
@@ -58,6 +56,8 @@ def describe_local_model(
     runs_encoders: whether the engine can run encoder-decoder models. Raises InputError if the model cannot provide what
     the settings request.
     """
+    from transformers import AutoConfig  # heavy, and reading a job file loads every engine
+
     if teacher.tokenizer is not None:
         raise InputError(
             f'teacher.tokenizer = {teacher.tokenizer!r} is for engine.kind = "endpoint"; a model has its own: leave it '

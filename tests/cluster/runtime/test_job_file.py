@@ -183,10 +183,10 @@ def test_impossible_trainings_are_explained(tmp_path: Path, overrides: list[str]
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (["task.molecule=3"], "unknown key 'task.molecule'; did you mean 'molecules'. valid keys: heldout_share"),
+        (["task.molecule=3"], "unknown key 'task.molecule'; did you mean 'molecules'. valid keys: .*heldout_share"),
         (["task.similarity=3"], r"job file .*: task\.similarity: .*less than or equal to 1 \(given 3\)"),
-        (["task={}"], "missing key 'task.name'; valid values: drug_editing"),
-        (["task={name='poetry'}"], "task.name: unknown task 'poetry'; valid values: drug_editing"),
+        (["task={}"], "missing key 'task.name'; valid values: .*drug_editing"),
+        (["task={name='poetry'}"], "task.name: unknown task 'poetry'; valid values: .*drug_editing"),
     ],
 )
 @pytest.mark.parametrize("name, kind", [("examples", ExamplesSettings), ("evaluate", EvaluateSettings)])

@@ -150,7 +150,7 @@ def test_texts_of_classifiers_are_cut_and_counted(tmp_path: Path, tiny_model: Pa
     plan = plan_of(settings_of(tmp_path / "run", store, **classifier))
     assert plan.examples == 40 and "of 40 training texts cut to classes.max_tokens = 6 tokens" in plan.notes
     narrow = {**CLASSIFIER, "model": {"config": {**COMPACT, "max_tokens": 6}}}
-    with pytest.raises(InputError, match=r"the model reads max_tokens = 6; set classes\.max_tokens = 6 to cut"):
+    with pytest.raises(InputError, match=r"the model reads 6; set classes\.max_tokens = 6 to cut"):
         plan_of(settings_of(tmp_path / "run", store, **narrow))
     with pytest.raises(ValidationError, match=r"data\.max_tokens has no effect for \[classes\]"):
         settings_of(tmp_path / "run", store, data={"max_tokens": 100}, **classifier)
