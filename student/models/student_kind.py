@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
 from cache.rows.record import Window
 from student.losses.head.transform import LogitTransform
@@ -74,3 +74,18 @@ class StudentKind(ABC):
     def answer_start(self, prompt_length: int) -> int:
         """How many tokens `generate` returns before the answer to a prompt of this padded length."""
         return prompt_length
+
+
+class ClassifierKind(StudentKind):
+    """A kind with one row of logits for a whole text. student.classification makes its batches."""
+
+    pipeline_tag = "text-classification"
+    can_be_packed = False
+    needs_classes = True
+    learns_prompts = False
+
+    def auto_class(self) -> Any:
+        return AutoModelForSequenceClassification
+
+    def layout(self, config: PreTrainedConfig, pack_to: int | None) -> Layout:
+        raise NotImplementedError("a classifier reads texts, not windows: use student.classification.batches")

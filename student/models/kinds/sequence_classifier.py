@@ -3,33 +3,25 @@
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
 from cache.errors import InputError
-from student.models.layout import Layout
-from student.models.student_kind import StudentKind
+from student.models.student_kind import ClassifierKind
 
 
-class SequenceClassifierKind(StudentKind):
-    """Encoders that read a whole text at once. student.classification makes their batches."""
+class SequenceClassifierKind(ClassifierKind):
+    """Encoders that read a whole text at once."""
 
     name = "sequence_classifier"
-    pipeline_tag = "text-classification"
-    can_be_packed = False
-    needs_classes = True
-    learns_prompts = False
 
     def handles(self, config: PreTrainedConfig) -> bool:
         mappings = (MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
         is_encoder = not config.is_encoder_decoder and not getattr(config, "is_decoder", False)
         return is_encoder and all(config.model_type in mapping for mapping in mappings)
-
-    def auto_class(self) -> Any:
-        return AutoModelForSequenceClassification
 
     def head(self, model: Any) -> nn.Module | None:
         """The last linear layer with an output for each class: Transformers gives it no common name."""
@@ -50,9 +42,6 @@ class SequenceClassifierKind(StudentKind):
         finally:
             hook.remove()
         return states[-1]
-
-    def layout(self, config: PreTrainedConfig, pack_to: int | None) -> Layout:
-        raise NotImplementedError("a classifier reads texts, not windows: use student.classification.batches")
 
 
 STUDENT_KIND = SequenceClassifierKind()
