@@ -157,11 +157,12 @@ def _quarantine_lines(reasons: Mapping[str, int], store: str) -> str:
 
 def _train(arguments: argparse.Namespace) -> Result:
     from cluster.training.driver import run_training, summary
-    from cluster.training.preview import preview_training
     from student.training.settings import TrainSettings
 
     job = _load(arguments, TrainSettings)
     if arguments.dry_run:
+        from cluster.training.preview import preview_training
+
         return _dry_run(job, preview_training(job))
     result = run_training(job, arguments.address)
     model = job.output / "model"

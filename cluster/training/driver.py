@@ -1,17 +1,17 @@
-"""Train a student: plan the job, start its ranks with Ray Train, and restart them if one is lost."""
+"""Train a student: plan the job, start its ranks, and restart them if one is lost."""
 
-import threading
+import os
 import time
-import uuid
-from dataclasses import asdict
 from typing import Any
 
-from cache.errors import InputError, LogitbankError
+from cache.errors import InputError
 from cache.json_documents import write_json
 from cluster.runtime.hardware import hardware
 from cluster.runtime.outputs import read_json, require_same_job, write_job
 from cluster.runtime.progress_bars import counter
 from cluster.runtime.ray_session import cluster_gpus, ray_session, require_cpus, require_gpus
+from cluster.training.ray_ranks import run_under_ray
+from cluster.training.single_rank import SingleRank
 from cluster.training.snapshot_pinning import pin_snapshots
 from cluster.training.step_progress import StepProgress
 from student.training.engine.checkpoints import require_known_format
@@ -19,11 +19,6 @@ from student.training.planning.plan import TrainingPlan
 from student.training.planning.stores import OpenStores
 from student.training.run_files import CHECKPOINTS, RESULT, read_progress, steps_done
 from student.training.settings import TrainSettings
-from student.training.skipped_steps import DivergenceError
-from teacher_serving.engines.process import cpu_environment
-
-# All ranks on a CPU share one machine. Each has one thread, and its allocator keeps large buffers.
-RANK_ON_CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", **cpu_environment(1)}
 
 # A run may be continued with other values of these: they do not change what it learns from.
 CHANGEABLE = frozenset(
@@ -31,6 +26,7 @@ CHANGEABLE = frozenset(
         "run.steps",
         "run.epochs",
         "run.ranks",
+        "run.cpu_threads",
         "run.micro_batch_size",
         "run.checkpoint_every",
         "run.keep_checkpoints",
@@ -52,25 +48,57 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
     settings, result = continue_job(settings, stores)
     if result is not None:
         return result
-    job = settings
-    plan = make_plan(settings, stores)
-    settings = settings.with_steps(plan.examples)
-    require_more_steps(settings)
     started = time.monotonic()
-    with ray_session(address, choose_ranks(settings, local_gpus()) + 1):
-        gpus = cluster_gpus()
-        ranks = choose_ranks(settings, gpus)
-        settings.run.micro_batch_of(ranks, settings.data.pack_to)
-        require_gpus(ranks)
-        if not gpus:
-            require_cpus(ranks)
-        # Only now: a job that is refused leaves the record of the earlier one.
-        write_job(settings.output, job)
-        _run_ranks(settings, plan, ranks, gpus > 0)
+    gpus = local_gpus()
+    ranks = choose_ranks(settings, gpus)
+    # Ray is for several processes, and for other machines.
+    if ranks == 1 and address is None and "RAY_ADDRESS" not in os.environ:
+        _run_single_rank(settings, stores, gpus > 0)
+    else:
+        _run_under_ray(settings, stores, address, ranks)
     finished = dict(read_json(result_file))
     finished |= {"hardware": hardware(), "wall_seconds_last_run": time.monotonic() - started}
     write_json(result_file, finished)
     return finished
+
+
+def _run_single_rank(job: TrainSettings, stores: OpenStores, on_gpu: bool) -> None:
+    """Train in a child process."""
+    with SingleRank(job, on_gpu) as rank:
+        settings, plan = _plan(job, stores)
+        _record_start(settings, job, 1)
+        with StepProgress(settings) as progress:
+            rank.run(settings, plan, progress.update)
+
+
+def _run_under_ray(job: TrainSettings, stores: OpenStores, address: str | None, local_ranks: int) -> None:
+    """Train on the Ray cluster at `address`, or on an embedded one for `local_ranks`."""
+    settings, plan = _plan(job, stores)
+    threads = settings.run.cpu_threads or 1
+    with ray_session(address, local_ranks * threads + 1):
+        gpus = cluster_gpus()
+        ranks = choose_ranks(settings, gpus)
+        require_gpus(ranks)
+        if not gpus:
+            require_cpus(ranks * threads)
+        _record_start(settings, job, ranks)
+        with StepProgress(settings) as progress:
+            run_under_ray(settings, plan, ranks, gpus > 0, progress.update)
+
+
+def _plan(job: TrainSettings, stores: OpenStores) -> tuple[TrainSettings, TrainingPlan]:
+    """The job with its number of steps, and its plan."""
+    plan = make_plan(job, stores)
+    settings = job.with_steps(plan.examples)
+    require_more_steps(settings)
+    return settings, plan
+
+
+def _record_start(settings: TrainSettings, job: TrainSettings, ranks: int) -> None:
+    """Record the job. Only now: a job that is refused leaves the record of the earlier one."""
+    settings.run.micro_batch_of(ranks, settings.data.pack_to)
+    write_job(settings.output, job)
+    print(f"train: starting {ranks} rank{'s' if ranks > 1 else ''} from step {steps_done(settings.output)}", flush=True)
 
 
 def continue_job(settings: TrainSettings, stores: OpenStores) -> tuple[TrainSettings, dict[str, Any] | None]:
@@ -170,65 +198,3 @@ def require_more_steps(settings: TrainSettings) -> None:
             f"run.steps = {steps}: {settings.output} has a run of {done} steps already; give {done} or more steps, or "
             "another output"
         )
-
-
-def _run_ranks(settings: TrainSettings, plan: TrainingPlan, ranks: int, on_gpu: bool) -> None:
-    """Run the ranks to the end and show their progress. Raises the project's own error if a rank raised one."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    trainer = TorchTrainer(
-        _rank,
-        train_loop_config={"settings": settings.model_dump(mode="json"), "plan": asdict(plan)},
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=ranks, use_gpu=on_gpu, resources_per_worker=None),
-        run_config=RunConfig(
-            # Ray Train would otherwise restore its own state by this name. The checkpoints are this project's own.
-            name=uuid.uuid4().hex,
-            storage_path=str(settings.output / "ray"),
-            failure_config=FailureConfig(max_failures=settings.run.max_failures),
-            worker_runtime_env={"env_vars": {} if on_gpu else RANK_ON_CPU},
-        ),
-    )
-    print(f"train: starting {ranks} rank{'s' if ranks > 1 else ''} from step {steps_done(settings.output)}", flush=True)
-    errors: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            if message := trainer.fit().return_value:
-                errors.append(DivergenceError(message))
-        except BaseException as error:
-            errors.append(error)
-
-    # Not in the main thread: there, Ray Train takes over SIGINT and ends this process with exit code 1.
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    thread.start()
-    with StepProgress(settings) as progress:
-        while thread.is_alive():
-            thread.join(0.5)
-            progress.update()
-    if errors:
-        raise _own_error(errors[0]) or errors[0] from None
-
-
-def _rank(config: dict[str, Any]) -> str | None:
-    """What each Ray Train worker runs. Returns why the run diverged, if it did: a restart would only repeat it."""
-    from student.training.train import train
-
-    try:
-        train(TrainSettings.model_validate(config["settings"]), TrainingPlan(**config["plan"]))
-    except DivergenceError as error:
-        return str(error)
-    return None
-
-
-def _own_error(error: BaseException) -> LogitbankError | None:
-    """The LogitbankError inside an error of Ray Train, if a rank raised one."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        current: BaseException | None = failure
-        while current is not None:
-            if isinstance(current, LogitbankError):
-                return current
-            cause = getattr(current, "cause", None) or getattr(current, "_base_exc", None) or current.__cause__
-            current = cause if isinstance(cause, BaseException) else None
-    return None

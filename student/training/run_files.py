@@ -7,6 +7,7 @@ from typing import Any, TextIO
 RESULT = "training.json"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+RANK_LOG = "rank.log"
 MODEL = "model"
 BEST = "best"
 CHECKPOINTS = "checkpoints"

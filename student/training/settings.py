@@ -40,9 +40,9 @@ class RunSettings(Settings):
     as fit into that many tokens; otherwise it is one example, and batch_size must be a multiple of ranks x
     micro_batch_size.
 
-    When a run is continued, ranks, micro_batch_size, checkpoint_every, keep_checkpoints, max_skipped_steps and
-    max_failures may change, and steps or epochs may be raised, also after its end. The learning rate then follows the
-    schedule of the new length.
+    When a run is continued, ranks, cpu_threads, micro_batch_size, checkpoint_every, keep_checkpoints, max_skipped_steps
+    and max_failures may change, and steps or epochs may be raised, also after its end. The learning rate then follows
+    the schedule of the new length.
     """
 
     steps: int | None = Field(None, ge=1, description="optimizer steps; give these or epochs")
@@ -54,6 +54,9 @@ class RunSettings(Settings):
         description=f"rows of a micro-batch; by default 1 with data.pack_to, otherwise at most {DEFAULT_MICRO_BATCH}",
     )
     ranks: int | None = Field(None, ge=1, description="processes; by default one for each GPU, or 1 without a GPU")
+    cpu_threads: int | None = Field(
+        None, ge=1, description="of a rank without a GPU; by default all cores for the only rank of a machine, else 1"
+    )
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="of DeepSpeed; with bf16, 0 runs as 1")
     offload: Literal["none", "optimizer", "all"] = Field("none", description="to the CPU; all: parameters too, stage 3")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of weights and activations")

@@ -5,73 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cluster.training import driver
 from cluster.training.driver import run_training
 from cluster.training.step_progress import last_line
-from student.training.planning.plan import TrainingPlan
 from student.training.run_files import steps_done
 from student.training.skipped_steps import DivergenceError
 from tests.student.training.ranks import TOPK, make_store, settings_of
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAN = TrainingPlan("", "", "", 1, 1, [])
-
-
-class EndlessTrainer:
-    """In the place of Ray Train's TorchTrainer: trains until the test ends."""
-
-    ended = threading.Event()
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        assert options["train_loop_config"]["plan"]["vocab_size"] == 1
-
-    def fit(self) -> None:
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        self.ended.wait(60)
-
-
-class FailingTrainer:
-    """A trainer whose rank raises."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None: ...
-
-    def fit(self) -> None:
-        raise RuntimeError("a rank failed")
-
-
-@pytest.fixture
-def heeds_interrupts() -> Iterator[None]:
-    """SIGINT interrupts this process. A shell that starts a command in the background makes it ignore SIGINT."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
-@pytest.mark.usefixtures("heeds_interrupts")
-def test_an_interrupt_reaches_the_command_while_ranks_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Would catch a training that waits for Ray Train, or ends with its exit code."""
-    monkeypatch.setattr("ray.train.torch.TorchTrainer", EndlessTrainer)
-    started = time.monotonic()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            driver._run_ranks(settings_of(tmp_path, tmp_path), PLAN, 2, on_gpu=False)
-    finally:
-        EndlessTrainer.ended.set()
-    assert time.monotonic() - started < 30
-
-
-def test_an_error_of_a_rank_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.train.torch.TorchTrainer", FailingTrainer)
-    with pytest.raises(RuntimeError, match="a rank failed"):
-        driver._run_ranks(settings_of(tmp_path, tmp_path), PLAN, 2, on_gpu=False)
 
 
 def test_only_complete_lines_are_shown(tmp_path: Path) -> None:

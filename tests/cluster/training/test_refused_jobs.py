@@ -89,12 +89,12 @@ def test_job_json_is_written_before_the_ranks_run(job: dict[str, Any], monkeypat
     """Those that ran before, as the job does not say how many."""
     ranks_started = []
 
-    def run_ranks(settings: TrainSettings, plan: object, ranks: int, on_gpu: bool) -> None:
+    def run_ranks(settings: TrainSettings, plan: object, ranks: int, *_: object) -> None:
         assert state_of(str(settings.output)).facts["planned_steps"] == 9
         ranks_started.append(ranks)
         write_json(settings.output / "training.json", RESULT | {"steps": 9, "planned_steps": 9})
 
-    monkeypatch.setattr(driver, "_run_ranks", run_ranks)
+    monkeypatch.setattr(driver, "run_under_ray", run_ranks)
     run_training(settings_of(**job, run={"steps": 9}), None)
     assert ranks_started == [2]
 
