@@ -3,20 +3,35 @@
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
-PUNCTUATION = str.maketrans("", "", string.punctuation)
+# A comma between thousands is no part of a number.
+THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+# Punctuation that does not belong to a number, such as 2.5, .5, 120/80 or 10-20.
+_MARKS = re.escape(string.punctuation.replace(".", ""))
+PUNCTUATION = re.compile(rf"\.(?![0-9])|(?<=[^\W0-9])\.|(?<![0-9])[{_MARKS}]|[{_MARKS}](?![0-9])")
+# 500mg is 500 mg.
+UNIT = re.compile(r"(?<=[0-9])(?=[^\W0-9_])")
+# An article stands before a word. The last word of "hepatitis A" and a capital letter inside are none.
+ARTICLE = re.compile(r"\b(?:a|an|the)\b(?=\s+\w)|^\s*(?:A|An|The|AN|THE)\b(?=\s+\w)")
 
 
 def normalise(text: str) -> str:
-    """Lower case, without punctuation, English articles and repeated spaces, as SQuAD's evaluation compares answers.
+    """Lower case, without articles, repeated spaces and punctuation. Numbers keep their decimal point and strokes.
 
-    Rajpurkar et al., 2016, arXiv 1606.05250.
+    As SQuAD's evaluation compares answers (Rajpurkar et al., 2016, arXiv 1606.05250), but for numbers: there, 2.5 mg
+    equals 25 mg. A number and its unit are two words.
     """
-    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+    plain = UNIT.sub(" ", PUNCTUATION.sub("", THOUSANDS.sub("", text)))
+    return " ".join(ARTICLE.sub(" ", plain).lower().split())
+
+
+def words_of(text: str) -> frozenset[str]:
+    """The words of a text as `normalise` writes them, with articles; and the parts of words with hyphens or strokes."""
+    parts = re.sub(r"[-/]", " ", text)
+    return frozenset([*normalise(text).split(), *normalise(parts).split()]) | frozenset(ARTICLES.findall(text.lower()))
 
 
 def exact_match(text: str, reference: str) -> float:
@@ -37,12 +52,6 @@ def rouge(text: str, reference: str) -> dict[str, float]:
     """F1 of ROUGE-1, ROUGE-2 and ROUGE-L with stemmed words (Lin, 2004), by the rouge-score package."""
     scores = _rouge_scorer().score(reference, text)
     return {name: float(score.fmeasure) for name, score in scores.items()}
-
-
-def set_counts(values: Iterable[str], expected: Iterable[str]) -> tuple[int, int, int]:
-    """True positives, false positives and false negatives of a set of texts, compared after `normalise`."""
-    given, true = {normalise(value) for value in values}, {normalise(value) for value in expected}
-    return len(given & true), len(given - true), len(true - given)
 
 
 def f1(true_positives: float, false_positives: float, false_negatives: float) -> float:

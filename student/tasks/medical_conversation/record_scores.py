@@ -10,8 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from student.tasks.medical_conversation.record import LISTS, NOT_PROVIDED, SCALARS, SLOTS, ParsedRecord
-from student.tasks.text_scores import f1
-from student.tasks.text_values import normalise_value, words_of
+from student.tasks.text_scores import f1, normalise, words_of
 
 # The leaves of the schema. Micro F1 counts all their values together, macro F1 is the mean of the F1 of each.
 FIELDS = (*SCALARS, *LISTS, *SLOTS)
@@ -29,7 +28,7 @@ _ONES = (
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 Item = tuple[str, ...]
-ABSENT = normalise_value(NOT_PROVIDED)
+ABSENT = normalise(NOT_PROVIDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def _add(items: set[Item], absent: set[Item], value: Any, cell: Item, prefix: It
 def _text(value: Any) -> str:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return ""
-    return normalise_value(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
+    return normalise(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
 
 
 def _as_list(value: Any) -> list[Any]:

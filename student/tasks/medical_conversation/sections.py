@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from student.tasks.csv_rows import read_csv_rows
+from student.tasks.table_rows import read_rows, require_fields
 from student.tasks.text_scores import normalise, rouge
 
 # The 20 headers of the set, as its files spell them.
@@ -54,7 +54,8 @@ def read_sections(folder: Path) -> tuple[dict[str, list[Example]], dict[str, obj
     for split, name in FILES.items():
         lines: dict[str, str] = {}
         splits[split] = []
-        for where, row in read_csv_rows(folder / name, COLUMNS):
+        for where, row in read_rows(folder / name, COLUMNS):
+            require_fields(where, row, COLUMNS)
             if row["section_header"] not in HEADERS:
                 raise InputError(f"{where}: unknown header {row['section_header']!r}; known: {', '.join(HEADERS)}")
             if row["ID"] in lines:
@@ -92,13 +93,16 @@ def _example(split: str, row: dict[str, str]) -> Example:
 
 
 def parse_section(text: str) -> tuple[str | None, str]:
-    """The header of an answer, None if its first word is none of the set, and the text after it."""
+    """The header of an answer, None if its first word is none of the set, and the text after it.
+
+    Marks of Markdown around the header are passed over.
+    """
     first, _, rest = text.strip().partition("\n")
-    word = re.match(r"[A-Za-z/_]+", first)
-    header = word[0].upper() if word else ""
-    if header not in HEADERS:
+    word = re.match(r"[#*_`\s]*([A-Za-z/]+(?:_[A-Za-z/]+)*)", first)
+    header = word[1].upper() if word else ""
+    if word is None or header not in HEADERS:
         return None, text.strip()
-    return header, f"{first[len(header) :].lstrip(' :')}\n{rest}".strip()
+    return header, f"{first[word.end() :].lstrip(' :*_`')}\n{rest}".strip()
 
 
 def score_section(text: str, header: str, section_text: str) -> dict[str, float]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from student.tasks.csv_rows import read_csv_rows
 from student.tasks.medical_conversation.conversation import Turn, count_exchanges, parse_turns, write_turns
 from student.tasks.medical_conversation.prompts import record_example
+from student.tasks.table_rows import read_rows, require_fields
 
 FILES = {
     "train": "train.csv",
@@ -32,7 +32,8 @@ def read_visits(
     turns_kept, exchanges, cut = 0, 0, 0
     for split, name in FILES.items():
         splits[split], lines = [], dict[str, str]()
-        for where, row in read_csv_rows(folder / name, COLUMNS):
+        for where, row in read_rows(folder / name, COLUMNS):
+            require_fields(where, row, COLUMNS)
             if row["encounter_id"] in lines:
                 raise InputError(
                     f"{where}: the encounter {row['encounter_id']!r} is also at {lines[row['encounter_id']]}"

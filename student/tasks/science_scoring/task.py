@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
+from zlib import crc32
 
 from pydantic import Field, model_validator
 
@@ -22,6 +23,7 @@ from student.tasks.science_scoring.data import (
     withhold_grades,
 )
 from student.tasks.science_scoring.grades import ScaleName, grade_word, scale_words
+from student.tasks.science_scoring.kappa import mean_qwk_of_questions, qwk
 from student.tasks.science_scoring.prompts import make_example, plain
 from student.tasks.science_scoring.readers import READERS, GradedAnswer
 from student.tasks.task import Answer, Built, Chart, Panel, Task
@@ -92,7 +94,8 @@ class ScienceScoring(Task):
     def judge(self, example: Example, text: str) -> dict[str, float]:
         """Score a predicted grade: whether it is right, and both grades as their places in the scale, the worst is 0.
 
-        -1 is a text that is no grade, or an answer that nobody graded; neither is right.
+        -1 is a text that is no grade, or an answer that nobody graded; neither is right. "question" is a number that
+        stands for the question.
         """
         if not {"question_id", "grade"} <= set(example.metadata):
             raise InputError(
@@ -103,36 +106,34 @@ class ScienceScoring(Task):
         grade = str(example.metadata["grade"])
         true = words.index(grade_word(grade, self.scale)) if grade else -1
         predicted = _place(text, words)
-        return {"right": float(true == predicted and true >= 0), "true": float(true), "predicted": float(predicted)}
+        return {
+            "right": float(true == predicted and true >= 0),
+            "true": float(true),
+            "predicted": float(predicted),
+            "question": float(crc32(str(example.metadata["question_id"]).encode())),
+        }
 
     def summarise(self, scores: list[dict[str, float]]) -> dict[str, float]:
         """Share of texts that are a grade, and over the answers with a grade: accuracy, macro F1 and QWK.
 
-        A text that is no grade counts as one more class, which is never right; QWK leaves it out.
+        A text that is no grade counts as one more class, which is never right; QWK leaves it out. Points of several
+        questions are scales of their own: for them there is also the mean QWK of the questions.
         """
-        from sklearn.metrics import cohen_kappa_score, f1_score
+        from sklearn.metrics import f1_score
 
         graded = [score for score in scores if score["true"] >= 0]
         true, predicted = ([int(score[name]) for score in graded] for name in ("true", "predicted"))
-        parsed = [i for i, place in enumerate(predicted) if place >= 0]
-        kappa = (
-            cohen_kappa_score(
-                [true[i] for i in parsed],
-                [predicted[i] for i in parsed],
-                labels=range(len(scale_words(self.scale))),
-                weights="quadratic",
-            )
-            if parsed
-            else float("nan")
-        )
         labels = sorted(set(true) | set(predicted) - {-1})
+        count = len(scale_words(self.scale))
+        by_question = {"qwk_of_questions": mean_qwk_of_questions(graded, count)} if self.scale == "points" else {}
         return {
             "grades_written": sum(score["predicted"] >= 0 for score in scores) / max(len(scores), 1),
             "accuracy": sum(score["right"] for score in graded) / max(len(graded), 1),
             "macro_f1": float(f1_score(true, predicted, labels=labels, average="macro", zero_division=0))
             if graded
             else 0.0,
-            "qwk": float(kappa),
+            "qwk": qwk(graded, count),
+            **by_question,
         }
 
     def panel(self, example: Example, text: str) -> Panel | None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from student.tasks.science_scoring.readers.graded_answer import GradedAnswer
-from student.tasks.science_scoring.readers.table import read_rows, require_fields
+from student.tasks.table_rows import read_rows, require_fields
 
 COLUMNS = ("id", "question_id", "question", "reference_answer", "student_answer")
 GRADE = "label_5way"

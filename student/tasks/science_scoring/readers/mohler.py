@@ -9,7 +9,7 @@ from pathlib import Path
 from cache.errors import InputError
 from student.tasks.science_scoring.grades import rounded_points
 from student.tasks.science_scoring.readers.graded_answer import GradedAnswer
-from student.tasks.science_scoring.readers.table import read_rows, require_fields
+from student.tasks.table_rows import read_rows, require_fields
 
 COLUMNS = ("id", "question", "desired_answer", "student_answer", "score_avg")
 

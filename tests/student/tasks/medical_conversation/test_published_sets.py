@@ -68,10 +68,10 @@ def test_a_training_dialogue_of_another_file_is_left_out_whatever_its_commas(tmp
         (HEAD, "has no rows"),
         (HEAD + ROW.replace("CC", "COUGH"), "line 2: unknown header 'COUGH'; known: FAM/SOCHX"),
         (HEAD + ROW + ROW, "line 4: the ID '0' is also at .*line 2"),
-        (HEAD + ROW + '1,CC,"","Doctor: Hi."\n', "line 4: the column 'section_text' is empty"),
-        (HEAD + ROW + "1,CC,a,b,c\n", "line 4: has more columns than the first line"),
-        (HEAD + ROW + '1,CC,"a\n', "line 4: is not CSV"),
-        (HEAD.replace("dialogue", "dialog") + ROW, "line 1: has no column 'dialogue'; its columns: ID"),
+        (HEAD + ROW + '1,CC,"","Doctor: Hi."\n', "line 4: the field 'section_text' is empty"),
+        (HEAD + ROW + "1,CC,a,b,c\n", "line 4: 5 fields, and the header has 4; .*put texts that contain ',' in quotes"),
+        (HEAD + ROW + '1,CC,"a\n', "line 4: unexpected end of data"),
+        (HEAD.replace("dialogue", "dialog") + ROW, "line 1: there is no column 'dialogue'; the columns must be ID"),
         ((HEAD + ROW).encode() + "1,CC,é,b\n".encode("latin-1"), "line 4: is not UTF-8 text"),
     ],
 )
@@ -89,6 +89,8 @@ def test_marks_line_ends_and_separators_of_unicode_are_text(tmp_path: Path) -> N
 def test_headers_and_rouge_are_those_worked_out_by_hand() -> None:
     assert parse_section("cc: A cough.") == ("CC", "A cough.")
     assert parse_section("FAM/SOCHX\nNo.\nNone.") == ("FAM/SOCHX", "No.\nNone.")
+    assert parse_section("## **other_history**: No.") == ("OTHER_HISTORY", "No.")
+    assert parse_section("**CC**\n*none*") == ("CC", "*none*")
     assert parse_section("The patient coughs.") == (None, "The patient coughs.")
     answers = [("CC\na cough", "CC"), ("ROS\nno fever", "CC"), ("nothing", "ROS")]
     metrics = section_metrics([score_section(text, header, "a cough today") for text, header in answers])

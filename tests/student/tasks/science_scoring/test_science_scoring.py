@@ -145,10 +145,15 @@ def example(grade: str) -> Example:
 
 def test_judging_by_hand() -> None:
     task = ScienceScoring()
-    assert task.judge(example("correct"), "Correct.") == {"right": 1.0, "true": 4.0, "predicted": 4.0}
-    assert task.judge(example("non_domain"), "partial") == {"right": 0.0, "true": 0.0, "predicted": 3.0}
-    assert task.judge(example("correct"), "very good")["predicted"] == -1
-    assert task.judge(example(""), "correct") == {"right": 0.0, "true": -1.0, "predicted": 4.0}
+
+    def judged(grade: str, text: str) -> tuple[float, ...]:
+        scores = task.judge(example(grade), text)
+        return scores["right"], scores["true"], scores["predicted"]
+
+    assert judged("correct", "Correct.") == (1, 4, 4)
+    assert judged("non_domain", "partial") == (0, 0, 3)
+    assert judged("correct", "very good")[2] == -1
+    assert judged("", "correct") == (0, -1, 4)
     assert ScienceScoring(scale="3way").judge(example("irrelevant"), "incorrect")["right"] == 1
     with pytest.raises(InputError, match="not an example of science_scoring"):
         task.judge(Example("1", ()), "correct")
@@ -165,6 +170,19 @@ def test_metrics_by_hand() -> None:
     assert metrics["accuracy"] == 0.5 and metrics["grades_written"] == 0.8
     assert metrics["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert metrics["qwk"] == pytest.approx(1 - (4 / 3) / (20 / 9))
+
+
+def test_points_have_the_mean_qwk_of_their_questions_too() -> None:
+    """Question 1: all right; cut at 0.999. Question 2: opposite, so -1; cut too. Question 3: one grade, undefined.
+
+    Pooled, the first two are 1 - 0.5 / 0.5 = 0.
+    """
+    triples = [(1, 0, 0), (1, 1, 1), (2, 0, 1), (2, 1, 0), (3, 1, 1)]
+    scores = [{"right": 0.0, "true": float(t), "predicted": float(p), "question": float(q)} for q, t, p in triples]
+    assert ScienceScoring(scale="points").summarise(scores[:4])["qwk"] == pytest.approx(0)
+    assert ScienceScoring(scale="points").summarise(scores)["qwk_of_questions"] == pytest.approx(0, abs=1e-12)
+    assert ScienceScoring(scale="points").summarise(scores[:2])["qwk_of_questions"] == pytest.approx(0.999)
+    assert "qwk_of_questions" not in ScienceScoring().summarise(scores)
 
 
 def given(task: ScienceScoring, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Rows of a table in a text file, each with its line. Knows nothing of grades."""
+"""Rows of a published table in a text file (CSV, TSV), each with its line. Knows nothing of what the columns mean."""
 
 import csv
 import io
@@ -7,18 +7,19 @@ from pathlib import Path
 
 from cache.errors import InputError, plain_reason
 
-# Longer than any answer, so that a quotation mark without an end is found by the wrong number of fields.
+# Longer than any text of the sets, so that a quotation mark without an end is found by the wrong number of fields.
 csv.field_size_limit(1 << 24)
 
 
 def read_rows(
-    path: Path, columns: Sequence[str], delimiter: str, quoted: bool, optional: Sequence[str] = ()
+    path: Path, columns: Sequence[str], delimiter: str = ",", quoted: bool = True, optional: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the place (file and line) and the named columns of each row; other columns are not read.
+    """Yield "FILE, line N" and the stripped texts of the named columns of each row; other columns are not read.
 
-    quoted: whether fields may be quoted, as in CSV; otherwise a quotation mark is a character like others.
-    A byte-order mark and line ends of Windows are accepted, and blank lines are passed over. Raises InputError for a
-    file that cannot be read, a missing column, or a row with another number of fields than the header.
+    N is the line on which the row begins. quoted: whether fields may be quoted, as in CSV; otherwise a quotation mark
+    is a character like others. A byte-order mark and line ends of Windows are accepted, and blank lines are passed
+    over. Raises InputError for a file that cannot be read or has no rows, a missing column, and a row with another
+    number of fields than the header.
     """
     rows = csv.reader(
         io.StringIO(_text(path), newline=""),
@@ -27,7 +28,7 @@ def read_rows(
         strict=True,
     )
     header: list[str] = []
-    start = 1
+    start, count = 1, 0
     try:
         for row in rows:
             place, start = f"{path}, line {start}", rows.line_num + 1
@@ -38,22 +39,31 @@ def read_rows(
                 _require_columns(path, header, columns)
                 continue
             if len(row) != len(header):
+                quotes = f", and put texts that contain {delimiter!r} in quotes" if quoted else ""
                 raise InputError(
                     f"{place}: {len(row)} fields, and the header has {len(header)}; give every row a field for each "
-                    "column"
+                    f"column{quotes}"
                 )
             values = dict(zip(header, row, strict=True))
-            yield place, {name: values.get(name, "").strip() for name in (*columns, *optional)}
+            yield place, {name: _clean(values.get(name, "")) for name in (*columns, *optional)}
+            count += 1
     except csv.Error as error:
         raise InputError(f"{path}, line {start}: {error}; correct the line") from error
     if not header:
         raise InputError(f"{path}: empty; its first line must name the columns {', '.join(columns)}")
+    if not count:
+        raise InputError(f"{path}: has no rows; it needs at least one below the line of column names")
 
 
 def require_fields(place: str, row: dict[str, str], names: Sequence[str]) -> None:
     """Raise InputError if one of these fields is empty."""
     if empty := [name for name in names if not row[name]]:
         raise InputError(f"{place}: the field {empty[0]!r} is empty; fill it in, or remove the line")
+
+
+def _clean(text: str) -> str:
+    """Line ends become those of Unix."""
+    return "\n".join(text.splitlines()).strip()
 
 
 def _text(path: Path) -> str:
