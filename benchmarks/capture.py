@@ -42,7 +42,7 @@ def main() -> None:
     options = parse(sys.argv[1:])
     engine = VllmSettings(batched_tokens=options.tokens, cpu_threads=options.threads, logits_mib=options.logits_mib)
     # glibc reads its settings once, when a process starts.
-    missing = process_environment(engine.cpu_threads, on_gpu=False).items() - os.environ.items()
+    missing = process_environment(engine.threads, on_gpu=False).items() - os.environ.items()
     if missing:
         os.execve(
             sys.executable, [sys.executable, "-m", "benchmarks.capture", *sys.argv[1:]], os.environ | dict(missing)

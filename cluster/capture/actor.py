@@ -100,7 +100,7 @@ class CaptureWorker:
 def start_worker(settings: CaptureSettings, description: TeacherDescription, on_gpu: bool) -> Any:
     """Start an actor and return its handle. Ray restarts it when its process or node dies."""
     engine = settings.engine
-    resources: dict[str, Any] = {"num_gpus": engine.gpus} if on_gpu else {"num_cpus": engine.cpu_threads}
+    resources: dict[str, Any] = {"num_gpus": engine.gpus} if on_gpu else {"num_cpus": engine.threads}
     actor = ray.remote(CaptureWorker).options(
         **resources,
         max_restarts=-1,

@@ -21,9 +21,10 @@ from cluster.capture.planning import CapturePlan, plan_job
 from cluster.capture.run_log import RunLog
 from cluster.capture.settings import CaptureSettings
 from cluster.runtime.progress_bars import bar
-from cluster.runtime.ray_session import cluster_has_gpus, ray_session, require_cpus, require_gpus
+from cluster.runtime.ray_session import cluster_has_gpus, is_embedded, ray_session, require_cpus, require_gpus
 from teacher_serving.asking.plan import Plan, PlannedExample
 from teacher_serving.capture.unit import UnitSummary
+from teacher_serving.engines.process import available_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,15 @@ def _summarize(plan: Plan, storage: Storage, log: RunLog, snapshot: int) -> Capt
 
 def _capture_missing(settings: CaptureSettings, job: CapturePlan, log: RunLog) -> None:
     """Start the actors in Ray and let them capture the missing units."""
-    engine = settings.engine
-    with ray_session(settings.address, settings.actors * engine.cpu_threads):
+    count = min(settings.actors, len(job.units))
+    threads = max(1, available_threads() // count) if is_embedded(settings.address) else 1
+    engine = settings.engine.with_threads(threads)
+    settings = settings.model_copy(update={"engine": engine})
+    with ray_session(settings.address, settings.actors * engine.threads):
         on_gpu = cluster_has_gpus() and engine.gpus > 0
-        count = min(settings.actors, len(job.units))
         require_gpus(count * engine.gpus)
         if not on_gpu:
-            require_cpus(count * engine.cpu_threads)
+            require_cpus(count * engine.threads)
         print(f"capture: starting {count} engine{'s' if count > 1 else ''}", flush=True)
         started = time.monotonic()
         start = partial(start_worker, settings, job.description, on_gpu)

@@ -76,6 +76,7 @@ def rate(questions: Sequence["Question"], judge: "JudgeSettings") -> list[float 
 
     Raises LogitbankError with the end of the judge's log if it fails.
     """
+    from teacher_serving.engines.process import available_threads
     from teacher_serving.engines.registry import ENGINES
 
     on_gpu = Path("/proc/driver/nvidia/version").exists()
@@ -83,13 +84,14 @@ def rate(questions: Sequence["Question"], judge: "JudgeSettings") -> list[float 
         return []
     with tempfile.TemporaryDirectory() as folder:
         asked, given = Path(folder) / "questions.json", Path(folder) / "ratings.json"
+        engine = judge.engine.with_threads(available_threads())
         document = {
-            "judge": judge.model_dump(mode="json"),
+            "judge": judge.model_copy(update={"engine": engine}).model_dump(mode="json"),
             "on_gpu": on_gpu,
             "questions": [[list(question.messages), dict(question.choices)] for question in questions],
         }
         write_json(asked, document)
-        environment = os.environ | dict(ENGINES[judge.engine.kind].environment(judge.engine, on_gpu))
+        environment = os.environ | dict(ENGINES[engine.kind].environment(engine, on_gpu))
         command = [sys.executable, "-m", "cluster.evaluation.judging", str(asked), str(given)]
         process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if process.returncode:

@@ -19,6 +19,7 @@ from cache.examples.tokenizers import decode, load_tokenizer
 from cache.progress import Progress
 from cache.rows.spec import SamplingSpec, StoreSpec, TargetSpec
 from student.evaluation.settings import AnswerSettings
+from teacher_serving.engines.process import available_threads
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm import VllmSettings
 from teacher_serving.engines.vllm.process import process_environment
@@ -41,7 +42,7 @@ def generate_with_vllm(path: str, prompts: Sequence[Tokens], settings: AnswerSet
             answers_file,
             settings.max_new_tokens,
         ]
-        environment = os.environ | process_environment(VllmSettings().cpu_threads, _has_gpu())
+        environment = os.environ | process_environment(available_threads(), _has_gpu())
         process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
         if process.returncode:
             raise LogitbankError(
@@ -65,7 +66,9 @@ def main(path: str, prompts: Path, answers: Path, max_new_tokens: int) -> None:
     spec = StoreSpec(path, "", "", "", vocab, vocab, "auto", TargetSpec("topk", 0), sampling)
     teacher = TeacherSettings(model=path, max_tokens=max(map(len, token_ids)) + max_new_tokens)
     # Only tokens are needed, no rows, so that no reduction is installed.
-    engine = VllmTeacher(path, teacher, VllmSettings(reduction="public"), spec, _has_gpu())
+    engine = VllmTeacher(
+        path, teacher, VllmSettings(reduction="public", cpu_threads=available_threads()), spec, _has_gpu()
+    )
     requests = [Request(f"{i:032x}", tokens) for i, tokens in enumerate(token_ids)]
     _save(answers, [answer.tokens for answer in engine.generate(requests, sampling)])
 

@@ -27,7 +27,7 @@ def ray_session(address: str | None, cpus: int) -> Iterator[None]:
     the job. An embedded Ray offers at least `cpus`, so that processes share the cores of a small machine.
     Raises InputError if no Ray head answers.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _resolve(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Without this, Ray changes the accelerator variables of processes that request no GPU.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -47,6 +47,11 @@ def ray_session(address: str | None, cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def is_embedded(address: str | None) -> bool:
+    """Whether `ray_session` would start a Ray of its own on this machine."""
+    return _resolve(address) == "local"
 
 
 def code_environment() -> dict[str, Any]:
@@ -81,6 +86,10 @@ def require_cpus(count: int) -> None:
             f"the job needs {count} CPUs at a time, the cluster has {available}; "
             "lower actors, engine.cpu_threads or run.ranks"
         )
+
+
+def _resolve(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _runtime_env(address: str) -> dict[str, Any] | None:

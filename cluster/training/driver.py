@@ -1,6 +1,5 @@
 """Train a student: plan the job, start its ranks, and restart them if one is lost."""
 
-import os
 import time
 from typing import Any
 
@@ -9,7 +8,7 @@ from cache.json_documents import write_json
 from cluster.runtime.hardware import hardware
 from cluster.runtime.outputs import read_json, require_same_job, write_job
 from cluster.runtime.progress_bars import counter
-from cluster.runtime.ray_session import cluster_gpus, ray_session, require_cpus, require_gpus
+from cluster.runtime.ray_session import cluster_gpus, is_embedded, ray_session, require_cpus, require_gpus
 from cluster.training.ray_ranks import run_under_ray
 from cluster.training.single_rank import SingleRank
 from cluster.training.snapshot_pinning import pin_snapshots
@@ -52,7 +51,7 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
     gpus = local_gpus()
     ranks = choose_ranks(settings, gpus)
     # Ray is for several processes, and for other machines.
-    if ranks == 1 and address is None and "RAY_ADDRESS" not in os.environ:
+    if ranks == 1 and is_embedded(address):
         _run_single_rank(settings, stores, gpus > 0)
     else:
         _run_under_ray(settings, stores, address, ranks)

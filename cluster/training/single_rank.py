@@ -16,6 +16,7 @@ from cluster.training.rank_environment import rank_on_cpu
 from student.training.planning.plan import TrainingPlan
 from student.training.run_files import RANK_LOG
 from student.training.settings import TrainSettings
+from teacher_serving.engines.process import available_threads
 
 # A group of one process needs an address, and any free port.
 GROUP = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
@@ -33,7 +34,7 @@ class SingleRank:
     """
 
     def __init__(self, settings: TrainSettings, on_gpu: bool) -> None:
-        self._environment = GROUP | ({} if on_gpu else rank_on_cpu(settings.run.cpu_threads or _default_threads()))
+        self._environment = GROUP | ({} if on_gpu else rank_on_cpu(settings.run.cpu_threads or available_threads()))
         self._start()
 
     def __enter__(self) -> Self:
@@ -119,12 +120,6 @@ def _write_output_to(path: Path) -> None:
     with path.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-
-
-def _default_threads() -> int:
-    """What the user's environment asks for, or every core that this process may use."""
-    requested = os.environ.get("OMP_NUM_THREADS", "")
-    return int(requested) if requested.isdecimal() and int(requested) else len(os.sched_getaffinity(0))
 
 
 def _end_with_parent() -> None:

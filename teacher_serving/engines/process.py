@@ -1,5 +1,7 @@
 """The environment of a process that runs a model on a CPU."""
 
+import os
+
 # glibc otherwise maps and unmaps the large logits buffers at every step. It reads these when the process starts.
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -11,3 +13,9 @@ ALLOCATOR = {
 def cpu_environment(threads: int) -> dict[str, str]:
     """Environment variables of a process that computes with this many threads."""
     return {**ALLOCATOR, "OMP_NUM_THREADS": str(threads)}
+
+
+def available_threads() -> int:
+    """What the user's environment asks for (OMP_NUM_THREADS), or every core that this process may use."""
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    return int(requested) if requested.isdecimal() and int(requested) else len(os.sched_getaffinity(0))

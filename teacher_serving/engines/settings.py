@@ -1,7 +1,7 @@
 """Settings that all teachers and engines have in common. Each engine defines its own settings in its folder."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -56,7 +56,21 @@ class EngineSettings(Settings):
     unused_teacher_keys: ClassVar[Mapping[str, str]] = {"tokenizer": "a model has a tokenizer of its own"}
 
     kind: str = Field(description="name of the engine")
-    cpu_threads: int = Field(1, ge=1, description="threads of one engine on a machine without a GPU")
+    cpu_threads: int | None = Field(
+        None,
+        ge=1,
+        description="threads of one engine on a machine without a GPU; by default its share of the cores of this "
+        "machine, and 1 on a cluster",
+    )
+
+    @property
+    def threads(self) -> int:
+        """Threads of one engine where nobody has divided the cores."""
+        return self.cpu_threads or 1
+
+    def with_threads(self, threads: int) -> Self:
+        """The settings with so many threads, unless they name a number."""
+        return self.model_copy(update={"cpu_threads": self.cpu_threads or threads})
 
     @property
     def gpus(self) -> int:

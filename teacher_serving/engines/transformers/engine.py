@@ -47,4 +47,4 @@ class TransformersEngine:
 
     def environment(self, engine: EngineSettings, on_gpu: bool) -> Mapping[str, str]:
         """See Engine.environment."""
-        return {} if on_gpu else cpu_environment(engine.cpu_threads)
+        return {} if on_gpu else cpu_environment(engine.threads)

@@ -43,7 +43,7 @@ class TransformersTeacher:
         self._model = load_model(folder, teacher).to(self._device).eval()
         self._targets, self._tokenizer = spec.targets, tokenizer
         self.answered = 0
-        self._reducer = Reducer(spec.targets, spec.vocab_size, engine.cpu_threads, engine.logits_mib)
+        self._reducer = Reducer(spec.targets, spec.vocab_size, engine.threads, engine.logits_mib)
         if self._device.type == "cuda":
             self._reducer.check_kernels(self._device)
         config = self._model.generation_config

@@ -47,4 +47,4 @@ class VllmEngine:
 
     def environment(self, engine: EngineSettings, on_gpu: bool) -> Mapping[str, str]:
         """See Engine.environment."""
-        return process_environment(engine.cpu_threads, on_gpu)
+        return process_environment(engine.threads, on_gpu)

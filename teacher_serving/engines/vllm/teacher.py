@@ -48,7 +48,7 @@ class VllmTeacher:
     def __init__(
         self, folder: str, teacher: TeacherSettings, engine: VllmSettings, spec: StoreSpec, on_gpu: bool
     ) -> None:
-        for name, value in process_environment(engine.cpu_threads, on_gpu).items():
+        for name, value in process_environment(engine.threads, on_gpu).items():
             os.environ.setdefault(name, value)
         from vllm import LLM
 
@@ -146,7 +146,7 @@ class VllmTeacher:
         """Install the reduction in the workers and try it. Returns why it cannot be used, or ""."""
         if engine.reduction == "public":
             return 'engine.reduction = "public"'
-        arguments = (asdict(self._targets), self._vocab_size, engine.cpu_threads, engine.logits_mib)
+        arguments = (asdict(self._targets), self._vocab_size, engine.threads, engine.logits_mib)
         reasons = self._llm.collective_rpc("logitbank_install", args=arguments)
         if reason := next((reason for reason in reasons if reason), ""):
             return str(reason)

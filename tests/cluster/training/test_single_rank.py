@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from cluster.training import single_rank
 from cluster.training.driver import run_training
 from cluster.training.single_rank import RankLostError
 from student.training.run_files import RANK_LOG, steps_done
@@ -101,13 +100,3 @@ def test_a_rank_ends_with_its_parent(tmp_path: Path, store: Path) -> None:
     done = (settings.output / "metrics.jsonl").stat().st_size
     time.sleep(2)
     assert (settings.output / "metrics.jsonl").stat().st_size == done
-
-
-@pytest.mark.parametrize(
-    ("requested", "threads"), [("3", 3), ("", len(os.sched_getaffinity(0))), ("0", len(os.sched_getaffinity(0)))]
-)
-def test_threads_follow_the_environment_or_the_cores(
-    monkeypatch: pytest.MonkeyPatch, requested: str, threads: int
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", requested)
-    assert single_rank._default_threads() == threads

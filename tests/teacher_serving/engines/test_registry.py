@@ -135,7 +135,7 @@ job = CaptureSettings.model_validate({"examples": "e.jsonl", "store": "s", "teac
 print(type(job.engine).__name__, job.engine.first_id, job.model_dump(mode="json")["engine"])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment())
-    assert run.stdout.strip() == "UniformSettings 3 {'kind': 'uniform', 'cpu_threads': 1, 'first_id': 3}"
+    assert run.stdout.strip() == "UniformSettings 3 {'kind': 'uniform', 'cpu_threads': None, 'first_id': 3}"
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,21 @@
+"""The threads of a process that runs a model."""
+
+import os
+
+import pytest
+
+from teacher_serving.engines.process import available_threads, cpu_environment
+
+CORES = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(("requested", "threads"), [("3", 3), ("", CORES), ("0", CORES), ("many", CORES)])
+def test_threads_follow_the_environment_or_the_cores(
+    monkeypatch: pytest.MonkeyPatch, requested: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", requested)
+    assert available_threads() == threads
+
+
+def test_a_process_gets_the_threads_that_it_is_given() -> None:
+    assert cpu_environment(5)["OMP_NUM_THREADS"] == "5"
