@@ -3,12 +3,14 @@
 #   set -eu; folder=runs/drug; . "$(dirname "$0")/../steps.sh"
 # Options: --teacher FOLDER_OR_HUB_NAME  another model in the teacher's place (variable `teacher`; empty if not given)
 #          --data PATH                   a data set in its public form (variable `data`; empty if not given)
+# SEEDS="0 1 2" in the environment trains every student with these seeds (variable `seeds`; "0" by default).
 # A relative path is one of the folder from which the script was called.
 # A demo continues where an earlier run stopped. Its folder belongs to one teacher and one data set, from the first step
 # that succeeds on: a wrong path leaves nothing behind.
 jobs=cluster/jobs/$(basename "$(cd "$(dirname "$0")" && pwd)")
 teacher=
 data=
+seeds=${SEEDS:-0}
 while [ $# -gt 0 ]; do
     case $1 in
         --teacher) teacher=${2:?--teacher needs a model folder or hub name} ;;
@@ -38,6 +40,30 @@ step() {
     python -m cluster.commands.main "$@" || return
     mkdir -p "$folder"
     echo "$options" > "$folder/demo.options"
+    echo "$seeds" > "$folder/demo.seeds"
+}
+
+# What was trained, for the tables [models] of `evaluate` and [trainings] of `report`.
+models=
+trainings=
+
+# trained NAME: add the run in $folder/NAME.
+trained() {
+    models="$models${models:+, }$1 = \"$folder/$1/model\""
+    trainings="$trainings${trainings:+, }$1 = \"$folder/$1\""
+}
+
+# groups NAME ...: the table [groups] of `report`, with a group NAME of the runs NAME_SEED for each NAME.
+groups() {
+    groups_table=
+    for group in "$@"; do
+        members=
+        for seed in $seeds; do
+            members="$members${members:+, }\"${group}_$seed\""
+        done
+        groups_table="$groups_table${groups_table:+, }$group = [$members]"
+    done
+    echo "{ $groups_table }"
 }
 
 # model NAME: make the folder of a model that a package of the Python registry contains (python -m environment.models).

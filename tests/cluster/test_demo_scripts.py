@@ -1,6 +1,7 @@
 """The scripts cluster/jobs/*/demo.sh, with a stand-in for Python that only checks what it is called with."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,10 +26,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def demo(root: Path, room: str, *options: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def demo(
+    root: Path, room: str, *options: str, folder: Path | None = None, seeds: str = "0"
+) -> subprocess.CompletedProcess[str]:
     folder = folder or root
     script = os.path.relpath(root / f"cluster/jobs/{room}/demo.sh", folder)
-    environment = os.environ | {"PATH": f"{root / 'bin'}:{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{root / 'bin'}:{os.environ['PATH']}", "SEEDS": seeds}
     return subprocess.run(
         ["sh", script, *options], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -40,6 +43,20 @@ def test_a_demo_runs_all_its_jobs_from_any_folder(root: Path, room: str) -> None
         result = demo(root, room, folder=folder)
         assert result.returncode == 0, result.stdout[-300:] + result.stderr
         assert "logitbank report cluster/jobs/" in result.stdout
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_seed_is_trained_evaluated_and_reported(root: Path, room: str) -> None:
+    """What is evaluated and in the tables of the report is what was trained, and each group has all seeds."""
+    printed = demo(root, room, seeds="3 14").stdout
+    outputs = set(re.findall(r"output=(runs/[^ ]*_(?:3|14))(?= )", printed))
+    report = next(line for line in printed.splitlines() if "logitbank report" in line)
+    evaluated = " ".join(line for line in printed.splitlines() if "logitbank evaluate" in line)
+    assert len(outputs) >= 4
+    for output in outputs - {path for path in outputs if path.count("seeds_")}:
+        assert f'"{output}"' in report and f'"{output}/model"' in evaluated
+    groups = re.findall(r"(\w+) = \[([^\]]*)\]", report)
+    assert groups and all(members == f'"{name}_3", "{name}_14"' for name, members in groups)
 
 
 @pytest.mark.parametrize("room", [room for room in ROOMS if room != "medical_conversation"])

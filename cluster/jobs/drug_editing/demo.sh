@@ -5,7 +5,6 @@
 set -eu
 folder=runs/drug
 . "$(dirname "$0")/../steps.sh"
-seeds=${SEEDS:-0}
 results=$folder/seeds_$(echo "$seeds" | tr -d ' ')
 if [ -z "$teacher" ]; then
     model smollm2
@@ -23,7 +22,6 @@ step "conversation: questions about edits" examples $jobs/conversation.toml
 step "capture: the generalist scores and answers the questions" capture $jobs/capture.toml --set "teacher.model=$teacher"
 step "capture: held-out questions in new words" capture $jobs/heldout.toml --set "teacher.model=$teacher"
 
-models= trainings= before= after= text= edits_only=
 for seed in $seeds; do
     step "specialist, seed $seed: SMILES and edits alone" train $jobs/specialist.toml \
         --set "output=$folder/before_$seed" --set "run.seed=$seed"
@@ -36,20 +34,17 @@ for seed in $seeds; do
     step "control, seed $seed: replay of edits alone" train $jobs/edits_only.toml \
         --set "output=$folder/edits_only_$seed" "$@"
     for name in before after text edits_only; do
-        models="$models ${name}_$seed = \"$folder/${name}_$seed/model\","
-        trainings="$trainings ${name}_$seed = \"$folder/${name}_$seed\","
+        trained ${name}_$seed
     done
-    before="$before \"before_$seed\"," after="$after \"after_$seed\","
-    text="$text \"text_$seed\"," edits_only="$edits_only \"edits_only_$seed\","
 done
 step "evaluation: all 14 instructions, two rounds of feedback" evaluate $jobs/edits.toml \
-    --set "output=$results/edits" --set "models={${models%,} }"
+    --set "output=$results/edits" --set "models={ $models }"
 step "evaluation: the same in new words" evaluate $jobs/new_words.toml \
-    --set "output=$results/new_words" --set "models={${models%,} }"
+    --set "output=$results/new_words" --set "models={ $models }"
 step "evaluation: language" evaluate $jobs/language_evaluation.toml \
-    --set "output=$results/language" --set "models={$models teacher = \"$teacher\" }"
+    --set "output=$results/language" --set "models={ $models, teacher = \"$teacher\" }"
 step "evaluation: the generalist on the same instructions" evaluate $jobs/generalist.toml \
     --set "models={ zero_shot = \"$teacher\", few_shot = \"$teacher\" }"
-step "report" report $jobs/report.toml --set "trainings={${trainings%,} }" --set "evaluation=$results/edits" \
+step "report" report $jobs/report.toml --set "trainings={ $trainings }" --set "evaluation=$results/edits" \
     --set "evaluations={ new_words = \"$results/new_words\", language = \"$results/language\", generalist = \"$folder/generalist\" }" \
-    --set "groups={ before = [$before], after = [$after], text = [$text], edits_only = [$edits_only] }"
+    --set "groups=$(groups before after text edits_only)"

@@ -23,25 +23,19 @@ step "6/12 the extraction teacher, trained on them" train $jobs/teacher.toml
 step "7/12 one capture for all students" capture $jobs/capture.toml
 step "8/12 the held-out conversations" capture $jobs/heldout.toml
 
-models= trainings= kd= labels=
-for seed in ${SEEDS:-0}; do
+trained teacher
+for seed in $seeds; do
     step "9/12 student $seed: Llama" train $jobs/student_llama.toml \
         --set "output=$folder/llama_$seed" --set "run.seed=$seed"
     step "9/12 its baseline: hard labels, same examples in the same order" train $jobs/student_llama.toml \
         --set "output=$folder/llama_labels_$seed" --set "run.seed=$seed" --set loss.objective=hard_label
-    for name in llama llama_labels; do
-        models="$models, ${name}_$seed = \"$folder/${name}_$seed/model\""
-        trainings="$trainings, ${name}_$seed = \"$folder/${name}_$seed\""
-    done
-    kd="$kd\"llama_$seed\", " labels="$labels\"llama_labels_$seed\", "
+    trained llama_$seed
+    trained llama_labels_$seed
 done
 for name in gpt2 t5; do
     step "10/12 student: $name, from the same capture" train $jobs/student_$name.toml
-    models="$models, $name = \"$folder/$name/model\""
-    trainings="$trainings, $name = \"$folder/$name\""
+    trained $name
 done
-step "11/12 evaluation on held-out conversations" evaluate $jobs/evaluate.toml \
-    --set "models={ teacher = \"$folder/teacher/model\"$models }"
-step "12/12 report" report $jobs/report.toml --set "trainings={ teacher = \"$folder/teacher\"$trainings }" \
-    --set "groups={ llama = [$kd], llama_labels = [$labels] }"
+step "11/12 evaluation on held-out conversations" evaluate $jobs/evaluate.toml --set "models={ $models }"
+step "12/12 report" report $jobs/report.toml --set "trainings={ $trainings }" --set "groups=$(groups llama llama_labels)"
 [ -z "$data" ] || sh $jobs/mts_dialog.sh --data "$data" ${teacher:+--teacher "$teacher"}

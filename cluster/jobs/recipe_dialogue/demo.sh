@@ -23,11 +23,10 @@ step "2/11 the teacher writes better questions, better answers and follow-ups" c
 step "3/11 what it wrote, as examples" examples $jobs/augmented.toml "$@"
 step "4/11 turns with passages: parent documents and contextual compression" examples $jobs/examples.toml "$@"
 step "5/11 the same turns without passages" examples $jobs/plain.toml "$@"
-trainings=
 if [ -n "${TUNE:-}" ]; then
     tuned=runs/recipe/teacher/model
     step "the teacher is tuned on training turns" train $jobs/teacher.toml --set "model.pretrained=$base"
-    trainings=', teacher = "runs/recipe/teacher"'
+    trainings="teacher = \"runs/recipe/teacher\""
 fi
 step "6/11 the teacher's distributions of the answers" capture $jobs/capture.toml --set "teacher.model=$tuned"
 step "7/11 the same of test recipes" capture $jobs/heldout.toml --set "teacher.model=$tuned"
@@ -39,10 +38,8 @@ if [ -s runs/recipe/augmented_examples/train.jsonl ]; then
         --set "teacher.model=$tuned"
 fi
 
-models="teacher = \"$tuned\""
 plain=
-kd= ce= kd_augmented= ce_plain=
-for seed in ${SEEDS:-0}; do
+for seed in $seeds; do
     step "9/11 student $seed, distilled: KL at T = 2 and cross-entropy" train $jobs/student.toml \
         --set "output=runs/recipe/kd_$seed" --set "run.seed=$seed"
     step "9/11 student $seed, baseline: cross-entropy alone, same examples in the same order" train $jobs/student.toml \
@@ -52,20 +49,15 @@ for seed in ${SEEDS:-0}; do
     step "9/11 student $seed, cross-entropy without retrieval" train $jobs/student_plain.toml \
         --set "output=runs/recipe/ce_plain_$seed" --set "run.seed=$seed" --set "tokenizer.path=$base"
     for name in $students; do
-        models="$models, ${name}_$seed = \"runs/recipe/${name}_$seed/model\""
-        trainings="$trainings, ${name}_$seed = \"runs/recipe/${name}_$seed\""
+        trained ${name}_$seed
     done
     plain="$plain${plain:+, }ce_plain_$seed = \"runs/recipe/ce_plain_$seed/model\""
     trainings="$trainings, ce_plain_$seed = \"runs/recipe/ce_plain_$seed\""
-    kd="$kd\"kd_$seed\", " ce="$ce\"ce_$seed\", "
-    kd_augmented="$kd_augmented\"kd_augmented_$seed\", " ce_plain="$ce_plain\"ce_plain_$seed\", "
 done
 set --
-step "10/11 evaluation: agreement, the triad and retrieval" evaluate $jobs/evaluate.toml --set "models={ $models }" \
+step "10/11 evaluation: agreement, the triad and retrieval" evaluate $jobs/evaluate.toml --set "models={ teacher = \"$tuned\", $models }" \
     --set "judge.teacher.model=$base"
 step "10/11 evaluation without retrieval" evaluate $jobs/evaluate_plain.toml --set "models={ $plain }"
-augmented_group="kd_augmented = [$kd_augmented], "
-[ "$students" != "kd ce" ] || augmented_group=
 [ "$students" != "kd ce" ] || set -- --set 'captures={ augmentation = "runs/recipe/augmented" }'
-step "11/11 report" report $jobs/report.toml "$@" --set "trainings={ ${trainings#, } }" \
-    --set "groups={ kd = [$kd], ce = [$ce], ${augmented_group}ce_plain = [$ce_plain] }"
+step "11/11 report" report $jobs/report.toml "$@" --set "trainings={ $trainings }" \
+    --set "groups=$(groups $students ce_plain)"

@@ -3,6 +3,7 @@
 #   sh cluster/jobs/science_scoring/demo.sh [--teacher FOLDER_OR_HUB_NAME] [--data FOLDER]
 # --data: a folder with train.tsv and test_*.tsv in the form of Beetle. Without it the answers are synthetic.
 # --teacher: the model that is tuned to grade, and then captured, in place of SmolLM2-135M-Instruct.
+# SEEDS="0 1 2" trains each network with several seeds; the report then shows mean, lowest and highest.
 set -eu
 folder=runs/science
 . "$(dirname "$0")/../steps.sh"
@@ -48,7 +49,9 @@ step "capture: of answers that nobody graded" capture $jobs/capture.toml \
 step "capture: of answers for early stopping" capture $jobs/capture.toml \
     --set examples=runs/science/examples/dev.jsonl --set store=runs/science/dev
 step "encoder: MiniLM, fine-tuned on the same grades" train $jobs/encoder.toml
-for seed in 0 1 2; do
+trained teacher
+trained encoder
+for seed in $seeds; do
     step "kd, seed $seed: the teacher's probabilities, of all answers" train $jobs/student.toml \
         --set output=runs/science/kd_$seed --set run.seed=$seed
     step "soft, seed $seed: the teacher's probabilities, of graded answers" train $jobs/student.toml \
@@ -59,11 +62,15 @@ for seed in 0 1 2; do
     step "hard, seed $seed: the teacher's most probable grades, of all answers" train $jobs/student.toml \
         --set output=runs/science/hard_$seed --set run.seed=$seed --set loss.objective=hard_label \
         --set classes.hard_labels=teacher
+    for name in ce soft hard kd; do
+        trained ${name}_$seed
+    done
 done
 more=
 for name in $tests; do
     step "evaluation: $name" evaluate $jobs/evaluate.toml --set "output=runs/science/evaluation_$name" \
-        --set "examples=runs/science/examples/$name.jsonl"
+        --set "examples=runs/science/examples/$name.jsonl" --set "models={ $models }"
     [ "$name" = "$first" ] || more="$more${more:+, }${name#test_} = \"runs/science/evaluation_$name\""
 done
-step "report" report $jobs/report.toml --set "evaluation=runs/science/evaluation_$first" --set "evaluations={ $more }"
+step "report" report $jobs/report.toml --set "evaluation=runs/science/evaluation_$first" --set "evaluations={ $more }" \
+    --set "trainings={ $trainings }" --set "groups=$(groups ce soft hard kd)"

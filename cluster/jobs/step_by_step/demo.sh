@@ -2,6 +2,7 @@
 # Distilling step-by-step, from the data to the report: the commands that a user would type, in order.
 #   sh cluster/jobs/step_by_step/demo.sh [--teacher FOLDER_OR_HUB_NAME] [--data FOLDER]
 # Without --data, synthetic word problems. FOLDER has svamp/ with the published files: SVAMP and PaLM's outputs.
+# SEEDS="0 1 2" trains each student with several seeds; the report then shows mean, lowest and highest.
 # --teacher: a causal model, which is tuned on the two tasks with adapters before it explains.
 set -eu
 folder=runs/step
@@ -30,11 +31,21 @@ step "4/11 capture: the teacher labels and explains the transfer set" capture $j
     step "5/11 export: its labels and rationales as texts" export $folder/explained $folder/explained.jsonl --format texts
 step "6/11 examples: true labels with the teacher's rationales" examples $jobs/gt.toml --set "task={$answered${part:-}}"
 step "7/11 capture: the test items" capture $jobs/heldout.toml
-step "8/11 student, standard: labels alone" train $jobs/student.toml --set output=$folder/standard \
-    --set 'data.where={task="predict"}' --set 'loss={objective="hard_label"}' --set run.batch_size=32 --set run.micro_batch_size=16
-step "9/11 student, step by step: labels, and rationales as a second task" train $jobs/student.toml
-step "10/11 student, step by step with the teacher's labels and distributions" train $jobs/student.toml \
-    --set output=$folder/logits --set "data={store=\"$folder/explained\", max_tokens=192}" --set "tokenizer={}" --set \
-    'loss.terms=[{objective="forward_kl", weight=0.5, where={task="predict"}}, {objective="forward_kl", weight=0.5, where={task="explain"}}]'
-step "11/11 evaluation on new items, and the report" evaluate $jobs/evaluate.toml
-step "report" report $jobs/report.toml
+trained teacher
+for seed in $seeds; do
+    set -- --set "run.seed=$seed"
+    step "8/11 student $seed, standard: labels alone" train $jobs/student.toml --set "output=$folder/standard_$seed" "$@" \
+        --set 'data.where={task="predict"}' --set 'loss={objective="hard_label"}' \
+        --set run.batch_size=32 --set run.micro_batch_size=32
+    step "9/11 student $seed, step by step: labels, and rationales as a second task" train $jobs/student.toml \
+        --set "output=$folder/task_prefix_$seed" "$@"
+    step "10/11 student $seed, step by step with the teacher's labels and distributions" train $jobs/student.toml \
+        --set "output=$folder/logits_$seed" "$@" --set "data={store=\"$folder/explained\", max_tokens=192}" \
+        --set "tokenizer={}" --set \
+        'loss.terms=[{objective="forward_kl", weight=0.5, where={task="predict"}}, {objective="forward_kl", weight=0.5, where={task="explain"}}]'
+    for name in standard task_prefix logits; do
+        trained ${name}_$seed
+    done
+done
+step "11/11 evaluation on new items, and the report" evaluate $jobs/evaluate.toml --set "models={ $models }"
+step "report" report $jobs/report.toml --set "trainings={ $trainings }" --set "groups=$(groups standard task_prefix logits)"
