@@ -1,11 +1,10 @@
-"""Examples as JSON Lines: one object per line with `messages` or `prompt`.
+"""Examples as JSON Lines, or as rows of Parquet: one object per line with `messages` or `prompt`.
 
-Optional keys: `rationale`, `response`, `label`, `tools`, `metadata`, `id`. Lines with `instruction`, `input` and
-`output`, the form of Alpaca's data, are read too: the prompt is the instruction, an empty line and the input.
+Optional keys: `rationale`, `response`, `label`, `tools`, `metadata`, `id`. Other forms of lines are in line_forms.py.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,48 +12,71 @@ from typing import Any
 from cache.errors import InputError
 from cache.examples.example import Example
 from cache.examples.json_line import parse_json_line
+from cache.examples.line_forms import FORM_KEYS, usual_form
+from cache.examples.windows import Window, read_windows
 
 KEYS = {"id", "messages", "prompt", "rationale", "response", "metadata", "label", "tools"}
-# The form {instruction, input, output}: the prompt in two parts, and the response.
-INSTRUCTION_KEYS = ("instruction", "input", "output")
+# Lines that are read at once.
+WINDOW = 2048
 TURN_FORM = "turns of the form {'role': text, 'content': text}"
 
 
 @dataclass(frozen=True, slots=True)
 class BadExample:
-    """A line that is not an example. id: as in the line, or its number; reason: without the location."""
+    """A line that is not an example. id: as in the line, or its number; reason: without the location.
+
+    source: the file's name if the input has several files.
+    """
 
     line: int
     id: str
     reason: str
+    source: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the line is."""
+        return f"{self.source}, line {self.line}" if self.source else f"line {self.line}"
 
 
 def read_examples(path: str | Path, on_bad: Callable[[BadExample], None] | None = None) -> list[Example]:
-    """All examples of a file, in its order. Several examples may have the same id.
+    """All examples of a file, in its order; of a folder or a pattern, file after file. See read_windows for the forms.
 
-    on_bad: called with each line that is not an example; reading continues. Without it, and if there is no example at
-    all, the first such line raises InputError.
+    Several examples may have the same id. on_bad: called with each line that is not an example; reading continues.
+    Without it, and if there is no example at all, the first such line raises InputError.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"examples file {path}: no such file; give the path of a JSON Lines file")
     examples: list[Example] = []
     first: BadExample | None = None
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            parsed = _parse_line(line, number) if line.strip() else None
+    for window in read_windows(path, WINDOW):
+        for parsed in parse_window(window):
             if isinstance(parsed, Example):
                 examples.append(parsed)
-            elif parsed:
-                first = first or parsed
-                if on_bad is None:
-                    break
-                on_bad(parsed)
-    if first and (on_bad is None or not examples):
-        raise InputError(f"examples file {path}, line {first.line}: {first.reason}")
+                continue
+            first = first or parsed
+            if on_bad is None:
+                raise bad_line(path, parsed)
+            on_bad(parsed)
     if not examples:
-        raise InputError(f"examples file {path}: empty; it needs at least one line with 'messages' or 'prompt'")
+        raise bad_line(path, first) if first else no_examples(path)
     return examples
+
+
+def parse_window(window: Window) -> Iterator[Example | BadExample]:
+    """The examples of a window, and the lines that are none. Empty lines are passed over."""
+    for number, line in enumerate(window.lines, start=window.first):
+        if isinstance(line, dict) or line.strip():
+            yield _parse_line(line, number, window.source)
+
+
+def bad_line(path: Path, line: BadExample) -> InputError:
+    """The error of an input that ends at a line, or has no other."""
+    return InputError(f"examples file {path}, {line.place}: {line.reason}")
+
+
+def no_examples(path: Path) -> InputError:
+    """The error of an input without a line."""
+    return InputError(f"examples file {path}: empty; it needs at least one line with 'messages' or 'prompt'")
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
@@ -66,26 +88,25 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
     draft.replace(path)
 
 
-def _parse_line(line: bytes, number: int) -> Example | BadExample:
-    name = str(number)
+def _parse_line(line: bytes | dict[str, Any], number: int, source: str) -> Example | BadExample:
+    name = f"{source}:{number}" if source else str(number)
+    default = name
     try:
-        value = parse_json_line(line, is_first=number == 1)
+        value = line if isinstance(line, dict) else parse_json_line(line, is_first=number == 1)
         if isinstance(value, dict) and isinstance(value.get("id"), str | int):
             name = str(value["id"])
-        return _parse(value, number)
+        return _parse(value, default)
     except ValueError as error:
-        return BadExample(number, name, str(error))
+        return BadExample(number, name, str(error), source)
 
 
-def _parse(value: Any, number: int) -> Example:
+def _parse(value: Any, default_id: str) -> Example:
     if not isinstance(value, dict):
         raise ValueError('is not a JSON object; give one object a line, such as {"prompt": ..., "response": ...}')
-    if unknown := sorted(set(value) - KEYS - set(INSTRUCTION_KEYS)):
-        raise ValueError(f"unknown key {unknown[0]!r}; known keys: {', '.join(sorted(KEYS | set(INSTRUCTION_KEYS)))}")
+    if unknown := sorted(set(value) - KEYS - FORM_KEYS):
+        raise ValueError(f"unknown key {unknown[0]!r}; known keys: {', '.join(sorted(KEYS | FORM_KEYS))}")
     # Tables contain null for an absent value.
-    value = {key: item for key, item in value.items() if item is not None}
-    if set(INSTRUCTION_KEYS) & set(value):
-        value = _from_instruction(value)
+    value = usual_form({key: item for key, item in value.items() if item is not None})
     if ("messages" in value) == ("prompt" in value):
         raise ValueError("give exactly one of 'messages' and 'prompt'")
     if not isinstance(value.get("id", ""), str | int) or isinstance(value.get("id"), bool):
@@ -101,7 +122,7 @@ def _parse(value: Any, number: int) -> Example:
     if not _are_objects(value.get("tools", [])):
         raise ValueError("'tools' must be a list of objects, one schema each")
     return Example(
-        id=str(value.get("id", number)),
+        id=str(value.get("id", default_id)),
         messages=tuple(_turn(turn, i) for i, turn in enumerate(messages, start=1)),
         rationale=value.get("rationale", ""),
         response=value.get("response", ""),
@@ -110,25 +131,6 @@ def _parse(value: Any, number: int) -> Example:
         tools=tuple(value.get("tools", [])),
         has_own_id="id" in value,
     )
-
-
-def _from_instruction(value: dict[str, Any]) -> dict[str, Any]:
-    """The line with a prompt and a response. The metadata keep instruction and input for an export."""
-    if other := [key for key in ("messages", "prompt", "rationale", "response") if key in value]:
-        raise ValueError(
-            f"{other[0]!r} cannot stand beside 'instruction', 'input' or 'output'; give one of the two forms"
-        )
-    parts = {key: value.pop(key, "") for key in INSTRUCTION_KEYS}
-    for key, text in parts.items():
-        if not isinstance(text, str):
-            raise ValueError(f"{key!r} must be text")
-    if not parts["instruction"].strip():
-        raise ValueError("'instruction' must be given, as text that is not empty")
-    if not isinstance(value.get("metadata", {}), dict):
-        raise ValueError("'metadata' must be an object")
-    prompt = "\n\n".join(filter(None, (parts["instruction"], parts["input"])))
-    kept = {"instruction": parts["instruction"], "input": parts["input"]}
-    return {**value, "prompt": prompt, "response": parts["output"], "metadata": {**value.get("metadata", {}), **kept}}
 
 
 def _turn(turn: Any, number: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from teacher_serving.reduction.settings import TargetSettings
 class CaptureSettings(Settings):
     """A job that fills a store (`logitbank capture`)."""
 
-    examples: Path = Field(description="JSON Lines file of examples")
+    examples: Path = Field(description="file of examples (JSON Lines, Parquet), folder or pattern of them")
     store: StoreUri = Field(description="store to fill; created if absent")
     limit: int | None = Field(None, ge=1, description="use only this many examples, from the first on")
     score: bool = Field(True, description="score the responses that the examples contain")
