@@ -133,7 +133,7 @@ def _examples(data: Path | None, share: float, label_type: str, output: Path, ow
 
 def _tokenizer(examples: Path, folder: Path) -> Path:
     """A tokenizer that is learned once, from the first items, for the students of all variants."""
-    from cache.examples.jsonl import read_examples
+    from cache.examples.files.jsonl import read_examples
     from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 
     if not folder.exists():

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.common.harness import finish
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer
 from cache.rendering.prompt_form import PromptForm
 from student.data.batches import LanguageBatches

@@ -29,7 +29,7 @@ from cache.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from cache.examples.example import Example, Segment, TokenizedExample
-    from cache.examples.jsonl import read_examples, write_examples
+    from cache.examples.files.jsonl import read_examples, write_examples
     from cache.examples.tokenizers import load_tokenizer
     from cache.exchange.axolotl import export_axolotl, import_axolotl
     from cache.exchange.conversion import ImportedTeacher
@@ -106,7 +106,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "cache.examples.example": ("Example", "Segment", "TokenizedExample"),
-            "cache.examples.jsonl": ("read_examples", "write_examples"),
+            "cache.examples.files.jsonl": ("read_examples", "write_examples"),
             "cache.rendering.render": ("render",),
             "cache.examples.tokenizers": ("load_tokenizer",),
             "cache.exchange.axolotl": ("export_axolotl", "import_axolotl"),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from cluster.training.driver import run_training
 from student.training.settings import TrainSettings
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer
 from cache.rendering.render import render
 

@@ -3,7 +3,7 @@
 In: a JSON Lines file of prompts or chats. Out: Examples; TokenizedExample, whose key identifies it in a store, is made
 by cache/rendering.
 
-    jsonl             reads and writes files of Examples; json_line: one line, strictly
+    files/            reads and writes files of Examples, in windows or whole
     example           Example, TokenizedExample, Segment (the role of a token)
     json_values       which values of an example can be stored
     truncation        examples that are longer than a limit
@@ -15,7 +15,7 @@ It knows nothing of targets, files of a store, or models.
 """
 
 from cache.examples.example import Example, Segment, TokenizedExample
-from cache.examples.jsonl import read_examples, write_examples
+from cache.examples.files.jsonl import read_examples, write_examples
 from cache.examples.tokenizers import Tokenizer, load_tokenizer, tokenizer_digest
 from cache.examples.truncation import truncate
 

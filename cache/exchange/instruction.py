@@ -1,6 +1,6 @@
 """Texts of a store as JSON Lines of {instruction, input, output}, the form of Alpaca's data.
 
-The form has no place for distributions. `read_examples` reads it back (cache/examples/jsonl.py).
+The form has no place for distributions. `read_examples` reads it back (cache/examples/files/jsonl.py).
 """
 
 import json

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from cache.exchange.conversion import new_output
 from cache.progress import Progress, no_progress
 from cache.store.reading.sequence import RecordSequence

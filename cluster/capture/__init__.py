@@ -3,9 +3,11 @@
 In: CaptureSettings. Out: committed units in a store, a snapshot, and a capture log beside the store.
 
     settings.py   the keys of a capture job
-    planning.py   which examples the store lacks, as units
-    driver.py     run a job: start the actors, capture the units, take a snapshot
-    dispatch.py   distribute units to actors, and replace actors that die
+    input/        from an examples file to units, window by window
+    planning.py   all of a job's windows at once, for a dry run
+    driver.py     run a job: plan here or on the cluster, and capture
+    run.py        one run: start the actors, capture the units, take a snapshot
+    dispatch.py   distribute units to actors; replace actors that die, divide units that kill them
     actor.py      the Ray actor: one teacher that asks, and one store that it writes to
     run_log.py    the capture log: what each run of the job did
 

@@ -56,9 +56,12 @@ class CaptureWorker:
             raise self._failure
         return True
 
-    async def capture(self, unit: Sequence[PlannedExample]) -> UnitSummary:
-        """Let the teacher answer a unit, then write and commit its part."""
+    async def capture(
+        self, units: Sequence[Sequence[PlannedExample]], number: int = 0, places: Sequence[int] | None = None
+    ) -> UnitSummary:
+        """Let the teacher answer one of these units, or its responses at these places; write and commit their part."""
         await self.ready()
+        unit = units[number] if places is None else [units[number][place] for place in places]
         loop = asyncio.get_running_loop()
         answers = await loop.run_in_executor(self._asking, self._ask, unit)
         summary = await loop.run_in_executor(self._writing, self._store, answers)

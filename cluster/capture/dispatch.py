@@ -1,78 +1,128 @@
-"""Dispatcher: distributes units to actors until all are captured, and recovers from actors and nodes that die."""
+"""Dispatcher: gives units to actors until all are captured, and recovers from actors, nodes and units that fail."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from cache.errors import LogitbankError, StoreError
+from cluster.capture.input.work import Work
 
-# The job ends if one unit loses its worker this many times, or if this many workers die and cannot be restarted.
+# A unit that has lost its worker this many times is divided. So is each half after one more death.
 MAX_DEATHS = 3
+# The job ends if so many workers are lost that Ray cannot restart, or if so many single examples kill their worker
+# without one that is captured between them: then it is not the fault of the examples.
+MAX_LOST = 3
 # A dead actor rejects every call until its engine has started again.
 RETRY_SECONDS = 2.0
 POLL_SECONDS = 1.0
 
 
+class Source(Protocol):
+    """Where units come from."""
+
+    def take(self) -> Work | None:
+        """The next unit; None if none is ready."""
+        ...
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether none comes any more."""
+        ...
+
+
+class Events(Protocol):
+    """What a dispatcher tells."""
+
+    def done(self, work: Work, result: Any) -> None:
+        """A unit is captured. result: of its worker."""
+        ...
+
+    def died(self, work: Work) -> None:
+        """A unit has lost its worker and will be tried again; `work.deaths` counts it."""
+        ...
+
+    def divided(self, work: Work) -> None:
+        """A unit is divided, after too many deaths."""
+        ...
+
+    def guilty(self, work: Work, reason: str) -> None:
+        """A unit of one example is given up."""
+        ...
+
+    def polled(self) -> None:
+        """About a second has passed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A running call of a worker. unit: number of the unit; None for a call that waits for a restart."""
+    """A running call of a worker. work: None for a call that waits for a restart."""
 
     worker: Any
-    unit: int | None
+    work: Work | None
 
 
 class Dispatcher:
-    """Calls worker.capture(unit) once for every unit, with up to `units_per_worker` calls to each worker at a time.
+    """Lets workers capture every unit of a source once, with up to `units_per_worker` units in each at a time.
 
     start_worker: starts a replacement for a worker that cannot be restarted.
     """
 
     def __init__(
-        self, start_worker: Callable[[], Any], workers: Sequence[Any], units: Sequence[Any], units_per_worker: int = 1
+        self,
+        start_worker: Callable[[], Any],
+        workers: Sequence[Any],
+        source: Source,
+        events: Events,
+        units_per_worker: int = 1,
     ) -> None:
         self._start_worker = start_worker
-        self._units = units
-        self._queue = deque(range(len(units)))
+        self._source, self._events = source, events
+        # Units that were given back, before those of the source.
+        self._returned: deque[Work] = deque()
         self._idle = deque(list(workers) * units_per_worker)
         self._workers = list(workers)
         self._calls: dict[Any, Call] = {}
         self._restarting: list[tuple[float, Any]] = []
         # Workers that died and are not ready yet. A call to one fails at once, which is not the fault of its unit.
         self._unavailable: set[Any] = set()
-        self._deaths_by_unit = [0] * len(units)
-        self._lost_workers = 0
+        self._lost_workers = self._guilty = 0
         self._is_stopped = False
         # Several calls can report the death of one worker: it is replaced once.
         self._replacements: dict[Any, Any] = {}
 
-    def run(self, on_done: Callable[[int, Any], None], on_poll: Callable[[], None] = lambda: None) -> None:
-        """Capture all units. The unit of a dead worker is the next one to be captured by another worker.
+    def run(self) -> None:
+        """Capture all units. A unit whose worker died is the next to be captured; it runs alone in its worker.
 
-        on_done: called with (number of the unit, result) after each unit. on_poll: called about once a second.
-        Raises the error of a worker, and StoreError if workers keep dying.
+        Raises the error of a worker if it is the project's own, and StoreError if workers keep dying.
         """
-        while self._queue or any(call.unit is not None for call in self._calls.values()):
+        while not self._is_finished():
             self._submit()
-            if not self._calls:
-                time.sleep(0.2)
-                continue
-            for reference in ray.wait(list(self._calls), num_returns=1, timeout=POLL_SECONDS)[0]:
-                self._collect(reference, on_done)
-            on_poll()
+            if self._calls:
+                for reference in ray.wait(list(self._calls), num_returns=1, timeout=POLL_SECONDS)[0]:
+                    self._collect(reference)
+            else:
+                time.sleep(0.05)
+            self._events.polled()
 
     def stop(self) -> None:
         """Submit no further unit. `run` returns when the units in progress are finished."""
         self._is_stopped = True
-        self._queue.clear()
+        self._returned.clear()
 
     def current_workers(self) -> list[Any]:
         """All workers, with replacements in place of those that were lost."""
         return [self._replacements.get(worker, worker) for worker in self._workers]
+
+    def _is_finished(self) -> bool:
+        if any(call.work is not None for call in self._calls.values()) or self._returned:
+            return False
+        return self._is_stopped or self._source.is_exhausted
 
     def _submit(self) -> None:
         """Submit units to idle workers, and check whether restarting workers are ready."""
@@ -83,56 +133,75 @@ class Dispatcher:
         for _ in range(len(self._idle)):
             worker = self._idle.popleft()
             worker = self._replacements.get(worker, worker)
-            unit = None if worker in self._unavailable else self._take_unit(worker)
-            if unit is None:
+            work = None if worker in self._unavailable else self._take(worker)
+            if work is None:
                 self._idle.append(worker)
                 continue
-            self._calls[worker.capture.remote(self._units[unit])] = Call(worker, unit)
+            self._calls[work.call(worker)] = Call(worker, work)
 
-    def _take_unit(self, worker: Any) -> int | None:
+    def _take(self, worker: Any) -> Work | None:
         """Take the next unit that this worker can have now, or None.
 
         A unit that was running when a worker died runs alone from then on, so that no other one is blamed for it.
         """
-        running = [call.unit for call in self._calls.values() if call.worker == worker and call.unit is not None]
-        if any(self._deaths_by_unit[unit] for unit in running):
+        running = [call.work for call in self._calls.values() if call.worker == worker and call.work is not None]
+        if any(work.deaths for work in running):
             return None
-        unit = next((unit for unit in self._queue if not running or not self._deaths_by_unit[unit]), None)
-        if unit is not None:
-            self._queue.remove(unit)
-        return unit
+        for work in self._returned:
+            if not running or not work.deaths:
+                self._returned.remove(work)
+                return work
+        while not self._is_stopped and (fresh := self._source.take()) is not None:
+            if not running or not fresh.deaths:
+                return fresh
+            self._returned.append(fresh)
+        return None
 
-    def _collect(self, reference: Any, on_done: Callable[[int, Any], None]) -> None:
+    def _collect(self, reference: Any) -> None:
         """Take the result of a finished call."""
         call = self._calls.pop(reference)
         try:
             result = ray.get(reference)
-        except RayTaskError as error:
-            raise unwrap(error) from error
         except RayActorError as error:
-            self._recover(call, error)
+            if call.work is not None:
+                self._give_back(call.work, f"its worker died: {_first_line(error)}")
+            self._restore(call.worker, error)
+        except RayTaskError as error:
+            if call.work is None or isinstance(unwrap(error), LogitbankError):
+                raise unwrap(error) from error
+            self._give_back(call.work, f"its worker failed: {_first_line(unwrap(error))}")
+            self._idle.append(call.worker)
         else:
             self._idle.append(call.worker)
-            if call.unit is None:
+            if call.work is None:
                 self._unavailable.discard(call.worker)
             else:
-                on_done(call.unit, result)
+                self._guilty = 0
+                self._events.done(call.work, result)
 
-    def _recover(self, call: Call, error: RayActorError) -> None:
-        """Put the unit of a dead worker back into the queue, and wait for the worker's restart or replace it."""
-        if call.unit is not None:
-            self._deaths_by_unit[call.unit] += 1
-            if self._deaths_by_unit[call.unit] >= MAX_DEATHS:
-                raise StoreError(
-                    f"unit {call.unit + 1} of {len(self._units)} lost its worker {MAX_DEATHS} times: {error}"
-                ) from error
+    def _give_back(self, work: Work, reason: str) -> None:
+        """Try a unit again, divide it, or give up its only example."""
+        work = work.died()
+        if work.deaths < MAX_DEATHS:
+            self._events.died(work)
             if not self._is_stopped:
-                self._queue.appendleft(call.unit)
-        worker = call.worker
+                self._returned.appendleft(work)
+        elif halves := work.halves():
+            self._events.divided(work)
+            if not self._is_stopped:
+                self._returned.extendleft(reversed(halves))
+        else:
+            self._guilty += 1
+            if self._guilty >= MAX_LOST:
+                raise StoreError(f"{self._guilty} examples in a row lost their worker, the last one: {reason}")
+            self._events.guilty(work, reason)
+
+    def _restore(self, worker: Any, error: RayActorError) -> None:
+        """Wait for a worker's restart, or replace it."""
         if isinstance(error, ActorDiedError):
             if worker not in self._replacements:
                 self._lost_workers += 1
-                if self._lost_workers >= MAX_DEATHS:
+                if self._lost_workers >= MAX_LOST:
                     raise StoreError(f"{self._lost_workers} workers died beyond restart: {error}") from error
                 self._replacements[worker] = self._start_worker()
             worker = self._replacements[worker]
@@ -165,3 +234,11 @@ def unwrap(error: Exception) -> Exception:
     """Return the LogitbankError inside an error of Ray, if there is one; otherwise the error itself."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, LogitbankError) else error
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without the text that Ray adds."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    name = type(cause).__name__
+    return ": ".join([*([name] if isinstance(error, RayTaskError) else []), *lines[:1]]) or name

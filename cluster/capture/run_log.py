@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.json_documents import write_json
-from cluster.capture.input_summary import InputSummary
+from cluster.capture.input.input_summary import InputSummary
+from cluster.capture.input.planned_input import PlannedInput
 from cluster.capture.settings import CaptureSettings
 from cluster.runtime.hardware import hardware
 from cluster.runtime.outputs import read_json
@@ -16,25 +17,26 @@ if TYPE_CHECKING:  # imports torch
 
 
 class RunLog:
-    """Counts rows, seconds and cost of this run, and writes them to the log together with those of earlier runs.
+    """Counts rows, seconds and cost of this run, and writes them to the log together with those of earlier runs."""
 
-    planned: examples of the job, rejected ones included. truncated: those of them that lost tokens. lines: what becomes
-    of the lines of the examples file.
-    """
-
-    def __init__(self, settings: CaptureSettings, planned: int, truncated: int, lines: InputSummary) -> None:
+    def __init__(self, settings: CaptureSettings) -> None:
         self._path = capture_log_path(settings.store)
         self._job = settings.model_dump(mode="json")
         self._hardware = hardware()
         self._earlier: list[dict[str, Any]] = read_json(self._path)["runs"] if self._path.exists() else []
         self._started = 0.0
-        self._planned, self._input = planned, asdict(lines)
-        self.truncated = truncated
+        self._input: dict[str, Any] = {}
+        self.truncated = 0
         self.examples = self.rows = self.refused = 0
         self.without_rows = 0
         self.stopped = ""
         self.rows_from: list[str] = []
         self.seconds = self.start_seconds = self.cost = 0.0
+
+    def set_input(self, known: PlannedInput, planned: int, is_complete: bool) -> None:
+        """What is known of the examples file. planned: examples of the whole job; an estimate until it is read."""
+        self.truncated = known.truncated
+        self._input = {"planned": planned, "input": asdict(known.summary), "input_is_complete": is_complete}
 
     def begin(self) -> None:
         """Start the clock. Called when all engines are ready."""
@@ -55,13 +57,13 @@ class RunLog:
         counts = ("examples", "rows", "refused", "truncated", "seconds", "start_seconds", "cost")
         names = (*counts, "rows_from", "without_rows", "stopped")
         run = {name: getattr(self, name) for name in names}
-        document = {"job": self._job, "hardware": self._hardware, "planned": self._planned, "input": self._input}
+        document = {"job": self._job, "hardware": self._hardware, **self._input}
         write_json(self._path, {**document, "runs": [*self._earlier, run]})
 
     def update_input(self) -> None:
         """Write what the lines of the examples file are now, where an earlier run has written a log."""
         if self._path.exists():
-            write_json(self._path, {**read_json(self._path), "planned": self._planned, "input": self._input})
+            write_json(self._path, {**read_json(self._path), **self._input})
 
 
 def last_input(store: str) -> InputSummary | None:

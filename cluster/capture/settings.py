@@ -28,6 +28,9 @@ class CaptureSettings(Settings):
         None, description="responses that the teacher generates; none if not given"
     )
     unit_size: int = Field(256, ge=1, description="examples captured and committed together")
+    unit_tokens: int = Field(
+        1 << 18, ge=1, description="a unit ends earlier when the prompts and texts of its examples have so many tokens"
+    )
     actors: int = Field(1, ge=1, description="engines that work at the same time")
     address: str | None = Field(None, description="Ray head to join; an embedded Ray if not given")
 

@@ -117,12 +117,13 @@ def _capture(arguments: argparse.Namespace) -> Result:
     from cluster.capture.driver import run_capture
     from cluster.capture.planning import FORGOTTEN, preview_job
     from cluster.capture.settings import CaptureSettings
+    from cluster.runtime.progress_bars import counter
 
     job = _load(arguments, CaptureSettings)
     if arguments.address:
         job = job.model_copy(update={"address": arguments.address})
     if arguments.dry_run:
-        return _dry_run(job, preview_job(job))
+        return _dry_run(job, preview_job(job, counter("reading", "B")))
     outcome = run_capture(job)
     rate = f", {outcome.rows / outcome.seconds:,.0f} tokens/s" if outcome.seconds else ""
     cost = f"; cost {outcome.cost:,.4f}" if outcome.cost else ""

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from cache.json_documents import write_json
 from cluster.evaluation.settings import ExamplesSettings
 from cluster.runtime.outputs import claim, read_json

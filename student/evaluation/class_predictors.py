@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
 from cache.errors import InputError, SpecMismatchError
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer
 from student.classification.labels import class_ids
 from student.classification.settings import ClassSettings

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.examples.example import Example, Segment
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import decode, tokenizer_digest
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
 from cache.rendering.render import render_prompt

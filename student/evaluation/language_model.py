@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from cache.examples.example import Example
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
 from cache.rendering.prompt_form import PromptForm, today, writes_date

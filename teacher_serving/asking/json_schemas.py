@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import InputError
-from cache.examples.json_line import parse_json_line
+from cache.examples.files.json_line import parse_json_line
 from cache.rows.spec import SamplingSpec
 
 # Name of the schema at a service.

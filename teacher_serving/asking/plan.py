@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.examples.example import Example, TokenizedExample
-from cache.examples.jsonl import BadExample
+from cache.examples.files.jsonl import BadExample
 from cache.examples.tokenizers import Tokenizer
 from cache.examples.truncation import Truncation, truncate
 from cache.rendering.chat_template import ROLES
@@ -59,7 +59,8 @@ class PlannedExample:
 class Plan:
     """What to capture, and what not.
 
-    examples: responses to capture by key, in order. count: number of examples of which nothing is rejected.
+    examples: responses to capture by key, in order; numbers: for which example each was planned, the first of several.
+    count: how many examples there are of which nothing is rejected; partial: the numbers of the others.
     rejected: rejected examples by key, each with its id and the reason.
     duplicates: the id of each example that is equal to an earlier one, and the id of that one.
     unanswered: ids of the examples that have no response and get none from the teacher.
@@ -69,6 +70,8 @@ class Plan:
     rejected: dict[str, tuple[str, str]] = field(default_factory=dict)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
+    partial: set[int] = field(default_factory=set)
     count: int = 0
 
     @property
@@ -95,13 +98,14 @@ def plan_capture(
     generation: GenerationSettings | None = None,
     prompter: Prompter | None = None,
     form: PromptForm = DEFAULT_FORM,
+    first: int = 0,
 ) -> Plan:
     """Tokenise the examples and return the plan. Deterministic. One bad example does not affect the others.
 
-    Every example is in exactly one part of the plan.
+    Every example is in exactly one part of the plan. first: how many examples of the job come before these.
     """
     plan = Plan()
-    for number, example in enumerate(examples):
+    for number, example in enumerate(examples, start=first):
         planned: list[PlannedExample] = []
         try:
             if score and example.has_response:
@@ -111,9 +115,12 @@ def plan_capture(
                 planned += _plan_responses(example, tokenizer, limits, generation, prompter, form)
         except InputError as error:
             _reject(plan, example, str(error))
+            plan.partial.add(number)
             plan.examples |= {item.key: item for item in planned if item.key not in plan.examples}
         else:
             _add(plan, example, {item.key: item for item in planned})
+        for item in planned:
+            plan.numbers.setdefault(item.key, number)
     return plan
 
 
@@ -157,7 +164,8 @@ def _require_words(example: Example) -> None:
 def reject_lines(plan: Plan, bad: Sequence[BadExample]) -> None:
     """Add the lines of an examples file that are not valid examples to the rejected ones."""
     for line in bad:
-        plan.rejected[rejection_key(f"line {line.line}: {line.reason}")] = (line.id, f"line {line.line}: {line.reason}")
+        reason = f"{line.place}: {line.reason}"
+        plan.rejected[rejection_key(reason)] = (line.id, reason)
 
 
 def rejection_key(name: str) -> str:

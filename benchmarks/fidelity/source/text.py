@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.rendering.render import render
 
 # Of every so many sequences of a text, one is held out.

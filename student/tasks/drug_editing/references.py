@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.errors import InputError
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from student.tasks.drug_editing.instructions import Change
 from student.tasks.drug_editing.molecules import DECIMALS, Molecule, fingerprint, parse_molecule
 

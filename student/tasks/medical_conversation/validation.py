@@ -7,7 +7,7 @@ from typing import Any
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import BadExample, read_examples
+from cache.examples.files.jsonl import BadExample, read_examples
 from cache.json_documents import digest
 from student.tasks.medical_conversation.conversation import (
     Limits,

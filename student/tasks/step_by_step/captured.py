@@ -7,7 +7,7 @@ from pathlib import Path
 from cache.answers.parsing import parse_answer
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from student.tasks.step_by_step.examples import ANSWER_MARKER, ITEM, TASK
 from student.tasks.step_by_step.items import Explanation, Item
 

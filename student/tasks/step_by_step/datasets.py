@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import InputError
-from cache.examples.json_file import read_json_values
+from cache.examples.files.json_file import read_json_values
 from student.tasks.step_by_step.items import Item
 
 # Labels of natural language inference by the number that the files have.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cache.answers.parsing import parse_answer
 from cache.errors import InputError
-from cache.examples.json_file import read_json_values
+from cache.examples.files.json_file import read_json_values
 from student.tasks.step_by_step.items import Explanation, Item, is_right, value_of
 
 # Folders in which copies of the published files keep the outputs of PaLM.

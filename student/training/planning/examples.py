@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.progress import Progress, no_progress
 from cache.store.reading.union import StoreUnion
 from student.classification.source import ClassSource

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cache.errors import InputError, SpecMismatchError
 from cache.examples.example import Example
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest, vocabulary_difference
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm, require_template_variables, today, writes_date
 from cache.store.claims.tokenizer_files import UNKNOWN_TOKENIZER, copy_tokenizer

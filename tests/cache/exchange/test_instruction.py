@@ -8,7 +8,7 @@ import pytest
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.exchange.instruction import export_instruction, instruction_line
 from tests.cache.store.sample_stores import make_store
 

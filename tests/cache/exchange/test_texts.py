@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import InputError
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.exchange.texts import BATCH, export_texts
 from tests.cache.rows.rows import TARGETS
 from tests.cache.store.reading.chat_stores import chat_records, chat_spec, write_store

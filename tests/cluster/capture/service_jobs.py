@@ -35,9 +35,9 @@ def job_at(folder: Path, address: str, *changes: str) -> CaptureSettings:
 def start_worker(job: CaptureSettings) -> tuple[CaptureWorker, Any]:
     """A ready worker and the plan of a job, whose store exists."""
     planned = plan_job(job)
-    worker = CaptureWorker(job, planned.description, on_gpu=False)
+    worker = CaptureWorker(job, planned.job.description, on_gpu=False)
     asyncio.run(worker.ready())
-    create_store(planned.storage, planned.description.spec)
+    create_store(planned.job.storage, planned.job.description.spec)
     return worker, planned
 
 
@@ -45,8 +45,8 @@ def capture_units(job: CaptureSettings) -> list[UnitSummary]:
     """Capture the missing units until one is stopped."""
     worker, planned = start_worker(job)
     summaries = []
-    for unit in planned.units:
-        summaries.append(asyncio.run(worker.capture(unit)))
+    for work in planned.works:
+        summaries.append(asyncio.run(worker.capture(work.units, work.number, work.places)))
         if summaries[-1].stopped:
             break
     return summaries

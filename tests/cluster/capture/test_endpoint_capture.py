@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +16,10 @@ import pytest
 from cache.errors import InputError
 from cache.store.logit_store import LogitStore
 from cluster.capture.actor import CaptureWorker
+from cluster.capture.input.work import Work
 from cluster.capture.settings import CaptureSettings
 from cluster.commands.main import main
 from cluster.runtime.job_file import load_job
-from teacher_serving.asking.plan import PlannedExample
 from teacher_serving.capture.start import describe
 from tests.cluster.capture.service_jobs import capture_units, job_at, start_worker, write_job
 from tests.teacher_serving.engines.endpoint.endpoint_server import Call, Reply, failing_service, failure, message
@@ -143,8 +143,8 @@ def test_the_progress_moves_with_each_answered_request(tmp_path: Path, tiny_mode
         may_answer.acquire()
         return failure(413, "too long") if call.turn == "say 3" else message("one")
 
-    async def watch(worker: CaptureWorker, unit: Sequence[PlannedExample]) -> list[int]:
-        capture, seen = asyncio.create_task(worker.capture(unit)), []
+    async def watch(worker: CaptureWorker, work: Work) -> list[int]:
+        capture, seen = asyncio.create_task(worker.capture(work.units, work.number, work.places)), []
         for answered in range(8):
             while await worker.examples_in_progress() < answered:
                 await asyncio.sleep(0.01)
@@ -156,7 +156,7 @@ def test_the_progress_moves_with_each_answered_request(tmp_path: Path, tiny_mode
 
     with failing_service(reply) as (address, _):
         worker, planned = start_worker(job_at(folder, address, "engine.endpoint.api=anthropic"))
-        assert asyncio.run(watch(worker, planned.units[0])) == [*range(8), 0]
+        assert asyncio.run(watch(worker, planned.works[0])) == [*range(8), 0]
 
 
 @pytest.mark.parametrize("good", [0, 1, 5])

@@ -66,8 +66,8 @@ def test_each_service_gets_its_form(workplace: Path, changes: tuple[str, ...], k
 
 def test_without_a_schema_nothing_is_sent_and_fingerprints_stay(workplace: Path) -> None:
     with failing_service(reply) as (address, calls):
-        free = plan_job(job_at(workplace, address)).description.spec
-        guided = plan_job(job_at(workplace, address, GUIDED)).description.spec
+        free = plan_job(job_at(workplace, address)).job.description.spec
+        guided = plan_job(job_at(workplace, address, GUIDED)).job.description.spec
         capture_units(job_at(workplace, address))
     assert not {"response_format", "tools"} & set(calls[0].body)
     assert "json_schema" not in free.to_document()["spec"]["sampling"] and free.fingerprint != guided.fingerprint

@@ -10,7 +10,7 @@ import pytest
 from cache.errors import InputError, SpecMismatchError
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
-from cluster.capture.planning import plan_job, preview_job
+from cluster.capture.planning import CapturePlan, plan_job, preview_job
 from cluster.capture.settings import CaptureSettings
 from tests.cache.rendering.published_templates import DATED, THINKING
 
@@ -38,9 +38,13 @@ def job(tmp_path: Path, tiny_model: Path) -> Any:
     return make
 
 
+def keys_of(plan: CapturePlan) -> list[str]:
+    return [key.tobytes().hex() for work in plan.works for key in work.keys]
+
+
 def test_every_line_is_accounted_for(job: Any) -> None:
     plan = plan_job(job(THINKING))
-    summary = plan.input
+    summary = plan.input.summary
     assert (summary.lines, summary.captured, summary.unanswered) == (7, 2, 1)
     assert (summary.duplicates, summary.rejected, summary.invalid) == (2, 1, 1)
     preview = preview_job(job(THINKING))
@@ -55,13 +59,13 @@ def test_every_line_is_accounted_for(job: Any) -> None:
 def test_a_capture_that_goes_on_the_next_day_asks_for_nothing_again(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("teacher_serving.engines.prompt_settings.today", lambda: "2026-02-03")
     first = plan_job(job(DATED))
-    create_store(LocalStorage(first.storage.root), first.description.spec)
+    create_store(LocalStorage(first.job.storage.root), first.job.description.spec)
     monkeypatch.setattr("teacher_serving.engines.prompt_settings.today", lambda: "2026-02-04")
     again = plan_job(job(DATED))
-    assert again.description.spec.template_date == "2026-02-03"
-    assert list(again.plan.examples) == list(first.plan.examples)
-    assert again.description.spec.fingerprint == first.description.spec.fingerprint
-    text = again.description.tokenizer.decode(next(iter(again.plan.examples.values())).tokenized.tokens)
+    assert again.job.description.spec.template_date == "2026-02-03"
+    assert keys_of(again) == keys_of(first)
+    assert again.job.description.spec.fingerprint == first.job.description.spec.fingerprint
+    text = again.job.description.tokenizer.decode(again.works[0].units[0][0].tokenized.tokens)
     assert "03 Feb 2026" in text
     with pytest.raises(SpecMismatchError, match="template_date"):
         plan_job(job(DATED, template_date="2026-02-04"))
@@ -69,9 +73,9 @@ def test_a_capture_that_goes_on_the_next_day_asks_for_nothing_again(job: Any, mo
 
 def test_variables_of_the_template_belong_to_the_content(job: Any) -> None:
     thinking, silent = (plan_job(job(THINKING, chat_template_kwargs={"enable_thinking": on})) for on in (True, False))
-    assert thinking.description.spec.fingerprint != silent.description.spec.fingerprint
-    assert not thinking.plan.examples.keys() & silent.plan.examples.keys()
-    assert plan_job(job(THINKING)).description.spec.fingerprint != silent.description.spec.fingerprint
+    assert thinking.job.description.spec.fingerprint != silent.job.description.spec.fingerprint
+    assert not set(keys_of(thinking)) & set(keys_of(silent))
+    assert plan_job(job(THINKING)).job.description.spec.fingerprint != silent.job.description.spec.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,8 @@ def test_answers_without_log_probabilities_are_counted(workplace: Path, tokenize
     assert (summary.examples, summary.without_rows, summary.rows) == (3, 3, 0)
     assert [record.tokenized.example.response for record in records] == [ANSWER] * 3
     job = job_at(workplace, "http://host", "engine.endpoint.top_logprobs=2")
-    log = RunLog(job, 3, 0, plan_job(job).input)
+    log = RunLog(job)
+    log.set_input(plan_job(job).input, 3, is_complete=True)
     log.begin()
     log.add(summary)
     assert json.loads((workplace / "s.capture.json").read_text())["runs"][0]["without_rows"] == 3

@@ -160,7 +160,7 @@ def test_the_hour_of_a_failure_does_not_matter(workplace: Path) -> None:
             job = job_at(workplace, address, f"store=s{good}")
             worker, planned = start_worker(job)
             service.good = good
-            stops = [asyncio.run(worker.capture(unit)).stopped for unit in planned.units]
+            stops = [asyncio.run(worker.capture(each.units)).stopped for each in planned.works]
             assert stops[-1] and sorted(map(bool, stops)) == list(map(bool, stops)), "once stopped, it stays stopped"
             service.good = 10**6
             capture_units(job)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
 from cluster.capture import driver
 from cluster.capture.actor import CaptureWorker
-from cluster.capture.run_log import RunLog
+from cluster.capture.run import CaptureRun
 from cluster.commands.main import main
 from tests.cluster.capture.service_jobs import write_job
 from tests.teacher_serving.engines.endpoint.endpoint_server import Call, Reply, completion, failing_service, failure
@@ -37,15 +38,18 @@ def lines(bad: range = range(0, 6), long: int = 2) -> list[dict[str, Any]]:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the driver capture in this process, without Ray: what Ray does is tested elsewhere."""
 
-    def capture_missing(settings: Any, job: Any, log: RunLog) -> None:
-        worker = CaptureWorker(settings, job.description, False)
+    def capture(run: CaptureRun) -> None:
+        settings = run._job.settings
+        worker = CaptureWorker(settings, run._job.description, False)
         asyncio.run(worker.ready())
-        driver._begin_store(job)
-        log.begin()
-        for unit in job.units:
-            log.add(asyncio.run(worker.capture(unit)))
+        run._begin_store()
+        run._log.begin()
+        while not run.is_exhausted:
+            if (work := run.take()) is not None:
+                run._log.add(asyncio.run(worker.capture(work.units, work.number, work.places)))
 
-    monkeypatch.setattr(driver, "_capture_missing", capture_missing)
+    monkeypatch.setattr(CaptureRun, "capture", capture)
+    monkeypatch.setattr(driver, "ray_session", lambda *_: nullcontext())
 
 
 class Place:

@@ -55,7 +55,7 @@ CASES: list[tuple[list[str], str]] = [
     (["capture", "capture_latin.toml", DRY], r"latin\.jsonl, line 1: is not UTF-8 text \(byte 15\)"),
     (["capture", "capture_empty.toml", DRY], r"empty\.jsonl: empty"),
     (["capture", "capture_no.toml", DRY], r"no\.jsonl: no such file"),
-    (["capture", "capture.toml", DRY, SET, "examples=folder"], "folder: no such file"),
+    (["capture", "capture.toml", DRY, SET, "examples=folder"], "folder: has no file that ends in"),
     (["capture", "capture.toml", DRY], "teacher 'nomodel' is not a model: no such folder"),
     (["capture", "capture.toml", DRY, SET, "teacher.model=folder"], r"not a model: no config\.json"),
     (["capture", "capture.toml", DRY, SET, "teacher.model=model"], "is not a model: .*not a valid JSON file"),

@@ -8,7 +8,7 @@ import pytest
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
 from cluster.evaluation import judging

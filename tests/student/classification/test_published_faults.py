@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from student.classification.batches import CLASS_TARGETS, ClassBatches
 from student.classification.source import ClassSource
 from student.losses.normalisation import sum_coefficients, sum_row_weights

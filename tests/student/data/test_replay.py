@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from student.data.sources import MixtureSource
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 from student.training.planning.inputs import open_inputs

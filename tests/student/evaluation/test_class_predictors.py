@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from cache.progress import no_progress
 from student.classification.settings import ClassSettings
 from student.evaluation.classifier import evaluate_classifier

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cache.errors import SpecMismatchError
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from cache.examples.tokenizers import tokenizer_digest
 from cache.rendering.render import render
 from cache.rows.record import Record

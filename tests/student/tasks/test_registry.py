@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.registry import PLUGINS_VARIABLE
 from tests.models import SMALL_MOLECULES
 
@@ -45,7 +45,7 @@ JOB = 'output = "examples"\n[task]\nname = "sums"\nlargest = 4\n'
 RUN = """
 import json, sys
 from pathlib import Path
-from cache.examples.jsonl import read_examples
+from cache.examples.files.jsonl import read_examples
 from cluster.evaluation.task_examples import run_examples
 from cluster.evaluation.settings import ExamplesSettings
 from cluster.runtime.job_file import load_job

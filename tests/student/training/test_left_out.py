@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from cluster.commands.main import main
 from cluster.training.driver import make_plan, summary
 from student.data.settings import DataSettings

@@ -15,7 +15,7 @@ import student.models.build
 import student.tokenizers.cross_tokenizer_store
 import student.training.planning.inputs
 from cache.errors import InputError, SpecMismatchError, StoreError
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from cache.store.logit_store import LogitStore
 from cluster.training.driver import is_complete, make_plan, summary
 from cluster.training.snapshot_pinning import pin_snapshots

@@ -9,19 +9,19 @@ import pytest
 from transformers import AutoTokenizer
 
 from cache.examples.example import Example, Segment
-from cache.examples.jsonl import BadExample
+from cache.examples.files.jsonl import BadExample
 from cache.rendering.render import render, render_prompt
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import create_store, read_spec
-from cache.store.quarantine.entries import quarantine_example, quarantined_keys
-from cluster.capture.input_summary import summarise_input
-from cluster.capture.planning import committed_keys, divide_missing
+from cache.store.commits import create_store
+from cache.store.quarantine.entries import quarantine_example
+from cluster.capture.input.input_summary import summarise_input
 from teacher_serving.asking.plan import SCORED_ORIGIN, Limits, Plan, plan_capture, reject_lines
 from teacher_serving.asking.prompter import make_prompter
 from teacher_serving.asking.requests import continuation_request, scoring_request
 from teacher_serving.asking.settings import GenerationSettings
 from tests.cache.examples.chats import AGENT, MARKED, PLAIN, chat_tokenizer, turn
+from tests.teacher_serving.missing_units import missing_units
 
 LIMITS = Limits(max_tokens=60, vocab_size=325)
 SAMPLES = GenerationSettings(samples=3, max_new_tokens=20)
@@ -247,9 +247,7 @@ def test_responses_of_an_example_stay_together(tokenizer: Any, tmp_path: Path, s
     made = plan(given, tokenizer, generation=SAMPLES)
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, spec)
-    units = divide_missing(
-        made, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), unit_size
-    )
+    units = missing_units(made, storage, unit_size)
     assert [item.key for unit in units for item in unit] == list(made.examples)
     for number in "01234":
         holding = [
@@ -263,13 +261,9 @@ def test_responses_of_an_example_stay_together(tokenizer: Any, tmp_path: Path, s
     # What is told of elsewhere is not asked for again.
     gone = list(made.examples)[1]
     quarantine_example(storage, gone, "0", "not kept")
-    assert [
-        item.key
-        for unit in divide_missing(
-            made, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), unit_size
-        )
-        for item in unit
-    ] == [key for key in made.examples if key != gone]
+    assert [item.key for unit in missing_units(made, storage, unit_size) for item in unit] == [
+        key for key in made.examples if key != gone
+    ]
 
 
 @pytest.mark.parametrize("template", [PLAIN, MARKED])

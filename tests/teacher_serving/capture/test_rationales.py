@@ -16,12 +16,10 @@ from cache.rendering.render import render_prompt
 from cache.rows.record import Record
 from cache.rows.spec import StoreSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import create_store, read_spec
+from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
-from cache.store.quarantine.entries import quarantined_keys
 from cache.store.snapshots import take_snapshot
 from cache.store.verify import verify_store
-from cluster.capture.planning import committed_keys, divide_missing
 from teacher_serving.asking.plan import Limits, Plan, plan_capture
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.capture.start import describe, start_teacher
@@ -33,6 +31,7 @@ from teacher_serving.reduction.settings import TargetSettings
 from tests.teacher_serving.asking.scripted import K, Say, Scripted, laws, say, texts
 from tests.teacher_serving.engines.engines import make_oracle
 from tests.teacher_serving.engines.models import save_model
+from tests.teacher_serving.missing_units import missing_units
 
 LONGEST = 700
 TRANSFORMERS = TransformersSettings()
@@ -102,10 +101,7 @@ def test_wrong_responses_are_dropped_reported_and_not_requested_again(job: Calla
     create_store(storage, asked.spec)
     summary = store_answers(storage, asked.spec, answers)
     assert (summary.examples, summary.refused) == (3, 3)
-    assert (
-        divide_missing(asked.plan, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), 8)
-        == []
-    )
+    assert missing_units(asked.plan, storage, 8) == []
     for key, (example_id, reason) in answers.refused.items():
         told = decode_document(storage.read(f"quarantine/{key}.json"), key)
         assert (told["id"], told["reason"]) == (example_id, reason)
@@ -205,10 +201,7 @@ def test_one_that_cannot_be_answered_leaves_its_neighbours(job: Callable[..., Jo
     storage = LocalStorage(tmp_path / "store")
     create_store(storage, asked.spec)
     assert store_answers(storage, asked.spec, answers).examples == 6
-    assert (
-        divide_missing(asked.plan, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), 4)
-        == []
-    )
+    assert missing_units(asked.plan, storage, 4) == []
     take_snapshot(storage)
     assert len(LogitStore.open(str(tmp_path / "store"))) == 6
 
@@ -260,11 +253,7 @@ def test_a_real_teacher_fills_a_store_with_rationales(
     take_snapshot(storage)
     assert verify_store(str(tmp_path / "store")).problems == []
     store = LogitStore.open(str(tmp_path / "store"), expect=asked.spec)
-    assert (
-        len(store) == 6
-        and divide_missing(asked.plan, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), 8)
-        == []
-    )
+    assert len(store) == 6 and missing_units(asked.plan, storage, 8) == []
     oracle = make_oracle(model)
     for record in store:
         item = asked.plan.examples[record.key]

@@ -10,10 +10,9 @@ from transformers import AutoTokenizer
 
 from cache.rows.spec import SamplingSpec
 from cache.storage.local import LocalStorage
-from cache.store.commits import create_store, read_spec
+from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
-from cache.store.quarantine.entries import quarantined_keys, read_entries
-from cluster.capture.planning import committed_keys, divide_missing
+from cache.store.quarantine.entries import read_entries
 from teacher_serving.asking.plan import Limits, Plan, plan_capture
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.capture.start import describe
@@ -24,6 +23,7 @@ from teacher_serving.engines.transformers import TransformersSettings
 from teacher_serving.reduction.settings import TargetSettings
 from teacher_serving.teacher import Generated, Request, Scored, TeacherStoppedError
 from tests.teacher_serving.asking.scripted import K, Say, Scripted, say
+from tests.teacher_serving.missing_units import missing_units
 
 LIMIT = 700
 RIGHT, WRONG = "so\nAnswer: two", "so\nAnswer: five"
@@ -93,7 +93,7 @@ def capture(described: TeacherDescription, plan: Plan, storage: LocalStorage, go
     """Capture what the store lacks with a teacher that gives `good` answers."""
     teacher = Stopping(described.tokenizer, plan, good)
     create_store(storage, described.spec)
-    for unit in divide_missing(plan, committed_keys(storage, read_spec(storage)) | set(quarantined_keys(storage)), 8):
+    for unit in missing_units(plan, storage, 8):
         answers = ask_teacher(teacher, unit, described.tokenizer, described.spec, described.prompter)
         assert bool(answers.stopped) == (len(teacher.paid) == good)
         store_answers(storage, described.spec, answers)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cache.errors import InputError
-from cache.examples.json_line import parse_json_line
+from cache.examples.files.json_line import parse_json_line
 
 T = TypeVar("T")
 NAMES: dict[type, str] = {str: "text", list: "a list", dict: "an object", bool: "true or false"}

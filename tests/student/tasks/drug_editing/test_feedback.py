@@ -6,7 +6,7 @@ import pytest
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from student.tasks.drug_editing.building import Options, build_examples
 from student.tasks.drug_editing.feedback import feedback_text
 from student.tasks.drug_editing.instructions import INSTRUCTIONS, all_hit

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from student.tasks.drug_editing.charts import round_chart, task_table
 from student.tasks.drug_editing.instructions import INSTRUCTIONS
 from student.tasks.drug_editing.metrics import score_edit, scores_after_feedback, summarise_edits

@@ -7,7 +7,7 @@ import pytest
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from cache.progress import no_progress
 from cluster.runtime.job_file import load_job
 from student.tasks.medical_conversation import TASK

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import write_examples
+from cache.examples.files.jsonl import write_examples
 from cache.progress import no_progress
 from student.tasks.step_by_step.task import StepByStep
 from student.tasks.task import Built

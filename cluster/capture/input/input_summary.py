@@ -7,6 +7,7 @@ from teacher_serving.asking.plan import Plan
 
 # Examples that a dry run names, of each kind.
 SHOWN = 5
+KINDS = UNANSWERED, DUPLICATE, REJECTED = "without a response:", "duplicate:", "rejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,22 @@ def summarise_input(plan: Plan, invalid: int, beyond_limit: int) -> InputSummary
 
 def explain_input(plan: Plan) -> list[str]:
     """Lines for a person: the first examples of each kind that are not captured, and why."""
-    unanswered = [f"without a response: example {name}" for name in plan.unanswered]
-    duplicates = [f"duplicate: example {name} is equal to example {earlier}" for name, earlier in plan.duplicates]
-    rejected = [f"rejected {name}: {reason}" for name, reason in plan.rejected.values()]
-    return [*_first(unanswered), *_first(duplicates), *_first(rejected)]
+    unanswered = [f"{UNANSWERED} example {name}" for name in plan.unanswered]
+    duplicates = [f"{DUPLICATE} example {name} is equal to example {earlier}" for name, earlier in plan.duplicates]
+    rejected = [f"{REJECTED} {name}: {reason}" for name, reason in plan.rejected.values()]
+    return shorten_notes([*unanswered, *duplicates, *rejected])
 
 
-def _first(lines: Sequence[str]) -> list[str]:
-    more = len(lines) - SHOWN
-    return [*lines[:SHOWN], *([f"  and {more:,} more"] if more > 0 else [])]
+def shorten_notes(notes: Sequence[str]) -> list[str]:
+    """The first notes of each kind, in the order of the kinds."""
+    return [note for kind in KINDS for note in [note for note in notes if note.startswith(kind)][:SHOWN]]
+
+
+def shown_notes(notes: Sequence[str], summary: InputSummary) -> list[str]:
+    """The notes, with the number of those that are not shown."""
+    counts = (summary.unanswered, summary.duplicates, summary.rejected + summary.invalid)
+    lines: list[str] = []
+    for kind, count in zip(KINDS, counts, strict=True):
+        shown = [note for note in notes if note.startswith(kind)]
+        lines += [*shown, *([f"  and {count - len(shown):,} more"] if shown and count > len(shown) else [])]
+    return lines

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import InputError
-from cache.examples.json_line import BYTE_ORDER_MARK, require_text, strict_decoder
+from cache.examples.files.json_line import BYTE_ORDER_MARK, require_text, strict_decoder
 
 BLANK = re.compile(r"[ \t\r\n]*")
 
@@ -33,7 +33,7 @@ def read_json_values(path: Path, what: str) -> list[FileValue]:
     """Read all values of a file: one after another (JSON Lines, or printed over several lines), or those of one array.
 
     what: the kind of file for messages, such as "data file". Raises InputError, with file and line, for a file that is
-    missing, empty or not strict JSON in UTF-8 (see cache.examples.json_line).
+    missing, empty or not strict JSON in UTF-8 (see cache.examples.files.json_line).
     """
     if not path.is_file():
         raise InputError(f"{what} {path}: no such file")

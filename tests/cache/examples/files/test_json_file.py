@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import InputError
-from cache.examples.json_file import read_json_values
+from cache.examples.files.json_file import read_json_values
 
 FORMS = {
     "lines": '{"a": 1}\n\n{"a": "ü"}\n[3]\n',

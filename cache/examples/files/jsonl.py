@@ -11,9 +11,9 @@ from typing import Any
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.json_line import parse_json_line
-from cache.examples.line_forms import FORM_KEYS, usual_form
-from cache.examples.windows import Window, read_windows
+from cache.examples.files.json_line import parse_json_line
+from cache.examples.files.line_forms import FORM_KEYS, usual_form
+from cache.examples.files.windows import Window, read_windows
 
 KEYS = {"id", "messages", "prompt", "rationale", "response", "metadata", "label", "tools"}
 # Lines that are read at once.

@@ -8,7 +8,7 @@ import pytest
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import BadExample, read_examples, write_examples
+from cache.examples.files.jsonl import BadExample, read_examples, write_examples
 from tests.cache.examples.chats import AGENT, CALL, TOOLS, turn
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.jsonl import BadExample, parse_window, read_examples
-from cache.examples.windows import input_bytes, read_windows
+from cache.examples.files.jsonl import BadExample, parse_window, read_examples
+from cache.examples.files.windows import input_bytes, read_windows
 
 LINES: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": f"say {i} " + "x" * (i % 90)}], "response": str(i)} for i in range(300)

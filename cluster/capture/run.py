@@ -1,0 +1,271 @@
+"""CaptureRun: one run of a capture job, from its first unit to the snapshot."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import compress
+
+import ray
+
+from cache.errors import LogitbankError
+from cache.examples.files.windows import input_bytes
+from cache.store.claims.tokenizer_files import claim_tokenizer
+from cache.store.commits import create_store
+from cache.store.logit_store import LogitStore
+from cache.store.quarantine.entries import quarantine_example, quarantined_keys, update_marks
+from cache.store.segments.keys import keys_of_hex
+from cache.store.snapshots import take_snapshot
+from cluster.capture.actor import UNITS_PER_WORKER, start_worker
+from cluster.capture.dispatch import POLL_SECONDS, Dispatcher, examples_in_progress, wait_ready
+from cluster.capture.input.input_summary import InputSummary
+from cluster.capture.input.job import CaptureJob
+from cluster.capture.input.tries import Tries
+from cluster.capture.input.unit_stream import Planner, UnitStream
+from cluster.capture.input.window_planning import PlannedWindow
+from cluster.capture.input.work import Work
+from cluster.capture.run_log import RunLog
+from cluster.capture.settings import CaptureSettings
+from cluster.runtime.progress_bars import bar, counter
+from cluster.runtime.ray_session import cluster_has_gpus, is_embedded, require_cpus, require_gpus
+from teacher_serving.capture.unit import UnitSummary
+from teacher_serving.engines.process import available_threads
+from teacher_serving.engines.settings import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOutcome:
+    """What one run of a job did.
+
+    examples: examples of the job that are in the store now. captured, rows: examples and tokens of this run.
+    refused: examples of the job in the store's quarantine; reasons: their number by reason, the most frequent first.
+    truncated: examples of the job that lost tokens. without_rows: examples of this run without log-probabilities,
+    because the service returned none for them.
+    seconds: from the first unit to the last commit, without start_seconds, the start of the engines.
+    snapshot: number of the new snapshot. cost: price of this run's units, if a service was used. rows_from: the ways in
+    which rows were made that are not the usual one. input: what became of the lines of the examples file. others:
+    records of the store that do not belong to this job. forgotten: responses of the job that the store must not keep.
+    """
+
+    examples: int
+    captured: int
+    refused: int
+    truncated: int
+    rows: int
+    seconds: float
+    start_seconds: float
+    snapshot: int
+    cost: float = 0.0
+    rows_from: tuple[str, ...] = ()
+    reasons: dict[str, int] = field(default_factory=dict)
+    without_rows: int = 0
+    input: InputSummary | None = None
+    others: int = 0
+    forgotten: int = 0
+
+
+def engine_settings(settings: CaptureSettings, actors: int) -> EngineSettings:
+    """The settings of each engine, with its share of the cores of this machine."""
+    threads = max(1, available_threads() // actors) if is_embedded(settings.address) else 1
+    return settings.engine.with_threads(threads)
+
+
+class CaptureRun:
+    """One run of a capture job: from its first unit to the snapshot. Also hears what the dispatcher tells."""
+
+    def __init__(self, job: CaptureJob) -> None:
+        self._job, self._storage = job, job.storage
+        self._log = RunLog(job.settings)
+        self._tries = Tries(job.storage)
+        self._has_begun = False
+        self._rejected: dict[str, tuple[str, str]] = {}
+        self._bytes = input_bytes(job.settings.examples)
+        self._first: Work | None = None
+        self._answered = 0
+        self._polled = 0.0
+
+    def plan(self, planner: Planner) -> None:
+        """Plan until a unit is found that the store lacks, or to the end."""
+        self._stream = UnitStream(self._job, planner, self._add_window, self._tries)
+        show = counter("reading", "B")
+        while (work := self._stream.take()) is None and not self._stream.is_exhausted:
+            time.sleep(0.02)
+            show(self._stream.input.bytes_read, self._bytes)
+        self._first = work
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is a unit to capture."""
+        return self._first is not None
+
+    @property
+    def known_units(self) -> int:
+        """Number of units that are planned."""
+        return self._stream.ready + self.has_work
+
+    @property
+    def is_exhausted(self) -> bool:
+        """See Source."""
+        return self._first is None and self._stream.is_exhausted
+
+    def take(self) -> Work | None:
+        """See Source."""
+        work, self._first = self._first, None
+        return work or self._stream.take()
+
+    def capture(self) -> None:
+        """Start the actors in the Ray of this process and let them capture what is missing."""
+        settings = self._job.settings
+        count = min(settings.actors, self.known_units) if self._stream.is_complete else settings.actors
+        settings = settings.model_copy(update={"engine": engine_settings(settings, count)})
+        on_gpu = cluster_has_gpus() and settings.engine.gpus > 0
+        require_gpus(count * settings.engine.gpus)
+        if not on_gpu:
+            require_cpus(count * settings.engine.threads)
+        print(f"capture: starting {count} engine{'s' if count > 1 else ''}", flush=True)
+        started = time.monotonic()
+        start = partial(start_worker, settings, self._job.description, on_gpu)
+        workers = [start() for _ in range(count)]
+        wait_ready(workers)
+        self._begin_store()  # only now: no store is left behind if the teacher cannot start
+        self._log.start_seconds = time.monotonic() - started
+        self._log.begin()
+        self._dispatcher = Dispatcher(start, workers, self, self, UNITS_PER_WORKER)
+        with bar("capture", self._planned, "examples", initial=self._done) as self._bar:
+            self._dispatcher.run()
+
+    def done(self, work: Work, result: UnitSummary) -> None:
+        """See Events."""
+        self._describe_input()
+        self._log.add(result)
+        if work.deaths:
+            self._tries.clear(work)
+        if result.stopped:
+            self._dispatcher.stop()
+            self._answered += result.examples + result.refused
+        else:
+            self._answered += len(work)
+        self._bar.set_postfix_str(f"{self._log.rows / self._log.seconds:,.0f} tokens/s", refresh=False)
+        self._show(self._done)
+
+    def died(self, work: Work) -> None:
+        """See Events."""
+        self._tries.note(work)
+
+    def divided(self, work: Work) -> None:
+        """See Events."""
+        self._tries.clear(work)
+        print(f"capture: {work.name} lost its worker {work.deaths} times and is divided", file=sys.stderr, flush=True)
+
+    def guilty(self, work: Work, reason: str) -> None:
+        """See Events."""
+        units = ray.get(work.units) if isinstance(work.units, ray.ObjectRef) else work.units
+        for place in work.places:
+            item = units[work.number][place]
+            quarantine_example(self._storage, item.key, item.tokenized.example.id, f"lost its worker: {reason}")
+        self._tries.clear(work)
+        self._answered += len(work)
+
+    def polled(self) -> None:
+        """See Events."""
+        if time.monotonic() - self._polled < POLL_SECONDS:
+            return
+        self._polled = time.monotonic()
+        self._bar.total = self._planned
+        answered = self._done + examples_in_progress(self._dispatcher.current_workers())
+        self._show(min(answered, self._planned))
+
+    def finish(self) -> CaptureOutcome:
+        """Take the snapshot of what is captured. Raises LogitbankError if the teacher has stopped to answer."""
+        known = self._stream.input
+        self._describe_input()
+        if not self._has_begun:
+            self._begin_store()
+            self._log.update_input()
+        if self._log.stopped:
+            raise LogitbankError(f"{self._log.stopped} ({self._kept()})")
+        self._mark_obsolete()
+        snapshot = take_snapshot(self._storage)
+        store = LogitStore.open(str(self._storage), snapshot.number)
+        info = store.info()
+        return CaptureOutcome(
+            self._count_in(store),
+            self._log.examples,
+            info.quarantined,
+            known.truncated,
+            self._log.rows,
+            self._log.seconds,
+            self._log.start_seconds,
+            snapshot.number,
+            self._log.cost,
+            tuple(self._log.rows_from),
+            info.quarantine,
+            self._log.without_rows,
+            known.summary,
+            known.others,
+            known.forgotten,
+        )
+
+    @property
+    def _planned(self) -> int:
+        """Examples of the whole job; an estimate from the bytes that are read, until all are."""
+        known = self._stream.input
+        count = known.planned + known.rejected
+        if self._is_read or not known.bytes_read:
+            return count
+        return round(count * self._bytes / known.bytes_read)
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether all windows are planned."""
+        return self._stream.is_complete or self._stream.input.bytes_read >= self._bytes
+
+    @property
+    def _done(self) -> int:
+        """Responses of the job that are in the store or in quarantine."""
+        return self._stream.input.planned - self._stream.input.missing + self._answered
+
+    def _show(self, done: int) -> None:
+        self._bar.update(max(0, done - self._bar.n))
+
+    def _describe_input(self) -> None:
+        self._log.set_input(self._stream.input, self._planned, self._is_read)
+
+    def _add_window(self, window: PlannedWindow) -> None:
+        """Take a planned window: its rejected examples go into quarantine as soon as there is a store."""
+        self._rejected |= window.rejected
+        if self._has_begun:
+            self._quarantine_rejected()
+
+    def _begin_store(self) -> None:
+        """Create the store with its tokenizer, and put rejected examples into quarantine."""
+        create_store(self._storage, self._job.description.spec)
+        if self._job.tokenizer:
+            claim_tokenizer(self._storage, self._job.description.spec, self._job.tokenizer)
+        self._has_begun = True
+        self._quarantine_rejected()
+
+    def _quarantine_rejected(self) -> None:
+        for key, (example_id, reason) in self._rejected.items():
+            quarantine_example(self._storage, key, example_id, reason)
+        self._rejected.clear()
+
+    def _mark_obsolete(self) -> None:
+        """Mark entries of the quarantine from earlier runs that are about lines which are different now."""
+        entries = quarantined_keys(self._storage)
+        if not entries:
+            return
+        keys, known = keys_of_hex(entries), self._stream.input
+        planned = known.keys.contains(keys) | known.rejected_keys.contains(keys)
+        captured = LogitStore.open(str(self._storage), unpinned=True).index.contains(keys)
+        update_marks(self._storage, set(compress(entries, planned)), set(compress(entries, captured)))
+
+    def _kept(self) -> str:
+        """What the store has of a job whose teacher answers no more."""
+        count = self._count_in(LogitStore.open(str(self._storage), unpinned=True))
+        about = "" if self._is_read else "about "
+        return f"{count:,} of {about}{self._planned:,} examples are captured and are not asked for again"
+
+    def _count_in(self, store: LogitStore) -> int:
+        """How many responses of the job a store has."""
+        return sum(self._stream.input.keys.count_in(keys.sorted) for keys in store.index.keys)

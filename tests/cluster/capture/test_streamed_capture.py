@@ -1,0 +1,124 @@
+"""A capture of many windows on Ray: whatever dies in the middle, the store ends as if nothing had."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from cache.registry import PLUGINS_VARIABLE
+from cache.store.logit_store import LogitStore
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLES, DEADLY = 5000, "green"
+ENVIRONMENT = {**os.environ, PLUGINS_VARIABLE: "benchmarks.scale.stand_in_engine", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A job over three windows, with examples twice and an example that kills its engine, if the job says so."""
+    folder = tmp_path_factory.mktemp("job")
+    words = ["one", "two", "three", "red", "blue"]
+    lines = [
+        {"prompt": f"say {i % 4000} {words[i % 5]}", "response": " ".join(words[: i % 5 + 1])} for i in range(EXAMPLES)
+    ]
+    lines[3000] = {"prompt": f"say {DEADLY}", "response": "one"}
+    (folder / "examples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "capture.toml").write_text(
+        'examples = "examples.jsonl"\nstore = "calm"\nunit_size = 100\nactors = 2\n'
+        f'[teacher]\nmodel = "{tiny_model}"\nmax_tokens = 64\n[engine]\nkind = "stand_in"\n[targets]\nk = 4\n'
+    )
+    return folder
+
+
+def command(folder: Path, store: str, *changes: str) -> list[str]:
+    options = [item for change in (f"store={store}", *changes) for item in ("--set", change)]
+    job = str(folder / "capture.toml")
+    return [sys.executable, "-m", "cluster.commands.main", "--root", str(folder), "capture", job, *options]
+
+
+def capture(folder: Path, store: str, *changes: str) -> str:
+    run = subprocess.run(
+        command(folder, store, *changes), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout
+
+
+def content(folder: Path, store: str) -> dict[str, bytes]:
+    """What a store has of each example, by its key."""
+    found = {}
+    for record in LogitStore.open(str(folder / store)):
+        targets = record.targets
+        arrays = (record.tokenized.tokens, targets.offsets, targets.ids, targets.logprobs, record.token_logprobs)
+        assert record.key not in found
+        found[record.key] = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+    return found
+
+
+@pytest.fixture(scope="module")
+def calm(folder: Path) -> dict[str, bytes]:
+    printed = capture(folder, "calm")
+    assert f"of {EXAMPLES:,} lines 4,000 are examples to capture, 1,000 equal to earlier ones" in printed
+    log = json.loads((folder / "calm.capture.json").read_text())
+    assert log["planned"] == 4000 and log["input_is_complete"] and log["runs"][-1]["examples"] == 4000
+    return content(folder, "calm")
+
+
+def test_a_killed_driver_and_killed_actors_change_nothing(folder: Path, calm: dict[str, bytes]) -> None:
+    slow = "engine.tokens_per_s=8000"
+    driver = subprocess.Popen(
+        command(folder, "shaken", slow), cwd=ROOT, env=ENVIRONMENT, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    wait_for_units(folder / "shaken", 3)
+    for worker in actors(driver.pid):
+        os.kill(worker, signal.SIGKILL)
+    wait_for_units(folder / "shaken", 8)
+    assert driver.poll() is None
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert len(list((folder / "shaken" / "commits").iterdir())) < 40
+    capture(folder, "shaken")
+    assert content(folder, "shaken") == calm
+    assert "0 examples and 0 tokens captured now" in capture(folder, "shaken")
+
+
+def test_an_example_that_kills_its_engine_is_set_aside_and_the_others_are_captured(
+    folder: Path, calm: dict[str, bytes], tiny_model: Path
+) -> None:
+    [token] = AutoTokenizer.from_pretrained(tiny_model).encode(f" {DEADLY}", add_special_tokens=False)[-1:]
+    printed = capture(folder, "deadly", f"engine.deadly={token}")
+    assert "in quarantine, 1: lost its worker: its worker died" in printed
+    found = content(folder, "deadly")
+    assert len(found) == 3999 and found.items() <= calm.items()
+    assert not (folder / "deadly" / "tries").exists() or not list((folder / "deadly" / "tries").iterdir())
+
+
+def wait_for_units(store: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (store / "commits").is_dir() and len(list((store / "commits").iterdir())) >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{store} has not {count} units after two minutes")
+
+
+def actors(driver: int) -> list[int]:
+    """Processes of the capture actors below a driver."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    below, found = {driver}, []
+    for _ in range(4):
+        below |= {int(pid) for pid, parent, _ in rows if int(parent) in below}
+    for pid, _, arguments in rows:
+        if int(pid) in below and "CaptureWorker" in arguments:
+            found.append(int(pid))
+    assert found
+    return found
