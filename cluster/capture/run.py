@@ -26,6 +26,7 @@ from cluster.capture.input.window_planning import PlannedWindow
 from cluster.capture.input.work import Work
 from cluster.capture.run_log import RunLog
 from cluster.capture.settings import CaptureSettings
+from cluster.runtime.interruption import Interruption
 from cluster.runtime.progress_bars import bar, counter
 from cluster.runtime.ray_session import cluster_has_gpus, is_embedded, require_cpus, require_gpus
 from teacher_serving.capture.unit import UnitSummary
@@ -83,6 +84,7 @@ class CaptureRun:
         self._first: Work | None = None
         self._answered = 0
         self._polled = 0.0
+        self._is_stopping = False
 
     def plan(self, planner: Planner) -> None:
         """Plan until a unit is found that the store lacks, or to the end."""
@@ -131,8 +133,12 @@ class CaptureRun:
         self._log.start_seconds = time.monotonic() - started
         self._log.begin()
         self._dispatcher = Dispatcher(start, workers, self, self, UNITS_PER_WORKER)
-        with bar("capture", self._planned, "examples", initial=self._done) as self._bar:
+        with (
+            Interruption() as self._interruption,
+            bar("capture", self._planned, "examples", initial=self._done) as self._bar,
+        ):
             self._dispatcher.run()
+            self._interruption.raise_if_noted()
 
     def done(self, work: Work, result: UnitSummary) -> None:
         """See Events."""
@@ -168,6 +174,10 @@ class CaptureRun:
 
     def polled(self) -> None:
         """See Events."""
+        if self._interruption.number is not None and not self._is_stopping:
+            self._is_stopping = True
+            self._dispatcher.stop()
+            print("capture: finishing the units in hand; a second signal stops at once", file=sys.stderr, flush=True)
         if time.monotonic() - self._polled < POLL_SECONDS:
             return
         self._polled = time.monotonic()

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -36,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"logitbank: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("logitbank: interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
+        return 128 + getattr(error, "number", signal.SIGINT)
 
 
 def entry_point() -> None:

@@ -72,18 +72,35 @@ def calm(folder: Path) -> dict[str, bytes]:
     return content(folder, "calm")
 
 
-def test_a_killed_driver_and_killed_actors_change_nothing(folder: Path, calm: dict[str, bytes]) -> None:
-    slow = "engine.tokens_per_s=8000"
-    driver = subprocess.Popen(
-        command(folder, "shaken", slow), cwd=ROOT, env=ENVIRONMENT, start_new_session=True, stderr=subprocess.DEVNULL
+def start(folder: Path, store: str) -> "subprocess.Popen[str]":
+    """A driver in a session of its own, with engines that take some time."""
+    return subprocess.Popen(
+        command(folder, store, "engine.tokens_per_s=8000"),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    wait_for_units(folder / "shaken", 3)
+
+
+def test_a_stopped_driver_a_killed_one_and_killed_actors_change_nothing(folder: Path, calm: dict[str, bytes]) -> None:
+    driver = start(folder, "shaken")
+    wait_for_units(folder / "shaken", 2)
+    driver.send_signal(signal.SIGTERM)
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 128 + signal.SIGTERM, errors[-2000:]
+    assert "finishing the units in hand" in errors and "run the same command again to continue" in errors
+    kept = len(list((folder / "shaken" / "commits").iterdir()))
+    assert not list((folder / "shaken").glob("**/*.tmp"))
+    driver = start(folder, "shaken")
+    wait_for_units(folder / "shaken", kept + 3)
     for worker in actors(driver.pid):
         os.kill(worker, signal.SIGKILL)
-    wait_for_units(folder / "shaken", 8)
+    wait_for_units(folder / "shaken", kept + 8)
     assert driver.poll() is None
     os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+    driver.communicate()
     assert len(list((folder / "shaken" / "commits").iterdir())) < 40
     capture(folder, "shaken")
     assert content(folder, "shaken") == calm
