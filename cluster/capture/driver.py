@@ -22,13 +22,13 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     if len(first) < 2:
         # A small input is planned here and now: where nothing is missing, no Ray and no engine starts.
         run.plan(LocalPlanner(job, iter(first)))
-        if run.has_work:
+        if run.known_units:
             with _ray(settings, run.known_units):
                 run.capture()
     else:
         with _ray(settings, settings.actors):
             run.plan(RayPlanner(job, chain(first, windows), PLAN_AHEAD + settings.actors))
-            if run.has_work:
+            if run.known_units:
                 run.capture()
     return run.finish()
 

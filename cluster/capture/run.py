@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
+from typing import Any
 
 import ray
 
@@ -12,20 +13,25 @@ from cache.errors import LogitbankError
 from cache.examples.files.windows import input_bytes
 from cache.store.claims.tokenizer_files import claim_tokenizer
 from cache.store.commits import create_store
+from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example, quarantined_keys, update_marks
 from cache.store.segments.keys import keys_of_hex
+from cache.store.snapshot_reading import current_index
 from cache.store.snapshots import take_snapshot
 from cluster.capture.actor import UNITS_PER_WORKER, start_worker
 from cluster.capture.dispatch import POLL_SECONDS, Dispatcher, examples_in_progress, wait_ready
+from cluster.capture.drivers import Presence, drivers_of, remove_gone
 from cluster.capture.input.input_summary import InputSummary
 from cluster.capture.input.job import CaptureJob
 from cluster.capture.input.tries import Tries
 from cluster.capture.input.unit_stream import Planner, UnitStream
 from cluster.capture.input.window_planning import PlannedWindow
 from cluster.capture.input.work import Work
+from cluster.capture.leases import Leases
 from cluster.capture.run_log import RunLog
 from cluster.capture.settings import CaptureSettings
+from cluster.capture.shared_work import SharedWork
 from cluster.runtime.interruption import Interruption
 from cluster.runtime.progress_bars import bar, counter
 from cluster.runtime.ray_session import cluster_has_gpus, is_embedded, require_cpus, require_gpus
@@ -81,39 +87,27 @@ class CaptureRun:
         self._has_begun = False
         self._rejected: dict[str, tuple[str, str]] = {}
         self._bytes = input_bytes(job.settings.examples)
-        self._first: Work | None = None
+        self._presence = Presence(self._storage, self._facts)
+        self._leases = Leases(self._storage, self._presence.name)
         self._answered = 0
         self._polled = 0.0
-        self._is_stopping = False
+        self._is_stopping = self._has_told = False
 
     def plan(self, planner: Planner) -> None:
         """Plan until a unit is found that the store lacks, or to the end."""
         self._stream = UnitStream(self._job, planner, self._add_window, self._tries)
+        self.work = SharedWork(self._stream, self._leases, self._read_index)
         show = counter("reading", "B")
         while (work := self._stream.take()) is None and not self._stream.is_exhausted:
             time.sleep(0.02)
             show(self._stream.input.bytes_read, self._bytes)
-        self._first = work
-
-    @property
-    def has_work(self) -> bool:
-        """Whether there is a unit to capture."""
-        return self._first is not None
+        if work is not None:
+            self._stream.put_back(work)
 
     @property
     def known_units(self) -> int:
         """Number of units that are planned."""
-        return self._stream.ready + self.has_work
-
-    @property
-    def is_exhausted(self) -> bool:
-        """See Source."""
-        return self._first is None and self._stream.is_exhausted
-
-    def take(self) -> Work | None:
-        """See Source."""
-        work, self._first = self._first, None
-        return work or self._stream.take()
+        return self._stream.ready
 
     def capture(self) -> None:
         """Start the actors in the Ray of this process and let them capture what is missing."""
@@ -130,20 +124,26 @@ class CaptureRun:
         workers = [start() for _ in range(count)]
         wait_ready(workers)
         self._begin_store()  # only now: no store is left behind if the teacher cannot start
+        self._presence.beat()
         self._log.start_seconds = time.monotonic() - started
         self._log.begin()
-        self._dispatcher = Dispatcher(start, workers, self, self, UNITS_PER_WORKER)
-        with (
-            Interruption() as self._interruption,
-            bar("capture", self._planned, "examples", initial=self._done) as self._bar,
-        ):
-            self._dispatcher.run()
-            self._interruption.raise_if_noted()
+        self._dispatcher = Dispatcher(start, workers, self.work, self, UNITS_PER_WORKER)
+        try:
+            with (
+                Interruption() as self._interruption,
+                bar("capture", self._planned, "examples", initial=self._done) as self._bar,
+            ):
+                self._dispatcher.run()
+                self._interruption.raise_if_noted()
+        finally:
+            self._leases.release_all()
+            self._presence.end()
 
     def done(self, work: Work, result: UnitSummary) -> None:
         """See Events."""
         self._describe_input()
         self._log.add(result)
+        self.work.finished(work)
         if work.deaths:
             self._tries.clear(work)
         if result.stopped:
@@ -170,6 +170,7 @@ class CaptureRun:
             item = units[work.number][place]
             quarantine_example(self._storage, item.key, item.tokenized.example.id, f"lost its worker: {reason}")
         self._tries.clear(work)
+        self.work.finished(work)
         self._answered += len(work)
 
     def polled(self) -> None:
@@ -181,6 +182,8 @@ class CaptureRun:
         if time.monotonic() - self._polled < POLL_SECONDS:
             return
         self._polled = time.monotonic()
+        self._presence.beat()
+        self._tell_of_others()
         self._bar.total = self._planned
         answered = self._done + examples_in_progress(self._dispatcher.current_workers())
         self._show(min(answered, self._planned))
@@ -233,7 +236,29 @@ class CaptureRun:
     @property
     def _done(self) -> int:
         """Responses of the job that are in the store or in quarantine."""
-        return self._stream.input.planned - self._stream.input.missing + self._answered
+        known = self._stream.input
+        return known.planned - known.missing + self._answered + self.work.elsewhere
+
+    def _tell_of_others(self) -> None:
+        """Say once that other drivers work on the store, and that this one waits for them."""
+        if self.work.others and not self._has_told and self._stream.is_exhausted:
+            names = ", ".join(
+                f"{other.host}, process {other.pid}"
+                for other in drivers_of(self._storage)
+                if other.name != self._presence.name
+            )
+            count = self.work.others
+            print(f"capture: another driver ({names}) captures {count:,} examples", file=sys.stderr, flush=True)
+            self._has_told = True
+
+    def _facts(self) -> dict[str, Any]:
+        """What the store says about this driver."""
+        log = self._log
+        facts = {"planned": self._planned, "answered": self._done, "captured": log.examples, "refused": log.refused}
+        return facts | {"rows": log.rows, "seconds": round(log.elapsed, 1), "cost": log.cost}
+
+    def _read_index(self) -> StoreIndex:
+        return current_index(self._storage, self._job.description.spec.fingerprint)
 
     def _show(self, done: int) -> None:
         self._bar.update(max(0, done - self._bar.n))
@@ -253,6 +278,7 @@ class CaptureRun:
         if self._job.tokenizer:
             claim_tokenizer(self._storage, self._job.description.spec, self._job.tokenizer)
         self._has_begun = True
+        remove_gone(self._storage)
         self._quarantine_rejected()
 
     def _quarantine_rejected(self) -> None:

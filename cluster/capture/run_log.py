@@ -38,6 +38,11 @@ class RunLog:
         self.truncated = known.truncated
         self._input = {"planned": planned, "input": asdict(known.summary), "input_is_complete": is_complete}
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since `begin`; 0 before it."""
+        return time.monotonic() - self._started if self._started else 0.0
+
     def begin(self) -> None:
         """Start the clock. Called when all engines are ready."""
         self._started = time.monotonic()

@@ -126,12 +126,28 @@ def _store_state(uri: str) -> RunState:
         "in_quarantine": info.quarantined,
         "quarantine": info.quarantine or None,
         **capture,
+        "worked_on_by": _drivers(uri) or None,
         "tokens_with_target": info.rows,
         "newest_snapshot": snapshot or None,
         "fingerprint": info.spec.fingerprint,
         "teacher": info.spec.teacher,
     }
     return RunState("store", uri, info.bytes, state, facts)
+
+
+def _drivers(uri: str) -> list[str]:
+    """The drivers that capture into a store now, and how far each is."""
+    from cluster.capture.drivers import drivers_of
+
+    lines = []
+    for driver in drivers_of(open_storage(uri)):
+        facts = driver.facts
+        rate = facts["rows"] / facts["seconds"] if facts["seconds"] else 0.0
+        lines.append(
+            f"{driver.host}, process {driver.pid}: {facts['answered']:,} of {facts['planned']:,} examples answered, "
+            f"{rate:,.0f} tokens/s"
+        )
+    return lines
 
 
 def _capture_facts(uri: str) -> dict[str, Any]:

@@ -83,7 +83,8 @@ class RayPlanner:
 class UnitStream:
     """The units that a store lacks, one after the other.
 
-    input: what the windows so far are. is_complete: whether all windows are planned. on_window: called with each.
+    input: what the windows so far are. is_complete: whether all windows are planned. last_window: name of the last one.
+    on_window: called with each.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class UnitStream:
         self._planner, self._on_window = planner, on_window
         self._ready: deque[Work] = deque()
         self._number = 0
+        self.last_window = ""
 
     def take(self) -> Work | None:
         """The next unit; None if none is planned yet, or after the last one."""
@@ -110,6 +112,10 @@ class UnitStream:
             self._add(*planned)
         return self._ready.popleft() if self._ready else None
 
+    def put_back(self, work: Work) -> None:
+        """Make a unit that was taken the next one again."""
+        self._ready.appendleft(work)
+
     @property
     def ready(self) -> int:
         """Number of units that are planned and not taken."""
@@ -123,6 +129,8 @@ class UnitStream:
     def _add(self, window: PlannedWindow, units: Any) -> None:
         new = self.input.add(window)
         is_local = isinstance(units, Sequence)
+        # Every driver of the job has this window with this first response, whatever the store has of it by then.
+        self.last_window = window.keys[0].tobytes().hex() if len(window.keys) else ""
         for number in range(int(window.unit.max(initial=-1)) + 1):
             self._number += 1
             chosen = np.flatnonzero((window.unit == number) & new)
@@ -132,7 +140,9 @@ class UnitStream:
                 items = chosen[part]
                 places, examples = window.place[items], window.example[items]
                 name = f"unit {self._number}"
-                self._ready.append(Work(given, place, places, examples, window.keys[items], name, deaths))
+                self._ready.append(
+                    Work(given, place, places, examples, window.keys[items], name, self.last_window, deaths)
+                )
         self._on_window(window)
 
 

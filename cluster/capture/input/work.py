@@ -15,7 +15,8 @@ class Work:
 
     units: the units of a window, or Ray's reference to them; number: which of them it is. places: int32 [n], of the
     responses in the unit; examples: int64 [n], a number for each, equal for responses to one example. keys: void16 [n].
-    name: for messages. deaths: how often it has lost its worker.
+    name: for messages. window: a name for its window, the same for every driver. deaths: how often it has lost its
+    worker.
     """
 
     units: Any
@@ -24,6 +25,7 @@ class Work:
     examples: npt.NDArray[np.int64]
     keys: Array
     name: str
+    window: str = ""
     deaths: int = 0
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer
 
 from cache.registry import PLUGINS_VARIABLE
 from cache.store.logit_store import LogitStore
+from cluster.report.run_state import state_of
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
@@ -72,13 +74,14 @@ def calm(folder: Path) -> dict[str, bytes]:
     return content(folder, "calm")
 
 
-def start(folder: Path, store: str) -> "subprocess.Popen[str]":
+def start(folder: Path, store: str, speed: str = "engine.tokens_per_s=8000") -> "subprocess.Popen[str]":
     """A driver in a session of its own, with engines that take some time."""
     return subprocess.Popen(
-        command(folder, store, "engine.tokens_per_s=8000"),
+        command(folder, store, speed),
         cwd=ROOT,
         env=ENVIRONMENT,
         start_new_session=True,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -105,6 +108,23 @@ def test_a_stopped_driver_a_killed_one_and_killed_actors_change_nothing(folder: 
     capture(folder, "shaken")
     assert content(folder, "shaken") == calm
     assert "0 examples and 0 tokens captured now" in capture(folder, "shaken")
+
+
+def test_two_drivers_share_the_work(folder: Path, calm: dict[str, bytes]) -> None:
+    """Would catch work done twice: each example is committed once."""
+    first, second = (start(folder, "shared", "engine.tokens_per_s=700") for _ in range(2))
+    wait_for_units(folder / "shared", 1)
+    while len(state_of(str(folder / "shared")).facts["worked_on_by"] or []) < 2:
+        assert first.poll() is None and second.poll() is None
+        time.sleep(0.2)
+    outputs = [driver.communicate(timeout=180) for driver in (first, second)]
+    assert first.returncode == second.returncode == 0, outputs
+    assert content(folder, "shared") == calm
+    units = LogitStore.open(str(folder / "shared"), unpinned=True).index.counts[:, 0].sum()
+    assert units == 4000
+    captured = [int(re.search(r"capture: ([0-9,]+) examples", out)[1].replace(",", "")) for out, _ in outputs]
+    assert sum(captured) == 4000 and min(captured) > 0
+    assert not list((folder / "shared" / "drivers").iterdir())
 
 
 def test_an_example_that_kills_its_engine_is_set_aside_and_the_others_are_captured(

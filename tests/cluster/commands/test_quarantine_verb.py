@@ -44,8 +44,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         asyncio.run(worker.ready())
         run._begin_store()
         run._log.begin()
-        while not run.is_exhausted:
-            if (work := run.take()) is not None:
+        while not run._stream.is_exhausted:
+            if (work := run._stream.take()) is not None:
                 run._log.add(asyncio.run(worker.capture(work.units, work.number, work.places)))
 
     monkeypatch.setattr(CaptureRun, "capture", capture)
