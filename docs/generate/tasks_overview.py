@@ -41,7 +41,7 @@ HEADLINES = (
             "medical_conversation",
             "micro F1 of the fields of a record: distributions, hard labels",
         ),
-        *("medical", "", "field_micro_f1", "teacher", "llama", "llama_labels"),
+        *("medical", "", "field_micro_f1", "teacher", "t5", "t5_labels"),
     ),
     Headline(
         *("`make demo-science`", "science_scoring", "accuracy on Beetle, 633 grades: both losses, true grades alone"),

@@ -2,7 +2,7 @@
 # Medical conversations: the commands that a user would type, in order. Each continues where an earlier run stopped.
 #   sh cluster/jobs/medical_conversation/demo.sh [--teacher FOLDER_OR_HUB_NAME] [--data MTS_DIALOG_FOLDER]
 # --teacher: writes and extracts in the place of SmolLM2. --data: the CSV files of MTS-Dialog, a second part.
-# SEEDS="0 1 2" trains the Llama and its baseline with several seeds; the report then shows mean, lowest and highest.
+# SEEDS="0 1 2" trains Llama, T5 and their baselines with several seeds; the report then shows mean, lowest and highest.
 set -eu; folder=runs/medical; . "$(dirname "$0")/../steps.sh"
 writer=${teacher:-runs/teachers/SmolLM2-135M-Instruct}
 
@@ -32,10 +32,16 @@ for seed in $seeds; do
     trained llama_$seed
     trained llama_labels_$seed
 done
-for name in gpt2 t5; do
-    step "10/12 student: $name, from the same capture" train $jobs/student_$name.toml
-    trained $name
+for seed in $seeds; do
+    step "10/12 student $seed: T5, from the same capture" train $jobs/student_t5.toml \
+        --set "output=$folder/t5_$seed" --set "run.seed=$seed"
+    step "10/12 its baseline: hard labels" train $jobs/student_t5.toml \
+        --set "output=$folder/t5_labels_$seed" --set "run.seed=$seed" --set loss.objective=hard_label
+    trained t5_$seed
+    trained t5_labels_$seed
 done
+step "10/12 student: GPT-2, from the same capture" train $jobs/student_gpt2.toml
+trained gpt2
 step "11/12 evaluation on held-out conversations" evaluate $jobs/evaluate.toml --set "models={ $models }"
-step "12/12 report" report $jobs/report.toml --set "trainings={ $trainings }" --set "groups=$(groups llama llama_labels)"
+step "12/12 report" report $jobs/report.toml --set "trainings={ $trainings }" --set "groups=$(groups llama llama_labels t5 t5_labels)"
 [ -z "$data" ] || sh $jobs/mts_dialog.sh --data "$data" ${teacher:+--teacher "$teacher"}
