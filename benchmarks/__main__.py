@@ -53,6 +53,7 @@ BENCHMARKS = (
         "--vocab 2000 --k 16 --sequences 2 --length 64 --repeats 1 --generate 2",
         "--k 64 --vocab 151936 --sequences 4",
     ),
+    Benchmark("scale", "--examples 3000 --paced 500 --actors 2 --repeats 1", "--examples 100000"),
     Benchmark("reduction", "--device cpu --vocab 2000 --rows 16 --budget 0", "--rows 256"),
     Benchmark("train", "--vocab 2000 --hidden 64 --k 16 --batch 2 --length 32 --repeats 1", "--vocab 151936"),
     Benchmark("head_precision", "--vocab 2000 --width 64 --rows 64 --k 16 --repeats 1", ""),

@@ -48,7 +48,8 @@ class CaptureOutcome:
     refused: examples of the job in the store's quarantine; reasons: their number by reason, the most frequent first.
     truncated: examples of the job that lost tokens. without_rows: examples of this run without log-probabilities,
     because the service returned none for them.
-    seconds: from the first unit to the last commit, without start_seconds, the start of the engines.
+    seconds: from the first unit to the last commit, without start_seconds, the start of the engines, and
+    planning_seconds, until the first unit is planned, or all is if nothing is missing.
     snapshot: number of the new snapshot. cost: price of this run's units, if a service was used. rows_from: the ways in
     which rows were made that are not the usual one. input: what became of the lines of the examples file. others:
     records of the store that do not belong to this job. forgotten: responses of the job that the store must not keep.
@@ -69,6 +70,7 @@ class CaptureOutcome:
     input: InputSummary | None = None
     others: int = 0
     forgotten: int = 0
+    planning_seconds: float = 0.0
 
 
 def engine_settings(settings: CaptureSettings, actors: int) -> EngineSettings:
@@ -97,10 +99,12 @@ class CaptureRun:
         """Plan until a unit is found that the store lacks, or to the end."""
         self._stream = UnitStream(self._job, planner, self._add_window, self._tries)
         self.work = SharedWork(self._stream, self._leases, self._read_index)
+        started = time.monotonic()
         show = counter("reading", "B")
         while (work := self._stream.take()) is None and not self._stream.is_exhausted:
             time.sleep(0.02)
             show(self._stream.input.bytes_read, self._bytes)
+        self._planning_seconds = time.monotonic() - started
         if work is not None:
             self._stream.put_back(work)
 
@@ -217,6 +221,7 @@ class CaptureRun:
             known.summary,
             known.others,
             known.forgotten,
+            self._planning_seconds,
         )
 
     @property
