@@ -11,6 +11,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from cache.errors import LogitbankError, StoreError
 from cluster.capture.input.work import Work
+from cluster.runtime.ray_session import own_error
 
 # A unit that has lost its worker this many times is divided. So is each half after one more death.
 MAX_DEATHS = 3
@@ -167,9 +168,9 @@ class Dispatcher:
                 self._give_back(call.work, f"its worker died: {_first_line(error)}")
             self._restore(call.worker, error)
         except RayTaskError as error:
-            if call.work is None or isinstance(unwrap(error), LogitbankError):
-                raise unwrap(error) from error
-            self._give_back(call.work, f"its worker failed: {_first_line(unwrap(error))}")
+            if call.work is None or isinstance(own_error(error), LogitbankError):
+                raise own_error(error) from error
+            self._give_back(call.work, f"its worker failed: {_first_line(own_error(error))}")
             self._idle.append(call.worker)
         else:
             self._idle.append(call.worker)
@@ -214,7 +215,7 @@ def wait_ready(workers: Sequence[Any]) -> None:
     try:
         ray.get([worker.ready.remote() for worker in workers])
     except (RayActorError, RayTaskError) as error:
-        raise unwrap(error) from error
+        raise own_error(error) from error
 
 
 def examples_in_progress(workers: Iterable[Any]) -> int:
@@ -228,12 +229,6 @@ def examples_in_progress(workers: Iterable[Any]) -> int:
         except RayError:  # the worker is dead or restarting
             continue
     return total
-
-
-def unwrap(error: Exception) -> Exception:
-    """Return the LogitbankError inside an error of Ray, if there is one; otherwise the error itself."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, LogitbankError) else error
 
 
 def _first_line(error: Exception) -> str:

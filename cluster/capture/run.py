@@ -7,16 +7,17 @@ from functools import partial
 from itertools import compress
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import ray
 
 from cache.errors import LogitbankError
 from cache.examples.files.windows import input_bytes
 from cache.store.claims.tokenizer_files import claim_tokenizer
 from cache.store.commits import create_store
-from cache.store.index import StoreIndex
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example, quarantined_keys, update_marks
-from cache.store.segments.keys import keys_of_hex
+from cache.store.segments.keys import Array, is_among, keys_of_hex, sorting_order
 from cache.store.snapshot_reading import current_index
 from cache.store.snapshots import take_snapshot
 from cluster.capture.actor import UNITS_PER_WORKER, start_worker
@@ -98,7 +99,7 @@ class CaptureRun:
     def plan(self, planner: Planner) -> None:
         """Plan until a unit is found that the store lacks, or to the end."""
         self._stream = UnitStream(self._job, planner, self._add_window, self._tries)
-        self.work = SharedWork(self._stream, self._leases, self._read_index)
+        self.work = SharedWork(self._stream, self._leases, self._find_known)
         started = time.monotonic()
         show = counter("reading", "B")
         while (work := self._stream.take()) is None and not self._stream.is_exhausted:
@@ -116,7 +117,7 @@ class CaptureRun:
     def capture(self) -> None:
         """Start the actors in the Ray of this process and let them capture what is missing."""
         settings = self._job.settings
-        count = min(settings.actors, self.known_units) if self._stream.is_complete else settings.actors
+        count = min(settings.actors, self.known_units) if self._is_read else settings.actors
         settings = settings.model_copy(update={"engine": engine_settings(settings, count)})
         on_gpu = cluster_has_gpus() and settings.engine.gpus > 0
         require_gpus(count * settings.engine.gpus)
@@ -262,8 +263,11 @@ class CaptureRun:
         facts = {"planned": self._planned, "answered": self._done, "captured": log.examples, "refused": log.refused}
         return facts | {"rows": log.rows, "seconds": round(log.elapsed, 1), "cost": log.cost}
 
-    def _read_index(self) -> StoreIndex:
-        return current_index(self._storage, self._job.description.spec.fingerprint)
+    def _find_known(self, keys: Array) -> npt.NDArray[np.bool_]:
+        """Which responses are in the store by now, or in its quarantine."""
+        index = current_index(self._storage, self._job.description.spec.fingerprint)
+        refused = keys_of_hex(quarantined_keys(self._storage))
+        return index.contains(keys) | is_among(keys, refused[sorting_order(refused)])
 
     def _show(self, done: int) -> None:
         self._bar.update(max(0, done - self._bar.n))

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
-from cache.store.index import StoreIndex
+from cache.store.segments.keys import Array
 from cluster.capture.input.unit_stream import UnitStream
 from cluster.capture.input.work import Work
 from cluster.capture.leases import Leases
 
+Find = Callable[[Array], npt.NDArray[np.bool_]]
 # How often windows of other drivers are looked at, once all others are captured.
 LOOK_SECONDS = 2.0
 
@@ -19,12 +21,12 @@ LOOK_SECONDS = 2.0
 class SharedWork:
     """A source of units. Windows that another driver captures are left for the end, when most of them are captured.
 
-    read_index: the index of the store as it is now. others: responses that wait for another driver; elsewhere: those
-    that others have captured.
+    find_known: which of some keys, void16 [n], the store has by now or has set aside, bool [n]. others: responses that
+    wait for another driver; elsewhere: those that others have captured.
     """
 
-    def __init__(self, stream: UnitStream, leases: Leases, read_index: Callable[[], StoreIndex]) -> None:
-        self._stream, self._leases, self._read_index = stream, leases, read_index
+    def __init__(self, stream: UnitStream, leases: Leases, find_known: Find) -> None:
+        self._stream, self._leases, self._find_known = stream, leases, find_known
         self._left: Counter[str] = Counter()
         self._waiting: dict[str, list[Work]] = {}
         self._ready: deque[Work] = deque()
@@ -76,14 +78,14 @@ class SharedWork:
         taken = [window for window in self._waiting if self._leases.claim(window)]
         if not taken:
             return
-        index = self._read_index()
-        for window in taken:
-            for work in self._waiting.pop(window):
-                missing = np.flatnonzero(~index.contains(work.keys))
-                if len(missing):
-                    rest = replace(
-                        work, places=work.places[missing], examples=work.examples[missing], keys=work.keys[missing]
-                    )
-                    self._ready.append(rest)
-                self._left[window] += len(missing)
-                self.elsewhere += len(work) - len(missing)
+        works = [work for window in taken for work in self._waiting.pop(window)]
+        missing = ~self._find_known(np.concatenate([work.keys for work in works]))
+        ends = np.cumsum([len(work) for work in works])
+        for work, places in zip(works, np.split(np.arange(ends[-1]), ends[:-1]), strict=True):
+            rest = np.flatnonzero(missing[places])
+            if len(rest):
+                self._ready.append(
+                    replace(work, places=work.places[rest], examples=work.examples[rest], keys=work.keys[rest])
+                )
+            self._left[work.window] += len(rest)
+            self.elsewhere += len(work) - len(rest)

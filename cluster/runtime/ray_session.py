@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from cache.errors import InputError
+from cache.errors import InputError, LogitbankError
 from cache.registry import PLUGINS_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +86,12 @@ def require_cpus(count: int) -> None:
             f"the job needs {count} CPUs at a time, the cluster has {available}; "
             "lower actors, engine.cpu_threads or run.ranks"
         )
+
+
+def own_error(error: Exception) -> Exception:
+    """The LogitbankError inside an error of Ray, if there is one; otherwise the error itself."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, LogitbankError) else error
 
 
 def _resolve(address: str | None) -> str:

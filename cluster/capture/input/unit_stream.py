@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import ray
+from ray.exceptions import RayTaskError
 
 from cache.examples.files.windows import Window
 from cluster.capture.input.job import CaptureJob
@@ -13,6 +14,7 @@ from cluster.capture.input.planned_input import PlannedInput
 from cluster.capture.input.tries import Tries
 from cluster.capture.input.window_planning import PlannedWindow, Unit, plan_window
 from cluster.capture.input.work import Work
+from cluster.runtime.ray_session import own_error
 
 # The job that a process of Ray plans with, by the name of its reference.
 _JOBS: dict[str, CaptureJob] = {}
@@ -65,7 +67,10 @@ class RayPlanner:
         if not ray.wait([planned], timeout=0)[0]:
             return None
         self._tasks.popleft()
-        window: PlannedWindow = ray.get(planned)
+        try:
+            window: PlannedWindow = ray.get(planned)
+        except RayTaskError as error:
+            raise own_error(error) from error
         self._numbers.add(window)
         self._submit()
         return window, units

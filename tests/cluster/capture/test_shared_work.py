@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from cluster.capture.input.tries import Tries
 from cluster.capture.input.unit_stream import LocalPlanner, UnitStream
 from cluster.capture.input.work import Work
 from cluster.capture.leases import Leases
+from cluster.capture.run import CaptureRun
 from cluster.capture.settings import CaptureSettings
 from cluster.capture.shared_work import SharedWork
 from teacher_serving.capture.unit import ask_teacher
+from teacher_serving.engines.process import available_threads
 
 
 @pytest.fixture
@@ -107,7 +110,9 @@ class Sharer:
         self.stream = UnitStream(job, planner, lambda window: None, Tries(job.storage))
         spec = job.description.spec
         self.work = SharedWork(
-            self.stream, Leases(job.storage, name), lambda: current_index(job.storage, spec.fingerprint)
+            self.stream,
+            Leases(job.storage, name),
+            lambda keys: current_index(job.storage, spec.fingerprint).contains(keys),
         )
 
     def take(self) -> Work | None:
@@ -153,3 +158,19 @@ def test_what_a_killed_driver_had_taken_is_captured_by_another(
         if (work := b.take()) is not None:
             b.capture(work)
     assert len(b.captured) == 56 and len({*a.captured, *b.captured}) == 60
+
+
+def test_no_more_engines_are_started_than_there_are_units(job: CaptureJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a job that asks for more cores than its session of Ray has."""
+    settings = job.settings.model_copy(update={"actors": 8, "unit_size": 30})
+    run = CaptureRun(replace(job, settings=settings))
+    run.plan(LocalPlanner(replace(job, settings=settings), read_windows(settings.examples, 2048)))
+    cores: list[int] = []
+    monkeypatch.setattr("cluster.capture.run.cluster_has_gpus", lambda: False)
+    monkeypatch.setattr("cluster.capture.run.require_gpus", lambda _: None)
+    monkeypatch.setattr("cluster.capture.run.require_cpus", cores.append)
+    monkeypatch.setattr("cluster.capture.run.start_worker", lambda *_: "worker")
+    monkeypatch.setattr("cluster.capture.run.wait_ready", lambda workers: cores.append(len(workers)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.capture()
+    assert run.known_units == 2 and cores[1] == 2 and cores[0] <= max(2, available_threads())
