@@ -117,7 +117,7 @@ def real_share(
     steps: list[list[list[list[int]]]], sizes: npt.NDArray[np.int64], row: int | None, fixed: bool = False
 ) -> float:
     """Real tokens by computed positions. row: length of packed rows; fixed: rows are always that long."""
-    from student.models.packing import pack
+    from student.models.rows.packing import pack
 
     real = computed = 0
     for group in (group for step in steps for rank in step for group in rank if group):

@@ -27,8 +27,8 @@ from student.losses.batch import Batch
 from student.losses.normalisation import sum_coefficients, sum_row_weights
 from student.losses.settings import LossSettings
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import PADDED
 from student.models.loss_model import LossModel
+from student.models.rows.layout import PADDED
 
 TEMPERATURE = 2.0
 

@@ -23,7 +23,7 @@ from student.data.sources import StoreSource
 from student.data.window_reader import WindowReader
 from student.losses.settings import LossSettings
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import PADDED
+from student.models.rows.layout import PADDED
 
 BATCH, K, VOCAB, UNIT_TOKENS = 64, 64, 151_936, 1 << 16
 # A store that is large beside a step and a window has few neighbours in either by chance. Some windows are read.

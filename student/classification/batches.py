@@ -17,7 +17,7 @@ from student.losses.batch import Batch
 from student.losses.target_forms import TargetForm
 from student.losses.temperature import complete_at_temperature
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import PADDING
+from student.models.rows.layout import PADDING
 
 CLASS_TARGETS = TargetForm("complete")
 

@@ -13,7 +13,7 @@ from student.data.held_windows import HeldWindows
 from student.data.sources import Examples
 from student.losses.batch import Batch
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import Layout
+from student.models.rows.layout import Layout
 
 
 def require_learnable_prompts(objectives: WeightedObjectives, layout: Layout) -> None:

@@ -12,7 +12,7 @@ from cache.rows.sparse_targets import SparseTargets
 from student.losses.batch import Batch
 from student.losses.temperature import sparse_at_temperature
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import PADDED, Layout
+from student.models.rows.layout import PADDED, Layout
 
 Rows = npt.NDArray[np.int64]
 

@@ -20,9 +20,9 @@ from student.classification.source import ClassSource, answer_prompts
 from student.classification.texts import pad_texts, require_readable
 from student.evaluation.heldout_examples import HeldoutExamples, encode_prompt
 from student.models.build import load_student
-from student.models.layout import PADDING
 from student.models.model_parts import hidden_states, logits_of
 from student.models.registry import kind_of, read_config
+from student.models.rows.layout import PADDING
 
 LogProbs = npt.NDArray[np.float64]
 

@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from cache.errors import InputError
 from cache.examples.tokenizers import one_line
 from student.models.generation_settings import complete_generation_config
+from student.models.layer_selection import keep_layers
 from student.models.model_parts import logits_width, require_known_head
 from student.models.new_config import new_config
 from student.models.registry import kind_of, read_config
@@ -120,6 +121,8 @@ def _unmergeable(model: PreTrainedModel, module: nn.Module) -> str:
 def _pretrained(settings: ModelSettings, vocab_size: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     path = str(settings.pretrained)
     model = _load(path, settings.trust_remote_code)
+    if settings.layers is not None:
+        model = keep_layers(model, settings.layers, path)
     width = logits_width(model)
     if len(tokenizer) <= width < vocab_size:
         # Models of one family share a tokenizer and pad their vocabularies to different widths.
@@ -140,6 +143,8 @@ def _pretrained_classifier(
     torch.manual_seed(seed)
     path = str(settings.pretrained)
     model = _load(path, settings.trust_remote_code, classes)
+    if settings.layers is not None:
+        model = keep_layers(model, settings.layers, path)
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
         raise InputError(f"model {path!r} has {rows:,} embeddings, its tokenizer {len(tokenizer):,} ids; give its own")
     return model

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from cache.errors import InputError
 from student.losses.head.logits import precise_logits
 from student.losses.head.transform import LogitTransform
-from student.models.layout import Layout
 from student.models.registry import kind_of
+from student.models.rows.layout import Layout
 
 # Largest difference from the model's own logits, as a share of their standard deviation.
 MAX_DIFFERENCE = 1e-3

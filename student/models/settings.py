@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from cache.settings import ModelPath, Settings
 
@@ -24,6 +24,11 @@ class ModelSettings(Settings):
     pretrained: ModelPath | None = Field(None, description="folder or hub name of the weights")
     config: dict[str, Any] | None = Field(None, description="Transformers configuration, for random weights")
     trust_remote_code: bool = Field(False, description="run Python code that the folder of pretrained weights contains")
+    layers: PositiveInt | tuple[NonNegativeInt, ...] | None = Field(
+        None,
+        description="layers of the pretrained weights that are kept: their numbers from 0, rising, or how many, evenly "
+        "spaced; all if not given",
+    )
     lora: LoraSettings | None = Field(None, description="low-rank adapters; none if not given")
     attn_implementation: str | None = Field(
         None,
@@ -37,6 +42,7 @@ class ModelSettings(Settings):
         unused = {f"config.{name}": "students are trained without dropout" for name in dropout}
         if self.pretrained is None:
             unused["trust_remote_code"] = "it is about the folder of 'pretrained', and there is none"
+            unused["layers"] = "it is about the weights of 'pretrained', and there are none"
         return unused | {f"config.{name}": "run.precision decides it" for name in ("dtype", "torch_dtype")}
 
     @model_validator(mode="after")
@@ -47,4 +53,6 @@ class ModelSettings(Settings):
             raise ValueError("'config' needs a 'model_type', such as \"llama\"")
         if self.lora is not None and self.pretrained is None:
             raise ValueError("'lora' adapts pretrained weights; give 'pretrained'")
+        if isinstance(self.layers, tuple) and (not self.layers or sorted(set(self.layers)) != list(self.layers)):
+            raise ValueError(f"'layers' must be different numbers that rise (given {list(self.layers)})")
         return self

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
 from cache.rows.record import Window
 from student.losses.head.transform import LogitTransform
-from student.models.layout import Layout
+from student.models.rows.layout import Layout
 
 
 class StudentKind(ABC):

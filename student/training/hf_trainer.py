@@ -38,9 +38,9 @@ from student.losses.normalisation import sum_coefficients
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm, require_supported
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.layout import PADDED, Layout
 from student.models.loss_model import LossModel
 from student.models.model_parts import require_known_head
+from student.models.rows.layout import PADDED, Layout
 
 # Weights are counted in units of 2^-20 rows: Trainer rounds its count down, and a sum of weights is rarely an integer.
 UNITS = 1 << 20
@@ -105,7 +105,7 @@ class DistillationCollator:
     """Turns windows into the arguments of a model, int64 [B, L], with `labels` of type Labels.
 
     layout: from student.models.model_parts.layout_of(model, pack_to); by default padded and causal. For packed rows,
-        first call student.models.packing_probe.refuse_unpackable(model, row_length=pack_to).
+        first call student.models.rows.packing_probe.refuse_unpackable(model, row_length=pack_to).
     """
 
     def __init__(self, objectives: WeightedObjectives, layout: Layout | None = None) -> None:

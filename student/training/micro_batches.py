@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from student.data.batches import Batches
-from student.models.packing import pack
+from student.models.rows.packing import pack
 from student.training.settings import RunSettings
 
 

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from cache.errors import InputError
 from cache.rows.record import Window
-from student.models.layout import PADDED, PADDING, ArrangedExamples, Layout
-from student.models.packing import pack, place, positions
+from student.models.rows.layout import PADDED, PADDING, ArrangedExamples, Layout
+from student.models.rows.packing import pack, place, positions
 from student.models.student_kind import StudentKind
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 from cache.examples.example import Segment
 from cache.rows.record import Window
 from student.losses.head.transform import LogitTransform
-from student.models.layout import ArrangedExamples, Layout, side_by_side
+from student.models.rows.layout import ArrangedExamples, Layout, side_by_side
 from student.models.student_kind import StudentKind
 
 

@@ -20,9 +20,9 @@ from student.losses.target_forms import TargetForm, require_supported
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.attention import flash_stand_in, set_attention, uses_flash
 from student.models.build import build_model
-from student.models.layout import Layout
 from student.models.model_parts import layout_of
-from student.models.packing_probe import refuse_unpackable
+from student.models.rows.layout import Layout
+from student.models.rows.packing_probe import refuse_unpackable
 from student.tokenizers.cross_tokenizer_store import AlignedSizes
 from student.training.planning.examples import open_classes, open_examples
 from student.training.planning.plan import Split, TrainingPlan, classes_file, plan_folder, sizes_file

@@ -25,8 +25,8 @@ from student.losses.target_forms import TargetForm
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.kinds.causal import PackedLayout
 from student.models.kinds.encoder_decoder import EncoderDecoderLayout
-from student.models.layout import PADDED
 from student.models.loss_model import LossModel
+from student.models.rows.layout import PADDED
 from tests.cache.rows.rows import VOCAB, log_softmax, sparse
 from tests.student.losses.dense import coarse, dense_loss
 from tests.student.training.ranks import LLAMA, THRESHOLD, make_record

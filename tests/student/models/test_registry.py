@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
-from student.models.layout import PADDED
+from student.models.rows.layout import PADDED
 from student.models.student_kind import StudentKind
 
 class GruConfig(PreTrainedConfig):

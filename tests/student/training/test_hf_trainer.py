@@ -41,8 +41,8 @@ from student.losses.normalisation import sum_coefficients, sum_row_weights
 from student.losses.settings import LossSettings, TermSettings
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.kinds.causal import PackedLayout
-from student.models.layout import Layout
 from student.models.loss_model import LossModel
+from student.models.rows.layout import Layout
 from student.training.hf_trainer import DistillationCollator, DistillationLoss, fused_student, objectives_for
 from tests.records import VOCAB
 

@@ -15,7 +15,7 @@ from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.kinds.causal import PackedLayout
-from student.models.packing import pack
+from student.models.rows.packing import pack
 from student.training.micro_batches import micro_batches_of_step
 from student.training.settings import RunSettings
 

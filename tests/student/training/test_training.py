@@ -24,8 +24,8 @@ from student.data.batches import LanguageBatches
 from student.losses.normalisation import objective_weights, sum_row_weights
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.build import load_student
-from student.models.layout import PADDED
 from student.models.loss_model import LossModel
+from student.models.rows.layout import PADDED
 from student.training.engine.schedule import rate_factor
 from student.training.planning.examples import open_examples
 from student.training.planning.stores import OpenStores

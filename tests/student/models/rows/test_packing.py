@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from cache.errors import InputError
 from student.models.attention import flash_stand_in, set_attention
-from student.models.packing import Packing, pack, positions
-from student.models.packing_probe import refuse_unpackable
+from student.models.rows.packing import Packing, pack, positions
+from student.models.rows.packing_probe import refuse_unpackable
 
 SMALL = {
     "vocab_size": 97,
