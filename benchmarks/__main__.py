@@ -18,6 +18,7 @@ from pathlib import Path
 
 TEACHER, EXAMPLES = Path("runs/demo/teacher/model"), Path("runs/demo/examples/heldout.jsonl")
 STUDENTS = Path("runs/demo/store")
+SCIENCE, GENERALIST = Path("runs/science/examples/train.jsonl"), Path("runs/teachers/SmolLM2-135M-Instruct")
 OF_DEMO = ["--teacher", str(TEACHER), "--examples", str(EXAMPLES)]
 
 
@@ -72,6 +73,7 @@ BENCHMARKS = (
         (TEACHER, EXAMPLES),
     ),
     Benchmark("step_by_step", "--own --seeds 1 --shares 2 --steps 2", "--own --seeds 3 --shares 25 100"),
+    Benchmark("teacher_tuning", "--variants upper:2:0.01:1e-3", "--variants full:8:2:2e-4", (SCIENCE, GENERALIST)),
     Benchmark("demo_seeds", "--seeds 1 --steps 2", "--seeds 3", (TEACHER, STUDENTS)),
 )
 
@@ -96,7 +98,10 @@ def main() -> int:
 def run(benchmark: Benchmark, quick: bool, rows: Path) -> bool:
     """Run one benchmark; whether it succeeded, or was skipped for want of the demo."""
     if missing := [str(path) for path in benchmark.needs if not path.exists()]:
-        print(f"== {benchmark.name}: skipped, {missing[0]} is missing; run `make demo` first", flush=True)
+        print(
+            f"== {benchmark.name}: skipped, {missing[0]} is missing; run `make demo` or the demo of its folder first",
+            flush=True,
+        )
         return True
     arguments = (benchmark.quick if quick else benchmark.full).replace("ROWS", str(rows)).split()
     command = [sys.executable, "-m", f"benchmarks.{benchmark.name}", *arguments]

@@ -96,6 +96,7 @@ def _set_environment() -> None:
     """Set what libraries read at their import."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # reason: teacher_serving/engines/process.py
     # Ray's own commands use the token of the user where there is one. So does this one.
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
     if "RAY_AUTH_TOKEN" in os.environ or token.is_file():

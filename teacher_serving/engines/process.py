@@ -9,10 +9,16 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 
+# OpenMP's threads otherwise spin while they wait for each other, and take the cores from every other process.
+WAITING = "OMP_WAIT_POLICY"
+
 
 def cpu_environment(threads: int) -> dict[str, str]:
-    """Environment variables of a process that computes with this many threads."""
-    return {**ALLOCATOR, "OMP_NUM_THREADS": str(threads)}
+    """Environment variables of a process that computes with this many threads.
+
+    Its idle threads sleep, unless the user's environment says otherwise (OMP_WAIT_POLICY).
+    """
+    return {**ALLOCATOR, "OMP_NUM_THREADS": str(threads), WAITING: os.environ.get(WAITING, "passive")}
 
 
 def available_threads() -> int:

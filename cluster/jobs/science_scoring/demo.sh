@@ -21,9 +21,6 @@ base=$teacher
 if [ -z "$base" ]; then
     model smollm2
     base=runs/teachers/SmolLM2-135M-Instruct
-    layers=
-else
-    layers=all-linear
 fi
 model minilm
 if [ -n "$data" ]; then
@@ -41,8 +38,9 @@ else
 fi
 first=${tests# }
 first=${first%% *}
+# A model of the user's may be large: low-rank adapters, with their own learning rate.
 step "teacher: the generalist learns to grade" train $jobs/teacher.toml --set "model.pretrained=$base" \
-    ${layers:+--set model.lora.target_modules=$layers}
+    ${teacher:+--set "model.lora={ rank = 16, alpha = 32 }" --set optimizer.lr=0.001}
 step "capture: its law over the grades of graded answers" capture $jobs/capture.toml
 step "capture: of answers that nobody graded" capture $jobs/capture.toml \
     --set examples=runs/science/examples/transfer.jsonl --set limit=1200

@@ -19,3 +19,10 @@ def test_threads_follow_the_environment_or_the_cores(
 
 def test_a_process_gets_the_threads_that_it_is_given() -> None:
     assert cpu_environment(5)["OMP_NUM_THREADS"] == "5"
+
+
+def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert cpu_environment(2)["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert cpu_environment(2)["OMP_WAIT_POLICY"] == "active"
