@@ -48,10 +48,13 @@ def command(name: str, folder: Path) -> str:
     options = folder / "demo.options"
     text = options.read_text() if options.is_file() else ""
     given = {key: Path(value).name for key, value in re.findall(r"(teacher|data)=(\S+)", text)}
+    environment = [f"{key.upper()}={value}" for key, value in re.findall(r"(tune|limit)=(\S+)", text)]
     path = folder / "demo.seeds"
     seeds = path.read_text().strip() if path.is_file() else "0"
     first = [] if seeds == "0" else [f'SEEDS="{seeds}"']
-    return " ".join([*first, f"make demo-{name}", *(f"{key.upper()}={value}" for key, value in sorted(given.items()))])
+    return " ".join(
+        [*first, *environment, f"make demo-{name}", *(f"{key.upper()}={value}" for key, value in sorted(given.items()))]
+    )
 
 
 def _date(path: Path) -> str:

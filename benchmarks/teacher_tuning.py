@@ -70,7 +70,8 @@ def main() -> None:
     models = {variant.name: _tuned(options, variant, splits) for variant in options.variants}
     tables = {}
     for split in splits:
-        columns = group_models({name: each[split] for name, each in models.items()}, {})
+        graded = {metric: {name: each[split][metric] for name, each in models.items()} for metric in METRICS}
+        columns = group_models(graded, {})
         tables[split] = table_values(columns)
         print(f"{split}\n{metrics_table(columns)}\n", flush=True)
     seconds = {name: each["seconds"] for name, each in models.items()}

@@ -26,7 +26,7 @@ if [ -n "$data" ] && [ ! -e "$data" ]; then
     exit 2
 fi
 cd "$(dirname "$0")/../../.."
-options="teacher=$teacher data=$data"
+options="teacher=$teacher data=$data${TUNE:+ tune=$TUNE}${LIMIT:+ limit=$LIMIT}"
 if [ -e "$folder/demo.options" ] && [ "$(cat "$folder/demo.options")" != "$options" ]; then
     echo "demo: $folder has the work of another run ($(cat "$folder/demo.options")); move it away or remove it first" >&2
     exit 2

@@ -27,11 +27,11 @@ def root(tmp_path: Path) -> Path:
 
 
 def demo(
-    root: Path, room: str, *options: str, folder: Path | None = None, seeds: str = "0"
+    root: Path, room: str, *options: str, folder: Path | None = None, seeds: str = "0", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     folder = folder or root
     script = os.path.relpath(root / f"cluster/jobs/{room}/demo.sh", folder)
-    environment = os.environ | {"PATH": f"{root / 'bin'}:{os.environ['PATH']}", "SEEDS": seeds}
+    environment = os.environ | {"PATH": f"{root / 'bin'}:{os.environ['PATH']}", "SEEDS": seeds} | variables
     return subprocess.run(
         ["sh", script, *options], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -57,6 +57,17 @@ def test_every_seed_is_trained_evaluated_and_reported(root: Path, room: str) -> 
         assert f'"{output}"' in report and f'"{output}/model"' in evaluated
     groups = re.findall(r"(\w+) = \[([^\]]*)\]", report)
     assert groups and all(members == f'"{name}_3", "{name}_14"' for name, members in groups)
+
+
+def test_a_tuned_teacher_is_captured_as_it_is(root: Path) -> None:
+    printed = demo(root, "science_scoring", "--teacher", "tuned", TUNE="0", LIMIT="4000").stdout
+    captures = [line for line in printed.splitlines() if "logitbank capture" in line]
+    assert "teacher.toml" not in printed
+    assert len(captures) == 3 and all("teacher.model=tuned" in line for line in captures)
+    assert sum("limit=4000" in line for line in captures) == 1
+    assert 'teacher = "tuned"' in printed
+    other = demo(root, "science_scoring", "--teacher", "tuned")
+    assert other.returncode == 2 and "(teacher=tuned data= tune=0 limit=4000)" in other.stderr
 
 
 @pytest.mark.parametrize("room", [room for room in ROOMS if room != "medical_conversation"])

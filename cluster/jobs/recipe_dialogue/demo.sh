@@ -38,16 +38,20 @@ if [ -s runs/recipe/augmented_examples/train.jsonl ]; then
         --set "teacher.model=$tuned"
 fi
 
+# student NAME JOB TITLE [OPTION ...]: train a student that begins as 8 layers of the generalist.
+student() {
+    output=$folder/${1}_$seed job=$jobs/$2.toml title="9/11 student $seed, $3"
+    shift 3
+    step "$title" train "$job" --set "output=$output" --set "run.seed=$seed" --set "model.pretrained=$base" "$@"
+}
+
 plain=
 for seed in $seeds; do
-    step "9/11 student $seed, distilled: KL at T = 2 and cross-entropy" train $jobs/student.toml \
-        --set "output=runs/recipe/kd_$seed" --set "run.seed=$seed"
-    step "9/11 student $seed, baseline: cross-entropy alone, same examples in the same order" train $jobs/student.toml \
-        --set "output=runs/recipe/ce_$seed" --set "run.seed=$seed" --set 'loss={ objective = "hard_label" }'
-    [ "$students" = "kd ce" ] || step "9/11 student $seed, distilled, with the augmentation" \
-        train $jobs/student_augmented.toml --set "output=runs/recipe/kd_augmented_$seed" --set "run.seed=$seed"
-    step "9/11 student $seed, cross-entropy without retrieval" train $jobs/student_plain.toml \
-        --set "output=runs/recipe/ce_plain_$seed" --set "run.seed=$seed" --set "tokenizer.path=$base"
+    student kd student "distilled: KL at T = 2 and cross-entropy"
+    student ce student "baseline: cross-entropy alone, same examples in the same order" \
+        --set 'loss={ objective = "hard_label" }'
+    [ "$students" = "kd ce" ] || student kd_augmented student_augmented "distilled, with the augmentation"
+    student ce_plain student_plain "cross-entropy without retrieval"
     for name in $students; do
         trained ${name}_$seed
     done

@@ -3,6 +3,7 @@
 #   sh cluster/jobs/science_scoring/demo.sh [--teacher FOLDER_OR_HUB_NAME] [--data FOLDER]
 # --data: a folder with train.tsv and test_*.tsv in the form of Beetle. Without it the answers are synthetic.
 # --teacher: the model that is tuned to grade, and then captured, in place of SmolLM2-135M-Instruct.
+# TUNE=0 captures that model as it is. LIMIT=N takes so many answers that nobody graded (1200).
 # SEEDS="0 1 2" trains each network with several seeds; the report then shows mean, lowest and highest.
 set -eu
 folder=runs/science
@@ -38,16 +39,22 @@ else
 fi
 first=${tests# }
 first=${first%% *}
-# A model of the user's may be large: low-rank adapters, with their own learning rate.
-step "teacher: the generalist learns to grade" train $jobs/teacher.toml --set "model.pretrained=$base" \
-    ${teacher:+--set "model.lora={ rank = 16, alpha = 32 }" --set optimizer.lr=0.001}
-step "capture: its law over the grades of graded answers" capture $jobs/capture.toml
-step "capture: of answers that nobody graded" capture $jobs/capture.toml \
-    --set examples=runs/science/examples/transfer.jsonl --set limit=1200
-step "capture: of answers for early stopping" capture $jobs/capture.toml \
+if [ "${TUNE:-1}" = 0 ]; then
+    tuned=$base
+    models="teacher = \"$base\""
+else
+    # A model of the user's may be large: low-rank adapters, with their own learning rate.
+    step "teacher: the generalist learns to grade" train $jobs/teacher.toml --set "model.pretrained=$base" \
+        ${teacher:+--set "model.lora={ rank = 16, alpha = 32 }" --set optimizer.lr=0.001}
+    tuned=runs/science/teacher/model
+    trained teacher
+fi
+step "capture: its law over the grades of graded answers" capture $jobs/capture.toml --set "teacher.model=$tuned"
+step "capture: of answers that nobody graded" capture $jobs/capture.toml --set "teacher.model=$tuned" \
+    --set examples=runs/science/examples/transfer.jsonl --set "limit=${LIMIT:-1200}"
+step "capture: of answers for early stopping" capture $jobs/capture.toml --set "teacher.model=$tuned" \
     --set examples=runs/science/examples/dev.jsonl --set store=runs/science/dev
 step "encoder: MiniLM, fine-tuned on the same grades" train $jobs/encoder.toml
-trained teacher
 trained encoder
 for seed in $seeds; do
     step "kd, seed $seed: the teacher's probabilities, of all answers" train $jobs/student.toml \
