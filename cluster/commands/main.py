@@ -15,11 +15,11 @@ from cache.errors import LogitbankError
 from cluster.commands.exchange_verbs import add_exchange_verbs
 from cluster.commands.job_verbs import add_job_verbs
 from cluster.commands.quarantine_verb import add_quarantine_verb
+from cluster.commands.ray_job_verbs import add_ray_job_verbs
 from cluster.commands.removal_verbs import add_removal_verbs
 from cluster.commands.state_verbs import add_state_verbs
 from cluster.commands.step_by_step_verb import add_step_by_step_verb
 from cluster.commands.store_verbs import add_store_verbs
-from cluster.commands.submit_verb import add_submit_verb
 from cluster.commands.verbs import Result, Verbs
 
 
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_quarantine_verb(verbs)
     add_exchange_verbs(verbs)
     add_step_by_step_verb(verbs)
-    add_submit_verb(verbs, build_parser)
+    add_ray_job_verbs(verbs, build_parser)
     return top
 
 

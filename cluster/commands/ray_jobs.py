@@ -1,8 +1,13 @@
-"""Run a command as a Ray job. The code travels to the cluster; the data stays on a file system that all nodes share."""
+"""Commands as Ray jobs. The code travels to the cluster; the data stays on a file system that all nodes share."""
 
+import asyncio
 import os
+import re
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray.exceptions import AuthenticationError
@@ -12,55 +17,138 @@ from cache.errors import InputError
 from cluster.runtime.ray_session import code_environment
 
 POLL_S = 1.0
+# How long a job that is stopped may finish what it has in hand. Ray's own value is 3 s.
+STOP_WAIT_S = 120
+# Ray's own variable for the address of its dashboard.
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
+MODULE = "cluster.commands.main"
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A job of a cluster. command: what runs. started: seconds since 1970, or None. seconds: to now or its end."""
+
+    job: str
+    status: str
+    command: str
+    started: float | None
+    seconds: float | None
+    message: str
+
+
+class RayJobs:
+    """The jobs of one Ray cluster."""
+
+    def __init__(self, address: str | None) -> None:
+        """address: of the dashboard of the Ray head, or None for that in RAY_API_SERVER_ADDRESS.
+
+        Raises InputError if there is none, or no Ray head answers there.
+        """
+        given = address or os.environ.get(ADDRESS_VARIABLE)
+        if not given:
+            raise InputError(f"give --address, the dashboard of the Ray head, or set {ADDRESS_VARIABLE}")
+        self.address = given
+        with self._reachable():
+            self._client = JobSubmissionClient(given)
+
+    def submit(self, arguments: list[str], root: Path, python: str) -> str:
+        """Submit a command. Returns the name of the job."""
+        environment = code_environment()
+        environment["env_vars"] = {**environment["env_vars"], "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+        with self._reachable():
+            return str(self._client.submit_job(entrypoint=entrypoint(arguments, root, python), runtime_env=environment))
+
+    def states(self) -> list[JobState]:
+        """All jobs that the head remembers, the newest first."""
+        with self._reachable():
+            jobs = self._client.list_jobs()
+        # Those without a name were started by a driver on the cluster, and cannot be followed or stopped from outside.
+        states = [_state(job) for job in jobs if job.submission_id]
+        return sorted(states, key=lambda state: state.started or 0.0, reverse=True)
+
+    def log(self, job: str) -> str:
+        """What a job has printed so far. Raises InputError if there is no such job."""
+        self.status(job)
+        with self._reachable():
+            return str(self._client.get_job_logs(job))
+
+    def status(self, job: str) -> JobStatus:
+        """Raises InputError if there is no such job."""
+        try:
+            return self._client.get_job_status(job)
+        except (RuntimeError, ConnectionError) as error:
+            if "does not exist" not in str(error):
+                raise InputError(f"no Ray head answers at {self.address!r}: {error}") from error
+            raise InputError(f"{job!r}: no such job at {self.address}; 'logitbank jobs' lists them") from error
+
+    def follow(self, job: str) -> int:
+        """Print what a job prints until it ends. Returns its exit code. Raises InputError if there is no such job."""
+        self.status(job)
+        asyncio.run(self._print(job))
+        while not (status := self.status(job)).is_terminal():  # the state of a job lags behind its output
+            time.sleep(POLL_S)
+        print(f"{job}: {status}", flush=True)
+        return 0 if status == JobStatus.SUCCEEDED else self._exit_code(job)
+
+    async def _print(self, job: str) -> None:
+        async for text in self._client.tail_job_logs(job):
+            print(text, end="", flush=True)
+
+    def _exit_code(self, job: str) -> int:
+        """That of the command, as Ray's message says it; 1 if it says none."""
+        found = re.search(r"exit code (\d+)", self._client.get_job_info(job).message or "")
+        return int(found[1]) if found else 1
+
+    def stop(self, job: str) -> JobStatus:
+        """Stop a job and wait for its end. It finishes what it has in hand. Returns its last state.
+
+        Raises InputError if there is no such job.
+        """
+        if (status := self.status(job)).is_terminal():
+            return status
+        with self._reachable():
+            self._client.stop_job(job)
+        deadline = time.monotonic() + STOP_WAIT_S + 30
+        while not (status := self.status(job)).is_terminal() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return status
+
+    def how_to_go_on(self, job: str) -> str:
+        """Commands that follow and stop a job."""
+        address = f"--address {shlex.quote(self.address)} {job}"
+        return f"  follow it: logitbank logs --follow {address}\n  stop it:   logitbank stop {address}"
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except AuthenticationError as error:
+            raise InputError(
+                f"the Ray head at {self.address!r} needs its token: RAY_AUTH_TOKEN, or the file ~/.ray/auth_token"
+            ) from error
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"no Ray head answers at {self.address!r}: {error}; give the address of its dashboard"
+            ) from error
 
 
 def entrypoint(arguments: list[str], root: Path, python: str) -> str:
     """The shell command that a node runs. --root gives relative paths of the job the same meaning there as here."""
-    return shlex.join([python, "-m", "cluster.commands.main", "--root", str(root), *arguments])
+    return shlex.join([python, "-m", MODULE, "--root", str(root), *arguments])
 
 
-def submit(address: str, arguments: list[str], root: Path, python: str, wait: bool) -> int:
-    """Submit a job. With `wait`, print its log until it ends. Returns the exit code of the command.
-
-    Raises InputError if no Ray head accepts the job at the address.
-    """
-    try:
-        client = JobSubmissionClient(address)
-        job = client.submit_job(entrypoint=entrypoint(arguments, root, python), runtime_env=code_environment())
-    except AuthenticationError as error:
-        raise InputError(
-            f"the Ray head at {address!r} needs its token: set RAY_AUTH_TOKEN, or write it to ~/.ray/auth_token"
-        ) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"no Ray head accepts jobs at {address!r}: {error}; give its dashboard address") from error
-    print(f"submitted {job} to {address}\n{_how_to_go_on(address, job)}", flush=True)
-    if not wait:
-        return 0
-    try:
-        return _follow(client, job)
-    except KeyboardInterrupt:
-        print(f"\nlogitbank: {job} goes on; only this command was stopped\n{_how_to_go_on(address, job)}", flush=True)
-        return 130
-
-
-def _follow(client: JobSubmissionClient, job: str) -> int:
-    """Print the log of a job until it ends."""
-    printed = 0
-    while True:
-        status = client.get_job_status(job)
-        log = client.get_job_logs(job)
-        print(log[printed:], end="", flush=True)
-        printed = len(log)
-        if status.is_terminal():
-            print(f"{job}: {status}", flush=True)
-            return 0 if status == JobStatus.SUCCEEDED else 1
-        time.sleep(POLL_S)
-
-
-def _how_to_go_on(address: str, job: str) -> str:
-    """Commands that follow and stop a job. Ray's own commands use a token only with RAY_AUTH_MODE=token."""
-    ray = "RAY_AUTH_MODE=token ray" if os.environ.get("RAY_AUTH_MODE") == "token" else "ray"
-    return (
-        f"  follow it: {ray} job logs --address {address} --follow {job}\n"
-        f"  stop it:   {ray} job stop --address {address} {job}"
+def _state(job: object) -> JobState:
+    """The facts of Ray's JobDetails."""
+    started = getattr(job, "start_time", None)  # in milliseconds
+    ended = getattr(job, "end_time", None)
+    command = str(getattr(job, "entrypoint", ""))
+    first = started / 1000 if started else None
+    last = ended / 1000 if ended else time.time()
+    return JobState(
+        job=str(getattr(job, "submission_id", "")),
+        status=str(getattr(job, "status", "")),
+        command=re.sub(rf"^\S+ -m {re.escape(MODULE)} --root (?:'[^']*'|\S+) ", "logitbank ", command),
+        started=first,
+        seconds=round(last - first, 1) if first else None,
+        message=" ".join(str(getattr(job, "message", "") or "").split()),
     )

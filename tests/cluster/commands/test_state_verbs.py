@@ -1,7 +1,10 @@
 """`logitbank status` and `logitbank list` say from files alone what there is and how far it is."""
 
 import json
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from cache.store.commits import create_store
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from cluster.commands.main import main
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -102,3 +107,27 @@ def test_other_folders_are_refused(runs: Path, capsys: pytest.CaptureFixture[str
     (runs / "empty").mkdir()
     assert main(["--root", str(runs), "list", "empty"]) == 0
     assert "no store and no output of a job" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_watch_shows_new_readings_until_ctrl_c(runs: Path, form: list[str]) -> None:
+    command = [sys.executable, "-m", "cluster.commands.main", "--root", str(runs), "status", "runs/store", *form]
+    with subprocess.Popen([*command, "--watch", "0.2"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        first = read_until(watch.stdout, "3 examples")
+        write_json(runs / "runs" / "store.capture.json", capture_log(planned=8))
+        second = read_until(watch.stdout, "3 of 8 examples")
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(20) == 0
+    assert all(json.loads(line)["kind"] == "store" for line in (first, second) if form)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "soon", "inf", "nan"])
+def test_an_interval_that_is_none_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["status", "runs/store", f"--watch={seconds}"])
+    assert stop.value.code == 2 and f"invalid _interval value: {seconds!r}" not in capsys.readouterr().err
+
+
+def read_until(lines: Iterable[str], text: str) -> str:
+    return next(line for line in lines if text in line)
