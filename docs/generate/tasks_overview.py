@@ -44,12 +44,16 @@ HEADLINES = (
         *("medical", "", "field_micro_f1", "teacher", "t5", "t5_labels"),
     ),
     Headline(
-        *("`make demo-science`", "science_scoring", "accuracy on Beetle, 633 grades: both losses, true grades alone"),
-        *("science_beetle", "439 unseen answers", "accuracy", "teacher", "mixed", "ce"),
+        *(
+            "`make demo-science`",
+            "science_scoring",
+            "accuracy of 408 grades: the teacher's probabilities, true grades",
+        ),
+        *("science", "", "accuracy", "teacher", "soft", "ce"),
     ),
     Headline(
         *("`make demo-recipe`", "recipe_dialogue", "token F1 of answers: joint loss, cross-entropy alone"),
-        *("recipe", "", "token_f1", "teacher", "joint", "ce"),
+        *("recipe", "", "token_f1", "teacher", "kd", "ce"),
     ),
     Headline(
         *(

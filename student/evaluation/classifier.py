@@ -25,7 +25,8 @@ def evaluate_classifier(
 ) -> dict[str, Any]:
     """Compute the metrics of one model on held-out texts: with true labels, if there are any, and with a teacher's law.
 
-    The model is a classifier, or a language model that answers with a label. Examples of a file have no teacher.
+    The model is a classifier, or a language model that answers with a label. Examples of a file have no teacher. With a
+    task, also its metrics of labels (Task.label_metrics), over the most probable classes.
     kl_to_teacher: mean KL(teacher || model) over the classes, in nats. ms_per_text: milliseconds for the tokens of one
     text alone, the median. majority_accuracy: of the most frequent true class. With a task, also "answers": the most
     probable class of each text, judged by the task, with the score "confidence", its probability.
@@ -76,12 +77,14 @@ def _teacher_metrics(log_q: LogProbs, source: ClassSource) -> dict[str, float]:
 
 def _judged(task: Task, log_q: LogProbs, source: ClassSource) -> dict[str, Any]:
     """The predicted class of each text with the task's scores."""
-    answers = []
+    answers, judged = [], []
     for example, row in zip(source.examples, log_q, strict=True):
         name = source.names[int(row.argmax())]
         scores = {**task.judge(example, name), "confidence": float(np.exp(row.max()))}
+        judged.append(scores)
         answers.append({"id": example.id, "text": name, "scores": scores, "metadata": example.metadata})
-    return {"answers": answers}
+    metrics = task.summarise(judged) if task.label_metrics and judged else {}
+    return {**{name: metrics[name] for name in task.label_metrics if name in metrics}, "answers": answers}
 
 
 def _milliseconds_per_text(predictor: Predictor) -> float:

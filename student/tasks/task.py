@@ -69,6 +69,9 @@ class Task(Settings):
     # Metrics that are also reported after each round of feedback; all if empty.
     round_metrics: ClassVar[tuple[str, ...]] = ()
 
+    # Metrics of `summarise` that need nothing but labels, and are also reported for classifiers.
+    label_metrics: ClassVar[tuple[str, ...]] = ()
+
     name: str
 
     @abstractmethod

@@ -14,17 +14,36 @@ _MARKS = re.escape(string.punctuation.replace(".", ""))
 PUNCTUATION = re.compile(rf"\.(?![0-9])|(?<=[^\W0-9])\.|(?<![0-9])[{_MARKS}]|[{_MARKS}](?![0-9])")
 # 500mg is 500 mg.
 UNIT = re.compile(r"(?<=[0-9])(?=[^\W0-9_])")
+# Signs that say something: blood group O-, below and above a bound, a share, a negative number. They become words.
+SIGNS = (
+    (re.compile(r"(?<=[^\W\d_])\+(?!\w)"), " plus "),
+    (re.compile(r"(?<=[^\W\d_])-(?=[\s.,;:)]|$)"), " minus "),
+    (re.compile(r"(?<![\w.)])[-\u2212](?=\.?[0-9])"), " minus "),
+    (re.compile(r"(?:<=|\u2264)(?=\s*\.?[0-9])"), " atmost "),
+    (re.compile(r"(?:>=|\u2265)(?=\s*\.?[0-9])"), " atleast "),
+    (re.compile(r"<(?=\s*\.?[0-9])"), " below "),
+    (re.compile(r">(?=\s*\.?[0-9])"), " above "),
+    (re.compile(r"(?<=[0-9])\s?%"), " percent "),
+)
+# .5 is 0.5, and 1.50 is 1.5.
+LEADING_ZERO = re.compile(r"(?<![\w.])(?=\.[0-9])")
+TRAILING_ZEROS = re.compile(r"(?<![\w.])([0-9]+)(?:\.0+|(\.[0-9]*[1-9])0+)(?![\w.]|\.[0-9])")
 # An article stands before a word. The last word of "hepatitis A" and a capital letter inside are none.
 ARTICLE = re.compile(r"\b(?:a|an|the)\b(?=\s+\w)|^\s*(?:A|An|The|AN|THE)\b(?=\s+\w)")
 
 
 def normalise(text: str) -> str:
-    """Lower case, without articles, repeated spaces and punctuation. Numbers keep their decimal point and strokes.
+    """Lower case, without articles, repeated spaces and punctuation. Numbers keep their decimal point and strokes, and
+    signs that change what is said become words: O+ and O-, <5 and >5, -5 and 5, 50% and 50 are different.
 
     As SQuAD's evaluation compares answers (Rajpurkar et al., 2016, arXiv 1606.05250), but for numbers: there, 2.5 mg
     equals 25 mg. A number and its unit are two words.
     """
-    plain = UNIT.sub(" ", PUNCTUATION.sub("", THOUSANDS.sub("", text)))
+    signed = THOUSANDS.sub("", text)
+    for sign, words in SIGNS:
+        signed = sign.sub(words, signed)
+    numbers = TRAILING_ZEROS.sub(r"\1\2", LEADING_ZERO.sub("0", signed))
+    plain = UNIT.sub(" ", PUNCTUATION.sub("", numbers))
     return " ".join(ARTICLE.sub(" ", plain).lower().split())
 
 
@@ -48,9 +67,9 @@ def token_f1(text: str, reference: str) -> float:
     return 2 * common / (len(words) + len(expected))
 
 
-def rouge(text: str, reference: str) -> dict[str, float]:
-    """F1 of ROUGE-1, ROUGE-2 and ROUGE-L with stemmed words (Lin, 2004), by the rouge-score package."""
-    scores = _rouge_scorer().score(reference, text)
+def rouge(text: str, reference: str, stemmed: bool = True) -> dict[str, float]:
+    """F1 of ROUGE-1, -2 and -L (Lin, 2004), by the rouge-score package. stemmed: compare Porter stems of words."""
+    scores = _rouge_scorer(stemmed).score(reference, text)
     return {name: float(score.fmeasure) for name, score in scores.items()}
 
 
@@ -60,8 +79,8 @@ def f1(true_positives: float, false_positives: float, false_negatives: float) ->
     return 2 * true_positives / total if total else 1.0
 
 
-@lru_cache(maxsize=1)
-def _rouge_scorer() -> Any:
+@lru_cache(maxsize=2)
+def _rouge_scorer(stemmed: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=stemmed)

@@ -67,7 +67,7 @@ def build_examples(pairs: PairSet, options: Options, progress: Progress) -> Buil
 
     The source of a held-out example is a molecule that no training pair contains, neither as source nor as answer.
     Splits: train and heldout. With options.varied also replay, the training edits in several wordings; benchmark, every
-    instruction for held-out molecules, as ChatDrug asks them; and new_words, the same in words that no training example
+    instruction for held-out molecules; and new_words, the same in words that no training example
     has. The last two have no answers. shots: a training edit of each instruction.
     """
     heldout = {m.smiles for m in pairs.molecules if unit_hash(m.smiles) < options.heldout_share}
@@ -140,7 +140,9 @@ class Misses:
         self._references = references
         self._similar: defaultdict[str, list[Molecule]] = defaultdict(list)
         for i, j in pairs.pairs:
-            self._similar[pairs.molecules[i].smiles].append(pairs.molecules[j])
+            # The references have no held-out molecule, and a chat must not show one as a wrong answer either.
+            if pairs.molecules[j].smiles in references.smiles:
+                self._similar[pairs.molecules[i].smiles].append(pairs.molecules[j])
 
     def chat(self, example: Example, edit: Edit, count: int) -> Example:
         """The example with up to `count` different misses before its answer. Feedback never names the answer."""

@@ -1,6 +1,7 @@
 """What a model is told after a miss: what was wrong, and a molecule of the reference set that is right.
 
-The protocol is that of ChatDrug (Liu et al., ICLR 2024): the nearest right molecule, and another try.
+It follows ChatDrug (Liu et al., ICLR 2024): the nearest right molecule, and another try. What differs from its code is
+listed in docs/tasks/drug_editing.md.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A reference set of molecules, and the nearest one that an instruction accepts: ChatDrug's retrieval."""
+"""A reference set of molecules, and the nearest one that an instruction accepts."""
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -64,9 +64,3 @@ def read_references(path: Path) -> References:
                 )
             molecules[molecule.smiles] = molecule
     return References(list(molecules.values()))
-
-
-@lru_cache(maxsize=2)
-def read_answers(path: Path) -> frozenset[str]:
-    """The edited molecules of an examples file of this task, as SMILES."""
-    return frozenset(str(example.metadata["answer"]) for example in read_examples(path))

@@ -1,6 +1,6 @@
 """The task: examples from pairs of similar molecules, scores of generated molecules, and feedback after a miss.
 
-Criteria, thresholds and feedback are those of ChatDrug (Liu et al., ICLR 2024).
+Criteria and thresholds are those of ChatDrug (Liu et al., ICLR 2024); docs/tasks/drug_editing.md has what differs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from student.tasks.drug_editing.molecules import (
     read_molecules,
 )
 from student.tasks.drug_editing.pairs import pairs_of_molecules, read_pairs
-from student.tasks.drug_editing.references import read_answers, read_references
+from student.tasks.drug_editing.references import read_references
 from student.tasks.task import Answer, Built, Chart, Panel, Task
 
 
@@ -49,7 +49,10 @@ class DrugEditing(Task):
         "varied",
     )
     judge_keys: ClassVar[tuple[str, ...]] = ("references",)
-    round_metrics: ClassVar[tuple[str, ...]] = ("hit_ratio_all", "hit_ratio_all_strict", "validity", "novelty")
+    round_metrics: ClassVar[tuple[str, ...]] = (
+        *("hit_ratio_all", "hit_ratio_all_strict", "hit_ratio_valid", "hit_ratio_valid_strict"),
+        *("validity", "novelty"),
+    )
 
     name: Literal["drug_editing"] = Field("drug_editing", description="selects this task")
     molecules: Path = Field(
@@ -94,7 +97,7 @@ class DrugEditing(Task):
     def judge(self, example: Example, text: str) -> dict[str, float]:
         """Score an answer (student.tasks.drug_editing.metrics.score_edit)."""
         before, number = _edit_of(example)
-        known = read_answers(self.references) if self.references is not None else None
+        known = read_references(self.references).smiles if self.references is not None else None
         return score_edit(before, answer_molecule(text), number, known)
 
     def summarise(self, scores: list[dict[str, float]]) -> dict[str, float]:

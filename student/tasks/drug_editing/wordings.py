@@ -12,7 +12,7 @@ Key = tuple[str, int]
 
 CANONICAL_FRAME = "Make this molecule {wording}: {smiles}"
 
-# Of each change: phrases of the training examples. The first one is that of ChatDrug.
+# Of each change: phrases of the training examples. The first one is canonical.
 PHRASES: dict[Key, tuple[str, ...]] = {
     ("LogP", -1): (
         "more soluble in water",
@@ -70,7 +70,7 @@ def key_of(change: Change) -> Key:
 
 
 def canonical_prompt(number: int, smiles: str) -> str:
-    """ChatDrug's instruction `number` for a molecule, in the wording of its paper."""
+    """ChatDrug's instruction `number` for a molecule, in the canonical wording."""
     return CANONICAL_FRAME.format(wording=INSTRUCTIONS[number][0], smiles=smiles)
 
 

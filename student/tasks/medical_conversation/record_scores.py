@@ -180,6 +180,7 @@ def record_metrics(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
         "not_provided_precision": _ratio(total["absent_tp"], total["absent_tp"] + total["absent_fp"]),
         "not_provided_recall": _ratio(total["absent_tp"], total["absent_tp"] + total["absent_fn"]),
         "hallucination_rate": _ratio(total["hallucinated"], total["labelled_values"]),
+        "false_value_rate": _ratio(sum(total[f"{name}_fp"] for name in FIELDS), total["labelled_values"]),
         "omission_rate": _ratio(total["omitted"], total["true_values"]),
         **{f"f1_{name}": value for name, value in by_field.items()},
     }

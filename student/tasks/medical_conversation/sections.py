@@ -111,7 +111,7 @@ def score_section(text: str, header: str, section_text: str) -> dict[str, float]
     return {
         "true_header": float(HEADERS.index(header)),
         "given_header": float(HEADERS.index(given)) if given else -1.0,
-        **rouge(written, section_text),
+        **rouge(written, section_text, stemmed=False),  # as MEDIQA-Chat 2023 computes it
     }
 
 

@@ -11,17 +11,17 @@ DEPTHS = (1, 3, 5, 10)
 
 
 def answer_scores(answer: str, reference: str, spans: Sequence[str]) -> dict[str, float]:
-    """Exact match, token F1 and ROUGE-L against the reference, and the best token F1 against the spans.
+    """Exact match, token F1 and ROUGE-L against the reference, and exact match and token F1 against the spans.
 
-    spans: texts of the recipe that answer the question, and all of them together. Any of them counts.
+    spans: texts of the recipe that answer the question together: one of several is a part of the answer.
     """
-    texts = [*spans, " ".join(spans)] if spans else []
+    evidence = " ".join(spans)
     return {
         "exact_match": exact_match(answer, reference),
         "token_f1": token_f1(answer, reference),
         "rouge_l": rouge(answer, reference)["rougeL"],
-        "span_f1": max((token_f1(answer, text) for text in texts), default=0.0),
-        "span_exact_match": max((exact_match(answer, text) for text in texts), default=0.0),
+        "span_f1": token_f1(answer, evidence) if spans else 0.0,
+        "span_exact_match": exact_match(answer, evidence) if spans else 0.0,
         "empty": float(not answer.strip()),
     }
 

@@ -11,15 +11,22 @@ MOST = 0.999
 def qwk(scores: Sequence[Mapping[str, float]], grades: int) -> float:
     """QWK of scores with the places "true" and "predicted" in a scale of so many grades. NaN where it is undefined.
 
-    A prediction that is no grade (-1) is left out.
+    A prediction that is no grade (-1) counts as the grade farthest from the true one: silence must not pay.
     """
     from sklearn.metrics import cohen_kappa_score
 
-    pairs = [(int(score["true"]), int(score["predicted"])) for score in scores if score["predicted"] >= 0]
+    pairs = [(int(score["true"]), _place(score, grades)) for score in scores]
     if len({place for pair in pairs for place in pair}) < 2:
         return float("nan")
     true, predicted = zip(*pairs, strict=True)
     return float(cohen_kappa_score(true, predicted, labels=range(grades), weights="quadratic"))
+
+
+def _place(score: Mapping[str, float], grades: int) -> int:
+    true, predicted = int(score["true"]), int(score["predicted"])
+    if predicted >= 0:
+        return predicted
+    return 0 if 2 * true >= grades - 1 else grades - 1
 
 
 def mean_qwk_of_questions(scores: Sequence[Mapping[str, float]], grades: int) -> float:

@@ -48,6 +48,7 @@ class ScienceScoring(Task):
         "seed",
         "synthetic",
     )
+    label_metrics: ClassVar[tuple[str, ...]] = ("qwk_of_questions",)
 
     name: Literal["science_scoring"] = Field("science_scoring", description="selects this task")
     format: Format = Field("synthetic", description="of the files; synthetic needs none")
@@ -116,8 +117,9 @@ class ScienceScoring(Task):
     def summarise(self, scores: list[dict[str, float]]) -> dict[str, float]:
         """Share of texts that are a grade, and over the answers with a grade: accuracy, macro F1 and QWK.
 
-        A text that is no grade counts as one more class, which is never right; QWK leaves it out. Points of several
-        questions are scales of their own: for them there is also the mean QWK of the questions.
+        A text that is no grade counts as one more class, which is never right; for QWK, as the grade farthest
+        from the true one. Points of several questions are scales of their own: for them there is also the mean QWK of
+        the questions.
         """
         from sklearn.metrics import f1_score
 

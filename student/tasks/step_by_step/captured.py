@@ -16,11 +16,13 @@ def add_captured(items: list[Item], path: Path) -> tuple[list[Item], dict[str, i
     """The items with what the teacher wrote about each, and how many answers were of no use, by reason.
 
     An answer to "predict:" is a label, one to "explain:" a rationale, and one to a question both, with ANSWER_MARKER
-    between them. The first label of an item goes with all its rationales. An item may have any number of answers.
+    between them, which stay together. Labels and rationales of different answers go together in their order if there
+    are as many, or else the first label with all rationales. An item may have any number of answers.
     Raises InputError if an answer is not to an example of this task, or if no answer is to one of the items.
     """
     labels: dict[str, list[str]] = defaultdict(list)
     rationales: dict[str, list[str]] = defaultdict(list)
+    whole: dict[str, list[Explanation]] = defaultdict(list)
     known, unknown = {item.id for item in items}, 0
     for example in read_examples(path):
         if ITEM not in example.metadata or TASK not in example.metadata:
@@ -33,13 +35,18 @@ def add_captured(items: list[Item], path: Path) -> tuple[list[Item], dict[str, i
             unknown += 1
             continue
         rationale, label = _parts(example)
+        if example.metadata[TASK] not in ("predict", "explain"):
+            whole[name] += [Explanation(rationale, label)] if rationale or label else []
+            continue
         labels[name] += [label] if label else []
         rationales[name] += [rationale] if rationale else []
-    if items and not labels and not rationales:
+    if items and not labels and not rationales and not whole:
         raise InputError(
             f"answers {path}: none of them is to one of the {len(items):,} items; give those of this data set"
         )
-    explained = [replace(item, explanations=_pair(rationales[item.id], labels[item.id])) for item in items]
+    explained = [
+        replace(item, explanations=(*whole[item.id], *_pair(rationales[item.id], labels[item.id]))) for item in items
+    ]
     return explained, {"answers_to_other_items": unknown}
 
 

@@ -23,8 +23,9 @@ def make_examples(
 ) -> list[Example]:
     """Make the examples of the items. left_out: counts what an item lacks, by reason.
 
-    standard: the label alone. task_prefix: the label after "predict:", and each rationale after "explain:". chain: each
-    rationale, then the label, in one answer. questions: no answer; a teacher is to write it.
+    standard: the label alone. task_prefix: the label after "predict:", and each rationale after "explain:", also where
+    the LLM gave no usable label. chain: each rationale, then its label, in one answer: the true one, or the one that
+    the LLM gave with it. questions: no answer; a teacher is to write it.
     Where it is not for training, labels are the true ones, and an item without a rationale still has its question.
     """
     examples = []
@@ -32,32 +33,36 @@ def make_examples(
         if model_type == "questions":
             examples.append(_example(item, "question", item.input, ""))
             continue
-        label = item.label if label_type == "gt" or not is_training else llm_label(item)
+        is_llm = label_type == "llm" and is_training
+        label = llm_label(item) if is_llm else item.label
         if not label:
             left_out["without a usable label of the LLM"] += 1
-            continue
-        rationales = [each.rationale for each in item.explanations if each.rationale]
-        if model_type != "standard" and not rationales:
+        explained = [each for each in item.explanations if each.rationale]
+        if label and model_type != "standard" and not explained:
             left_out["without a rationale"] += 1
+        explained = explained if is_training else explained[:1]
         if model_type == "chain":
-            texts = rationales if is_training else rationales[:1]
-            examples += [_chain(item, text, label, number) for number, text in enumerate(texts)]
+            chains = [(each.rationale, _usable(item, each.label) if is_llm else label) for each in explained]
+            examples += [_chain(item, *chain, number) for number, chain in enumerate(chains) if chain[1]]
             continue
         prefix = PREDICT if model_type == "task_prefix" else ""
-        examples.append(_example(item, "predict", prefix + item.input, label))
+        examples += [_example(item, "predict", prefix + item.input, label)] if label else []
         if model_type == "task_prefix":
-            texts = rationales if is_training else rationales[:1]
             examples += [
-                _example(item, "explain", EXPLAIN + item.input, text, number) for number, text in enumerate(texts)
+                _example(item, "explain", EXPLAIN + item.input, each.rationale, number)
+                for number, each in enumerate(explained)
             ]
     return examples
 
 
 def llm_label(item: Item) -> str:
     """The first label of the LLM that can be used: for equations one that has a value. Empty if there is none."""
-    labels = [each.label for each in item.explanations if each.label]
-    usable = [label for label in labels if not item.is_equation or value_of(label) is not None]
-    return usable[0] if usable else ""
+    return next(filter(None, (_usable(item, each.label) for each in item.explanations)), "")
+
+
+def _usable(item: Item, label: str) -> str:
+    """The label, or empty if it cannot be used."""
+    return label if label and (not item.is_equation or value_of(label) is not None) else ""
 
 
 def own_explanation(item: Item) -> tuple[Explanation, ...]:

@@ -67,6 +67,31 @@ def test_a_task_judges_the_most_probable_class(tiny_model: Path, file: Path) -> 
         assert 1 / 3 <= answer["scores"]["confidence"] <= 1
 
 
+def test_points_of_several_questions_have_the_contests_metric_for_every_kind_of_model(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Would catch pooled QWK alone, which a model that knows no more than the question can raise."""
+    labels = {"0": ["one"], "1": ["six"], "2": ["left"]}
+    facts = {"question": "", "reference": "", "answer": ""}
+    examples = [
+        Example(
+            str(i),
+            ({"role": "user", "content": f"say {i}"},),
+            response="one",
+            label=str(i % 3),
+            metadata={**facts, "question_id": f"q{i % 2}", "grade": str(i % 3)},
+        )
+        for i in range(12)
+    ]
+    write_examples(tmp_path / "points.jsonl", examples)
+    heldout, task = HeldoutExamples(path=str(tmp_path / "points.jsonl")), ScienceScoring(scale="points")
+    settings = ClassSettings.model_validate({"labels": labels})
+    result = evaluate_classifier(str(tiny_model), heldout, settings, no_progress, task)
+    whole = task.summarise([answer["scores"] for answer in result["answers"]])
+    assert result["qwk_of_questions"] == pytest.approx(whole["qwk_of_questions"], nan_ok=True)
+    assert result["qwk"] == pytest.approx(whole["qwk"], nan_ok=True)
+
+
 def test_a_label_inside_an_answer_needs_a_store(tiny_model: Path, file: Path) -> None:
     settings = ClassSettings.model_validate({"labels": LABELS, "at": "label"})
     with pytest.raises(InputError, match="is a place in a written answer"):

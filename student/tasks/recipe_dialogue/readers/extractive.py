@@ -63,9 +63,7 @@ def _turn(item: Any, recipe: Recipe, name: str, place: str) -> Turn:
     # The files have the two characters \n between spans.
     lines = field_of(item, "extracted_answer", str, place).replace("\\n", "\n").splitlines()
     spans = tuple(span for span in (one_line(html.unescape(line)) for line in lines) if span)
-    evidence = [
-        passage.id for passage in recipe.passages if any(span.lower() in passage.text.lower() for span in spans)
-    ]
+    evidence = [passage.id for passage in recipe.passages if any(_contains(passage.text, span) for span in spans)]
     history = _history(texts["history"], place)
     return Turn(
         name,
@@ -77,6 +75,11 @@ def _turn(item: Any, recipe: Recipe, name: str, place: str) -> Turn:
         spans,
         texts["data_split"],
     )
+
+
+def _contains(text: str, span: str) -> bool:
+    """Whether a text has a span as whole words: "5 minutes" is not in "15 minutes"."""
+    return re.search(rf"(?<!\w){re.escape(span)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def _history(text: str, place: str) -> tuple[Utterance, ...]:

@@ -1,5 +1,6 @@
 """Feedback says what was wrong, names the nearest right molecule, and training chats have the same form."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,6 @@ def test_a_strict_hit_gets_no_feedback_and_a_miss_gets_a_reference(tmp_path: Pat
 
 def test_chats_with_misses_are_misses_and_never_name_the_answer() -> None:
     """Would catch a wrong answer that is right, feedback that gives the answer away, and two equal misses."""
-    from collections import Counter
-
     pairs = pairs_of_molecules(MOLECULES, Counter(), 0.2, lambda done, total: None)
     built = build_examples(pairs, Options(0.1, None, 1.0, balanced=True, varied=True), lambda done, total: None)
     chats = built.splits["train"]
@@ -85,3 +84,17 @@ def test_chats_with_misses_are_misses_and_never_name_the_answer() -> None:
             assert after is None or not all_hit(changes, before, after, strict=True)
             assert f" {example.metadata['answer']}\n" not in feedback["content"]
     assert not any(example.metadata.get("misses") for example in built.splits["heldout"])
+
+
+def test_a_held_out_molecule_is_in_no_training_chat() -> None:
+    """Would catch one that is shown as a wrong answer, with its properties in the feedback."""
+    pairs = pairs_of_molecules(MOLECULES, Counter(), 0.2, lambda done, total: None)
+    built = build_examples(pairs, Options(0.3, None, 1.0, balanced=True, varied=True), lambda done, total: None)
+    heldout = {example.metadata["source"] for example in built.splits["benchmark"]}
+    shown = {
+        word
+        for example in [*built.splits["train"], *built.splits["replay"]]
+        for turn in example.messages
+        for word in turn["content"].split()
+    }
+    assert heldout and not heldout & shown

@@ -52,15 +52,24 @@ def test_without_training_answers_there_is_no_novelty_and_without_hits_no_divisi
     assert set(summarise_edits(scores(["x", "x"])).values()) == {0.0}
 
 
-def test_answers_of_the_training_examples_are_not_novel(tmp_path: Path) -> None:
-    """Would catch SMILES that are compared as text, and sources taken for answers."""
+def test_molecules_of_the_training_examples_and_copies_are_not_novel(tmp_path: Path) -> None:
+    """Would catch SMILES that are compared as text, and a model that copies its input and is called inventive."""
     prompt = ({"role": "user", "content": "edit"},)
     metadata = {"task": 101, "source": "CCCO", "answer": "OCCO"}
     write_examples(tmp_path / "train.jsonl", [Example("1", prompt, response="Answer: OCCO", metadata=metadata)])
     task = DrugEditing(references=tmp_path / "train.jsonl")
     example = Example("2", prompt, metadata={"task": 101, "source": "CCO"})
-    novel = [task.judge(example, f"Answer: {smiles}")["novel"] for smiles in ("C(O)CO", "CCCO", "x")]
-    assert novel == [0, 1, 0]
+    novel = [task.judge(example, f"Answer: {smiles}")["novel"] for smiles in ("C(O)CO", "CCCO", "x", "OCC", "CCCCO")]
+    assert novel == [0, 0, 0, 0, 1]
+
+
+def test_hit_ratio_of_valid_chats_leaves_out_a_chat_with_an_invalid_answer() -> None:
+    """As ChatDrug's code: of two chats that end with a hit, one had an invalid answer before it."""
+    broken, hit, miss = scores(["x", "OCCO", "CCCCCC"])
+    after = [scores_after_feedback(chat) for chat in ([broken, hit], [miss, hit], [miss, miss])]
+    metrics = summarise_edits(after)
+    assert metrics["hit_ratio_all"] == pytest.approx(2 / 3) and metrics["validity"] == 1
+    assert metrics["hit_ratio_valid"] == pytest.approx(1 / 2)
 
 
 def test_tables_pool_seeds_and_count_the_last_answer_of_each_round() -> None:

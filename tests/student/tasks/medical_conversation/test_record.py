@@ -107,6 +107,7 @@ def test_counts_are_those_worked_out_by_hand() -> None:
     assert metrics["prescription_slot_f1"] == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
     assert (metrics["not_provided_precision"], metrics["not_provided_recall"]) == (pytest.approx(0.2), 0.5)
     assert metrics["hallucination_rate"] == pytest.approx(4 / 9) and metrics["omission_rate"] == pytest.approx(3 / 8)
+    assert metrics["false_value_rate"] == pytest.approx(5 / 9), "the sister's asthma is false, and has support"
 
 
 def test_the_true_record_scores_one_and_no_answer_scores_zero() -> None:

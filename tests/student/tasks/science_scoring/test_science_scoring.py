@@ -162,14 +162,22 @@ def test_judging_by_hand() -> None:
 def test_metrics_by_hand() -> None:
     """True 2, 2, 4, 4; predicted 2, 4, 4 and no grade. F1 of class 2: 2/3; of class 4: 2 / (2 + 1 + 1) = 1/2.
 
-    QWK over the three grades: observed disagreement 4/3; expected by chance: ((2/3)(2/3) + (1/3)(1/3)) x 4 = 20/9.
+    QWK: no grade counts as 0, the farthest from 4. Observed: (0 + 4 + 0 + 16) / 4 = 5. By chance the predictions are
+    0, 2, 4, 4 beside each true grade: ((4 + 0 + 4 + 4) + (16 + 4 + 0 + 0)) / 8 = 4.
     """
     pairs = [(2, 2), (2, 4), (4, 4), (4, -1)]
     scores = [{"right": float(t == p), "true": float(t), "predicted": float(p)} for t, p in pairs]
     metrics = ScienceScoring().summarise([*scores, {"right": 0.0, "true": -1.0, "predicted": 0.0}])
     assert metrics["accuracy"] == 0.5 and metrics["grades_written"] == 0.8
     assert metrics["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert metrics["qwk"] == pytest.approx(1 - (4 / 3) / (20 / 9))
+    assert metrics["qwk"] == pytest.approx(1 - 5 / 4)
+
+
+def test_silence_does_not_raise_qwk() -> None:
+    """Would catch a model that answers one tenth of the questions, all right, and has a QWK of 1."""
+    said = [{"right": 1.0, "true": float(i % 5), "predicted": float(i % 5)} for i in range(10)]
+    silent = [{"right": 0.0, "true": float(i % 5), "predicted": -1.0} for i in range(90)]
+    assert ScienceScoring().summarise(said)["qwk"] == 1 and ScienceScoring().summarise(said + silent)["qwk"] < 0
 
 
 def test_points_have_the_mean_qwk_of_their_questions_too() -> None:

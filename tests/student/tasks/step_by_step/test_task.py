@@ -84,6 +84,29 @@ def test_labels_of_the_llm_are_for_training_only_and_must_have_a_value(tmp_path:
     assert not built.splits["valid"]  # a tenth of three items
 
 
+def test_a_rationale_without_a_usable_label_is_still_learned(tmp_path: Path) -> None:
+    """As in the published code. Would catch an item that is dropped whole."""
+    write_svamp(tmp_path, outputs=["So 3. The answer is (5 - 2).", "So 7. The answer is (3 +.", "no marker here"])
+    built = build(dataset="svamp", data=tmp_path, llm="palm", label_type="llm")
+    assert [e.id for e in built.splits["train"]] == [
+        *("svamp-train-0-predict", "svamp-train-0-explain", "svamp-train-1-explain"),
+    ]
+    assert built.facts["train"]["left_out"] == {"without a usable label of the LLM": 2}
+
+
+def test_a_rationale_keeps_the_label_that_was_written_with_it(tmp_path: Path) -> None:
+    """Would catch the rationale of one answer with the label of another."""
+    item = synthetic(model_type="standard").splits["train"][0].metadata["item"]
+    texts = ["The answer is ( 9 - 5 ).", "9 + 5 = 14. The answer is ( 9 + 5 ).", "So 4. The answer is ( 9 - 5 )."]
+    texts.append("Nothing of use. The answer is ( 9 - ).")
+    path = captured(tmp_path / "answers.jsonl", [(item, "question", each) for each in texts])
+    built = synthetic(llm="captured", answers=path, label_type="llm", model_type="chain")
+    assert [(e.rationale.strip(), e.response) for e in built.splits["train"]] == [
+        ("9 + 5 = 14.", "The answer is ( 9 + 5 )."),
+        ("So 4.", "The answer is ( 9 - 5 )."),
+    ]
+
+
 def test_items_without_a_rationale_keep_their_label(tmp_path: Path) -> None:
     write_svamp(tmp_path, outputs=["no marker here", "So 7. The answer is (3 + 4).", ""])
     built = build(dataset="svamp", data=tmp_path, llm="palm")

@@ -41,6 +41,14 @@ def test_a_question_with_its_recipe_and_spans(tmp_path: Path) -> None:
     assert read(tmp_path, history="None").turns[0].history == ()
 
 
+def test_a_span_is_found_as_whole_words(tmp_path: Path) -> None:
+    """Would catch "5 minutes" in a line of 15 minutes."""
+    steps = "['Boil for 15 minutes.', 'Simmer 25 minutes.', 'Rest (5 Minutes).']"
+    task_data = f"{{'title': 'Rice', 'ingredients': ['rice'], 'steps': {steps}}}"
+    (turn,) = read(tmp_path, extracted_answer="5 minutes", task_data=task_data).turns
+    assert turn.evidence == ("https://x/pasta/4",)
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
