@@ -5,6 +5,7 @@ Hsieh et al. 2023, https://github.com/google-research/distilling-step-by-step (r
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ OPTIMIZER = {"schedule": "linear", "warmup_steps": 0, "final_lr_share": 0.0, "be
 SMALL_T5 = {"model_type": "t5", "d_model": 64, "d_kv": 32, "d_ff": 256, "num_layers": 2, "num_heads": 2}
 SMALL_VOCABULARY = 800
 # Outputs of --llm by their name in the task.
+# Data sets without published outputs of a large model.
+OWN_DATA = ("generic", "synthetic")
+# Defaults of the command line.
+PRETRAINED, ALPHA, DATA = "google/t5-v1_1-base", 0.5, Path("datasets")
+# Options that count something.
+POSITIVE = ("max_steps", "eval_steps", "batch_size", "grad_steps", "max_input_length", "gen_max_len")
 LLMS = {"palm": "palm", "gpt": "gpt", "generic": "own", "own": "own", "captured": "captured"}
 TASKS_OF = {"standard": 1, "task_prefix": 2}
 
@@ -73,7 +80,7 @@ def _llm(arguments: argparse.Namespace) -> str | None:
     """Whose rationales and labels the run needs; None if it learns true labels alone."""
     if arguments.model_type == "standard" and arguments.label_type == "gt":
         return None
-    default = "own" if arguments.dataset in ("generic", "synthetic") else "palm"
+    default = "own" if arguments.dataset in OWN_DATA else "palm"
     return LLMS[arguments.llm] if arguments.llm else default
 
 
@@ -148,6 +155,42 @@ def _require_supported(arguments: argparse.Namespace) -> None:
         )
     if (arguments.llm == "captured") != (arguments.answers is not None):
         raise InputError("--llm captured and --answers FILE belong together; give both or neither")
+    for name in POSITIVE:
+        if (value := getattr(arguments, name)) < 1:
+            raise InputError(f"--{name} {value}: give a whole number of at least 1")
+    if not 0 < arguments.lr < math.inf:
+        raise InputError(f"--lr {arguments.lr}: the learning rate; give a number above 0")
+    if not 0 < arguments.subsample <= 1:
+        raise InputError(
+            f"--subsample {arguments.subsample}: the share of the training items; give one above 0, up to 1"
+        )
+    if arguments.run_seed < 0:
+        raise InputError(f"--run {arguments.run_seed}: the random seed; give 0 or more")
+    if arguments.from_scratch and arguments.from_pretrained != PRETRAINED:
+        raise InputError("--from_scratch and --from_pretrained are two beginnings; give one of them")
+    if not arguments.from_pretrained:
+        raise InputError("--from_pretrained: give a folder or a hub name")
+    if arguments.llm in ("palm", "gpt") and arguments.dataset in OWN_DATA:
+        raise InputError(f"--llm {arguments.llm}: there are no published outputs for {arguments.dataset}; leave it out")
+    if arguments.llm in ("own", "generic") and arguments.dataset in ("svamp", "asdiv"):
+        raise InputError(
+            f"--llm {arguments.llm}: {arguments.dataset} has no rationales of its own; give palm, gpt or captured"
+        )
+
+
+def notes(arguments: argparse.Namespace) -> list[str]:
+    """Options that have no effect in this combination. The published code accepts them, so they are no errors."""
+    found = []
+    if arguments.model_type == "standard":
+        if arguments.alpha != ALPHA:
+            found.append("--alpha has no effect with --model_type standard, which has one loss")
+        if arguments.output_rationale:
+            found.append("--output_rationale has no effect with --model_type standard, which writes labels alone")
+        if arguments.label_type == "gt" and arguments.llm:
+            found.append("--llm has no effect with --model_type standard and true labels")
+    if arguments.dataset == "synthetic" and arguments.data != DATA:
+        found.append("--data has no effect with --dataset synthetic, whose items are made")
+    return found
 
 
 def _toml(value: Any) -> str:

@@ -4,7 +4,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cluster.commands.step_by_step_jobs import LLMS, TASKS_OF, make_jobs, run_folder, write_toml
+from cache.errors import InputError
+from cluster.commands.step_by_step_jobs import (
+    ALPHA,
+    DATA,
+    LLMS,
+    PRETRAINED,
+    TASKS_OF,
+    make_jobs,
+    notes,
+    run_folder,
+    write_toml,
+)
 from cluster.commands.verbs import Result, Verbs, complete_files, complete_folders
 
 DATA_SETS = ("synthetic", "svamp", "asdiv", "cqa", "esnli", "anli1", "anli2", "anli3", "generic")
@@ -26,11 +37,9 @@ def add_step_by_step_verb(verbs: Verbs) -> None:
     )
     add = verb.add_argument
     add("--dataset", required=True, choices=DATA_SETS, help="data set; asdiv is SVAMP and ASDiv")
-    complete_folders(
-        add("--data", type=Path, default=Path("datasets"), help="folder of the data sets (default: datasets)")
-    )
+    complete_folders(add("--data", type=Path, default=DATA, help="folder of the data sets (default: datasets)"))
     add("--subsample", type=float, default=1.0, help="share of the training items (default: 1)")
-    add("--alpha", type=float, default=0.5, help="loss = alpha * label + (1 - alpha) * rationale (default: 0.5)")
+    add("--alpha", type=float, default=ALPHA, help="loss = alpha * label + (1 - alpha) * rationale (default: 0.5)")
     add("--max_steps", type=int, default=10000, help="steps of training (default: 10000)")
     add("--eval_steps", type=int, default=250, help="steps between validations and checkpoints (default: 250)")
     add(
@@ -42,7 +51,7 @@ def add_step_by_step_verb(verbs: Verbs) -> None:
     add("--optimizer_name", default="AdamW", help="AdamW, the only one")
     add("--lr", type=float, default=5e-5, help="learning rate, with a linear decay to 0 (default: 5e-5)")
     add("--run", type=int, default=0, dest="run_seed", help="random seed (default: 0)")
-    add("--from_pretrained", default="google/t5-v1_1-base", help="folder or hub name of the student's weights")
+    add("--from_pretrained", default=PRETRAINED, help="folder or hub name of the student's weights")
     add("--from_scratch", action="store_true", help="a small T5 with random weights instead (not a published option)")
     add("--label_type", choices=("gt", "llm"), default="gt", help="true labels or those of the LLM (default: gt)")
     add(
@@ -81,14 +90,38 @@ def add_step_by_step_verb(verbs: Verbs) -> None:
 def _step_by_step(arguments: argparse.Namespace) -> Result:
     output = run_folder(arguments)
     jobs = make_jobs(arguments, output)
+    _require_files(arguments)
+    _require_valid(jobs)
     files = {name: arguments.root / output / "jobs" / f"{name}.toml" for name in jobs}
     for name, job in jobs.items():
         write_toml(files[name], job, COMMENTS[name])
     listed = "\n".join(f"step-by-step: logitbank {name} {path}" for name, path in files.items())
+    for note in notes(arguments):
+        print(f"step-by-step: {note}", flush=True)
     if arguments.dry_run:
         return Result(listed, {"jobs": files})
     print(listed, flush=True)
     return _run(files, arguments)
+
+
+def _require_files(arguments: argparse.Namespace) -> None:
+    """Raise InputError if the data are not there, before anything is written."""
+    data, answers = arguments.root / arguments.data, arguments.answers
+    if arguments.dataset != "synthetic" and not data.is_dir():
+        raise InputError(f"--data {arguments.data}: no such folder; give the folder that contains {arguments.dataset}/")
+    if answers is not None and not (arguments.root / answers).is_file():
+        raise InputError(f"--answers {answers}: no such file; 'logitbank export --format texts' writes one")
+
+
+def _require_valid(jobs: dict[str, Any]) -> None:
+    """Raise InputError if an option makes a job that is not valid, before anything is written."""
+    from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
+    from cluster.runtime.job_file import validated
+    from student.training.settings import TrainSettings
+
+    kinds: dict[str, type[Any]] = {"examples": ExamplesSettings, "train": TrainSettings, "evaluate": EvaluateSettings}
+    for name, job in jobs.items():
+        validated(job, kinds[name], f"step-by-step: the job {name!r} of these options")
 
 
 def _run(files: dict[str, Path], arguments: argparse.Namespace) -> Result:

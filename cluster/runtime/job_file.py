@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,16 +26,24 @@ def load_job(path: Path, overrides: Sequence[str], kind: type[Job], root: Path) 
     values = read_toml(path)
     for override in overrides:
         _apply(values, override)
+    job = _absolute(validated(values, kind, f"job file {path}"), root)
+    if isinstance(output := getattr(job, "output", None), Path):
+        require_output_folder(output)
+    return job
+
+
+def validated(values: Mapping[str, Any], kind: type[Job], name: str) -> Job:
+    """The settings of these values. Raises InputError with the valid choices, or if a value has no effect.
+
+    name: of where they come from, for messages.
+    """
     try:
         job = kind.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"job file {path}: " + "; ".join(_explain(kind, e) for e in error.errors())) from None
+        raise InputError(f"{name}: " + "; ".join(_explain(kind, e) for e in error.errors())) from None
     if unused := list(find_unused(job)):
         reasons = "; ".join(f"{key} has no effect: {reason}" for key, reason in unused)
-        raise InputError(f"job file {path}: {reasons}; leave {'it' if len(unused) == 1 else 'them'} out")
-    job = _absolute(job, root)
-    if isinstance(output := getattr(job, "output", None), Path):
-        require_output_folder(output)
+        raise InputError(f"{name}: {reasons}; leave {'it' if len(unused) == 1 else 'them'} out")
     return job
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def read_rows(
                 continue
             if not header:
                 header = [name.strip() for name in row]
-                _require_columns(path, header, columns)
+                _require_columns(path, header, columns, delimiter)
                 continue
             if len(row) != len(header):
                 quotes = f", and put texts that contain {delimiter!r} in quotes" if quoted else ""
@@ -62,8 +63,8 @@ def require_fields(place: str, row: dict[str, str], names: Sequence[str]) -> Non
 
 
 def _clean(text: str) -> str:
-    """Line ends become those of Unix."""
-    return "\n".join(text.splitlines()).strip()
+    """Line ends become those of Unix; other characters that Python takes for line ends are part of the text."""
+    return re.sub(r"\r\n?", "\n", text).strip()
 
 
 def _text(path: Path) -> str:
@@ -78,8 +79,13 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8") from error
 
 
-def _require_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
+def _require_columns(path: Path, header: Sequence[str], columns: Sequence[str], delimiter: str) -> None:
     if missing := [name for name in columns if name not in header]:
-        raise InputError(f"{path}, line 1: there is no column {missing[0]!r}; the columns must be {', '.join(columns)}")
+        separator = "tabs" if delimiter == "\t" else f"{delimiter!r}"
+        found = ", ".join(f"{name[:40]!r}" for name in header[:8]) + (", ..." if len(header) > 8 else "")
+        raise InputError(
+            f"{path}, line 1: there is no column {missing[0]!r}; the line has {found}. The columns must be "
+            f"{', '.join(columns)}, separated by {separator}"
+        )
     if doubled := [name for name in columns if header.count(name) > 1]:
         raise InputError(f"{path}, line 1: there are two columns {doubled[0]!r}; keep one of them")

@@ -36,7 +36,8 @@ def read_json_values(path: Path, what: str) -> list[FileValue]:
     missing, empty or not strict JSON in UTF-8 (see cache.examples.files.json_line).
     """
     if not path.is_file():
-        raise InputError(f"{what} {path}: no such file")
+        reason = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{what} {path}: {reason}; give the path of the file")
     try:
         text = path.read_bytes().removeprefix(BYTE_ORDER_MARK).decode("utf-8")
     except UnicodeDecodeError as error:

@@ -68,26 +68,42 @@ def read_molecules(path: Path, max_heavy_atoms: int) -> tuple[list[Molecule], Co
 
     Raises InputError if there is no such file, or fewer than two usable molecules in it.
     """
-    if not path.is_file():
-        raise InputError(f"molecules file {path}: no such file; give a file with a SMILES at the start of each line")
+    require_file(path, "molecules file", "with a SMILES at the start of each line")
     molecules: dict[str, Molecule] = {}
     left_out: Counter[str] = Counter()
+    two = 0
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         if not line.strip():
             continue
-        molecule = usable_molecule(line.split(maxsplit=1)[0], max_heavy_atoms)
+        words = line.split()
+        two += len(words) == 2 and not words[1].isalnum() and parse_molecule(words[1]) is not None
+        molecule = usable_molecule(words[0], max_heavy_atoms)
         if isinstance(molecule, str):
             left_out[molecule] += 1
         elif molecule.smiles in molecules:
             left_out["same molecule as an earlier line"] += 1
         else:
             molecules[molecule.smiles] = molecule
+    if two > (len(molecules) + left_out.total()) / 2:
+        raise InputError(f"molecules file {path}: {two:,} lines have two SMILES; give the file as task.pairs")
     if len(molecules) < 2:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()) or "the file is empty"
         raise InputError(
-            f"molecules file {path}: {len(molecules)} usable molecules; at least 2 are needed (left out: {reasons})"
+            f"molecules file {path}: {len(molecules)} usable molecules; at least 2 are needed ({reasons(left_out)})"
         )
     return list(molecules.values()), left_out
+
+
+def require_file(path: Path, what: str, contents: str) -> None:
+    """Raise InputError if there is no such file, or a folder in its place."""
+    if not path.is_file():
+        reason = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{what} {path}: {reason}; give a file {contents}")
+
+
+def reasons(left_out: Counter[str]) -> str:
+    """What was left out, in words."""
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count)
+    return f"left out: {counts}" if counts else "the file is empty"
 
 
 def fingerprint(molecule: Molecule) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cache.errors import InputError
 from cache.progress import Progress
-from student.tasks.drug_editing.molecules import Molecule, similar_pairs, usable_molecule
+from student.tasks.drug_editing.molecules import Molecule, reasons, require_file, similar_pairs, usable_molecule
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,7 @@ def read_pairs(path: Path, max_heavy_atoms: int, progress: Progress) -> PairSet:
 
     Raises InputError, naming the line, for a line that has not two columns, and for a file without a usable pair.
     """
-    if not path.is_file():
-        raise InputError(f"pairs file {path}: no such file; give a file with two SMILES a line")
+    require_file(path, "pairs file", "with two SMILES a line")
     known: dict[str, Molecule | str] = {}
     numbers: dict[str, int] = {}
     pairs: dict[tuple[int, int], None] = {}
@@ -65,7 +64,9 @@ def read_pairs(path: Path, max_heavy_atoms: int, progress: Progress) -> PairSet:
             left_out["same pair as an earlier line"] += (before, after) in pairs
             pairs[before, after] = None
     if not pairs:
-        raise InputError(f"pairs file {path}: no usable pair; give a file with two different molecules a line")
+        raise InputError(
+            f"pairs file {path}: no usable pair ({reasons(left_out)}); give two different molecules a line"
+        )
     by_smiles = {molecule.smiles: molecule for molecule in known.values() if isinstance(molecule, Molecule)}
     return PairSet([by_smiles[smiles] for smiles in numbers], list(pairs), +left_out)
 

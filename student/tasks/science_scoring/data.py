@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.errors import InputError
+from student.tasks.science_scoring.grades import ScaleName, grade_word
 from student.tasks.science_scoring.prompts import plain, unit_hash
 from student.tasks.science_scoring.readers import GradedAnswer, Reader
 from student.tasks.science_scoring.synthetic import make_answers, make_questions
@@ -38,16 +39,26 @@ class AnswerSplits:
 def read_answers(reader: Reader, train: Path | None, tests: Mapping[str, Path]) -> tuple[Answers, dict[str, Answers]]:
     """Training answers and those of each test. Raises InputError naming file and line of an answer that is wrong."""
     assert train is not None
-    files = {"train": reader(train), **{name: reader(path) for name, path in tests.items()}}
-    for answers in files.values():
+    training, others = reader(train), {name: reader(path) for name, path in tests.items()}
+    for answers in (training, *others.values()):
         _require_different_ids(answers)
-    for name, answers in files.items():
+        _require_one_question(answers)
+    for answers in others.values():
         ungraded = next((answer for answer in answers if not answer.grade), None)
-        if name != "train" and ungraded is not None:
+        if ungraded is not None:
             raise InputError(f"{ungraded.place}: an answer of a test needs a grade; give it one, or remove the line")
-    if not any(answer.grade for answer in files["train"]):
-        raise InputError(f"{train}: no answer has a grade; training needs some")
-    return files.pop("train"), files
+    if not any(answer.grade for answer in training):
+        raise InputError(f"{train}: no answer has a grade; training needs some, in the column of the grades")
+    return training, others
+
+
+def require_grades(answers: Sequence[GradedAnswer], scale: ScaleName) -> None:
+    """Raise InputError, naming file and line, for the first answer whose grade is none of the scale."""
+    for answer in answers:
+        try:
+            grade_word(answer.grade, scale) if answer.grade else None
+        except ValueError as error:
+            raise InputError(f"{answer.place}: {error}; correct the line, or choose another task.scale") from error
 
 
 def synthetic_answers(count: int, seed: int) -> tuple[Answers, dict[str, Answers]]:
@@ -87,7 +98,8 @@ def split_answers(
         splits["transfer" if not answer.grade else "dev" if is_dev else "train"].append(answer)
     if not splits["train"] or not splits["dev"]:
         raise InputError(
-            f"{len(graded)} graded answers are too few to divide: {len(splits['train'])} to train on and "
+            f"{sum(map(bool, (a.grade for a in graded)))} graded answers are too few to divide: {len(splits['train'])} "
+            "to train on and "
             f"{len(splits['dev'])} for early stopping; give more, or another task.dev_share"
         )
     known = [*graded, *(answer for answers in tests.values() for answer in answers)]
@@ -117,6 +129,18 @@ def _conflicts(answers: Sequence[GradedAnswer]) -> int:
     for answer in answers:
         grades[_key(answer)].add(answer.grade)
     return sum(len(grades[_key(answer)] - {""}) > 1 for answer in answers)
+
+
+def _require_one_question(answers: Sequence[GradedAnswer]) -> None:
+    """A question has one text: otherwise two questions have one id, and their answers would be counted together."""
+    first: dict[str, GradedAnswer] = {}
+    for answer in answers:
+        other = first.setdefault(answer.question_id, answer)
+        if plain(other.question) != plain(answer.question):
+            raise InputError(
+                f"{answer.place}: the question {answer.question_id!r} has another text in {other.place}; give each "
+                "question an id of its own"
+            )
 
 
 def _require_different_ids(answers: Sequence[GradedAnswer]) -> None:

@@ -5,6 +5,7 @@ its answer is a distribution over the grades. The names of grades are those of S
 https://aclanthology.org/S13-2045).
 """
 
+import math
 from typing import Literal
 
 ScaleName = Literal["5way", "3way", "2way", "points"]
@@ -28,7 +29,8 @@ INSTRUCTIONS = {
     "2way": "Grade the answer: correct or incorrect.",
     "points": "Grade the answer with a number of points.",
 }
-MAX_POINTS = 9
+# Points at most: of any set, and of Mohler and ASAP-SAS.
+MAX_POINTS, MOHLER_POINTS, ASAP_SAS_POINTS = 9, 5, 3
 
 
 def scale_words(scale: ScaleName) -> tuple[str, ...]:
@@ -57,9 +59,12 @@ def grade_word(grade: str, scale: ScaleName) -> str:
     return words["incorrect"]
 
 
-def rounded_points(average: str) -> str:
-    """An average of several graders as whole points, halves rounded up. Raises ValueError if it is no such number."""
-    points = float(average)
-    if not 0 <= points <= MAX_POINTS:
-        raise ValueError(f"{average!r} is not a number of points from 0 to {MAX_POINTS}")
+def rounded_points(average: str, most: int) -> str:
+    """An average of several graders as whole points, halves rounded up. Raises ValueError if it is not in 0..most."""
+    try:
+        points = float(average)
+    except ValueError:
+        points = math.nan
+    if not 0 <= points <= most:
+        raise ValueError(f"{average!r} is not a number of points from 0 to {most}")
     return str(int(points + 0.5))

@@ -18,6 +18,7 @@ from student.tasks.science_scoring.charts import answer_charts, comparison_chart
 from student.tasks.science_scoring.data import (
     AnswerSplits,
     read_answers,
+    require_grades,
     split_answers,
     synthetic_answers,
     withhold_grades,
@@ -87,6 +88,8 @@ class ScienceScoring(Task):
             graded, tests = synthetic_answers(self.synthetic, self.seed)
         else:
             graded, tests = read_answers(READERS[self.format], self.train, self.tests)
+            for answers in (graded, *tests.values()):  # also those whose grade is not used
+                require_grades(answers, self.scale)
         splits = split_answers(withhold_grades(graded, self.graded), tests, self.dev_share, self.transfer, self.seed)
         examples = {name: self._examples(name, answers) for name, answers in splits.answers.items()}
         progress(1, 1)

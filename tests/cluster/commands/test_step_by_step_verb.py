@@ -93,11 +93,48 @@ def test_each_combination_of_options_has_a_folder_of_its_own() -> None:
         ("--alpha 1.5", "a number from 0 to 1"),
         ("--local_rank 2", "Ray starts the ranks"),
         ("--llm captured", "belong together"),
+        ("--batch_size 0", "--batch_size 0: give a whole number of at least 1"),
+        ("--max_steps -3", "--max_steps -3"),
+        ("--eval_steps 0", "--eval_steps 0"),
+        ("--gen_max_len 0", "--gen_max_len 0"),
+        ("--grad_steps 0", "--grad_steps 0"),
+        ("--lr -1", "--lr -1.0: the learning rate"),
+        ("--lr nan", "--lr nan"),
+        ("--subsample 0", "--subsample 0.0"),
+        ("--subsample 20", "--subsample 20.0"),
+        ("--run -1", "--run -1"),
+        ("--from_pretrained t5-small --from_scratch", "give one of them"),
+        ("--dataset generic --llm palm", "no published outputs for generic"),
+        ("--dataset svamp --llm own", "svamp has no rationales of its own"),
     ],
 )
 def test_what_cannot_be_had_is_refused(option: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        jobs_of(f"{README} {option}")
+        jobs_of(f"{README.replace('--from_pretrained google/t5-v1_1-base ', '')} {option}")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--dataset svamp --data nowhere",
+        "--dataset synthetic --llm captured --answers nowhere",
+        "--dataset synthetic --lr 0",
+    ],
+)
+def test_nothing_is_written_for_a_wrong_option(
+    tmp_path: Path, options: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--root", str(tmp_path), "step-by-step", *options.split(), "--from_scratch", "--dry-run"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("logitbank: --") and printed.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_published_option_without_effect_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--dataset synthetic --from_scratch --model_type standard --alpha 0.3 --output_rationale --dry-run"
+    assert main(["--root", str(tmp_path), "step-by-step", *options.split()]) == 0
+    printed = capsys.readouterr().out
+    assert "--alpha has no effect with --model_type standard" in printed and "--output_rationale has no" in printed
 
 
 def test_a_dry_run_writes_the_files_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ The TSV files contain no questions: they are in documents of their own. A table 
 from pathlib import Path
 
 from cache.errors import InputError
+from student.tasks.science_scoring.grades import ASAP_SAS_POINTS
 from student.tasks.science_scoring.readers.graded_answer import GradedAnswer
 from student.tasks.table_rows import read_rows, require_fields
 
@@ -28,6 +29,8 @@ def read_asap_sas(path: Path) -> list[GradedAnswer]:
             raise InputError(
                 f"{place}: EssaySet {row['EssaySet']!r} has no line in {path.parent / PROMPTS}; add its question"
             )
+        if row[GRADE] and not (row[GRADE].isascii() and row[GRADE].isdigit() and int(row[GRADE]) <= ASAP_SAS_POINTS):
+            raise InputError(f"{place}: {GRADE} {row[GRADE]!r} is not a number of points from 0 to {ASAP_SAS_POINTS}")
         question, reference = prompts.get(row["EssaySet"], ("", ""))
         answers.append(
             GradedAnswer(row["Id"], row["EssaySet"], question, reference, row["EssayText"], row[GRADE], place)

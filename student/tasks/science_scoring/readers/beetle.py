@@ -16,7 +16,7 @@ def read_beetle(path: Path) -> list[GradedAnswer]:
     """
     answers = []
     for place, row in read_rows(path, COLUMNS, "\t", quoted=False, optional=(GRADE,)):
-        require_fields(place, row, ("id", "question_id"))
+        require_fields(place, row, ("id", "question_id", "question"))
         answers.append(
             GradedAnswer(
                 row["id"],

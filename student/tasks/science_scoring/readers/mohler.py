@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from cache.errors import InputError
-from student.tasks.science_scoring.grades import rounded_points
+from student.tasks.science_scoring.grades import MOHLER_POINTS, rounded_points
 from student.tasks.science_scoring.readers.graded_answer import GradedAnswer
 from student.tasks.table_rows import read_rows, require_fields
 
@@ -24,7 +24,7 @@ def read_mohler(path: Path) -> list[GradedAnswer]:
     for place, row in read_rows(path, COLUMNS, ",", quoted=True):
         require_fields(place, row, ("id", "question", "score_avg"))
         try:
-            grade = rounded_points(row["score_avg"])
+            grade = rounded_points(row["score_avg"], MOHLER_POINTS)
         except ValueError as error:
             raise InputError(f"{place}: score_avg: {error}; give the average of the graders") from error
         number = seen[row["id"]]

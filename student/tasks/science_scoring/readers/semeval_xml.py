@@ -94,6 +94,8 @@ def _read_file(path: Path) -> list[GradedAnswer]:
         raise InputError(f"{path}, line {error.getLineNumber()}: is not valid XML: {error.getMessage()}") from error
     if not handler.id:
         raise InputError(f"{path}: there is no <question>; the file is none of SemEval-2013")
+    if not handler.question:
+        raise InputError(f"{path}: question {handler.id!r} has no <questionText>, or an empty one")
     if not handler.answers:
         raise InputError(f"{path}: question {handler.id!r} has no <studentAnswer>")
     reference = min(handler.references)[2] if handler.references else ""

@@ -47,7 +47,12 @@ def test_pairs_of_a_file_are_edits_in_its_direction(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, message", [("CCO OCCO\nCCO\n", "line 2: 1 columns; give two SMILES"), ("", "no usable")]
+    "text, message",
+    [
+        ("CCO OCCO\nCCO\n", "line 2: 1 columns; give two SMILES"),
+        ("", "no usable"),
+        ("CCO CCO\n", r"no usable pair \(left out: 1 both molecules are the same\)"),
+    ],
 )
 def test_a_bad_pairs_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -7,7 +7,7 @@ import pytest
 from cache.errors import InputError
 from cache.examples.example import Example
 from student.tasks.drug_editing.instructions import INSTRUCTIONS
-from student.tasks.drug_editing.molecules import parse_molecule
+from student.tasks.drug_editing.molecules import parse_molecule, read_molecules
 from student.tasks.drug_editing.task import DrugEditing, answer_molecule
 from tests.models import SMALL_MOLECULES
 
@@ -107,6 +107,20 @@ def test_panels_are_drawn(task: DrugEditing) -> None:
     example = Example("1", (), metadata={"task": 101, "source": "CCO"})
     panel = task.panel(example, "Answer: OCCO")
     assert panel and "<svg" in panel.prompt and "<svg" in panel.answer and "strict hit" in panel.caption
+
+
+def test_a_file_of_pairs_is_no_file_of_molecules(tmp_path: Path) -> None:
+    """Would catch a second SMILES that is dropped as a name."""
+    (tmp_path / "edits.txt").write_text("".join(f"{'C' * n}O {'C' * n}(=O)O\n" for n in range(2, 9)))
+    with pytest.raises(InputError, match="7 lines have two SMILES"):
+        read_molecules(tmp_path / "edits.txt", 40)
+    (tmp_path / "named.smi").write_text("CCO 12\nCCCO NCI-7\nCCCCO CO\n")
+    assert len(read_molecules(tmp_path / "named.smi", 40)[0]) == 3
+
+
+def test_a_folder_in_the_place_of_a_file_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder"):
+        read_molecules(tmp_path, 40)
 
 
 def test_a_missing_molecules_file_is_named(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_training_dialogue_of_another_file_is_left_out_whatever_its_commas(tmp
         (HEAD + ROW + '1,CC,"","Doctor: Hi."\n', "line 4: the field 'section_text' is empty"),
         (HEAD + ROW + "1,CC,a,b,c\n", "line 4: 5 fields, and the header has 4; .*put texts that contain ',' in quotes"),
         (HEAD + ROW + '1,CC,"a\n', "line 4: unexpected end of data"),
-        (HEAD.replace("dialogue", "dialog") + ROW, "line 1: there is no column 'dialogue'; the columns must be ID"),
+        (HEAD.replace("dialogue", "dialog") + ROW, "line 1: there is no column 'dialogue'; the line has 'ID'"),
         ((HEAD + ROW).encode() + "1,CC,é,b\n".encode("latin-1"), "line 4: is not UTF-8 text"),
     ],
 )

@@ -37,6 +37,8 @@ def test_beetle(tmp_path: Path) -> None:
     [
         ([], "b.tsv: empty; its first line must name the columns id, question_id"),
         ([BEETLE[0].replace("student_answer", "answer")], "b.tsv, line 1: there is no column 'student_answer'"),
+        ([BEETLE[0].replace("\t", ";")], "the line has 'id;question_id;question;.* separated by tabs"),
+        ([BEETLE[0], BEETLE[1].replace("Why is the bulb off?", "")], "b.tsv, line 2: the field 'question' is empty"),
         ([BEETLE[0] + "\tid"], "b.tsv, line 1: there are two columns 'id'"),
         ([*BEETLE[:2], "a2\tQ1\ttoo few"], "b.tsv, line 3: 3 fields, and the header has 6"),
         ([BEETLE[0], "", BEETLE[1].replace("Q1", "", 1)], "b.tsv, line 3: the field 'question_id' is empty"),
@@ -52,6 +54,13 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
         read("beetle_tsv", tmp_path / "b.tsv", text(BEETLE).encode("latin-1"))
     with pytest.raises(InputError, match=r"absent.tsv: no such file"):
         READERS["beetle_tsv"](tmp_path / "absent.tsv")
+
+
+def test_only_line_ends_become_line_ends(tmp_path: Path) -> None:
+    """Would catch a turn of a dialogue that is torn in two by a character that Python takes for a line end."""
+    odd = "one\x85two\u2028three\x0bfour"
+    answers = read("beetle_tsv", tmp_path / "b.tsv", text([BEETLE[0], BEETLE[1].replace("it's a \"gap", odd)]))
+    assert answers[0].answer == odd
 
 
 def test_semeval_xml(tmp_path: Path) -> None:
@@ -103,8 +112,8 @@ def test_mohler(tmp_path: Path) -> None:
     assert [a.id for a in answers] == ["1.1/0", "1.1/1", "1.2/0", "1.2/1"]
     assert answers[0].answer == 'High risk, "quoted",\nin two lines'
     assert answers[1].place.endswith("line 4"), "the line where a row begins"
-    for grade in ("five", "-1", "nan", "11"):
-        with pytest.raises(InputError, match=r"m.csv, line 5: score_avg: .*give the average"):
+    for grade in ("five", "-1", "nan", "5.5", "9"):
+        with pytest.raises(InputError, match=r"m.csv, line 5: score_avg: .*from 0 to 5; give the average"):
             read("mohler", tmp_path / "m.csv", text([*MOHLER[:3], MOHLER[3].replace(",0.5,", f",{grade},")]))
 
 
@@ -118,6 +127,8 @@ def test_asap_sas(tmp_path: Path) -> None:
         ("What else do you need?", "The mass"),
         ("Which plastic stretches?", ""),
     ]
+    with pytest.raises(InputError, match=r"train.tsv, line 5: Score1 '4' is not a number of points from 0 to 3"):
+        read("asap_sas", tmp_path / "train.tsv", text([*ASAP, "4\t1\t4\t0\tx"]))
     with pytest.raises(InputError, match=r"train.tsv, line 5: EssaySet '3' has no line in .*prompts.tsv"):
         read("asap_sas", tmp_path / "train.tsv", text([*ASAP, "4\t3\t0\t0\tx"]))
     (tmp_path / "prompts.tsv").write_text(text([*ASAP_PROMPTS, ASAP_PROMPTS[1]]))

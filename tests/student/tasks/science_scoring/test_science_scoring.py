@@ -95,6 +95,33 @@ def test_withheld_grades_are_in_no_example(tmp_path: Path) -> None:
     assert kept < more, "with more grades, those of before stay"
 
 
+def test_a_test_may_have_the_name_of_a_split(tmp_path: Path) -> None:
+    """Would catch a test named train that takes the place of the training answers."""
+    lines = [f"a{i}\tQ1\tWhy?\tA gap\tanswer {i}\tcorrect" for i in range(60)]
+    (tmp_path / "train.tsv").write_text(text([BEETLE_HEADER, *lines]))
+    (tmp_path / "test.tsv").write_text(text([BEETLE_HEADER, "t1\tQ1\tWhy?\tA gap\tof the test\tcorrect"]))
+    tests = dict.fromkeys(("train", "dev"), tmp_path / "test.tsv")
+    built = ScienceScoring(format="beetle_tsv", train=tmp_path / "train.tsv", tests=tests, dev_share=0.2)
+    splits = built.build(no_progress).splits
+    assert len(splits["train"]) + len(splits["dev"]) == 60
+    assert [len(splits[f"test_{name}"]) for name in tests] == [1, 1]
+
+
+def test_grades_that_are_withheld_are_checked_too_in_the_order_of_the_file(tmp_path: Path) -> None:
+    lines = [f"a{i}\tQ1\tWhy?\tA gap\tanswer {i}\t{'right' if i > 30 else 'correct'}" for i in range(60)]
+    (tmp_path / "train.tsv").write_text(text([BEETLE_HEADER, *lines]))
+    task = ScienceScoring(format="beetle_tsv", train=tmp_path / "train.tsv", graded=20)
+    with pytest.raises(InputError, match=r"train.tsv, line 33: 'right' is not a grade of the scale 5way"):
+        task.build(no_progress)
+
+
+def test_one_question_has_one_text(tmp_path: Path) -> None:
+    lines = ["a1\tQ1\tWhy?\tA gap\tx\tcorrect", "a2\tQ1\tHow?\tA gap\ty\tcorrect"]
+    (tmp_path / "train.tsv").write_text(text([BEETLE_HEADER, *lines]))
+    with pytest.raises(InputError, match=r"line 3: the question 'Q1' has another text in .*line 2"):
+        ScienceScoring(format="beetle_tsv", train=tmp_path / "train.tsv").build(no_progress)
+
+
 def test_transfer_answers_are_new_and_of_the_same_questions() -> None:
     answers = [answer(i, f"the bulb number {i} is in a path", question=f"Q{i % 3}") for i in range(12)]
     known = [*answers, answer(99, "bulb number 1 is in a path", question="Q1")]

@@ -1,0 +1,52 @@
+"""Examples are made once, and belong to the files that they were made of."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cluster.commands.main import main
+
+HEADER = "id\tquestion_id\tquestion\treference_answer\tstudent_answer\tlabel_5way\n"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    write_answers(tmp_path / "answers.tsv", 60)
+    (tmp_path / "job.toml").write_text(
+        'output = "out"\n[task]\nname = "science_scoring"\nformat = "beetle_tsv"\ntrain = "answers.tsv"\n'
+    )
+    return tmp_path / "job.toml"
+
+
+def write_answers(path: Path, count: int) -> None:
+    path.write_text(HEADER + "".join(f"a{i}\tQ1\tWhy?\tA gap\tanswer {i}\tcorrect\n" for i in range(count)))
+
+
+def run(job: Path) -> int:
+    return main(["--root", str(job.parent), "examples", str(job)])
+
+
+def test_the_same_command_after_a_change_of_the_file_is_refused(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch the old examples of a file that was corrected since."""
+    assert run(job) == 0 and run(job) == 0
+    answers = job.parent / "answers.tsv"
+    os.utime(answers, (1, 1))
+    assert run(job) == 0, "another time and the same content is no change"
+    write_answers(answers, 70)
+    assert run(job) == 2
+    assert "answers.tsv: changed since" in capsys.readouterr().err
+    answers.unlink()
+    assert run(job) == 0, "the examples are there, and their file is not needed any more"
+    assert list(json.loads((job.parent / "out/examples.json").read_text())["inputs"]) == [str(answers)]
+
+
+def test_no_training_example_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pairs.txt").write_text("CCO CCCO\nCCCO CCO\n")
+    (tmp_path / "job.toml").write_text(
+        'output = "out"\n[task]\nname = "drug_editing"\npairs = "pairs.txt"\nheldout_share = 0.99\n'
+    )
+    assert run(tmp_path / "job.toml") == 2
+    assert "no training example is left; left out: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
