@@ -31,9 +31,9 @@ HEADLINES = (
         *(
             "`make demo-drug`",
             "drug_editing",
-            "hits over all answers, edits asked in new words: after language, before it",
+            "KL to the generalist on questions in new words, less is better: its distributions, its texts alone",
         ),
-        *("drug", "new words", "hit_ratio_all", "generalist", "after", "before"),
+        *("drug_one_seed", "language", "kl_to_teacher", "teacher", "after", "text"),
     ),
     Headline(
         *(
