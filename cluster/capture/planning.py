@@ -1,6 +1,6 @@
 """A capture job with all of its windows planned in this process, and what a dry run says about it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -47,9 +47,21 @@ class CapturePlan:
 
 
 def plan_job(settings: CaptureSettings, progress: Progress = no_progress) -> CapturePlan:
-    """Plan a whole capture job. Loads no weights and writes nothing.
+    """Plan a whole capture job, with all of its units in memory. Loads no weights and writes nothing.
 
     Raises InputError if the settings or examples are wrong, SpecMismatchError if the store has another spec.
+    """
+    job, stream = open_stream(settings, progress)
+    works = []
+    while (work := stream.take()) is not None:
+        works.append(work)
+    return CapturePlan(job, stream.input, works)
+
+
+def open_stream(settings: CaptureSettings, progress: Progress = no_progress) -> tuple[CaptureJob, UnitStream]:
+    """A capture job, and the units that its store lacks, planned window by window in this process.
+
+    Raises as plan_job.
     """
     first, others = open_windows(settings)
     job = open_job(settings)
@@ -59,23 +71,29 @@ def plan_job(settings: CaptureSettings, progress: Progress = no_progress) -> Cap
         if len(first) > 1:
             progress(window.bytes_read, total)
 
-    stream = UnitStream(job, LocalPlanner(job, chain(first, others)), show, Tries(job.storage))
-    works = []
+    return job, UnitStream(job, LocalPlanner(job, chain(first, others)), show, Tries(job.storage))
+
+
+def preview_job(
+    settings: CaptureSettings, progress: Progress = no_progress, look: Callable[[Work], None] | None = None
+) -> str:
+    """Describe what a run of the job would do. Starts no engine, writes nothing, and keeps no unit in memory.
+
+    look: is shown each unit that the store lacks.
+    """
+    job, stream = open_stream(settings, progress)
+    units = 0
     while (work := stream.take()) is not None:
-        works.append(work)
-    return CapturePlan(job, stream.input, works)
-
-
-def preview_job(settings: CaptureSettings, progress: Progress = no_progress) -> str:
-    """Describe what a run of the job would do. Starts no engine and writes nothing."""
-    plan = plan_job(settings, progress)
-    spec, known = plan.job.description.spec, plan.input
+        units += 1
+        if look is not None:
+            look(work)
+    spec, known = job.description.spec, stream.input
     lines = [
         f"fingerprint {spec.fingerprint}",
         f"targets {spec.targets}",
         str(known.summary),
         f"{known.planned:,} responses ({known.truncated:,} truncated), {known.planned - known.missing:,} of them done; "
-        f"{known.missing:,} to capture in {len(plan.works):,} units",
+        f"{known.missing:,} to capture in {units:,} units",
     ]
     if known.forgotten:
         lines.append(f"{known.forgotten:,} more responses {FORGOTTEN}")

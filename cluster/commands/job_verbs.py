@@ -12,6 +12,7 @@ from cluster.commands.verbs import Result, VerbFunction, Verbs, complete_files
 
 if TYPE_CHECKING:  # pydantic is heavy
     from cache.settings import Settings
+    from cluster.capture.settings import CaptureSettings
 
 JOBS = "cluster/jobs/demo"
 # Reasons of the quarantine that the summary of a capture names.
@@ -36,6 +37,14 @@ def add_job_verbs(verbs: Verbs) -> None:
 
     add("examples", _examples, "build the examples of a task", "examples.toml")
     capture = add("capture", _capture, "fill a store with the distributions of a teacher", "capture.toml")
+    capture.add_argument(
+        "--probe",
+        nargs="?",
+        type=_count,
+        const=200,
+        metavar="N",
+        help="a dry run that also captures N responses (200) for a trial: tokens, hours and bytes of the whole job",
+    )
     train = add("train", _train, "train a student", "student.toml --set run.seed=1")
     for verb in (capture, train):
         verb.add_argument("--address", help="Ray head to join (default: RAY_ADDRESS, or an embedded Ray)")
@@ -122,6 +131,8 @@ def _capture(arguments: argparse.Namespace) -> Result:
     job = _load(arguments, CaptureSettings)
     if arguments.address:
         job = job.model_copy(update={"address": arguments.address})
+    if arguments.probe is not None:
+        return _probe(job, arguments.probe)
     if arguments.dry_run:
         return _dry_run(job, preview_job(job, counter("reading", "B")))
     outcome = run_capture(job)
@@ -139,6 +150,27 @@ def _capture(arguments: argparse.Namespace) -> Result:
         + _quarantine_lines(outcome.reasons, job.store)
     )
     return Result(text, {**asdict(outcome), "store": job.store})
+
+
+def _probe(job: "CaptureSettings", count: int) -> Result:
+    """A dry run with a trial."""
+    from cluster.capture.planning import preview_job
+    from cluster.capture.probe import Sample, run_probe
+    from cluster.runtime.progress_bars import counter
+
+    sample = Sample(count)
+    preview = preview_job(job, counter("reading", "B"), sample.look)
+    estimate = run_probe(job, sample)
+    text = "nothing is missing, so there was no trial" if estimate is None else str(estimate)
+    result = _dry_run(job, f"{preview}\n{text}")
+    return Result(result.text, {**result.data, "estimate": None if estimate is None else asdict(estimate)})
+
+
+def _count(text: str) -> int:
+    """A number of responses. Raises argparse.ArgumentTypeError if it is none."""
+    if not text.isascii() or not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of responses, such as 200")
+    return int(text)
 
 
 def _without_rows(count: int) -> str:
