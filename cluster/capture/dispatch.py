@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,8 +15,8 @@ from cluster.runtime.ray_session import own_error
 
 # A unit that has lost its worker this many times is divided. So is each half after one more death.
 MAX_DEATHS = 3
-# The job ends if so many workers are lost that Ray cannot restart, or if so many single examples kill their worker
-# without one that is captured between them: then it is not the fault of the examples.
+# The job ends if so many workers are lost that Ray cannot restart, or if so many single examples kill their worker,
+# without a unit that is captured between them: then it is not the fault of a node or of the examples.
 MAX_LOST = 3
 # A dead actor rejects every call until its engine has started again.
 RETRY_SECONDS = 2.0
@@ -41,6 +41,10 @@ class Events(Protocol):
 
     def done(self, work: Work, result: Any) -> None:
         """A unit is captured. result: of its worker."""
+        ...
+
+    def joined(self, workers: int) -> None:
+        """A worker that was waiting for room in the cluster has begun; now so many work."""
         ...
 
     def died(self, work: Work) -> None:
@@ -71,7 +75,8 @@ class Call:
 class Dispatcher:
     """Lets workers capture every unit of a source once, with up to `units_per_worker` units in each at a time.
 
-    start_worker: starts a replacement for a worker that cannot be restarted.
+    start_worker: starts a replacement for a worker that cannot be restarted. joining: further workers, which are not
+    ready yet, by the reference to their call of `ready`.
     """
 
     def __init__(
@@ -81,14 +86,17 @@ class Dispatcher:
         source: Source,
         events: Events,
         units_per_worker: int = 1,
+        joining: Mapping[Any, Any] | None = None,
     ) -> None:
         self._start_worker = start_worker
         self._source, self._events = source, events
         # Units that were given back, before those of the source.
         self._returned: deque[Work] = deque()
+        self._per_worker = units_per_worker
         self._idle = deque(list(workers) * units_per_worker)
         self._workers = list(workers)
-        self._calls: dict[Any, Call] = {}
+        self._joining = set((joining or {}).values())
+        self._calls: dict[Any, Call] = {ready: Call(worker, None) for ready, worker in (joining or {}).items()}
         self._restarting: list[tuple[float, Any]] = []
         # Workers that died and are not ready yet. A call to one fails at once, which is not the fault of its unit.
         self._unavailable: set[Any] = set()
@@ -116,9 +124,10 @@ class Dispatcher:
         self._is_stopped = True
         self._returned.clear()
 
-    def current_workers(self) -> list[Any]:
-        """All workers, with replacements in place of those that were lost."""
-        return [self._replacements.get(worker, worker) for worker in self._workers]
+    def available_workers(self) -> list[Any]:
+        """The workers that are ready, with replacements in place of those that were lost."""
+        current = (self._replacements.get(worker, worker) for worker in self._workers)
+        return [worker for worker in current if worker not in self._unavailable]
 
     def _is_finished(self) -> bool:
         if any(call.work is not None for call in self._calls.values()) or self._returned:
@@ -173,12 +182,23 @@ class Dispatcher:
             self._give_back(call.work, f"its worker failed: {_first_line(own_error(error))}")
             self._idle.append(call.worker)
         else:
+            if call.worker in self._joining:
+                self._join(call.worker)
+                return
             self._idle.append(call.worker)
             if call.work is None:
                 self._unavailable.discard(call.worker)
             else:
-                self._guilty = 0
+                self._guilty = self._lost_workers = 0
                 self._events.done(call.work, result)
+
+    def _join(self, worker: Any) -> None:
+        """A worker that waited for room in the cluster is ready."""
+        self._joining.discard(worker)
+        self._workers.append(worker)
+        self._unavailable.discard(worker)
+        self._idle.extend([worker] * self._per_worker)
+        self._events.joined(len(self.available_workers()))
 
     def _give_back(self, work: Work, reason: str) -> None:
         """Try a unit again, divide it, or give up its only example."""
@@ -201,21 +221,31 @@ class Dispatcher:
         """Wait for a worker's restart, or replace it."""
         if isinstance(error, ActorDiedError):
             if worker not in self._replacements:
+                was_joining = worker in self._joining
                 self._lost_workers += 1
                 if self._lost_workers >= MAX_LOST:
                     raise StoreError(f"{self._lost_workers} workers died beyond restart: {error}") from error
                 self._replacements[worker] = self._start_worker()
+                if was_joining:
+                    self._joining.remove(worker)
+                    self._joining.add(self._replacements[worker])
             worker = self._replacements[worker]
         self._unavailable.add(worker)
         self._restarting.append((time.monotonic() + RETRY_SECONDS, worker))
 
 
-def wait_ready(workers: Sequence[Any]) -> None:
-    """Return when every worker is ready. Raises the error of a worker that cannot start."""
+def wait_ready(workers: Sequence[Any], count: int) -> tuple[list[Any], dict[Any, Any]]:
+    """Return when `count` workers are ready: these, and the others by the reference to their call of `ready`.
+
+    Raises the error of a worker that cannot start.
+    """
+    calls = {worker.ready.remote(): worker for worker in workers}
+    ready, _ = ray.wait(list(calls), num_returns=count)
     try:
-        ray.get([worker.ready.remote() for worker in workers])
+        ray.get(ready)
     except (RayActorError, RayTaskError) as error:
         raise own_error(error) from error
+    return [calls.pop(reference) for reference in ready], calls
 
 
 def examples_in_progress(workers: Iterable[Any]) -> int:

@@ -26,8 +26,8 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
             with _ray(settings, run.known_units):
                 run.capture()
     else:
-        with _ray(settings, settings.actors):
-            run.plan(RayPlanner(job, chain(first, windows), PLAN_AHEAD + settings.actors))
+        with _ray(settings, settings.most_actors):
+            run.plan(RayPlanner(job, chain(first, windows), PLAN_AHEAD + settings.most_actors))
             if run.known_units:
                 run.capture()
     return run.finish()
@@ -35,5 +35,5 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
 
 def _ray(settings: CaptureSettings, units: int) -> AbstractContextManager[None]:
     """A session of Ray with the cores of the engines."""
-    actors = min(settings.actors, units)
+    actors = min(settings.most_actors, units)
     return ray_session(settings.address, actors * engine_settings(settings, actors).threads)

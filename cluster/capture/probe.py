@@ -110,7 +110,7 @@ def run_probe(settings: CaptureSettings, sample: Sample) -> Estimate | None:
         with LogitStore.open(str(folder / "store")) as store:
             part_bytes = store.info().part_bytes
     scale = sample.tokens / count.tokens
-    engines = 1 if is_embedded(settings.address) else settings.actors
+    engines = 1 if is_embedded(settings.address) else settings.most_actors
     return Estimate(
         sample.responses,
         sample.tokens,

@@ -117,22 +117,23 @@ class CaptureRun:
     def capture(self) -> None:
         """Start the actors in the Ray of this process and let them capture what is missing."""
         settings = self._job.settings
-        count = min(settings.actors, self.known_units) if self._is_read else settings.actors
-        settings = settings.model_copy(update={"engine": engine_settings(settings, count)})
+        most = min(settings.most_actors, self.known_units) if self._is_read else settings.most_actors
+        fewest = min(settings.fewest_actors, most)
+        settings = settings.model_copy(update={"engine": engine_settings(settings, most)})
         on_gpu = cluster_has_gpus() and settings.engine.gpus > 0
-        require_gpus(count * settings.engine.gpus)
+        require_gpus(fewest * settings.engine.gpus)
         if not on_gpu:
-            require_cpus(count * settings.engine.threads)
-        print(f"capture: starting {count} engine{'s' if count > 1 else ''}", flush=True)
+            require_cpus(fewest * settings.engine.threads)
+        number = f"{most}" if fewest == most else f"{fewest} to {most}"
+        print(f"capture: starting {number} engine{'s' if most > 1 else ''}", flush=True)
         started = time.monotonic()
         start = partial(start_worker, settings, self._job.description, on_gpu)
-        workers = [start() for _ in range(count)]
-        wait_ready(workers)
+        workers, joining = wait_ready([start() for _ in range(most)], fewest)
         self._begin_store()  # only now: no store is left behind if the teacher cannot start
         self._presence.beat()
         self._log.start_seconds = time.monotonic() - started
         self._log.begin()
-        self._dispatcher = Dispatcher(start, workers, self.work, self, UNITS_PER_WORKER)
+        self._dispatcher = Dispatcher(start, workers, self.work, self, UNITS_PER_WORKER, joining)
         try:
             with (
                 Interruption() as self._interruption,
@@ -158,6 +159,10 @@ class CaptureRun:
             self._answered += len(work)
         self._bar.set_postfix_str(f"{self._log.rows / self._log.seconds:,.0f} tokens/s", refresh=False)
         self._show(self._done)
+
+    def joined(self, workers: int) -> None:
+        """See Events."""
+        print(f"capture: another engine has joined; {workers} work now", file=sys.stderr, flush=True)
 
     def died(self, work: Work) -> None:
         """See Events."""
@@ -190,7 +195,7 @@ class CaptureRun:
         self._presence.beat()
         self._tell_of_others()
         self._bar.total = self._planned
-        answered = self._done + examples_in_progress(self._dispatcher.current_workers())
+        answered = self._done + examples_in_progress(self._dispatcher.available_workers())
         self._show(min(answered, self._planned))
 
     def finish(self) -> CaptureOutcome:

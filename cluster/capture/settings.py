@@ -3,13 +3,26 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from cache.settings import OneOf, Settings, StoreUri
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.engines.registry import ENGINES
 from teacher_serving.engines.settings import EngineSettings, TeacherSettings
 from teacher_serving.reduction.settings import TargetSettings
+
+
+class ActorRange(Settings):
+    """Engines of a capture on a cluster that grows and shrinks."""
+
+    min: int = Field(1, ge=1, description="engines with which the capture begins")
+    max: int = Field(ge=1, description="engines at most: the others join while it runs, when the cluster has room")
+
+    @model_validator(mode="after")
+    def _is_range(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"'min' is {self.min}, which is more than 'max', {self.max}")
+        return self
 
 
 class CaptureSettings(Settings):
@@ -31,7 +44,9 @@ class CaptureSettings(Settings):
     unit_tokens: int = Field(
         1 << 18, ge=1, description="a unit ends earlier when the prompts and texts of its examples have so many tokens"
     )
-    actors: int = Field(1, ge=1, description="engines that work at the same time")
+    actors: PositiveInt | ActorRange = Field(
+        1, description="engines that work at the same time: their number, or { min, max }"
+    )
     address: str | None = Field(None, description="Ray head to join; an embedded Ray if not given")
 
     def unused_keys(self) -> dict[str, str]:
@@ -43,7 +58,17 @@ class CaptureSettings(Settings):
             unused["targets.of"] = "only scored responses have rows for prompts, and score = false"
         return unused
 
+    @property
+    def fewest_actors(self) -> int:
+        """Engines with which the capture begins."""
+        return self.actors if isinstance(self.actors, int) else self.actors.min
+
+    @property
+    def most_actors(self) -> int:
+        """Engines at most."""
+        return self.actors if isinstance(self.actors, int) else self.actors.max
+
     @model_validator(mode="after")
     def _check_actors(self) -> Self:
-        self.engine.check_actors(self.actors)
+        self.engine.check_actors(self.most_actors)
         return self

@@ -91,7 +91,15 @@ def require_cpus(count: int) -> None:
 def own_error(error: Exception) -> Exception:
     """The LogitbankError inside an error of Ray, if there is one; otherwise the error itself."""
     cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, LogitbankError) else error
+    if isinstance(cause, LogitbankError):
+        return cause
+    # Ray's head then fails to reach this process, and takes it for dead.
+    if os.environ.get("RAY_AUTH_MODE") == "token" and "all references to the actor were removed" in str(error):
+        return InputError(
+            "the Ray head cannot reach this command: it has no token, and this command uses one (RAY_AUTH_TOKEN, or "
+            "~/.ray/auth_token); set RAY_AUTH_MODE=disabled"
+        )
+    return error
 
 
 def _resolve(address: str | None) -> str:

@@ -72,6 +72,7 @@ class Words:
         self.results: list[str] = []
         self.given_up: dict[str, str] = {}
         self.deaths: list[tuple[str, int]] = []
+        self.joins: list[int] = []
         self._asked = 0
 
     @staticmethod
@@ -92,6 +93,9 @@ class Words:
     def done(self, work: Work, result: list[str]) -> None:
         self.results += result
 
+    def joined(self, workers: int) -> None:
+        self.joins.append(workers)
+
     def died(self, work: Work) -> None:
         self.deaths.append((work.name, work.deaths))
 
@@ -105,8 +109,7 @@ class Words:
 
 
 def run(start: Any, units: list[str], in_hand: int = 1) -> Words:
-    workers = [start(), start()]
-    wait_ready(workers)
+    workers, _ = wait_ready([start(), start()], 2)
     words = Words(units)
     Dispatcher(start, workers, words, words, in_hand).run()
     for worker in workers:
@@ -124,11 +127,53 @@ def test_a_unit_whose_worker_died_is_done_again(start: Any, in_hand: int) -> Non
 def test_a_unit_does_not_answer_for_a_worker_that_is_not_back_yet(tmp_path: Path) -> None:
     """Calls to a worker that restarts fail at once. They are no deaths of their unit."""
     worker = ray.remote(SlowToRestart).options(max_restarts=-1, num_cpus=0).remote(str(tmp_path))
-    wait_ready([worker])
+    wait_ready([worker], 1)
     words = Words(["fragile 1", "a"])
     Dispatcher(lambda: worker, [worker], words, words, units_per_worker=6).run()
     ray.kill(worker)
     assert sorted(words.results) == ["A", "FRAGILE 1"] and max(deaths for _, deaths in words.deaths) == 1
+
+
+class Late(Mortal):
+    """Is ready after some seconds, dies once before that, and then tells by its words that it has worked."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        time.sleep(2)
+        if not (self._folder / "late").exists():
+            (self._folder / "late").touch()
+            os._exit(1)
+
+    def capture(self, units: list[list[str]], number: int, places: Any) -> list[str]:
+        return [f"late {word}" for word in super().capture(units, number, places)]
+
+
+def test_workers_join_while_others_work(tmp_path: Path) -> None:
+    """Would catch a capture that waits until all of its engines have a place in the cluster."""
+    early = ray.remote(Mortal).options(num_cpus=0).remote(str(tmp_path))
+    late = ray.remote(Late).options(max_restarts=-1, num_cpus=0).remote(str(tmp_path))
+    never = ray.remote(Mortal).options(num_cpus=10_000).remote(str(tmp_path))
+    workers, joining = wait_ready([late, never, early], 1)
+    assert workers == [early] and set(joining.values()) == {late, never}
+
+    class Slowly(Words):
+        """Has a next unit until the late worker has done one."""
+
+        def take(self) -> Work | None:
+            time.sleep(0.05)
+            if not self.left and not any(word.startswith("late") for word in self.results):
+                self.left = [self._work(0, ["more"])]
+            return super().take()
+
+        @property
+        def is_exhausted(self) -> bool:
+            return any(word.startswith("late") for word in self.results)
+
+    words = Slowly(["a", "b"])
+    Dispatcher(lambda: early, workers, words, words, 2, joining).run()
+    assert words.joins == [2] and {"A", "B"} <= set(words.results) and not words.deaths
+    for worker in (early, late, never):
+        ray.kill(worker)
 
 
 def test_units_in_hand_survive_workers_that_are_gone_for_good(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_no_more_engines_are_started_than_there_are_units(job: CaptureJob, monke
     monkeypatch.setattr("cluster.capture.run.require_gpus", lambda _: None)
     monkeypatch.setattr("cluster.capture.run.require_cpus", cores.append)
     monkeypatch.setattr("cluster.capture.run.start_worker", lambda *_: "worker")
-    monkeypatch.setattr("cluster.capture.run.wait_ready", lambda workers: cores.append(len(workers)) or 1 / 0)
+    monkeypatch.setattr("cluster.capture.run.wait_ready", lambda workers, _: cores.append(len(workers)) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run.capture()
     assert run.known_units == 2 and cores[1] == 2 and cores[0] <= max(2, available_threads())
