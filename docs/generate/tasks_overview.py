@@ -52,8 +52,13 @@ HEADLINES = (
         *("science", "", "accuracy", "teacher", "soft", "ce"),
     ),
     Headline(
-        *("`make demo-recipe`", "recipe_dialogue", "token F1 of answers: joint loss, cross-entropy alone"),
-        *("recipe", "", "token_f1", "teacher", "kd", "ce"),
+        *(
+            "`make demo-recipe`",
+            "recipe_dialogue",
+            "loss on reference answers of CookDial, less is better, 15 layers of the teacher, 200 steps on a GPU: "
+            "joint loss, cross-entropy alone",
+        ),
+        *("recipe_layers", "", "heldout_loss", "teacher", "kd, 15 layers", "ce, 15 layers"),
     ),
     Headline(
         *(
