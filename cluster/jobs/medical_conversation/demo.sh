@@ -28,7 +28,8 @@ for seed in $seeds; do
     step "9/12 student $seed: Llama" train $jobs/student_llama.toml \
         --set "output=$folder/llama_$seed" --set "run.seed=$seed"
     step "9/12 its baseline: hard labels, same examples in the same order" train $jobs/student_llama.toml \
-        --set "output=$folder/llama_labels_$seed" --set "run.seed=$seed" --set loss.objective=hard_label
+        --set "output=$folder/llama_labels_$seed" --set "run.seed=$seed" \
+        --set 'loss={ objective = "hard_label", segments = { prompt = 0.3 } }'
     trained llama_$seed
     trained llama_labels_$seed
 done
@@ -36,7 +37,7 @@ for seed in $seeds; do
     step "10/12 student $seed: T5, from the same capture" train $jobs/student_t5.toml \
         --set "output=$folder/t5_$seed" --set "run.seed=$seed"
     step "10/12 its baseline: hard labels" train $jobs/student_t5.toml \
-        --set "output=$folder/t5_labels_$seed" --set "run.seed=$seed" --set loss.objective=hard_label
+        --set "output=$folder/t5_labels_$seed" --set "run.seed=$seed" --set 'loss={ objective = "hard_label" }'
     trained t5_$seed
     trained t5_labels_$seed
 done
