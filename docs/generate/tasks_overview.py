@@ -47,9 +47,9 @@ HEADLINES = (
         *(
             "`make demo-science`",
             "science_scoring",
-            "accuracy of 408 grades: the teacher's probabilities, true grades",
+            "accuracy on Beetle with 633 grades: the teacher's probabilities of all answers, true grades",
         ),
-        *("science", "", "accuracy", "teacher", "soft", "ce"),
+        *("science_beetle", "", "accuracy", "teacher", "kd", "ce"),
     ),
     Headline(
         *(
@@ -64,9 +64,9 @@ HEADLINES = (
         *(
             "`make demo-step`",
             "step_by_step",
-            "right labels of word problems: the teacher's rationales too, labels alone",
+            "right labels of word problems: rationales of the grammar too, labels alone",
         ),
-        *("step", "", "label_accuracy", "teacher", "task_prefix", "standard"),
+        *("step_grammar", "100%", "label_accuracy", "teacher", "task_prefix_gt", "standard_gt"),
     ),
 )
 
