@@ -19,6 +19,8 @@ from cluster.runtime.ray_session import code_environment
 POLL_S = 1.0
 # How long a job that is stopped may finish what it has in hand. Ray's own value is 3 s.
 STOP_WAIT_S = 120
+# A head that has just started answers before it can run jobs.
+AGENT_WAIT_S = 60
 # Ray's own variable for the address of its dashboard.
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 MODULE = "cluster.commands.main"
@@ -55,8 +57,16 @@ class RayJobs:
         """Submit a command. Returns the name of the job."""
         environment = code_environment()
         environment["env_vars"] = {**environment["env_vars"], "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+        deadline = time.monotonic() + AGENT_WAIT_S
         with self._reachable():
-            return str(self._client.submit_job(entrypoint=entrypoint(arguments, root, python), runtime_env=environment))
+            while True:
+                try:
+                    command = entrypoint(arguments, root, python)
+                    return str(self._client.submit_job(entrypoint=command, runtime_env=environment))
+                except RuntimeError as error:
+                    if "No available agent" not in str(error) or time.monotonic() > deadline:
+                        raise
+                    time.sleep(POLL_S)
 
     def states(self) -> list[JobState]:
         """All jobs that the head remembers, the newest first."""

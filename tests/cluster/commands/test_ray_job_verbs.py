@@ -22,6 +22,7 @@ class FakeClient:
     states: list[JobStatus]
     stopped: list[str]
     error: Exception | None
+    refusals = 0
 
     def __init__(self, address: str) -> None:
         assert address == ADDRESS
@@ -29,6 +30,9 @@ class FakeClient:
             raise FakeClient.error
 
     def submit_job(self, **job: Any) -> str:
+        if FakeClient.refusals:
+            FakeClient.refusals -= 1
+            raise RuntimeError("Request failed with status code 500: No available agent to submit job")
         FakeClient.submitted = job
         return "job-1"
 
@@ -85,6 +89,12 @@ def test_ctrl_c_says_that_the_job_goes_on(capsys: pytest.CaptureFixture[str]) ->
 def test_a_job_that_is_stopped_has_time_to_finish_its_units() -> None:
     assert main(["submit", "--no-wait", "--", "capture", "job.toml"]) == 0
     assert int(FakeClient.submitted["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) >= 60
+
+
+def test_a_head_that_cannot_run_jobs_yet_is_asked_again() -> None:
+    FakeClient.refusals = 3
+    assert main(["submit", "--no-wait", "--", "capture", "job.toml"]) == 0
+    assert FakeClient.refusals == 0 and FakeClient.submitted
 
 
 def test_a_wrong_command_is_refused_before_it_is_sent() -> None:
