@@ -125,9 +125,8 @@ class Dispatcher:
         self._returned.clear()
 
     def available_workers(self) -> list[Any]:
-        """The workers that are ready, with replacements in place of those that were lost."""
-        current = (self._replacements.get(worker, worker) for worker in self._workers)
-        return [worker for worker in current if worker not in self._unavailable]
+        """The workers that are ready."""
+        return [worker for worker in self._workers if worker not in self._unavailable]
 
     def _is_finished(self) -> bool:
         if any(call.work is not None for call in self._calls.values()) or self._returned:
@@ -221,14 +220,13 @@ class Dispatcher:
         """Wait for a worker's restart, or replace it."""
         if isinstance(error, ActorDiedError):
             if worker not in self._replacements:
-                was_joining = worker in self._joining
                 self._lost_workers += 1
                 if self._lost_workers >= MAX_LOST:
                     raise StoreError(f"{self._lost_workers} workers died beyond restart: {error}") from error
-                self._replacements[worker] = self._start_worker()
-                if was_joining:
-                    self._joining.remove(worker)
-                    self._joining.add(self._replacements[worker])
+                replacement = self._replacements[worker] = self._start_worker()
+                self._workers = [replacement if each == worker else each for each in self._workers]
+                if worker in self._joining:
+                    self._joining ^= {worker, replacement}
             worker = self._replacements[worker]
         self._unavailable.add(worker)
         self._restarting.append((time.monotonic() + RETRY_SECONDS, worker))

@@ -90,7 +90,7 @@ def run_probe(settings: CaptureSettings, sample: Sample) -> Estimate | None:
     examples = sample.examples
     if not examples:
         return None
-    with _folder(settings) as folder:  # what a trial cannot write is said before the engine starts
+    with _folder(settings) as folder:
         write_examples(folder / "examples.jsonl", examples)
         trial = settings.model_copy(
             update={

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from cache.errors import InputError
 from cluster.runtime.ray_session import code_environment
@@ -57,11 +57,10 @@ class RayJobs:
         """Submit a command. Returns the name of the job."""
         environment = code_environment()
         environment["env_vars"] = {**environment["env_vars"], "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
-        deadline = time.monotonic() + AGENT_WAIT_S
+        command, deadline = entrypoint(arguments, root, python), time.monotonic() + AGENT_WAIT_S
         with self._reachable():
             while True:
                 try:
-                    command = entrypoint(arguments, root, python)
                     return str(self._client.submit_job(entrypoint=command, runtime_env=environment))
                 except RuntimeError as error:
                     if "No available agent" not in str(error) or time.monotonic() > deadline:
@@ -84,17 +83,19 @@ class RayJobs:
 
     def status(self, job: str) -> JobStatus:
         """Raises InputError if there is no such job."""
-        try:
-            return self._client.get_job_status(job)
-        except (RuntimeError, ConnectionError) as error:
-            if "does not exist" not in str(error):
-                raise InputError(f"no Ray head answers at {self.address!r}: {error}") from error
-            raise InputError(f"{job!r}: no such job at {self.address}; 'logitbank jobs' lists them") from error
+        with self._reachable():
+            try:
+                return self._client.get_job_status(job)
+            except RuntimeError as error:
+                if "does not exist" not in str(error):
+                    raise
+                raise InputError(f"{job!r}: no such job at {self.address}; 'logitbank jobs' lists them") from error
 
     def follow(self, job: str) -> int:
         """Print what a job prints until it ends. Returns its exit code. Raises InputError if there is no such job."""
         self.status(job)
-        asyncio.run(self._print(job))
+        with self._reachable():
+            asyncio.run(self._print(job))
         while not (status := self.status(job)).is_terminal():  # the state of a job lags behind its output
             time.sleep(POLL_S)
         print(f"{job}: {status}", flush=True)
@@ -147,18 +148,14 @@ def entrypoint(arguments: list[str], root: Path, python: str) -> str:
     return shlex.join([python, "-m", MODULE, "--root", str(root), *arguments])
 
 
-def _state(job: object) -> JobState:
-    """The facts of Ray's JobDetails."""
-    started = getattr(job, "start_time", None)  # in milliseconds
-    ended = getattr(job, "end_time", None)
-    command = str(getattr(job, "entrypoint", ""))
-    first = started / 1000 if started else None
-    last = ended / 1000 if ended else time.time()
+def _state(job: JobDetails) -> JobState:
+    first = job.start_time / 1000 if job.start_time else None  # Ray counts in milliseconds
+    last = job.end_time / 1000 if job.end_time else time.time()
     return JobState(
-        job=str(getattr(job, "submission_id", "")),
-        status=str(getattr(job, "status", "")),
-        command=re.sub(rf"^\S+ -m {re.escape(MODULE)} --root (?:'[^']*'|\S+) ", "logitbank ", command),
+        job=str(job.submission_id),
+        status=str(job.status),
+        command=re.sub(rf"^\S+ -m {re.escape(MODULE)} --root (?:'[^']*'|\S+) ", "logitbank ", job.entrypoint),
         started=first,
         seconds=round(last - first, 1) if first else None,
-        message=" ".join(str(getattr(job, "message", "") or "").split()),
+        message=" ".join((job.message or "").split()),
     )

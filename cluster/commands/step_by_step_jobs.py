@@ -19,13 +19,13 @@ OPTIMIZER = {"schedule": "linear", "warmup_steps": 0, "final_lr_share": 0.0, "be
 # A T5 with random weights and a tokenizer of its own, for --from_scratch.
 SMALL_T5 = {"model_type": "t5", "d_model": 64, "d_kv": 32, "d_ff": 256, "num_layers": 2, "num_heads": 2}
 SMALL_VOCABULARY = 800
-# Outputs of --llm by their name in the task.
 # Data sets without published outputs of a large model.
 OWN_DATA = ("generic", "synthetic")
 # Defaults of the command line.
 PRETRAINED, ALPHA, DATA = "google/t5-v1_1-base", 0.5, Path("datasets")
 # Options that count something.
 POSITIVE = ("max_steps", "eval_steps", "batch_size", "grad_steps", "max_input_length", "gen_max_len")
+# Outputs of --llm by their name in the task.
 LLMS = {"palm": "palm", "gpt": "gpt", "generic": "own", "own": "own", "captured": "captured"}
 TASKS_OF = {"standard": 1, "task_prefix": 2}
 

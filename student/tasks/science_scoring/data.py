@@ -54,11 +54,11 @@ def read_answers(reader: Reader, train: Path | None, tests: Mapping[str, Path]) 
 
 def require_grades(answers: Sequence[GradedAnswer], scale: ScaleName) -> None:
     """Raise InputError, naming file and line, for the first answer whose grade is none of the scale."""
-    for answer in answers:
+    for answer in filter(lambda each: each.grade, answers):
         try:
-            grade_word(answer.grade, scale) if answer.grade else None
+            grade_word(answer.grade, scale)
         except ValueError as error:
-            raise InputError(f"{answer.place}: {error}; correct the line, or choose another task.scale") from error
+            raise InputError(f"{answer.place}: {error}; correct it, or set task.scale") from error
 
 
 def synthetic_answers(count: int, seed: int) -> tuple[Answers, dict[str, Answers]]:

@@ -165,10 +165,7 @@ class ScienceScoring(Task):
         return sorted(examples, key=lambda example: digest(["order", example.id]))
 
     def _example(self, split: str, answer: GradedAnswer) -> Example:
-        try:
-            word = grade_word(answer.grade, self.scale) if answer.grade else ""
-        except ValueError as error:
-            raise InputError(f"{answer.place}: {error}; correct it, or set task.scale") from error
+        word = grade_word(answer.grade, self.scale) if answer.grade else ""
         return make_example(answer, self.scale, word, "transfer" if split == "transfer" else "graded")
 
 
