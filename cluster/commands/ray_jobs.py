@@ -63,8 +63,14 @@ class RayJobs:
                 try:
                     return str(self._client.submit_job(entrypoint=command, runtime_env=environment))
                 except RuntimeError as error:
-                    if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    if "No available agent" not in str(error):
                         raise
+                    if time.monotonic() > deadline:
+                        raise InputError(
+                            f"the Ray head at {self.address!r} has no agent that runs jobs after {AGENT_WAIT_S} s; if "
+                            "another Ray of that machine has its port, start the head with "
+                            "--dashboard-agent-listen-port and a free port"
+                        ) from error
                     time.sleep(POLL_S)
 
     def states(self) -> list[JobState]:

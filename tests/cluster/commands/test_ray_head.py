@@ -27,12 +27,14 @@ class Head:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        ports = [_free_port() for _ in range(2)]
+        ports = [_free_port() for _ in range(3)]
         self.address = f"http://127.0.0.1:{ports[1]}"
         self._temporary = tempfile.mkdtemp(prefix="ray")  # Ray's sockets need a short path
         environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
         ray = str(Path(sys.executable).with_name("ray"))
         options = ["--head", "--block", f"--port={ports[0]}", f"--dashboard-port={ports[1]}", "--num-cpus=4"]
+        # By default all heads of a machine ask for one port for their agents, and without an agent no job can run.
+        options += [f"--dashboard-agent-listen-port={ports[2]}"]
         self._process = subprocess.Popen(
             [ray, "start", *options, f"--temp-dir={self._temporary}", "--disable-usage-stats"],
             env=environment,
@@ -65,7 +67,11 @@ class Head:
 
     def end(self) -> None:
         os.killpg(self._process.pid, signal.SIGTERM)
-        self._process.wait(60)
+        try:
+            self._process.wait(3)
+        except subprocess.TimeoutExpired:  # Ray gives its processes half a minute
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(60)
         shutil.rmtree(self._temporary, ignore_errors=True)
 
 

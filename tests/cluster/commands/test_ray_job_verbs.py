@@ -97,6 +97,16 @@ def test_a_head_that_cannot_run_jobs_yet_is_asked_again() -> None:
     assert FakeClient.refusals == 0 and FakeClient.submitted
 
 
+def test_a_head_that_never_runs_jobs_is_told_how_to_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray_jobs, "AGENT_WAIT_S", -1)
+    FakeClient.refusals = 1
+    assert main(["submit", "--no-wait", "--", "capture", "job.toml"]) == 2
+    message = capsys.readouterr().err
+    assert ADDRESS in message and "--dashboard-agent-listen-port" in message
+
+
 def test_a_wrong_command_is_refused_before_it_is_sent() -> None:
     with pytest.raises(SystemExit) as stop:
         main(["submit", "--address", ADDRESS, "--", "captre", "job.toml"])
