@@ -27,6 +27,8 @@ from student.evaluation.language_model import evaluate_language_model, teacher_l
 from student.models.registry import read_config
 from student.tasks import Task
 
+# A result belongs to one model, so others may join. That a model is still the same is checked by its digest.
+CHANGEABLE = frozenset({"models"})
 # Key of a result: the digest of the model that it belongs to.
 DIGEST = "model_digest"
 
@@ -40,7 +42,8 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     if store is not None:
         settings = settings.model_copy(update={"snapshot": store.snapshot})
     require_models(settings)
-    claim(settings.output, settings, any((settings.output / f"{name}.json").exists() for name in settings.models))
+    holds_work = any((settings.output / f"{name}.json").exists() for name in settings.models)
+    claim(settings.output, settings, holds_work, CHANGEABLE)
     if store is not None and settings.classes is None and (unknown := unknown_metrics(store.spec.targets)):
         print(f"evaluate: {unknown}", flush=True)
     results: dict[str, Any] = {}

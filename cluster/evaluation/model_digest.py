@@ -7,11 +7,11 @@ from pathlib import Path
 def model_digest(path: str) -> str:
     """SHA-256 in hexadecimal over the names and contents of all files of a model's folder, except its model card.
 
-    "" if `path` is no folder, which is a name in a hub.
+    If `path` is no folder but a name in a hub: that name.
     """
     folder = Path(path)
     if not folder.is_dir():
-        return ""
+        return path
     state = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         if file.is_file() and file.suffix != ".md":

@@ -56,7 +56,7 @@ def _read_evaluation(folder: Path) -> dict[str, Any]:
     evaluation: dict[str, Any] = read_json(folder / "evaluation.json")
     models = read_json(folder / JOB)["models"]
     for name, evaluated in evaluation.get("digests", {}).items():
-        if (now := model_digest(models[name])) and now != evaluated:
+        if evaluated and model_digest(models[name]) != evaluated:
             raise InputError(
                 f"{folder}: model {name!r} ({models[name]}) has changed since its evaluation; "
                 "run 'logitbank evaluate' again"

@@ -31,26 +31,26 @@ def require_output_folder(output: Path) -> None:
         raise InputError(f"output {output}: is a store; give another folder")
 
 
-def claim(output: Path, job: Settings, holds_work: bool) -> None:
+def claim(output: Path, job: Settings, holds_work: bool, changeable: frozenset[str] = frozenset()) -> None:
     """Make `output` the folder of this job. Raises InputError, naming the keys, if it `holds_work` of another job.
 
-    A job that failed before it did anything may be corrected and run again.
+    A job that failed before it did anything may be corrected and run again. changeable: as in `require_same_job`.
     """
     if holds_work:
-        require_same_job(output, job)
+        require_same_job(output, job, changeable)
     write_job(output, job)
 
 
 def require_same_job(output: Path, job: Settings, changeable: frozenset[str] = frozenset()) -> None:
     """Raise InputError, naming the keys, if `output` belongs to a job with other settings. Writes nothing.
 
-    changeable: keys, such as "run.ranks", that may differ.
+    changeable: keys and whole tables, such as "run.ranks" and "models", that may differ.
     """
     path = output / JOB
     if not path.exists():
         return
     differences = _differences(read_json(path), job.model_dump(mode="json"))
-    changed = [message for key, message in differences if key not in changeable]
+    changed = [message for key, message in differences if not _is_in(key, changeable)]
     if changed:
         raise InputError(
             f"{output} contains the work of a job with other settings ({'; '.join(changed)}); "
@@ -61,6 +61,10 @@ def require_same_job(output: Path, job: Settings, changeable: frozenset[str] = f
 def write_job(output: Path, job: Settings) -> None:
     """Record the job that `output` belongs to."""
     write_json(output / JOB, job.model_dump(mode="json"))
+
+
+def _is_in(key: str, tables: frozenset[str]) -> bool:
+    return any(key == table or key.startswith(f"{table}.") for table in tables)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -75,4 +75,21 @@ def test_the_digest_covers_names_and_contents_of_all_files(tmp_path: Path) -> No
     second = model_digest(str(tmp_path))
     (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
     assert len({first, second, model_digest(str(tmp_path))}) == 3
-    assert model_digest("organisation/name-in-a-hub") == ""
+    assert model_digest("organisation/name-in-a-hub") == "organisation/name-in-a-hub"
+
+
+def test_models_may_join_and_leave_an_evaluation(tmp_path: Path, tiny_model: Path) -> None:
+    """As when more seeds are trained after a first evaluation. What is there already is not evaluated again."""
+    store = make_store(tmp_path / "store", tiny_model, TOPK, 6)
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    LlamaForCausalLM(LlamaConfig(**LLAMA, vocab_size=VOCAB)).save_pretrained(model)
+    evaluated = []
+    for names in ("one", "one two", "two"):
+        models = {name: str(model) for name in names.split()}
+        settings = EvaluateSettings.model_validate({"output": tmp_path / "e", "store": str(store), "models": models})
+        assert list(run_evaluation(settings)["models"]) == names.split()
+        evaluated.append({path.name: path.stat().st_mtime_ns for path in (tmp_path / "e").glob("one.json")})
+    assert evaluated[0]["one.json"] == evaluated[2]["one.json"]
+    other = settings.model_copy(update={"trust_remote_code": True})
+    with pytest.raises(InputError, match="trust_remote_code: was False, now True"):
+        run_evaluation(other)
