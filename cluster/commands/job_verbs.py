@@ -1,4 +1,4 @@
-"""The verbs that run a job file: examples, capture, train, evaluate, report."""
+"""The verbs that run a job file: examples, capture, train, sweep, evaluate, report."""
 
 import argparse
 import json
@@ -46,7 +46,8 @@ def add_job_verbs(verbs: Verbs) -> None:
         help="a dry run that also captures N responses (200) for a trial: tokens, hours and bytes of the whole job",
     )
     train = add("train", _train, "train a student", "student.toml --set run.seed=1")
-    for verb in (capture, train):
+    sweep = add("sweep", _sweep, "train with many settings and compare", "sweep.toml --set samples=20")
+    for verb in (capture, train, sweep):
         verb.add_argument("--address", help="Ray head to join (default: RAY_ADDRESS, or an embedded Ray)")
     add("evaluate", _evaluate, "compare models with a store of held-out examples", "evaluate.toml")
     add("report", _report, "collect the results of several jobs in one page", "report.toml")
@@ -71,11 +72,13 @@ def _verb_of(path: Path, kind: type["Settings"]) -> str:
     from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
     from cluster.report.settings import ReportSettings
     from cluster.runtime.job_messages import read_toml
+    from cluster.sweep.settings import SweepSettings
     from student.training.settings import TrainSettings
 
     kinds: dict[str, type[Settings]] = {
         "capture": CaptureSettings,
         "train": TrainSettings,
+        "sweep": SweepSettings,
         "evaluate": EvaluateSettings,
         "report": ReportSettings,
         "examples": ExamplesSettings,
@@ -201,6 +204,24 @@ def _train(arguments: argparse.Namespace) -> Result:
     model = job.output / "model"
     text = f"train: {summary(result)}; model in {model}"
     return Result(text, {**result, "model": model})
+
+
+def _sweep(arguments: argparse.Namespace) -> Result:
+    from cluster.sweep.driver import preview_sweep, run_sweep
+    from cluster.sweep.settings import SweepSettings
+
+    job, root = _load(arguments, SweepSettings), arguments.root.resolve()
+    if arguments.dry_run:
+        return _dry_run(job, preview_sweep(job, root))
+    result = run_sweep(job, root, arguments.address)
+    failed = "".join(f"\nsweep: {label}: {reason}" for label, reason in result.failed.items())
+    paths = {"results_file": result.path, "page": result.page}
+    rows = [row.as_json() for row in result.rows]
+    return Result(
+        f"{result.text}{failed}\n\n{result.path}\n{result.page}",
+        {"rows": rows, "failed": result.failed, **paths},
+        exit_code=1 if result.failed else 0,
+    )
 
 
 def _evaluate(arguments: argparse.Namespace) -> Result:

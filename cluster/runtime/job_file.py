@@ -26,7 +26,15 @@ def load_job(path: Path, overrides: Sequence[str], kind: type[Job], root: Path) 
     values = read_toml(path)
     for override in overrides:
         _apply(values, override)
-    job = _absolute(validated(values, kind, f"job file {path}"), root)
+    return resolve_job(values, kind, f"job file {path}", root)
+
+
+def resolve_job(values: Mapping[str, Any], kind: type[Job], name: str, root: Path) -> Job:
+    """The job of these values, with absolute paths. Raises InputError as `load_job` does.
+
+    name: of where the values come from, for messages.
+    """
+    job = _absolute(validated(values, kind, name), root)
     if isinstance(output := getattr(job, "output", None), Path):
         require_output_folder(output)
     return job
@@ -68,11 +76,16 @@ def _apply(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    set_key(values, key, value, f"--set {override!r}")
+
+
+def set_key(values: dict[str, Any], key: str, value: Any, name: str) -> None:
+    """Set a dotted key, such as "run.seed". Raises InputError, with `name` first, if a part of it is no table."""
     *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise InputError(f"--set {override!r}: {parent!r} is a value, not a table")
+            raise InputError(f"{name}: {parent!r} is a value, not a table")
     values[last] = value
 
 

@@ -25,8 +25,12 @@ def ray_session(address: str | None, cpus: int) -> Iterator[None]:
 
     address: Ray head; by default RAY_ADDRESS, which Ray sets inside a submitted job, or an embedded Ray that ends with
     the job. An embedded Ray offers at least `cpus`, so that processes share the cores of a small machine.
+    A process that Ray has started, such as a trial of a sweep, has joined already.
     Raises InputError if no Ray head answers.
     """
+    if ray.is_initialized():
+        yield
+        return
     address = _resolve(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Without this, Ray changes the accelerator variables of processes that request no GPU.

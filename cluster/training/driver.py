@@ -1,6 +1,7 @@
 """Train a student: plan the job, start its ranks, and restart them if one is lost."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cache.errors import InputError
@@ -37,9 +38,12 @@ CHANGEABLE = frozenset(
 )
 
 
-def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]:
+def run_training(
+    settings: TrainSettings, address: str | None, watch: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Train to the end, continuing an earlier run of the same job. Returns the content of training.json.
 
+    watch: called about twice a second, and at the end.
     Raises a LogitbankError if the job cannot work, before any rank starts.
     """
     result_file = settings.output / RESULT
@@ -52,25 +56,28 @@ def run_training(settings: TrainSettings, address: str | None) -> dict[str, Any]
     ranks = choose_ranks(settings, gpus)
     # Ray is for several processes, and for other machines.
     if ranks == 1 and is_embedded(address):
-        _run_single_rank(settings, stores, gpus > 0)
+        _run_single_rank(settings, stores, gpus > 0, watch)
     else:
-        _run_under_ray(settings, stores, address, ranks)
+        _run_under_ray(settings, stores, address, ranks, watch)
+    watch()
     finished = dict(read_json(result_file))
     finished |= {"hardware": hardware(), "wall_seconds_last_run": time.monotonic() - started}
     write_json(result_file, finished)
     return finished
 
 
-def _run_single_rank(job: TrainSettings, stores: OpenStores, on_gpu: bool) -> None:
+def _run_single_rank(job: TrainSettings, stores: OpenStores, on_gpu: bool, watch: Callable[[], None]) -> None:
     """Train in a child process."""
     with SingleRank(job, on_gpu) as rank:
         settings, plan = _plan(job, stores)
         _record_start(settings, job, 1)
-        with StepProgress(settings) as progress:
+        with StepProgress(settings, watch) as progress:
             rank.run(settings, plan, progress.update)
 
 
-def _run_under_ray(job: TrainSettings, stores: OpenStores, address: str | None, local_ranks: int) -> None:
+def _run_under_ray(
+    job: TrainSettings, stores: OpenStores, address: str | None, local_ranks: int, watch: Callable[[], None]
+) -> None:
     """Train on the Ray cluster at `address`, or on an embedded one for `local_ranks`."""
     settings, plan = _plan(job, stores)
     threads = settings.run.cpu_threads or 1
@@ -81,7 +88,7 @@ def _run_under_ray(job: TrainSettings, stores: OpenStores, address: str | None, 
         if not gpus:
             require_cpus(ranks * threads)
         _record_start(settings, job, ranks)
-        with StepProgress(settings) as progress:
+        with StepProgress(settings, watch) as progress:
             run_under_ray(settings, plan, ranks, gpus > 0, progress.update)
 
 

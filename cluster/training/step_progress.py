@@ -1,6 +1,7 @@
 """A progress bar over the steps of a run, from the metrics file that rank 0 writes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,10 +14,10 @@ from student.training.settings import TrainSettings
 
 
 class StepProgress:
-    """Shows steps, loss and speed. The bar appears with the first new step."""
+    """Shows steps, loss and speed. The bar appears with the first new step. watch: called with every update."""
 
-    def __init__(self, settings: TrainSettings) -> None:
-        self._settings, self._steps_before = settings, steps_done(settings.output)
+    def __init__(self, settings: TrainSettings, watch: Callable[[], None]) -> None:
+        self._settings, self._steps_before, self._watch = settings, steps_done(settings.output), watch
         self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> Self:
@@ -30,6 +31,7 @@ class StepProgress:
 
     def update(self) -> None:
         """Read the newest metrics and draw them."""
+        self._watch()
         last = last_line(self._settings.output / METRICS)
         if last is None or last["step"] <= self._steps_before:
             return

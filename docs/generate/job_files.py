@@ -33,12 +33,14 @@ def jobs() -> dict[str, type[Settings]]:
     from cluster.capture.settings import CaptureSettings
     from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
     from cluster.report.settings import ReportSettings
+    from cluster.sweep.settings import SweepSettings
     from student.training.settings import TrainSettings
 
     return {
         "examples": ExamplesSettings,
         "capture": CaptureSettings,
         "train": TrainSettings,
+        "sweep": SweepSettings,
         "evaluate": EvaluateSettings,
         "report": ReportSettings,
     }

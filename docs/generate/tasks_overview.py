@@ -41,7 +41,7 @@ HEADLINES = (
             "medical_conversation",
             "micro F1 of the fields of a record, T5: distributions and true records, true records alone",
         ),
-        *("medical", "", "field_micro_f1", "teacher", "t5_mixed", "t5_labels"),
+        *("medical_true_records", "", "field_micro_f1", "teacher", "t5_mixed", "t5_labels"),
     ),
     Headline(
         *(

@@ -20,29 +20,31 @@ else
 fi
 step "5/12 labelled conversations of a grammar" examples $jobs/examples.toml
 step "6/12 the extraction teacher, trained on them" train $jobs/teacher.toml
-step "7/12 one capture for all students" capture $jobs/capture.toml
+step "7/12 the teacher writes the records of the transfer set" capture $jobs/transfer.toml
+[ -e $folder/written.jsonl ] || step "7/12 its records as texts" export $folder/written $folder/written.jsonl --format texts
+step "8/12 one capture for all students" capture $jobs/capture.toml
 step "8/12 the held-out conversations" capture $jobs/heldout.toml
 
 trained teacher
 for seed in $seeds; do
     step "9/12 student $seed: Llama" train $jobs/student_llama.toml \
         --set "output=$folder/llama_$seed" --set "run.seed=$seed"
-    step "9/12 its baseline: hard labels, same examples in the same order" train $jobs/student_llama.toml \
-        --set "output=$folder/llama_labels_$seed" --set "run.seed=$seed" \
+    step "9/12 its baseline: the same records without distributions, in the same order" train $jobs/student_llama.toml \
+        --set "output=$folder/llama_text_$seed" --set "run.seed=$seed" \
         --set 'loss={ objective = "hard_label", segments = { prompt = 0.3 } }'
     trained llama_$seed
-    trained llama_labels_$seed
+    trained llama_text_$seed
 done
 for seed in $seeds; do
     step "10/12 student $seed: T5, from the same capture" train $jobs/student_t5.toml \
         --set "output=$folder/t5_$seed" --set "run.seed=$seed"
-    step "10/12 its baseline: hard labels" train $jobs/student_t5.toml \
-        --set "output=$folder/t5_labels_$seed" --set "run.seed=$seed" --set 'loss={ objective = "hard_label" }'
+    step "10/12 its baseline: the same records without distributions" train $jobs/student_t5.toml \
+        --set "output=$folder/t5_text_$seed" --set "run.seed=$seed" --set 'loss={ objective = "hard_label" }'
     trained t5_$seed
-    trained t5_labels_$seed
+    trained t5_text_$seed
 done
 step "10/12 student: GPT-2, from the same capture" train $jobs/student_gpt2.toml
 trained gpt2
 step "11/12 evaluation on held-out conversations" evaluate $jobs/evaluate.toml --set "models={ $models }"
-step "12/12 report" report $jobs/report.toml --set "trainings={ $trainings }" --set "groups=$(groups llama llama_labels t5 t5_labels)"
+step "12/12 report" report $jobs/report.toml --set "trainings={ $trainings }" --set "groups=$(groups llama llama_text t5 t5_text)"
 [ -z "$data" ] || sh $jobs/mts_dialog.sh --data "$data" ${teacher:+--teacher "$teacher"}
