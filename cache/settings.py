@@ -82,6 +82,13 @@ def resolve_model(text: str, root: Path) -> str:
     return str(root / text) if (root / text).is_dir() else text
 
 
+def public_name(name: str) -> str:
+    """A model or store without its local path: the last two folders. Hub names and addresses stay as they are."""
+    if "://" in name or not Path(name).is_absolute():
+        return name
+    return "/".join(Path(name).parts[-2:])
+
+
 def _path_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 

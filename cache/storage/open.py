@@ -9,8 +9,15 @@ from cache.storage.local import LocalStorage
 
 
 def open_storage(uri: str | Path) -> Storage:
-    """The storage for a folder, or for an address such as s3://bucket/prefix. Reads and writes nothing yet."""
+    """The storage for a folder, or for an address such as s3://bucket/prefix or hf://datasets/owner/name/folder.
+
+    Reads and writes nothing yet, but downloads a store on a hub.
+    """
     text = str(uri)
+    if text.startswith("hf://"):
+        from cache.storage.hub_folder import HubFolder
+
+        return HubFolder(text)
     if "://" in text:
         from cache.storage.object_store import ObjectStorage
 

@@ -1,4 +1,4 @@
-"""The verbs that move stores to and from other profiles and formats: export, import."""
+"""The verbs that move stores to and from other profiles and formats: export, import, publish."""
 
 import argparse
 from pathlib import Path
@@ -48,6 +48,36 @@ def add_exchange_verbs(verbs: Verbs) -> None:
     )
     load.add_argument("--vocab-size", type=int, help="axolotl: width of the teacher's logits")
     load.add_argument("--unit-size", type=int, default=256, help="examples in each unit (default: 256)")
+
+    publish = verbs.add(
+        "publish",
+        _publish,
+        "write a store with a data card, into a folder or as a data set on a hub",
+        "logitbank publish runs/demo/store hf://datasets/me/molecules --license apache-2.0",
+    )
+    complete_folders(publish.add_argument("store", help=STORE_HELP))
+    complete_folders(publish.add_argument("target", help="new folder, or hf://datasets/OWNER/NAME (with HF_TOKEN)"))
+    publish.add_argument("--format", choices=("store", "parquet"), default="store", help="(default: store)")
+    publish.add_argument("--license", help='identifier of a licence on hubs, such as "apache-2.0"')
+    publish.add_argument("--title", help="of the card (default: the name of the target)")
+    publish.add_argument("--private", action="store_true", help="make a new data set private")
+    publish.add_argument("--snapshot", type=int, help=SNAPSHOT_HELP)
+
+
+def _publish(arguments: argparse.Namespace) -> Result:
+    from cache.exchange.publication import publish
+    from cache.storage.open import absolute_uri
+    from cache.store.logit_store import LogitStore
+    from cluster.runtime.progress_bars import counter
+
+    store = LogitStore.open(absolute_uri(arguments.store, arguments.root), arguments.snapshot)
+    target = absolute_uri(arguments.target, arguments.root)
+    title = arguments.title or target.rstrip("/").rpartition("/")[2]
+    progress = counter("publish", "files" if arguments.format == "store" else "examples")
+    place = publish(store, target, arguments.format, title, arguments.license, arguments.private, progress)
+    missing = "" if arguments.license else "; no --license was given, and the card says so"
+    text = f"publish: {len(store):,} examples, snapshot {store.snapshot}, in {place}{missing}"
+    return Result(text, {"examples": len(store), "snapshot": store.snapshot, "card": place})
 
 
 def _export(arguments: argparse.Namespace) -> Result:

@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 from transformers import PreTrainedConfig
 
+from cache.settings import public_name
 from student.models.registry import kind_of
 from student.training.settings import TrainSettings
 
@@ -59,13 +60,6 @@ def model_card(settings: TrainSettings, result: dict[str, Any], config: PreTrain
         f"## Metrics\n\n{_metrics(result)}",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def public_name(name: str) -> str:
-    """A model or store without its local path: the last two folders. Hub names and addresses stay as they are."""
-    if "://" in name or not Path(name).is_absolute():
-        return name
-    return "/".join(Path(name).parts[-2:])
 
 
 def _metadata(settings: TrainSettings, result: dict[str, Any], pipeline_tag: str) -> ModelCardData:
