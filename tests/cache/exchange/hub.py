@@ -1,4 +1,4 @@
-"""A stub of a data hub: it keeps the files of commits in memory and gives them out, as huggingface_hub asks for them."""
+"""A stub of a data hub: it keeps the files of commits in memory, and answers what huggingface_hub asks."""
 
 import base64
 import hashlib
@@ -85,7 +85,8 @@ def running_hub() -> Iterator[Hub]:
             else:
                 self._json({"error": f"stub: {self.path}"}, 404)
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"

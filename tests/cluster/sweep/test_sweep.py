@@ -37,7 +37,8 @@ def run(root: Path, name: str, text: str, *options: str) -> tuple[int, dict[str,
 
 
 def test_a_grid_is_run_compared_and_grown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trials = '{ "optimizer.lr" = 1e-6 }, { "run.seed" = 0, "optimizer.lr" = 3e-3 }, { "run.seed" = 1, "optimizer.lr" = 3e-3 }'
+    seeds = ", ".join(f'{{ "run.seed" = {seed}, "optimizer.lr" = 3e-3 }}' for seed in (0, 1))
+    trials = f'{{ "optimizer.lr" = 1e-6 }}, {seeds}'
     code, first = run(root, "grid", f"trials = [{trials}]")
     assert code == 0
     assert [row["label"] for row in first["rows"]] == ["lr = 0.003", "lr = 1e-06"], "the better rate comes first"
