@@ -128,6 +128,14 @@ class Dispatcher:
         """The workers that are ready."""
         return [worker for worker in self._workers if worker not in self._unavailable]
 
+    @property
+    def load(self) -> dict[str, float]:
+        """Engines that are ready, units that they have in hand, and the share of their places without one."""
+        engines = len(self.available_workers())
+        busy = sum(call.work is not None for call in self._calls.values())
+        places = engines * self._per_worker
+        return {"engines": engines, "in_flight": busy, "idle_share": max(0.0, 1 - busy / places) if places else 1.0}
+
     def _is_finished(self) -> bool:
         if any(call.work is not None for call in self._calls.values()) or self._returned:
             return False

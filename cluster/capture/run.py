@@ -34,6 +34,7 @@ from cluster.capture.run_log import RunLog
 from cluster.capture.settings import CaptureSettings
 from cluster.capture.shared_work import SharedWork
 from cluster.runtime.interruption import Interruption
+from cluster.runtime.metrics import Metrics
 from cluster.runtime.progress_bars import bar, counter
 from cluster.runtime.ray_session import cluster_has_gpus, is_embedded, require_cpus, require_gpus
 from teacher_serving.capture.unit import UnitSummary
@@ -92,7 +93,8 @@ class CaptureRun:
         self._bytes = input_bytes(job.settings.examples)
         self._presence = Presence(self._storage, self._facts)
         self._leases = Leases(self._storage, self._presence.name)
-        self._answered = 0
+        self._metrics = Metrics("capture", str(job.storage))
+        self._answered = self._deaths = 0
         self._polled = 0.0
         self._is_stopping = self._has_told = False
 
@@ -142,6 +144,7 @@ class CaptureRun:
                 self._dispatcher.run()
                 self._interruption.raise_if_noted()
         finally:
+            self._show_metrics()
             self._leases.release_all()
             self._presence.end()
 
@@ -166,6 +169,7 @@ class CaptureRun:
 
     def died(self, work: Work) -> None:
         """See Events."""
+        self._deaths += 1
         self._tries.note(work)
 
     def divided(self, work: Work) -> None:
@@ -195,6 +199,7 @@ class CaptureRun:
         self._presence.beat()
         self._tell_of_others()
         self._bar.total = self._planned
+        self._show_metrics()
         answered = self._done + examples_in_progress(self._dispatcher.available_workers())
         self._show(min(answered, self._planned))
 
@@ -267,6 +272,10 @@ class CaptureRun:
         log = self._log
         facts = {"planned": self._planned, "answered": self._done, "captured": log.examples, "refused": log.refused}
         return facts | {"rows": log.rows, "seconds": round(log.elapsed, 1), "cost": log.cost}
+
+    def _show_metrics(self) -> None:
+        more = {"bytes": self._log.bytes, "deaths": self._deaths, "queue": self._stream.ready}
+        self._metrics.show(self._facts() | more | self._dispatcher.load)
 
     def _find_known(self, keys: Array) -> npt.NDArray[np.bool_]:
         """Which responses are in the store by now, or in its quarantine."""

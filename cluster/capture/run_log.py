@@ -27,7 +27,7 @@ class RunLog:
         self._started = 0.0
         self._input: dict[str, Any] = {}
         self.truncated = 0
-        self.examples = self.rows = self.refused = 0
+        self.examples = self.rows = self.refused = self.bytes = 0
         self.without_rows = 0
         self.stopped = ""
         self.rows_from: list[str] = []
@@ -59,6 +59,7 @@ class RunLog:
         if summary.is_committed:
             self.examples += summary.examples
             self.rows += summary.rows
+            self.bytes += summary.bytes
         counts = ("examples", "rows", "refused", "truncated", "seconds", "start_seconds", "cost")
         names = (*counts, "rows_from", "without_rows", "stopped")
         run = {name: getattr(self, name) for name in names}

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from cluster.runtime.metrics import Metrics
 from cluster.runtime.progress_bars import bar
 from student.training.run_files import METRICS, steps_done
 from student.training.settings import TrainSettings
@@ -18,6 +19,7 @@ class StepProgress:
 
     def __init__(self, settings: TrainSettings, watch: Callable[[], None]) -> None:
         self._settings, self._steps_before, self._watch = settings, steps_done(settings.output), watch
+        self._metrics = Metrics("training", str(settings.output))
         self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> Self:
@@ -35,6 +37,7 @@ class StepProgress:
         last = last_line(self._settings.output / METRICS)
         if last is None or last["step"] <= self._steps_before:
             return
+        self._metrics.show(last)
         if self._bar is None:
             self._bar = bar(self._settings.output.name, self._settings.run.total_steps, "steps", initial=last["step"])
         rate = last["tokens"] / last["seconds"]

@@ -25,16 +25,16 @@ MODELS = ("teacher", "kd", "ce")
 def readme(root: Path) -> str:
     """README.md with the current tables between their markers. Raises ValueError if the markers are missing."""
     result = json.loads((root / "benchmarks/results/demo.json").read_text())
-    text = _between((root / "README.md").read_text(), BEGIN, END, f"```\n{table(result)}\n```")
-    return _between(text, TASKS_BEGIN, TASKS_END, overview())
+    text = between((root / "README.md").read_text(), BEGIN, END, f"```\n{table(result)}\n```")
+    return between(text, TASKS_BEGIN, TASKS_END, overview())
 
 
-def _between(text: str, begin: str, end: str, content: str) -> str:
-    """The text with `content` between two lines."""
+def between(text: str, begin: str, end: str, content: str) -> str:
+    """The text with `content` between two lines. Raises ValueError if they are missing."""
     before, first, rest = text.partition(begin)
     _, last, after = rest.partition(end)
     if not first or not last:
-        raise ValueError(f"README.md: the lines {begin!r} and {end!r} are missing")
+        raise ValueError(f"the lines {begin!r} and {end!r} are missing")
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from docs.generate import api, commands, demo_table, job_files, task_tables
+from docs.generate import api, commands, demo_table, grafana, job_files, task_tables
 from docs.generate.measurements.page import page as measurements
 
 
@@ -14,6 +14,8 @@ def outdated(root: Path) -> dict[str, str]:
         "docs/commands.md": commands.page(),
         "docs/measurements.md": measurements(),
         "README.md": demo_table.readme(root),
+        "docs/deploy.md": grafana.page(root),
+        "cluster/deploy/grafana.json": grafana.dashboard(),
         **task_tables.pages(root),
     }
     return {name: text for name, text in texts.items() if _text(root / name) != text}

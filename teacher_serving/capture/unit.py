@@ -25,7 +25,7 @@ class UnitSummary:
     rows: tokens with a target. is_committed: False if another capture had committed the unit before. refused: examples
     that the teacher could not answer, or whose answer is not kept. cost: price that the service charged. rows_from: see
     NamesRowSource. without_rows: committed examples whose log-probabilities the service did not return. stopped: why
-    the teacher answers no more; "" if it answered all.
+    the teacher answers no more; "" if it answered all. bytes: of the part.
     """
 
     unit: str
@@ -37,6 +37,7 @@ class UnitSummary:
     rows_from: str = ""
     without_rows: int = 0
     stopped: str = ""
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ def store_answers(
         cost=answers.cost,
         without_rows=without_rows,
         stopped=answers.stopped,
+        bytes=commit.part.bytes,
     )
 
 

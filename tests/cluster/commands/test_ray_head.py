@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,15 @@ class Head:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        ports = [_free_port() for _ in range(3)]
+        ports = [_free_port() for _ in range(4)]
         self.address = f"http://127.0.0.1:{ports[1]}"
         self._temporary = tempfile.mkdtemp(prefix="ray")  # Ray's sockets need a short path
         environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
         ray = str(Path(sys.executable).with_name("ray"))
         options = ["--head", "--block", f"--port={ports[0]}", f"--dashboard-port={ports[1]}", "--num-cpus=4"]
         # By default all heads of a machine ask for one port for their agents, and without an agent no job can run.
-        options += [f"--dashboard-agent-listen-port={ports[2]}"]
+        options += [f"--dashboard-agent-listen-port={ports[2]}", f"--metrics-export-port={ports[3]}"]
+        self.metrics = f"http://127.0.0.1:{ports[3]}/metrics"
         self._process = subprocess.Popen(
             [ray, "start", *options, f"--temp-dir={self._temporary}", "--disable-usage-stats"],
             env=environment,
@@ -101,6 +103,14 @@ def head(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         head.end()
 
 
+def metrics_of(head: Head, tag: str) -> set[str]:
+    """Names of a capture's metrics that are not 0, as Prometheus reads them."""
+    lines = urllib.request.urlopen(head.metrics, timeout=10).read().decode().splitlines()
+    start = "ray_logitbank_capture_"
+    shown = [line for line in lines if line.startswith(start) and tag in line and float(line.split()[-1]) > 0]
+    return {line[len(start) : line.index("{")] for line in shown}
+
+
 def test_a_job_is_submitted_stopped_and_continued(head: Head) -> None:
     submit = ["submit", "--address", head.address, "--python", sys.executable]
     sent = head.run(*submit, "--no-wait", "--", "capture", str(head.folder / "capture.toml"))
@@ -114,6 +124,10 @@ def test_a_job_is_submitted_stopped_and_continued(head: Head) -> None:
     running = head.jobs()
     assert [(each["job"], each["status"]) for each in running] == [(job, "RUNNING")]
     assert running[0]["command"] == f"logitbank capture {head.folder / 'capture.toml'}"
+    store = f'place="{head.folder / "store"}"'
+    while not {"captured_total", "rows_total", "queue", "engines"} <= (shown := metrics_of(head, store)):
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.5)
     stopped = head.run("stop", "--address", head.address, job, "--json")
     assert (stopped.returncode, json.loads(stopped.stdout)) == (0, {"job": job, "status": "STOPPED"})
     kept = len(list(commits.iterdir()))
