@@ -64,9 +64,9 @@ HEADLINES = (
         *(
             "`make demo-step`",
             "step_by_step",
-            "right labels of word problems: rationales of the grammar too, labels alone",
+            "right labels of word problems: the teacher's distributions of labels and rationales, true labels alone",
         ),
-        *("step_grammar", "100%", "label_accuracy", "teacher", "task_prefix_gt", "standard_gt"),
+        *("step", "", "label_accuracy", "teacher", "logits", "standard"),
     ),
 )
 
