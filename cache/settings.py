@@ -96,6 +96,9 @@ def _path_as_text(value: Any) -> Any:
 # The folder of a store, or its address in an object store.
 StoreUri = Annotated[str, BeforeValidator(_path_as_text), Field(min_length=1), PathText(resolve_uri)]
 
+# Files of examples: one, a folder or a pattern, on this machine or at an address such as s3://bucket/folder/*.jsonl.
+InputUri = Annotated[str, BeforeValidator(_path_as_text), Field(min_length=1), PathText(resolve_uri)]
+
 # The folder of a model, a tokenizer or an adapter, or its name on a hub.
 ModelPath = Annotated[str, PathText(resolve_model)]
 

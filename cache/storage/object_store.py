@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cache.errors import IntegrityError, StoreError
+from cache.object_client import client_options
 from cache.storage.base import Range, check_name
 from cache.storage.fork_safe_lock import ForkSafeLock
 from cache.storage.ranges import Span, read_merged
@@ -29,7 +30,6 @@ RETRIES: Any = {
     "retry_timeout": timedelta(seconds=30),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
 }
-TIMEOUTS = {"connect_timeout": "5s", "timeout": "300s"}
 INSTALL = "pip install 'obstore>=0.12'"
 # A conditional write that meets another one is refused although nothing was written (409 of S3). It is tried again.
 CONFLICT_WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
@@ -297,12 +297,9 @@ class ObjectStorage:
                     from obstore import store as stores
                 except ImportError:
                     raise StoreError(f"store {self._uri!r}: an object store needs obstore; {INSTALL}") from None
-                options: Any = dict(TIMEOUTS)
-                if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
-                    options["allow_http"] = True
                 connect: Any = stores.from_url
                 try:
-                    self._store = connect(self._uri, client_options=options, retry_config=RETRIES)
+                    self._store = connect(self._uri, client_options=client_options(), retry_config=RETRIES)
                 except Exception as error:
                     raise StoreError(f"store {self._uri!r}: {_first_line(error)}") from error
                 self._owner_pid = os.getpid()

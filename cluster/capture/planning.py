@@ -27,7 +27,7 @@ def open_windows(settings: CaptureSettings) -> tuple[list[Window], Iterator[Wind
 
     Raises InputError for files that cannot be read, and for a small input without an example.
     """
-    windows = read_windows(settings.examples, WINDOW_LINES)
+    windows = read_windows(settings.examples, WINDOW_LINES, settings.fields)
     first = list(islice(windows, 2))
     if len(first) < 2:
         lines = list(parse_window(first[0])) if first else []

@@ -94,7 +94,8 @@ def run_probe(settings: CaptureSettings, sample: Sample) -> Estimate | None:
         write_examples(folder / "examples.jsonl", examples)
         trial = settings.model_copy(
             update={
-                "examples": folder / "examples.jsonl",
+                "examples": str(folder / "examples.jsonl"),
+                "fields": {},
                 "store": str(folder / "store"),
                 "limit": None,
                 "actors": 1,

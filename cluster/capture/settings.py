@@ -1,11 +1,12 @@
 """Settings of a capture job."""
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from cache.settings import OneOf, Settings, StoreUri
+from cache.examples.files.jsonl import KEYS
+from cache.examples.files.line_forms import FORM_KEYS
+from cache.settings import InputUri, OneOf, Settings, StoreUri
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.engines.registry import ENGINES
 from teacher_serving.engines.settings import EngineSettings, TeacherSettings
@@ -28,7 +29,12 @@ class ActorRange(Settings):
 class CaptureSettings(Settings):
     """A job that fills a store (`logitbank capture`)."""
 
-    examples: Path = Field(description="file of examples (JSON Lines, Parquet), folder or pattern of them")
+    examples: InputUri = Field(
+        description="file of examples (JSON Lines, Parquet), folder or pattern of them, or an address of one"
+    )
+    fields: dict[str, str] = Field(
+        {}, description='by a key of examples the name in the file, as in { prompt = "question", response = "answer" }'
+    )
     store: StoreUri = Field(description="store to fill; created if absent")
     limit: int | None = Field(None, ge=1, description="use only this many examples, from the first on")
     score: bool = Field(True, description="score the responses that the examples contain")
@@ -67,6 +73,12 @@ class CaptureSettings(Settings):
     def most_actors(self) -> int:
         """Engines at most."""
         return self.actors if isinstance(self.actors, int) else self.actors.max
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> Self:
+        if unknown := sorted(set(self.fields) - KEYS - FORM_KEYS):
+            raise ValueError(f"fields.{unknown[0]}: is no key of examples; known keys: {', '.join(sorted(KEYS))}")
+        return self
 
     @model_validator(mode="after")
     def _check_actors(self) -> Self:

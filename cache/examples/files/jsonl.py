@@ -4,7 +4,7 @@ Optional keys: `rationale`, `response`, `label`, `tools`, `metadata`, `id`. Othe
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from cache.errors import InputError
 from cache.examples.example import Example
 from cache.examples.files.json_line import parse_json_line
-from cache.examples.files.line_forms import FORM_KEYS, usual_form
+from cache.examples.files.line_forms import FORM_KEYS, own_keys, usual_form
 from cache.examples.files.windows import Window, read_windows
 
 KEYS = {"id", "messages", "prompt", "rationale", "response", "metadata", "label", "tools"}
@@ -66,15 +66,15 @@ def parse_window(window: Window) -> Iterator[Example | BadExample]:
     """The examples of a window, and the lines that are none. Empty lines are passed over."""
     for number, line in enumerate(window.lines, start=window.first):
         if isinstance(line, dict) or line.strip():
-            yield _parse_line(line, number, window.source)
+            yield _parse_line(line, number, window.source, window.fields)
 
 
-def bad_line(path: Path, line: BadExample) -> InputError:
+def bad_line(path: str | Path, line: BadExample) -> InputError:
     """The error of an input that ends at a line, or has no other."""
     return InputError(f"examples file {path}, {line.place}: {line.reason}")
 
 
-def no_examples(path: Path) -> InputError:
+def no_examples(path: str | Path) -> InputError:
     """The error of an input without a line."""
     return InputError(f"examples file {path}: empty; it needs at least one line with 'messages' or 'prompt'")
 
@@ -88,11 +88,15 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
     draft.replace(path)
 
 
-def _parse_line(line: bytes | dict[str, Any], number: int, source: str) -> Example | BadExample:
+def _parse_line(
+    line: bytes | dict[str, Any], number: int, source: str, fields: Mapping[str, str]
+) -> Example | BadExample:
     name = f"{source}:{number}" if source else str(number)
     default = name
     try:
         value = line if isinstance(line, dict) else parse_json_line(line, is_first=number == 1)
+        if fields and isinstance(value, dict):
+            value = own_keys(value, fields)
         if isinstance(value, dict) and isinstance(value.get("id"), str | int):
             name = str(value["id"])
         return _parse(value, default)

@@ -1,5 +1,6 @@
 """Forms in which published data has examples, turned into the project's own keys."""
 
+from collections.abc import Mapping
 from typing import Any
 
 # The form {instruction, input, output} of Alpaca's data: the prompt in two parts, and the response.
@@ -18,6 +19,24 @@ ROLE_OF = {
     "tool": "tool",
     "observation": "tool",
 }
+
+
+def own_keys(value: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    """A line with only the keys that `fields` names, under the project's own names.
+
+    fields: by own key, that of the line; a point leads into an object, as in {"response": "answer.text"}.
+    Raises ValueError if the line lacks one. A value that is null counts as absent.
+    """
+    found: dict[str, Any] = {}
+    for own, theirs in fields.items():
+        item: Any = value if theirs not in value else {theirs: value[theirs]}
+        for part in [theirs] if theirs in value else theirs.split("."):
+            if not isinstance(item, Mapping) or part not in item:
+                raise ValueError(f"has no {theirs!r}, which fields.{own} names; it has {', '.join(map(repr, value))}")
+            item = item[part]
+        if item is not None:
+            found[own] = item
+    return found
 
 
 def usual_form(value: dict[str, Any]) -> dict[str, Any]:

@@ -3,19 +3,18 @@
 import gzip
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from cache.errors import InputError
+from cache.examples.files.input_files import TABLE, InputFile, find_files
 
-# By the end of a file's name, how it is read. Parquet is a table; the others are lines.
-TABLE = ".parquet"
-LINES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
 # Lines are read in pieces of about so many bytes, whatever their number.
 WINDOW_BYTES = 32 << 20
+NO_FIELDS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,60 +23,45 @@ class Window:
 
     source: the file's name if the input has several files, otherwise "". first: number of the first line, from 1.
     lines: JSON as bytes, or rows of a table as dicts. bytes_read: of the file's bytes, how many come before its end.
+    fields: by a key of examples, the name under which the lines have it, such as {"prompt": "question"}; then no other
+    key of a line counts. Empty if the lines have the keys of examples.
     """
 
     source: str
     first: int
     lines: Sequence[bytes | dict[str, Any]]
     bytes_read: int
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, number: int) -> str:
         """Where a line is, such as "line 7" or "part-2.jsonl, line 7"."""
         return f"{self.source}, line {number}" if self.source else f"line {number}"
 
 
-def example_files(path: Path) -> list[Path]:
-    """The files of a path: a file, all examples files of a folder, or those that match a pattern with "*" or "?".
+def read_windows(location: str | Path, size: int, fields: Mapping[str, str] = NO_FIELDS) -> Iterator[Window]:
+    """The lines of all files of a location (see find_files), `size` at a time or fewer. Only one window is in memory.
 
-    In the order of their names. Raises InputError if there is none.
-    """
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.name.endswith((TABLE, *LINES)))
-        if not found:
-            raise InputError(f"examples folder {path}: has no file that ends in {', '.join((*LINES, TABLE))}")
-        return found
-    if any(mark in path.name for mark in "*?[") and not path.exists():
-        found = sorted(file for file in path.parent.glob(path.name) if file.is_file())
-        if not found:
-            raise InputError(f"examples files {path}: no file has such a name")
-        return found
-    if not path.is_file():
-        raise InputError(f"examples file {path}: no such file; give the path of a JSON Lines file")
-    return [path]
-
-
-def read_windows(path: Path, size: int) -> Iterator[Window]:
-    """The lines of all files of a path, `size` at a time or fewer. Only one window is in memory.
+    fields: see Window.
 
     JSON Lines, also compressed by gzip or Zstandard, and Parquet. Raises InputError for a file that cannot be read.
     """
-    files = example_files(path)
+    files = find_files(location)
     before = 0
     for file in files:
         name = file.name if len(files) > 1 else ""
         for first, lines, position in _table_rows(file, size) if file.name.endswith(TABLE) else _lines(file, size):
-            yield Window(name, first, lines, before + position)
-        before += file.stat().st_size
+            yield Window(name, first, lines, before + position, fields)
+        before += file.size
 
 
-def input_bytes(path: Path) -> int:
-    """Size of all files of a path."""
-    return sum(file.stat().st_size for file in example_files(path))
+def input_bytes(location: str | Path) -> int:
+    """Size of all files of a location."""
+    return sum(file.size for file in find_files(location))
 
 
-def _lines(file: Path, size: int) -> Iterator[tuple[int, list[bytes], int]]:
+def _lines(file: InputFile, size: int) -> Iterator[tuple[int, list[bytes], int]]:
     """Windows of lines: the first line's number, the lines, and how far the file is read."""
-    with file.open("rb") as raw, _decompressed(raw, file) as text:
+    with file.open() as raw, _decompressed(raw, file.name) as text:
         first = 1
         while True:
             lines: list[bytes] = []
@@ -90,20 +74,21 @@ def _lines(file: Path, size: int) -> Iterator[tuple[int, list[bytes], int]]:
                         break
             except (OSError, EOFError) as error:
                 raise InputError(
-                    f"examples file {file}, line {first + len(lines)}: cannot be read ({error})"
+                    f"examples file {file.path}, line {first + len(lines)}: cannot be read ({error})"
                 ) from error
             if not lines:
                 return
-            yield first, lines, os.lseek(raw.fileno(), 0, os.SEEK_CUR)
+            # Where the file of this machine is, also if a reader of its own has a copy of its number.
+            yield first, lines, raw.tell() if file.system else os.lseek(raw.fileno(), 0, os.SEEK_CUR)
             first += len(lines)
 
 
 @contextmanager
-def _decompressed(raw: IO[bytes], file: Path) -> Iterator[IO[bytes]]:
-    if file.name.endswith(".gz"):
+def _decompressed(raw: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    if name.endswith(".gz"):
         with gzip.open(raw) as text:
             yield text  # type: ignore[misc]
-    elif file.name.endswith(".zst"):
+    elif name.endswith(".zst"):
         import pyarrow
 
         with pyarrow.CompressedInputStream(raw, "zstd") as stream:
@@ -112,15 +97,16 @@ def _decompressed(raw: IO[bytes], file: Path) -> Iterator[IO[bytes]]:
         yield raw
 
 
-def _table_rows(file: Path, size: int) -> Iterator[tuple[int, list[dict[str, Any]], int]]:
+def _table_rows(file: InputFile, size: int) -> Iterator[tuple[int, list[dict[str, Any]], int]]:
     """Windows of rows, as `_lines`."""
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.ParquetFile(file)
-        rows, total, first = table.metadata.num_rows, file.stat().st_size, 1
-        for batch in table.iter_batches(size):
-            yield first, batch.to_pylist(), total * (first - 1 + len(batch)) // max(rows, 1)
-            first += len(batch)
+        with file.open() as raw:
+            table = pyarrow.parquet.ParquetFile(raw)
+            rows, total, first = table.metadata.num_rows, file.size, 1
+            for batch in table.iter_batches(size):
+                yield first, batch.to_pylist(), total * (first - 1 + len(batch)) // max(rows, 1)
+                first += len(batch)
     except pyarrow.ArrowException as error:
-        raise InputError(f"examples file {file}: is not Parquet, or damaged ({error})") from error
+        raise InputError(f"examples file {file.path}: is not Parquet, or damaged ({error})") from error

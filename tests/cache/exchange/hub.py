@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from urllib.parse import unquote, urlparse
 
 TOKEN = "hf_of_this_test"
 SHA = "0123456789abcdef0123456789abcdef01234567"
+RESOLVE = re.compile(rf"/datasets/me/data/resolve/(?:main|{SHA})/(.+)")
 
 
 class Hub:
@@ -79,9 +81,12 @@ def running_hub() -> Iterator[Hub]:
             elif path.startswith("/api/datasets/me/data"):
                 siblings = [{"rfilename": name} for name in hub.files]
                 self._json({"id": "me/data", "sha": SHA, "siblings": siblings, "private": False, "tags": []})
-            elif path.startswith(start := f"/datasets/me/data/resolve/{SHA}/") and path[len(start) :] in hub.files:
-                data = hub.files[path[len(start) :]]
-                self._send(200, data, ETag=f'"{_oid(data)}"', X_Repo_Commit=SHA, length=str(len(data)))
+            elif (match := RESOLVE.fullmatch(path)) and match[1] in hub.files:
+                data = hub.files[match[1]]
+                first, last = self.headers.get("Range", f"bytes=0-{len(data) - 1}").removeprefix("bytes=").split("-")
+                part = data[int(first) : int(last or len(data)) + 1]
+                status = 206 if "Range" in self.headers else 200
+                self._send(status, part, ETag=f'"{_oid(data)}"', X_Repo_Commit=SHA, length=str(len(part)))
             else:
                 self._json({"error": f"stub: {self.path}"}, 404)
 
