@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from cache.examples.files.jsonl import KEYS
 from cache.examples.files.line_forms import FORM_KEYS
@@ -74,11 +74,12 @@ class CaptureSettings(Settings):
         """Engines at most."""
         return self.actors if isinstance(self.actors, int) else self.actors.max
 
-    @model_validator(mode="after")
-    def _check_fields(self) -> Self:
-        if unknown := sorted(set(self.fields) - KEYS - FORM_KEYS):
-            raise ValueError(f"fields.{unknown[0]}: is no key of examples; known keys: {', '.join(sorted(KEYS))}")
-        return self
+    @field_validator("fields")
+    @classmethod
+    def _check_fields(cls, fields: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(set(fields) - KEYS - FORM_KEYS):
+            raise ValueError(f"{unknown[0]!r} is no key of examples; known keys: {', '.join(sorted(KEYS | FORM_KEYS))}")
+        return fields
 
     @model_validator(mode="after")
     def _check_actors(self) -> Self:

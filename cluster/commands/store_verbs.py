@@ -2,10 +2,11 @@
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from cache.errors import InputError
-from cluster.commands.verbs import Result, Verbs, complete_folders
+from cluster.commands.verbs import Result, Verbs, complete_files, complete_folders
 
 # A writer needs at most this long from the first file of a unit to its commit, unless its machine sleeps.
 MIN_GRACE_HOURS = 6.0
@@ -35,6 +36,7 @@ def add_store_verbs(verbs: Verbs) -> None:
     inspect.add_argument(
         "--tokenizer", help="folder or hub name of the tokenizer for --example (default: the teacher's)"
     )
+    complete_files(inspect.add_argument("--page", type=Path, help="write an HTML page with charts to this file"))
     gc.add_argument(
         "--older-than",
         type=float,
@@ -64,6 +66,8 @@ def _inspect(arguments: argparse.Namespace) -> Result:
         raise InputError("--example needs an id or the first digits of a key; 'logitbank inspect --help' shows more")
     if arguments.example is not None and arguments.json:
         raise InputError("--example does not go with --json; leave one of them out")
+    if arguments.example is not None and arguments.page is not None:
+        raise InputError("--example does not go with --page; leave one of them out")
     uri = absolute_uri(arguments.store, arguments.root)
     unpinned = arguments.snapshot is None and not latest_snapshot(open_storage(uri))
     store = LogitStore.open(uri, arguments.snapshot, unpinned=unpinned)
@@ -71,7 +75,13 @@ def _inspect(arguments: argparse.Namespace) -> Result:
         return Result(token_view(store, arguments.example, tokenizer_name=tokenizer_name(arguments)))
     info, lines = store.info(), last_input(uri)
     text = f"{info}\nlast capture   {lines}" if lines else str(info)
-    return Result(text, {**store_facts(info), "last_input": asdict(lines) if lines else None})
+    page = None if arguments.page is None else arguments.root / arguments.page
+    if page is not None:
+        from cluster.report.store_page import write_store_page
+
+        write_store_page(store, page)
+        text = f"{text}\n{page}"
+    return Result(text, {**store_facts(info), "last_input": asdict(lines) if lines else None, "page": page})
 
 
 def tokenizer_name(arguments: argparse.Namespace) -> str | None:

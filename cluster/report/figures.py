@@ -11,6 +11,7 @@ from cluster.report.loss_history import LossPanel
 from student.tasks.figures import draw, to_svg
 
 SMOOTHED_STEPS = 20
+TIME_BINS = 60
 
 
 def loss_curves(panels: Sequence[LossPanel]) -> str:
@@ -43,6 +44,33 @@ def entropy_histogram(entropies: npt.NDArray[np.float64]) -> str:
         axes.hist(entropies, bins=60)
         axes.axvline(float(entropies.mean()), linestyle="--", color="black", label=f"mean {entropies.mean():.2f}")
         axes.set(xlabel="entropy, nats", ylabel="tokens")
+        axes.legend(frameon=False)
+
+    return draw(plot)
+
+
+def rate_over_time(seconds: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> str:
+    """Rows a second over time, from the times of commits in order and their rows. Times are cut into TIME_BINS."""
+
+    def plot(axes: Axes) -> None:
+        counts, edges = np.histogram(seconds, bins=min(TIME_BINS, len(seconds)), weights=rows)
+        unit, name = (
+            (3600, "hours") if seconds[-1] > 2 * 3600 else (60, "minutes") if seconds[-1] > 120 else (1, "seconds")
+        )
+        axes.stairs(counts / np.diff(edges), edges / unit, fill=True)
+        axes.set(xlabel=f"{name} since the first commit", ylabel="tokens a second")
+
+    return draw(plot)
+
+
+def length_histogram(lengths: Mapping[str, npt.NDArray[np.uint32]]) -> str:
+    """Distribution of lengths in tokens, a curve for each name."""
+
+    def plot(axes: Axes) -> None:
+        highest = max(int(values.max(initial=1)) for values in lengths.values())
+        for name, values in lengths.items():
+            axes.hist(values, bins=60, range=(0, highest), histtype="step", label=f"{name}, mean {values.mean():,.0f}")
+        axes.set(xlabel="tokens", ylabel="examples")
         axes.legend(frameon=False)
 
     return draw(plot)

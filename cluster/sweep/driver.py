@@ -8,6 +8,7 @@ from typing import Any
 
 from cache.errors import InputError
 from cache.json_documents import write_json
+from cache.store.logit_store import LogitStore
 from cluster.runtime.outputs import read_json, require_same_job, write_job
 from cluster.runtime.ray_session import cluster_gpus, ray_session, require_cpus, require_gpus
 from cluster.sweep.comparison import Row, ordered, page, rows_of, table
@@ -45,7 +46,7 @@ def run_sweep(settings: SweepSettings, root: Path, address: str | None) -> Sweep
     require_same_job(settings.output, settings, CHANGEABLE)
     snapshots = _snapshots(settings, root)
     maker, trials = make_trials(settings, root, snapshots)
-    evaluation = _check(settings, root, trials)
+    evaluation = _pinned(_check(settings, root, trials), snapshots)
     write_job(settings.output, settings)
     write_json(settings.output / SNAPSHOTS, snapshots)
     if missing := _missing(settings, trials):
@@ -80,6 +81,10 @@ def _snapshots(settings: SweepSettings, root: Path) -> dict[str, int]:
         for store, snapshot in pins:
             if snapshot is not None:
                 snapshots.setdefault(store, snapshot)
+    evaluation = _evaluation_job(settings, root, trials)
+    if evaluation is not None and evaluation.store is not None and evaluation.store not in snapshots:
+        newest = LogitStore.open(evaluation.store, evaluation.snapshot).snapshot
+        snapshots |= {evaluation.store: newest} if newest is not None else {}
     return snapshots
 
 
@@ -179,6 +184,13 @@ def _evaluation_job(settings: SweepSettings, root: Path, trials: Sequence[Trial]
     models = {trial.name: str(trial.settings.output / MODEL) for trial in trials}
     values = read_toml(settings.evaluate) | {"output": str(settings.output / EVALUATION), "models": models}
     return resolve_job(values, EvaluateSettings, f"job file {settings.evaluate}", root)
+
+
+def _pinned(evaluation: Any, snapshots: Mapping[str, int]) -> Any:
+    """The evaluation of the snapshot that the sweep reads, or None without one."""
+    if evaluation is None or evaluation.snapshot is not None:
+        return evaluation
+    return evaluation.model_copy(update={"snapshot": snapshots.get(evaluation.store)})
 
 
 def _compare(settings: SweepSettings, trials: Sequence[Trial], evaluation: Any) -> SweepResult:

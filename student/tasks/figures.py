@@ -11,6 +11,9 @@ if TYPE_CHECKING:  # matplotlib is heavy, and reading a job file imports every t
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Of a figure, in inches.
+HEIGHT = 3.4
+
 
 def bars(values: Mapping[str, float], label: str) -> str:
     """Horizontal bars with their values."""
@@ -22,7 +25,7 @@ def bars(values: Mapping[str, float], label: str) -> str:
         axes.invert_yaxis()
         axes.margins(x=0.18)
 
-    return draw(plot)
+    return draw(plot, max(HEIGHT, 0.6 + 0.2 * len(values)))
 
 
 def grouped_bars(groups: Mapping[str, Mapping[str, float]], label: str) -> str:
@@ -74,18 +77,18 @@ def confusion_matrix(counts: npt.NDArray[np.int64], names: Sequence[str]) -> str
     return draw(plot)
 
 
-def draw(plot: Callable[["Axes"], None]) -> str:
-    """A figure with one pair of axes."""
+def draw(plot: Callable[["Axes"], None], height: float = HEIGHT) -> str:
+    """A figure with one pair of axes. height: in inches."""
 
     def plot_figure(figure: "Figure") -> None:
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         plot(axes)
 
-    return to_svg(plot_figure)
+    return to_svg(plot_figure, height)
 
 
-def to_svg(plot: Callable[["Figure"], None], height: float = 3.4) -> str:
+def to_svg(plot: Callable[["Figure"], None], height: float = HEIGHT) -> str:
     """The figure that `plot` fills, as SVG text. height: in inches; the width is 6."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
