@@ -28,7 +28,7 @@ class Head:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        ports = [_free_port() for _ in range(4)]
+        ports = [_free_port() for _ in range(5)]
         self.address = f"http://127.0.0.1:{ports[1]}"
         self._temporary = tempfile.mkdtemp(prefix="ray")  # Ray's sockets need a short path
         environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
@@ -36,6 +36,7 @@ class Head:
         options = ["--head", "--block", f"--port={ports[0]}", f"--dashboard-port={ports[1]}", "--num-cpus=4"]
         # By default all heads of a machine ask for one port for their agents, and without an agent no job can run.
         options += [f"--dashboard-agent-listen-port={ports[2]}", f"--metrics-export-port={ports[3]}"]
+        options += [f"--ray-client-server-port={ports[4]}"]
         self.metrics = f"http://127.0.0.1:{ports[3]}/metrics"
         self._process = subprocess.Popen(
             [ray, "start", *options, f"--temp-dir={self._temporary}", "--disable-usage-stats"],
