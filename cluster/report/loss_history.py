@@ -20,6 +20,7 @@ NOT_TERMS = frozenset(
         "skipped_steps",
         "seconds",
         "data_wait_seconds",
+        "snapshot",
         "heldout_objective",
     }
 )

@@ -91,6 +91,8 @@ def _snapshots(settings: SweepSettings, root: Path) -> dict[str, int]:
 def _check(settings: SweepSettings, root: Path, trials: Sequence[Trial]) -> Any:
     """The job of the evaluation, or None. Raises InputError for whatever would end the sweep later."""
     _require_comparable(settings, trials)
+    if any(trial.settings.data.follow for trial in trials):
+        raise InputError("data.follow: the trials of a sweep read one snapshot; leave it out")
     if settings.search or settings.early_stopping:
         from cluster.sweep.tuning import scheduler, search_algorithm
 

@@ -16,7 +16,7 @@ from cluster.training.snapshot_pinning import pin_snapshots
 from cluster.training.step_progress import StepProgress
 from student.training.engine.checkpoints import require_known_format
 from student.training.planning.plan import TrainingPlan
-from student.training.planning.stores import OpenStores
+from student.training.planning.stores import OpenStores, newest_snapshot
 from student.training.run_files import CHECKPOINTS, RESULT, read_progress, steps_done
 from student.training.settings import TrainSettings
 
@@ -48,6 +48,8 @@ def run_training(
     """
     result_file = settings.output / RESULT
     stores = OpenStores()
+    if settings.data.follow is not None and settings.data.store is not None:
+        newest_snapshot(settings.data.store)  # what is committed by now is what the run begins with
     settings, result = continue_job(settings, stores)
     if result is not None:
         return result

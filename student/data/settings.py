@@ -49,6 +49,11 @@ class DataSettings(Settings):
     examples: Path | None = None
     replay: ReplaySettings | None = Field(None, description="examples of a file, mixed in; none if not given")
     snapshot: int | None = Field(None, ge=1, description="pinned snapshot of 'store'; the newest if not given")
+    follow: int | None = Field(
+        None,
+        ge=1,
+        description="steps after which the newest snapshot of 'store' is read, which may grow; none if not given",
+    )
     origins: tuple[Literal["scored", "generated"], ...] = Field(
         ("scored", "generated"), description="which examples: given responses, responses by the teacher, or both"
     )
@@ -105,6 +110,8 @@ class DataSettings(Settings):
             raise ValueError("'teachers' averages several stores; give one as 'store'")
         if self.snapshot is not None and self.store is None:
             raise ValueError("'snapshot' is that of 'store'; give each store of a list its own")
+        if self.follow is not None and (self.store is None or self.align != "same"):
+            raise ValueError("'follow' reads one 'store' with the teacher's tokenizer; leave it out")
         if self.replay is not None and self.examples is not None:
             raise ValueError(
                 "'replay' is mixed into the examples of stores; with 'examples', put all lines into one file"

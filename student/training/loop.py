@@ -15,6 +15,7 @@ from student.data.window_reader import WindowReader
 from student.losses.batch import Batch
 from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights, term_names
 from student.training.engine.deepspeed_engine import Engine
+from student.training.following import Following
 from student.training.heldout_loss import BestStudent, Heldout
 from student.training.metrics_log import Tracker, finite_or_none
 from student.training.micro_batches import MicroBatch, micro_batches_of_step
@@ -112,20 +113,36 @@ class Loop:
         objectives = inputs.batches.objectives
         self._names, self._weights = term_names(objectives), objective_weights(objectives)
         heldout = settings.heldout
+        self._following = None
+        if settings.data.follow is not None and inputs.reopen is not None:
+            self._following = Following(settings, inputs.batches, inputs.reopen, engine.device)
         self._heldout = None
         if inputs.heldout and heldout:
             self._heldout = Heldout(inputs.heldout, heldout, settings.run, settings.data.pack_to)
 
     def run(self) -> RunProgress:
         """Train to the end. Returns at once if nothing is left to do."""
-        run, data, progress = self._settings.run, self._settings.data, self._progress
+        run, progress = self._settings.run, self._progress
         if progress.step >= run.total_steps or progress.best.ends_run(self._settings.heldout):
             return progress
         tracker = Tracker(self._settings, progress.step) if dist.get_rank() == 0 else None
-        reader = WindowReader(self._batches, self._examples_of, run.batch_size, progress.step, run.total_steps)
-        read_step = partial(self._read_step, reader)
-        prefetcher = Prefetcher(read_step, progress.step, run.total_steps, data.prefetch, data.readers)
-        before, started = progress, time.monotonic()
+        started = time.monotonic() - progress.seconds
+        try:
+            while progress.step < run.total_steps and not progress.best.ends_run(self._settings.heldout):
+                until = run.total_steps
+                if self._following is not None:
+                    self._batches, until = self._following.batches_from(progress.step)
+                progress = self._run_stretch(progress, until, tracker, started)
+        finally:
+            if tracker:
+                tracker.close()
+        return replace(progress, seconds=time.monotonic() - started)
+
+    def _run_stretch(self, progress: RunProgress, until: int, tracker: Tracker | None, started: float) -> RunProgress:
+        """The steps before `until`, from the batches that are open. started: when the run would have, without breaks."""
+        run, data, before = self._settings.run, self._settings.data, progress
+        reader = WindowReader(self._batches, self._examples_of, run.batch_size, progress.step, until)
+        prefetcher = Prefetcher(partial(self._read_step, reader), progress.step, until, data.prefetch, data.readers)
         try:
             for local in prefetcher:
                 learning_rate = self._engine.learning_rate  # the optimizer's step sets that of the next step
@@ -138,7 +155,7 @@ class Loop:
                     computed=progress.computed + computed,
                     real=progress.real + real,
                     without_loss=progress.without_loss + without_loss,
-                    seconds=before.seconds + time.monotonic() - started,
+                    seconds=time.monotonic() - started,
                     waited=before.waited + prefetcher.waited,
                     loss=finite_or_none(float(sums.parts.sum())),
                     skipped=progress.skipped + (not self._engine.step_was_applied),
@@ -149,9 +166,7 @@ class Loop:
                     break
         finally:
             prefetcher.close()
-            if tracker:
-                tracker.close()
-        return replace(progress, seconds=before.seconds + time.monotonic() - started)
+        return progress
 
     def _micro_batches_of(self, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of a step."""
@@ -209,6 +224,7 @@ class Loop:
             "skipped_steps": progress.skipped,
             "seconds": round(progress.seconds, 3),
             "data_wait_seconds": round(progress.waited, 3),
+            **({"snapshot": self._following.snapshot} if self._following else {}),
         }
 
     def _finish_step(self, progress: RunProgress, metrics: dict[str, Any], tracker: Tracker | None) -> RunProgress:

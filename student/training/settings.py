@@ -265,6 +265,8 @@ class TrainSettings(Settings):
                 "data.max_tokens has no effect for [classes]: a classifier reads texts; set classes.max_tokens, at "
                 "which longer texts are cut"
             )
+        if self.data.follow is not None and (self.classes is not None or self.run.steps is None):
+            raise ValueError("data.follow needs run.steps, because a store that grows has no passes, and no [classes]")
         if self.classes is not None and self.model.lora is not None:
             raise ValueError("model.lora has no use for [classes]: a classifier is trained as a whole; leave it out")
         if self.heldout is not None and self.heldout.examples is not None and self.loss.needs_teacher:

@@ -13,6 +13,7 @@ from cache.json_documents import write_json
 from student.models.loss_model import LossModel
 from student.training.engine.deepspeed_engine import Engine, start_ranks
 from student.training.export import save_student, write_card
+from student.training.following import followed
 from student.training.loop import Loop, RunProgress
 from student.training.model_card import model_card
 from student.training.planning.inputs import TrainingInputs, open_inputs
@@ -36,6 +37,7 @@ class TrainResult:
     saved student, its adapters merged. best_step, best_loss: step and held-out loss of the saved student, if there are
     held-out examples. last_loss: the objective of the last step. skipped_steps: those whose gradient was not finite, so
     that they changed nothing. stores: where the examples came from. notes, order: as in TrainingPlan.
+    followed: the stretches of a run that follows its store (student.training.following.Stretch).
     """
 
     steps: int
@@ -58,6 +60,7 @@ class TrainResult:
     last_loss: float | None
     skipped_steps: int
     order: list[dict[str, int]]
+    followed: list[dict[str, int]]
 
 
 def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainResult:
@@ -139,6 +142,7 @@ def _result(
         last_loss=progress.loss,
         skipped_steps=progress.skipped,
         order=plan.order,
+        followed=followed(settings.output),
     )
 
 

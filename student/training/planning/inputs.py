@@ -1,10 +1,11 @@
 """The model and the batches of a training job, opened and built from its settings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.errors import SpecMismatchError
 from cache.progress import Progress, no_progress
@@ -38,6 +39,7 @@ class TrainingInputs:
     """What a run learns from. sources: by split, what the batches are made of.
 
     examples: training examples; left_out: those of the data that are not among them, by reason.
+    reopen: opens the batches of another snapshot of the training store; None for a classifier.
     """
 
     model: PreTrainedModel
@@ -47,6 +49,7 @@ class TrainingInputs:
     sources: dict[Split, Examples | ClassSource]
     examples: int
     left_out: Mapping[str, int]
+    reopen: Callable[[int], Batches] | None = None
 
 
 def open_inputs(settings: TrainSettings, plan: TrainingPlan, stores: OpenStores) -> TrainingInputs:
@@ -121,7 +124,17 @@ class InputBuilder:
             if self._plan is None:
                 require_positions(model.config, heldout_source, "held-out", SHORTER)
             heldout = self._language_batches("heldout", heldout_source, layout)
-        return TrainingInputs(model, vocabulary.tokenizer, batches, heldout, sources, len(source), source.left_out)
+        reopen = partial(self._reopen, model.config, layout)
+        return TrainingInputs(
+            model, vocabulary.tokenizer, batches, heldout, sources, len(source), source.left_out, reopen
+        )
+
+    def _reopen(self, config: PreTrainedConfig, layout: Layout, snapshot: int) -> Batches:
+        """The training batches of another snapshot, in stores of their own: those of the last one can be closed."""
+        data = self._settings.data.model_copy(update={"snapshot": snapshot})
+        source = open_examples(data, self._settings, self._vocabulary, OpenStores())
+        require_positions(config, source, "training", SHORTER)
+        return self._language_batches("train", source, layout)
 
     def _refuse_unpackable(self, model: PreTrainedModel) -> None:
         """Raise InputError unless the model keeps packed examples apart with the attention of the job."""

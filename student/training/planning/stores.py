@@ -1,9 +1,12 @@
 """The stores of a job, each opened once in a process."""
 
+from contextlib import suppress
 from typing import Any
 
-from cache.errors import SpecMismatchError
+from cache.errors import SpecMismatchError, StoreError
+from cache.storage.open import open_storage
 from cache.store.logit_store import LogitStore
+from cache.store.snapshots import take_snapshot
 from student.data.settings import DataSettings
 
 
@@ -45,3 +48,15 @@ def describe_stores(stores: list[LogitStore]) -> list[dict[str, Any]]:
         }
         for store in stores
     ]
+
+
+def newest_snapshot(uri: str) -> int | None:
+    """Pin what is committed, and return the number of the newest snapshot; None if there is none.
+
+    Where the store may only be read, the newest snapshot of others counts.
+    """
+    with suppress(StoreError):
+        take_snapshot(open_storage(uri))
+    with suppress(StoreError), LogitStore.open(uri) as store:
+        return store.snapshot
+    return None
