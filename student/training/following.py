@@ -2,8 +2,8 @@
 
     OUTPUT/followed.json    the stretches so far, and up to which step they are decided
 
-Rank 0 looks for a newer snapshot at every multiple of data.follow, and writes what it decided before the step is computed.
-A run that is continued, or repeated with this file, therefore reads the same examples at each step.
+Rank 0 looks for a newer snapshot at every multiple of data.follow, and writes what it decided before that step. A run that
+is continued, or repeated with this file, therefore reads the same examples at each step.
 """
 
 import json
@@ -67,7 +67,7 @@ class Following:
         return self._snapshot
 
     def _decide(self, step: int) -> int:
-        """The snapshot for a step. Only at a multiple of data.follow that no earlier run has decided is one looked for."""
+        """The snapshot for a step. A newer one is looked for at a multiple of data.follow that is not decided yet."""
         stretches, decided = self._read()
         if not self._path.exists():
             self._write(stretches, decided)

@@ -139,7 +139,7 @@ class Loop:
         return replace(progress, seconds=time.monotonic() - started)
 
     def _run_stretch(self, progress: RunProgress, until: int, tracker: Tracker | None, started: float) -> RunProgress:
-        """The steps before `until`, from the batches that are open. started: when the run would have, without breaks."""
+        """The steps before `until`, from the batches that are open. started: of a run without breaks."""
         run, data, before = self._settings.run, self._settings.data, progress
         reader = WindowReader(self._batches, self._examples_of, run.batch_size, progress.step, until)
         prefetcher = Prefetcher(partial(self._read_step, reader), progress.step, until, data.prefetch, data.readers)

@@ -18,7 +18,7 @@ from tests.cluster.training.test_single_rank import kill_rank
 from tests.student.training.ranks import TOPK, make_store, metrics, settings_of
 
 pytestmark = pytest.mark.slow
-RUN = {"steps": 400, "ranks": 1, "zero_stage": 0, "checkpoint_every": 10}
+RUN = {"steps": 200, "ranks": 1, "zero_stage": 0, "checkpoint_every": 10}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def same_weights(first: Path, second: Path) -> bool:
 
 
 def test_a_run_reads_what_was_added_and_can_be_repeated(tmp_path: Path, store: Path) -> None:
-    """The rank is killed after the store has grown. A run with the same record has the same weights, another has not."""
+    """The rank is killed after the store has grown. A run with the same record has the same weights."""
     job, grown = following(tmp_path / "run", store), []
     kill = kill_rank(lambda: bool(grown) and steps_done(job.output) > grown[0] + 30)
 
@@ -52,7 +52,7 @@ def test_a_run_reads_what_was_added_and_can_be_repeated(tmp_path: Path, store: P
     assert second["snapshot"] == 2 and second["examples"] == 49 and second["step"] % 20 == 0 < second["step"]
     assert LogitStore.open(str(store)).snapshot == 2, "the run has taken the snapshot that it reads"
     lines = metrics(job.output)
-    assert [line["step"] for line in lines] == list(range(1, 401))
+    assert [line["step"] for line in lines] == list(range(1, 201))
     assert {line["snapshot"] for line in lines if line["step"] <= second["step"]} == {1}
     assert {line["snapshot"] for line in lines if line["step"] > second["step"]} == {2}
 
@@ -69,7 +69,7 @@ def test_a_run_reads_what_was_added_and_can_be_repeated(tmp_path: Path, store: P
 
 
 def test_two_ranks_follow_together(tmp_path: Path, store: Path) -> None:
-    job, grown = following(tmp_path / "run", store, ranks=2, steps=300), []
+    job, grown = following(tmp_path / "run", store, ranks=2, steps=160), []
 
     def watch() -> None:
         if not grown and steps_done(job.output) >= 20:
@@ -77,7 +77,7 @@ def test_two_ranks_follow_together(tmp_path: Path, store: Path) -> None:
             add_unit(store, 30)
 
     result = run_training(job, None, watch)
-    assert [each["snapshot"] for each in result["followed"]] == [1, 2] and result["steps"] == 300
+    assert [each["snapshot"] for each in result["followed"]] == [1, 2] and result["steps"] == 160
     assert json.loads((job.output / "job.json").read_text())["data"]["snapshot"] == 1
 
 
