@@ -2,8 +2,8 @@
 
     OUTPUT/followed.json    the stretches so far, and up to which step they are decided
 
-Rank 0 looks for a newer snapshot at every multiple of data.follow, and writes what it decided before that step. A run that
-is continued, or repeated with this file, therefore reads the same examples at each step.
+Rank 0 looks for a newer snapshot at every multiple of data.follow, and writes what it decided before that step. A run
+that is continued, or repeated with this file, therefore reads the same examples at each step.
 """
 
 import json
