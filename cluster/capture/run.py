@@ -237,12 +237,8 @@ class CaptureRun:
 
     @property
     def _planned(self) -> int:
-        """Examples of the whole job; an estimate from the bytes that are read, until all are."""
-        known = self._stream.input
-        count = known.planned + known.rejected
-        if self._is_read or not known.bytes_read:
-            return count
-        return round(count * self._bytes / known.bytes_read)
+        """Examples of the whole job; an estimate until it is read."""
+        return self._stream.input.expected(None if self._is_read else self._bytes)
 
     @property
     def _is_read(self) -> bool:

@@ -45,6 +45,16 @@ class PlannedInput:
         """Records of the store that do not belong to the windows so far."""
         return sum(map(len, self._job.committed)) - self._present
 
+    def expected(self, total_bytes: int | None) -> int:
+        """Responses and rejected examples of the whole job, from the bytes that are read of so many; None: all are.
+
+        A job that has reached its limit gets no more of them.
+        """
+        count = self.planned + self.rejected
+        if total_bytes is None or not self.bytes_read or self.summary.beyond_limit:
+            return count
+        return round(count * total_bytes / self.bytes_read)
+
     def add(self, window: PlannedWindow) -> npt.NDArray[np.bool_]:
         """Count a window. Returns which of its responses earlier windows do not have, bool [n].
 

@@ -78,6 +78,9 @@ def test_the_windows_do_not_matter(settings: Any, changes: dict[str, Any], size:
         assert getattr(stream.input, name) == getattr(whole.input, name), name
     keys, expected = (sorted(key.tobytes() for w in each for key in w.keys) for each in (works, all_works))
     assert keys == expected and len(set(keys)) == len(keys) == stream.input.missing
+    count = stream.input.planned + stream.input.rejected
+    assert stream.input.expected(None) == count
+    assert stream.input.expected(2 * stream.input.bytes_read) == (count if job.settings.limit else 2 * count)
     for work in works:
         items = [work.units[work.number][place] for place in work.places]
         assert [item.key for item in items] == [key.tobytes().hex() for key in work.keys]
@@ -101,7 +104,7 @@ def test_what_a_store_has_or_has_set_aside_is_left_out(settings: Any) -> None:
 )
 def test_an_input_without_anything_to_capture_is_refused_at_its_end(settings: Any, text: str, message: str) -> None:
     job = settings()
-    job.examples.write_text(text)
+    Path(job.examples).write_text(text)
     with pytest.raises(InputError, match=message):
         planned(open_job(job), 2)
 
