@@ -11,6 +11,7 @@ from torch import nn
 
 from cache.json_documents import write_json
 from student.models.loss_model import LossModel
+from student.training.engine.checkpoints import remove_older
 from student.training.engine.deepspeed_engine import Engine, start_ranks
 from student.training.export import save_student, write_card
 from student.training.following import followed
@@ -102,6 +103,8 @@ def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainRes
         write_card(card, folder)
     if dist.get_rank() == 0:
         write_json(settings.output / RESULT, asdict(result))
+        # The student is saved. More steps go on from the last checkpoint alone, and each has three times its size.
+        remove_older(settings.output / CHECKPOINTS, progress.step, 1)
     dist.barrier()
     return result
 

@@ -23,6 +23,11 @@ def commit_checkpoint(folder: Path, step: int, progress: dict[str, Any], keep: i
     document = {"format": FORMAT, "step": step, **progress}
     write_json(checkpoint_folder(folder, step) / PROGRESS, document)
     write_json(folder / PROGRESS, document)
+    remove_older(folder, step, keep)
+
+
+def remove_older(folder: Path, step: int, keep: int) -> None:
+    """Remove all checkpoints but the newest `keep` up to a step, and unfinished ones. Call it on one rank."""
     earlier = [each for each in complete_checkpoints(folder) if each <= step]
     kept = {checkpoint_folder(folder, each).name for each in earlier[-keep:]}
     for old in folder.glob("step-*"):

@@ -55,6 +55,7 @@ def test_a_lost_process_is_started_again_and_changes_nothing(
     whole = settings_of(tmp_path / "whole", store, run=RUN | {"steps": 400})
     monkeypatch.undo()
     run_training(whole, None)
+    assert [path.name for path in (whole.output / "checkpoints").glob("step-*")] == ["step-400"], "the last one alone"
     weights, expected = (load_file(job.output / "model" / "model.safetensors") for job in (disturbed, whole))
     assert all((weights[name] == expected[name]).all() for name in expected)
 
