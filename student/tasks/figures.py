@@ -41,7 +41,7 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], label: str) -> str:
             range(len(names)), names, rotation=30 if len(names) > 4 else 0, ha="right" if len(names) > 4 else "center"
         )
         axes.set(ylabel=label)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars, not over them
 
     return draw(plot)
 
