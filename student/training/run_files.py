@@ -1,8 +1,14 @@
 """Files in the output folder of a training run. Imports no torch, so that a driver can read them cheaply."""
 
+import errno
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from cache.errors import StoreError
 
 RESULT = "training.json"
 METRICS = "metrics.jsonl"
@@ -16,6 +22,26 @@ PROGRESS = "progress.json"
 
 # Of checkpoints. 2: weight decay leaves out norms and biases, so the optimizer has two groups of parameters.
 FORMAT = 2
+# A disk with less space is full: what could not be written is larger.
+FULL_BYTES = 1 << 20
+
+
+@contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Raise StoreError, which says what to do, for an error that a full disk has caused. Others pass.
+
+    PyTorch says only that a file cannot be written, so the space that is left decides.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not is_full and shutil.disk_usage(folder).free > FULL_BYTES:
+            raise
+        raise StoreError(
+            f"{folder}: no space is left on the disk; free some, or lower run.keep_checkpoints, and run the same "
+            "command again to go on"
+        ) from error
 
 
 def checkpoint_folder(checkpoints: Path, step: int) -> Path:

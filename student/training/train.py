@@ -21,7 +21,7 @@ from student.training.planning.inputs import TrainingInputs, open_inputs
 from student.training.planning.plan import TrainingPlan
 from student.training.planning.planner import plan_on_first_rank
 from student.training.planning.stores import OpenStores
-from student.training.run_files import BEST, CHECKPOINTS, MODEL, RESULT
+from student.training.run_files import BEST, CHECKPOINTS, MODEL, RESULT, full_disk_named
 from student.training.settings import TrainSettings
 
 # What a student is saved in: what it was trained in.
@@ -69,6 +69,11 @@ def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainRes
 
     RANK, WORLD_SIZE and MASTER_ADDR must be set. plan: of a driver; without one, rank 0 plans the job.
     """
+    with full_disk_named(settings.output):
+        return _train(settings, plan)
+
+
+def _train(settings: TrainSettings, plan: TrainingPlan | None) -> TrainResult:
     start_ranks()
     stores = OpenStores()
     plan = plan or plan_on_first_rank(settings, stores)
