@@ -21,6 +21,7 @@ from cluster.commands.state_verbs import add_state_verbs
 from cluster.commands.step_by_step_verb import add_step_by_step_verb
 from cluster.commands.store_verbs import add_store_verbs
 from cluster.commands.verbs import Result, Verbs
+from cluster.runtime.progress_bars import close_bars
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,12 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(argv)
         return _run_verb(arguments)
     except LogitbankError as error:
+        close_bars()
         print(f"logitbank: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except OSError as error:
+        close_bars()
         print(f"logitbank: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
+        close_bars()
         print("logitbank: interrupted; run the same command again to continue", file=sys.stderr)
         return 128 + getattr(error, "number", signal.SIGINT)
 
