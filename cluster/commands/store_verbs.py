@@ -122,6 +122,7 @@ def _snapshot(arguments: argparse.Namespace) -> Result:
 def _gc(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri, open_storage
     from cache.store.upkeep.garbage_collection import collect_garbage
+    from cluster.capture.leftovers import remove_leftovers
 
     if not arguments.older_than >= 0:
         raise InputError(f"--older-than {arguments.older_than}: give hours, 0 or more")
@@ -132,13 +133,15 @@ def _gc(arguments: argparse.Namespace) -> Result:
         )
     storage = open_storage(absolute_uri(arguments.store, arguments.root))
     report = collect_garbage(storage, arguments.older_than * 3600, arguments.dry_run)
+    leftovers = remove_leftovers(storage, arguments.dry_run)
     verb = "would remove" if arguments.dry_run else "removed"
     lines = [
         *(f"{verb} {name}" for name in report.removed),
+        *(f"{verb} {name}, of a driver that is gone" for name in leftovers),
         *(f"kept, younger than {arguments.older_than:g} hours: {name}" for name in report.young),
         *(f"waiting: {line}" for line in report.waiting),
         *(f"withdrawn, its files were already removed: {name}; run the job again" for name in report.withdrawn),
         f"gc: {verb} {len(report.removed):,}, {report.bytes:,} bytes; kept {len(report.young):,}"
         + (f"; {len(report.waiting):,} wait" if report.waiting else ""),
     ]
-    return Result("\n".join(lines), asdict(report))
+    return Result("\n".join(lines), {**asdict(report), "leftovers": leftovers})

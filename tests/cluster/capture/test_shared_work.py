@@ -22,6 +22,7 @@ from cluster.capture.input.tries import Tries
 from cluster.capture.input.unit_stream import LocalPlanner, UnitStream
 from cluster.capture.input.work import Work
 from cluster.capture.leases import Leases
+from cluster.capture.leftovers import remove_leftovers
 from cluster.capture.run import CaptureRun
 from cluster.capture.settings import CaptureSettings
 from cluster.capture.shared_work import SharedWork
@@ -174,3 +175,17 @@ def test_no_more_engines_are_started_than_there_are_units(job: CaptureJob, monke
     with pytest.raises(ZeroDivisionError):
         run.capture()
     assert run.known_units == 2 and cores[1] == 2 and cores[0] <= max(2, available_threads())
+
+
+def test_leftovers_of_drivers_that_are_gone_are_removed(storage: LocalStorage) -> None:
+    """As long as any driver works, the leases stay, also those of others: it takes them over itself."""
+    here = Presence(storage, dict)
+    here.beat()
+    elsewhere(storage, "gone", process="1:1")
+    assert Leases(storage, "gone").claim("window-a") and Leases(storage, here.name).claim("window-b")
+    assert remove_leftovers(storage, dry_run=True) == ["drivers/gone"] and storage.names("drivers/gone")
+    assert remove_leftovers(storage) == ["drivers/gone"] and not storage.names("drivers/gone")
+    assert storage.names("leases") == ["window-a", "window-b"]
+    here.end()
+    assert remove_leftovers(storage) == ["leases/window-a", "leases/window-b"]
+    assert storage.names("leases") == [] == remove_leftovers(storage)
