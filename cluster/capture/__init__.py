@@ -8,7 +8,8 @@ In: CaptureSettings. Out: committed units in a store, a snapshot, and a capture 
     driver.py     run a job: plan here or on the cluster, and capture
     run.py        one run: start the actors, capture the units, take a snapshot
     dispatch.py   distribute units to actors; replace actors that die, divide units that kill them
-    shared_work.py, leases.py, drivers.py   drivers on one store share its windows
+    sharing/      drivers on one store share its windows
+    periodic_snapshots.py   a snapshot every ten minutes
     actor.py      the Ray actor: one teacher that asks, and one store that it writes to
     run_log.py    the capture log: what each run of the job did
 

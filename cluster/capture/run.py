@@ -22,17 +22,18 @@ from cache.store.snapshot_reading import current_index
 from cache.store.snapshots import take_snapshot
 from cluster.capture.actor import UNITS_PER_WORKER, start_worker
 from cluster.capture.dispatch import POLL_SECONDS, Dispatcher, examples_in_progress, wait_ready
-from cluster.capture.drivers import Presence, drivers_of, remove_gone
 from cluster.capture.input.input_summary import InputSummary
 from cluster.capture.input.job import CaptureJob
 from cluster.capture.input.tries import Tries
 from cluster.capture.input.unit_stream import Planner, UnitStream
 from cluster.capture.input.window_planning import PlannedWindow
 from cluster.capture.input.work import Work
-from cluster.capture.leases import Leases
+from cluster.capture.periodic_snapshots import PeriodicSnapshots
 from cluster.capture.run_log import RunLog
 from cluster.capture.settings import CaptureSettings
-from cluster.capture.shared_work import SharedWork
+from cluster.capture.sharing.drivers import Presence, drivers_of, remove_gone
+from cluster.capture.sharing.leases import Leases
+from cluster.capture.sharing.shared_work import SharedWork
 from cluster.runtime.interruption import Interruption
 from cluster.runtime.metrics import Metrics
 from cluster.runtime.progress_bars import bar, counter
@@ -93,6 +94,7 @@ class CaptureRun:
         self._bytes = input_bytes(job.settings.examples)
         self._presence = Presence(self._storage, self._facts)
         self._leases = Leases(self._storage, self._presence.name)
+        self._snapshots = PeriodicSnapshots(self._storage)
         self._metrics = Metrics("capture", str(job.storage))
         self._answered = self._deaths = 0
         self._polled = 0.0
@@ -147,6 +149,7 @@ class CaptureRun:
             self._show_metrics()
             self._leases.release_all()
             self._presence.end()
+            self._snapshots.end()
 
     def done(self, work: Work, result: UnitSummary) -> None:
         """See Events."""
@@ -197,6 +200,7 @@ class CaptureRun:
             return
         self._polled = time.monotonic()
         self._presence.beat()
+        self._snapshots.poll()
         self._tell_of_others()
         self._bar.total = self._planned
         self._show_metrics()

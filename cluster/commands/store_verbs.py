@@ -122,7 +122,7 @@ def _snapshot(arguments: argparse.Namespace) -> Result:
 def _gc(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri, open_storage
     from cache.store.upkeep.garbage_collection import collect_garbage
-    from cluster.capture.leftovers import remove_leftovers
+    from cluster.capture.sharing.leftovers import remove_leftovers
 
     if not arguments.older_than >= 0:
         raise InputError(f"--older-than {arguments.older_than}: give hours, 0 or more")

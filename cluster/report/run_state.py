@@ -137,7 +137,7 @@ def _store_state(uri: str) -> RunState:
 
 def _drivers(uri: str) -> list[str]:
     """The drivers that capture into a store now, and how far each is."""
-    from cluster.capture.drivers import drivers_of
+    from cluster.capture.sharing.drivers import drivers_of
 
     lines = []
     for driver in drivers_of(open_storage(uri)):

@@ -15,17 +15,17 @@ from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
 from cache.store.snapshot_reading import current_index
 from cache.store.unit_writer import write_unit
-from cluster.capture import drivers, shared_work
-from cluster.capture.drivers import Presence, drivers_of, is_alive, remove_gone
 from cluster.capture.input.job import CaptureJob, open_job
 from cluster.capture.input.tries import Tries
 from cluster.capture.input.unit_stream import LocalPlanner, UnitStream
 from cluster.capture.input.work import Work
-from cluster.capture.leases import Leases
-from cluster.capture.leftovers import remove_leftovers
 from cluster.capture.run import CaptureRun
 from cluster.capture.settings import CaptureSettings
-from cluster.capture.shared_work import SharedWork
+from cluster.capture.sharing import drivers, shared_work
+from cluster.capture.sharing.drivers import Presence, drivers_of, is_alive, remove_gone
+from cluster.capture.sharing.leases import Leases
+from cluster.capture.sharing.leftovers import remove_leftovers
+from cluster.capture.sharing.shared_work import SharedWork
 from teacher_serving.capture.unit import ask_teacher
 from teacher_serving.engines.process import available_threads
 

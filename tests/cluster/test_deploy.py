@@ -16,7 +16,7 @@ from cluster.commands.main import build_parser
 from cluster.runtime.metrics import METRICS, exported_name
 from environment.driver import cuda_version
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "cluster/deploy"
 KUBERNETES = ("raycluster", "rayjob")
 # A folder with ray.io_rayclusters.yaml and ray.io_rayjobs.yaml of KubeRay.

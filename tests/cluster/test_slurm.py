@@ -14,7 +14,7 @@ import pytest
 from cache.registry import PLUGINS_VARIABLE
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "cluster/deploy/slurm/ray.sbatch"
 # Runs the command here. A node of the job is this machine.
 SRUN = """#!/bin/bash

@@ -5,7 +5,7 @@ from contextlib import suppress
 from cache.errors import IntegrityError, StoreError
 from cache.json_documents import decode_document, encode_document
 from cache.storage.base import Storage
-from cluster.capture.drivers import is_alive
+from cluster.capture.sharing.drivers import is_alive
 
 FOLDER, DOCUMENT = "leases", ".json"
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cache.store.segments.keys import Array
 from cluster.capture.input.unit_stream import UnitStream
 from cluster.capture.input.work import Work
-from cluster.capture.leases import Leases
+from cluster.capture.sharing.leases import Leases
 
 Find = Callable[[Array], npt.NDArray[np.bool_]]
 # How often windows of other drivers are looked at, once all others are captured.

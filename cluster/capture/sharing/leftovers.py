@@ -1,7 +1,7 @@
 """What drivers that are gone have left in a store: their folders and their leases."""
 
 from cache.storage.base import Storage
-from cluster.capture import drivers, leases
+from cluster.capture.sharing import drivers, leases
 
 
 def remove_leftovers(storage: Storage, dry_run: bool = False) -> list[str]:
