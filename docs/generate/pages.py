@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from docs.generate import api, commands, demo_table, grafana, job_files, task_tables
+from docs.generate import api, commands, demo_table, grafana, job_files, sizing, task_tables
 from docs.generate.measurements.page import page as measurements
 
 
@@ -15,6 +15,7 @@ def outdated(root: Path) -> dict[str, str]:
         "docs/measurements.md": measurements(),
         "README.md": demo_table.readme(root),
         "docs/deploy.md": grafana.page(root),
+        "docs/sizing.md": sizing.page(root),
         "cluster/deploy/grafana.json": grafana.dashboard(),
         **task_tables.pages(root),
     }
