@@ -21,9 +21,13 @@ table = pq.read_table("data/train.parquet")     # a row an example; the spec is 
 print(table.schema)"""
 
 
+# Where the data of each form is.
+DATA_FOLDERS = ("store", "data")
+
+
 def data_folder(form: Literal["store", "parquet"]) -> str:
     """Where the data is in a publication."""
-    return "store" if form == "store" else "data"
+    return DATA_FOLDERS[form == "parquet"]
 
 
 def data_card(
@@ -84,7 +88,6 @@ def _content(info: StoreInfo) -> str:
         "retained mass": f"{info.retained_mass:.4f} of a distribution is in its exact entries, on average",
         "error of storing": f"KL {info.kl:.1e} nats, at most {info.max_abs_error:.3f} nats a value",
         "bytes": f"{info.part_bytes:,}, {info.bytes_per_token:.1f} a token with a distribution",
-        "left out": f"{info.quarantined:,} examples that could not be captured" if info.quarantined else "",
         "fingerprint, snapshot": f"`{spec.fingerprint}`, {info.snapshot}",
     }
     lines = [f"| {name} | {' '.join(value.split())} |" for name, value in rows.items() if value]

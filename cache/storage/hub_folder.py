@@ -4,10 +4,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
 from cache.errors import InputError, StoreError
 from cache.storage.local import LocalStorage
 
-PREFIX = "hf://datasets/"
+HUB = "hf://"
+PREFIX = f"{HUB}datasets/"
 _ADDRESS = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[^/]+))?(/(?P<folder>.+?))?/?")
 
 
@@ -54,19 +58,22 @@ def repository(address: str) -> tuple[str, str | None, str]:
     match = _ADDRESS.fullmatch(address)
     if match is None:
         raise InputError(f"{address!r}: is no data set on a hub; write hf://datasets/OWNER/NAME/FOLDER")
+    try:
+        validate_repo_id(match["name"])
+    except HFValidationError as error:
+        raise InputError(f"{address!r}: {' '.join(str(error).split())}") from None
     return match["name"], match["revision"], match["folder"] or ""
 
 
 def download(address: str) -> Path:
     """The folder of this machine with the files at an address. Raises StoreError if the hub cannot be read."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name, revision, folder = repository(address)
     try:
         root = snapshot_download(
             name, repo_type="dataset", revision=revision, allow_patterns=f"{folder}/**" if folder else None
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the library has errors of its HTTP client, of names and of files
         raise StoreError(f"{address}: cannot be downloaded: {' '.join(str(error).split())}") from error
     return Path(root) / folder

@@ -67,6 +67,8 @@ def running_hub() -> Iterator[Hub]:
                 for line in map(json.loads, body.splitlines()):
                     if line["key"] == "file":
                         hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                    elif line["key"] == "deletedFile":
+                        del hub.files[line["value"]["path"]]
                 hub.commits += 1
                 self._json(
                     {"success": True, "commitOid": SHA, "commitUrl": f"{hub.address}/datasets/me/data/commit/{SHA}"}

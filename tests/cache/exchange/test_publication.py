@@ -16,9 +16,13 @@ from cache.exchange.publication import publish
 from cache.progress import no_progress
 from cache.storage.hub_folder import repository
 from cache.store.logit_store import LogitStore
+from cache.store.quarantine.entries import quarantine_example
+from cache.store.snapshots import take_snapshot
 from cache.store.verify import verify_store
+from cache.store.withdrawal.forgotten import mark_forgotten
 from cluster.commands.main import main
 from tests.cache.exchange.hub import SHA, TOKEN, Hub, running_hub
+from tests.cluster.sweep.jobs import add_unit
 from tests.student.training.ranks import ROOT, TOPK, make_store
 
 
@@ -48,7 +52,7 @@ def test_a_store_and_its_card(tmp_path: Path, store: LogitStore) -> None:
     target = tmp_path / "published"
     assert publish(store, str(target), "store", "Molecules", "cc-by-4.0", False, no_progress) == f"{target}/README.md"
     copy = LogitStore.open(str(target / "store"))
-    assert same_rows(store, copy) and copy.snapshot == store.snapshot
+    assert same_rows(store, copy) and copy.snapshot == 1
     assert not verify_store(str(target / "store")).problems
     metadata, text = card_of(target)
     assert metadata["license"] == "cc-by-4.0" and metadata["size_categories"] == "n<1K"
@@ -70,11 +74,43 @@ def test_a_parquet_file_and_its_card(tmp_path: Path, store: LogitStore) -> None:
     assert str(tmp_path).encode() not in (tmp_path / "published/data/train.parquet").read_bytes()
 
 
+def test_a_publication_that_was_killed_is_made_again(tmp_path: Path, store: LogitStore) -> None:
+    target = tmp_path / "published"
+    (target / "store/parts/half").mkdir(parents=True)
+    (target / "store/parts/half/written.zarr.zip").write_bytes(b"half")
+    publish(store, str(target), "store", "t", None, False, no_progress)
+    assert not (target / "store/parts/half").exists() and same_rows(store, LogitStore.open(str(target / "store")))
+
+
+def test_only_the_snapshot_is_published(tmp_path: Path, store: LogitStore) -> None:
+    """Not what was committed since, no forgotten example, and not why it is forgotten."""
+    uri = str(store.storage)
+    quarantine_example(store.storage, "0" * 32, "chat-7", "private words")
+    add_unit(Path(uri), 5)
+    publish(store, str(tmp_path / "first"), "store", "t", None, False, no_progress)
+    assert len(LogitStore.open(str(tmp_path / "first/store"))) == len(store) == 19
+    key = store.key(3)
+    mark_forgotten(store.storage, [key], "asked by its author")
+    with pytest.raises(InputError, match=f"snapshot 1 still has the forgotten example {key}; run 'logitbank snapshot'"):
+        publish(store, str(tmp_path / "second"), "store", "t", None, False, no_progress)
+    take_snapshot(store.storage)
+    publish(LogitStore.open(uri), str(tmp_path / "second"), "store", "t", None, False, no_progress)
+    published = LogitStore.open(str(tmp_path / "second/store"))
+    assert len(published) == 23 and key not in {published.key(i) for i in range(23)}
+    everything = b"".join(path.read_bytes() for path in tmp_path.glob("second/**/*") if path.is_file())
+    assert b"asked by its author" not in everything and b"private words" not in everything
+    assert key.encode() not in everything and not verify_store(str(tmp_path / "second/store")).problems
+
+
 def test_targets_that_are_refused(tmp_path: Path, store: LogitStore) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     for target, message in {
         str(tmp_path / "full"): "is not empty",
+        str(Path(str(store.storage)) / "parts/published"): "lies inside the store itself",
+        "s3://bucket/published": "publish into a folder, or to hf://datasets/OWNER/NAME",
+        "hf://me/data": "is no data set on a hub",
+        "hf://datasets/me/a--b": "me/a--b",
         "hf://datasets/me/data/store": "is a part of a data set",
         "hf://datasets/me": "is no data set on a hub",
     }.items():
@@ -127,8 +163,22 @@ def test_a_data_set_on_a_hub_is_written_and_read(tmp_path: Path, store: LogitSto
         assert "a store on a hub can be read only" in read.stdout, read.stderr
         pinned = run(hub, tmp_path / "hf", *logitbank, "inspect", f"hf://datasets/me/data@{SHA}/store", "--json")
         assert json.loads(pinned.stdout)["examples"] == len(store), pinned.stderr
+        again = run(hub, tmp_path / "hf", *logitbank, "publish", uri, "hf://datasets/me/data", "--format", "parquet")
+        assert again.returncode == 0 and set(hub.files) == {"README.md", "data/train.parquet"}, "the old one is gone"
         missing = run(hub, tmp_path / "hf", *logitbank, "inspect", "hf://datasets/me/other/store")
         assert missing.returncode == 2 and "cannot be downloaded" in missing.stderr
+
+
+def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path, store: LogitStore) -> None:
+    hub = Hub()
+    hub.address = "http://127.0.0.1:9"
+    for command in (
+        ["publish", str(store.storage), "hf://datasets/me/data"],
+        ["inspect", "hf://datasets/me/data/store"],
+    ):
+        done = run(hub, tmp_path / "hf", "-m", "cluster.commands.main", *command)
+        assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("logitbank: hf://datasets/me/data")
+        assert "Traceback" not in done.stderr and "HF_TOKEN" not in done.stderr
 
 
 def test_the_verb_says_that_there_is_no_licence(
