@@ -214,7 +214,7 @@ def _sweep(arguments: argparse.Namespace) -> Result:
     if arguments.dry_run:
         return _dry_run(job, preview_sweep(job, root))
     result = run_sweep(job, root, arguments.address)
-    failed = "".join(f"\nsweep: {label}: {reason}" for label, reason in result.failed.items())
+    failed = "".join(f"\nsweep: {label}: {reason}" for label, reason in result.failed)
     paths = {"results_file": result.path, "page": result.page}
     rows = [row.as_json() for row in result.rows]
     return Result(

@@ -1,7 +1,11 @@
 """Files that a command writes beside its output: the resolved job. Each is written completely or not at all."""
 
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from cache.settings import Settings
 from cache.store.commits import SPEC
 
 JOB = "job.json"
+LOCK = ".lock"
 
 
 def read_json(path: Path) -> Any:
@@ -29,6 +34,30 @@ def require_output_folder(output: Path) -> None:
         raise InputError(f"output {output}: is a file; give a folder")
     if (output / SPEC).is_file():
         raise InputError(f"output {output}: is a store; give another folder")
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Let no other process work in `output` meanwhile. Raises InputError that names the process that does.
+
+    The lock ends with the process, however that ends. A file system without locks has none.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise InputError(f"{output}: {holder} works in it; wait for its end, or give another output") from None
+        except OSError:
+            yield
+            return
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def claim(output: Path, job: Settings, holds_work: bool, changeable: frozenset[str] = frozenset()) -> None:

@@ -14,7 +14,7 @@ from cluster.report.loss_history import loss_panels
 from cluster.report.metrics_table import NOT_METRICS, Spread, format_number, metric_names
 from cluster.runtime.hardware import hardware
 from cluster.sweep.settings import SweepSettings
-from cluster.sweep.trials import SEED, Trial, label
+from cluster.sweep.trials import Trial, identity, label, without_seed
 from student.training.run_files import METRICS
 
 Metrics = Mapping[str, Any]
@@ -47,12 +47,12 @@ def rows_of(
     trials: Sequence[Trial], metrics: Mapping[str, Metrics], outcomes: Mapping[str, Mapping[str, Any]]
 ) -> list[Row]:
     """A row for all trials that differ in their seed alone. metrics, outcomes: by the name of the trial."""
-    members: dict[str, list[str]] = {}
+    members: dict[str, list[Trial]] = {}
     for trial in trials:
-        without_seed = {key: value for key, value in trial.changes.items() if key != SEED}
-        members.setdefault(label(without_seed) or "all seeds", []).append(trial.name)
+        members.setdefault(identity(without_seed(trial.changes)), []).append(trial)
     rows = []
-    for text, names in members.items():
+    for alike in members.values():
+        text, names = label(without_seed(alike[0].changes)) or "all seeds", [trial.name for trial in alike]
         states: dict[str, int] = {}
         for name in names:
             state = outcomes.get(name, {}).get("state", "missing")
@@ -96,11 +96,11 @@ def page(settings: SweepSettings, trials: Sequence[Trial], rows: Sequence[Row]) 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    named = {row.label: row.metrics for row in rows}
+    named = {str(number): row.metrics for number, row in enumerate(rows)}
     names = [name for name in metric_names(named) if name != settings.metric and name not in NOT_METRICS]
     best_first = {name: number for number, row in enumerate(rows) for name in row.trials}
     started = {
-        trial.label or trial.name: trial.settings.output
+        f"{trial.label or 'as it is'} ({trial.name})": trial.settings.output
         for trial in sorted(trials, key=lambda trial: best_first[trial.name])
         if (trial.settings.output / METRICS).exists()
     }

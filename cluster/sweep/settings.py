@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cache.settings import Settings
 
@@ -27,12 +27,32 @@ class Range(Settings):
         return self
 
 
+# What is tried for a key.
+Values = tuple[Any, ...] | Range
+
+
+def _values(key: str, given: Any) -> Values:
+    """A list as a tuple, a table as a Range. Raises ValueError for anything else."""
+    if isinstance(given, Range | tuple):
+        return given
+    if isinstance(given, list):
+        return tuple(given)
+    if not isinstance(given, dict):
+        raise ValueError(f"{key}: give a list, or a table {{ min, max }} (given {given!r})")
+    try:
+        return Range.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, (key, *first["loc"])))
+        raise ValueError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
 class SweepSettings(Settings):
     """Many trainings of one job, compared (`logitbank sweep`)."""
 
     output: Path = Field(description="folder to write")
     train: Path = Field(description="job file of a training; its output is not used")
-    space: dict[str, tuple[Any, ...] | Range] = Field(
+    space: dict[str, Any] = Field(
         {}, description="keys of the job: a list is tried whole, a table { min, max, log, integer } is drawn from"
     )
     trials: tuple[dict[str, Any], ...] = Field((), description="in place of 'space': the changed keys of each trial")
@@ -61,6 +81,11 @@ class SweepSettings(Settings):
         if self.early_stopping is None:
             unused["early_stopping_options"] = "there is no 'early_stopping'"
         return unused
+
+    @field_validator("space")
+    @classmethod
+    def _lists_and_ranges(cls, space: dict[str, Any]) -> dict[str, Values]:
+        return {key: _values(key, value) for key, value in space.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

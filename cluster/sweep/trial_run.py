@@ -1,6 +1,7 @@
 """One trial in the process that Ray Tune gives it: a training job that reports its held-out losses while it runs."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,16 +48,22 @@ class HeldoutWatch:
     """Reports each new held-out loss of a metrics file."""
 
     def __init__(self, path: Path, report: Report) -> None:
-        self._path, self._report, self._step = path, report, 0
+        self._path, self._report, self._step, self._read = path, report, 0, 0
 
     def update(self) -> None:
-        """Read the file, and report what is new."""
+        """Read what was added to the file, and report it. A run that goes on from a checkpoint writes a shorter one."""
         try:
-            text = self._path.read_text()
+            with self._path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._read:
+                    self._read = 0
+                file.seek(self._read)
+                added = file.read()
         except FileNotFoundError:
             return
-        for line in text.splitlines():
-            if '"heldout_objective"' not in line or not line.endswith("}"):
+        whole = added[: added.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.decode().splitlines():
+            if '"heldout_objective"' not in line:
                 continue
             values = json.loads(line)
             loss = values["heldout_objective"]

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from json import dumps
@@ -57,19 +57,19 @@ class TrialMaker:
     output: Path
     snapshots: Mapping[str, int]
 
-    def trial(self, changes: Changes) -> Trial:
-        """The trial with these changes. Raises InputError if its job cannot be."""
+    def trial(self, changes: Changes, stores: OpenStores | None = None) -> Trial:
+        """The trial with these changes. stores: that are open already. Raises InputError if its job cannot be."""
         values = copy.deepcopy(dict(self.values))
         for key, value in changes.items():
             set_key(values, key, copy.deepcopy(value), f"sweep, key {key!r}")
-        name = sha256(dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        name = sha256(identity(changes).encode()).hexdigest()[:8]
         values["output"] = str(self.output / TRIALS / name)
         where = f"job file {self.path}" + (f" with {label(changes)}" if changes else "")
         settings = resolve_job(values, TrainSettings, where, self.root)
-        return Trial(changes, pin_snapshots(settings, _FixedStores(self.snapshots)))
+        return Trial(changes, pin_snapshots(settings, stores or FixedStores(self.snapshots)))
 
 
-class _FixedStores(OpenStores):
+class FixedStores(OpenStores):
     """Opens a store whose snapshot is left open at the snapshot of the sweep."""
 
     def __init__(self, snapshots: Mapping[str, int]) -> None:
@@ -83,15 +83,18 @@ class _FixedStores(OpenStores):
 def make_trials(sweep: SweepSettings, root: Path, snapshots: Mapping[str, int]) -> tuple[TrialMaker, list[Trial]]:
     """The maker of trials, and all trials. With a search algorithm, one trial for each end of the space.
 
-    Raises InputError if the job of a trial cannot be, or if two trials have the same changes.
+    Of equal draws from ranges, one is left. Raises InputError if the job of a trial cannot be, or if two trials that a
+    user lists have the same changes.
     """
     maker = TrialMaker(sweep.train, read_toml(sweep.train), root, sweep.output, snapshots)
-    listed = list(_ends(sweep) if sweep.search else _changes(sweep))
-    trials = [maker.trial(changes) for changes in listed]
-    names = [trial.name for trial in trials]
-    if doubled := next((trial for trial in trials if names.count(trial.name) > 1), None):
-        raise InputError(f"sweep: two trials have the same changes ({doubled.label}); leave one out")
-    return maker, trials
+    stores = FixedStores(snapshots)
+    trials: dict[str, Trial] = {}
+    for changes in _ends(sweep) if sweep.search else _changes(sweep):
+        trial = maker.trial(changes, stores)
+        if trial.name in trials and not any(isinstance(values, Range) for values in sweep.space.values()):
+            raise InputError(f"sweep: two trials have the same changes ({trial.label}); leave one out")
+        trials.setdefault(trial.name, trial)
+    return maker, list(trials.values())
 
 
 def _changes(sweep: SweepSettings) -> Iterator[dict[str, Any]]:
@@ -126,9 +129,10 @@ def _end(values: tuple[Any, ...] | Range, end: int) -> Any:
 def _draw(values: Range, random: Random) -> float | int:
     if values.integer:
         return random.randint(int(values.min), int(values.max))
-    if values.log:
-        return math.exp(random.uniform(math.log(values.min), math.log(values.max)))
-    return random.uniform(values.min, values.max)
+    low, high = (math.log(values.min), math.log(values.max)) if values.log else (values.min, values.max)
+    drawn = random.uniform(low, high)
+    # Few digits, so that tables and names show the value itself.
+    return min(max(float(f"{math.exp(drawn) if values.log else drawn:.4g}"), values.min), values.max)
 
 
 def label(changes: Changes) -> str:
@@ -139,12 +143,14 @@ def label(changes: Changes) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
-def groups(trials: Sequence[Changes]) -> dict[str, list[int]]:
-    """Numbers of the trials that differ in their seed alone, by their label without it."""
-    grouped: dict[str, list[int]] = {}
-    for number, changes in enumerate(trials):
-        grouped.setdefault(label({key: value for key, value in changes.items() if key != SEED}), []).append(number)
-    return grouped
+def without_seed(changes: Changes) -> dict[str, Any]:
+    """The changes but for the seed."""
+    return {key: value for key, value in changes.items() if key != SEED}
+
+
+def identity(changes: Changes) -> str:
+    """A text that only equal changes have."""
+    return dumps(changes, sort_keys=True, default=str)

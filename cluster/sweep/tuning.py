@@ -51,9 +51,12 @@ class TrialProgress(tune.Callback):  # type: ignore[misc]
             self._bar.close()
 
 
-def run_trials(sweep: SweepSettings, maker: TrialMaker, trials: list[Trial], on_gpu: bool, ranks: int) -> None:
+def run_trials(
+    sweep: SweepSettings, maker: TrialMaker, trials: list[Trial], on_gpu: bool, ranks: int
+) -> list[tuple[dict[str, Any], str]]:
     """Run the trials on the Ray that this process has joined. What became of each stands in its folder.
 
+    Returns the changes of those that were lost, each with the reason.
     trials: those that have still to run; with a search algorithm, it chooses them, and these are examples.
     """
     # Ray Tune would otherwise take over Ctrl-C, and write a result as if all were done.
@@ -86,8 +89,12 @@ def run_trials(sweep: SweepSettings, maker: TrialMaker, trials: list[Trial], on_
     finally:
         progress.close()
         shutil.rmtree(work, ignore_errors=True)
-    if errors := results.errors:
-        raise InputError(f"sweep: {len(errors)} trials were lost, the first with {errors[0]}; run it again to go on")
+    lost = []
+    for result in results:
+        if result.error is not None:
+            changes = listed[result.config["number"]] if listed else dict(result.config)
+            lost.append((changes, f"was lost: {' '.join(str(result.error).split())[:300]}"))
+    return lost
 
 
 def _resources(settings: TrainSettings, on_gpu: bool, ranks: int) -> dict[str, float]:
@@ -130,7 +137,10 @@ def scheduler(sweep: SweepSettings, settings: TrainSettings) -> Any:
         defaults["max_t"] = max(settings.run.steps, every)
     options = sweep.early_stopping_options
     _require_options(SCHEDULER_IMPORT[name], options, "early_stopping_options")
-    return create_scheduler(name, **(defaults | options))
+    try:
+        return create_scheduler(name, **(defaults | options))
+    except (AssertionError, TypeError, ValueError) as error:
+        raise InputError(f"early_stopping_options: {error}") from None
 
 
 def search_algorithm(sweep: SweepSettings) -> Any:
@@ -143,7 +153,7 @@ def search_algorithm(sweep: SweepSettings) -> Any:
     try:
         _require_options(SEARCH_ALG_IMPORT[sweep.search](), sweep.search_options, "search_options")
         return create_searcher(sweep.search, **({"seed": sweep.seed} | sweep.search_options))
-    except (ImportError, AssertionError) as error:
+    except (ImportError, AssertionError, TypeError, ValueError) as error:
         raise InputError(f"search = {sweep.search!r}: {error}; install its package") from None
 
 

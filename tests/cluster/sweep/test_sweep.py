@@ -66,6 +66,25 @@ def test_trials_are_run_compared_and_joined_by_others(root: Path, capsys: pytest
     assert [store["snapshot"] for store in new["stores"]] == [1], "the store has grown, the sweep reads what it read"
 
 
+def test_what_was_trained_from_another_job_is_not_mixed_in(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor is a metric that no trial has an order, but the trials are listed."""
+    code, _ = run(root, "changed", '[space]\n"run.seed" = [0]\n')
+    assert code == 0
+    text = '[space]\n"run.seed" = [0, 1]\n'
+    job = (root / "train.toml").read_text()
+    (root / "train.toml").write_text(job.replace("lr = 0.003", "lr = 0.004"))
+    for options in ([], ["--dry-run"]):
+        code, _ = run(root, "changed", text, *options)
+        assert code == 2 and "optimizer.lr: was 0.003, now 0.004" in capsys.readouterr().err
+    (root / "train.toml").write_text(job)
+    (root / "evaluate.toml").write_text('output = "unused"\nstore = "store"\nmodels = { a = "b" }\n')
+    code, result = run(
+        root, "changed", 'evaluate = "evaluate.toml"\nmetric = "top1_agrement"\n[space]\n"run.seed" = [0]\n'
+    )
+    assert code == 2 and "no trial has it" in capsys.readouterr().err
+    assert result["metric"] == "top1_agrement" and "top1_agreement" in result["trials"][0]["metrics"]
+
+
 def test_a_scheduler_ends_bad_trials(root: Path) -> None:
     text = (
         'early_stopping = "asha"\nearly_stopping_options = { grace_period = 4, reduction_factor = 2 }\nconcurrent = 1\n'
@@ -90,7 +109,7 @@ def test_a_killed_sweep_goes_on(root: Path) -> None:
     command = [sys.executable, "-m", "cluster.commands.main", "--root", str(root), "sweep", str(root / "killed.toml")]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True)
     deadline = time.monotonic() + 120
-    while not list((root / "killed/trials").glob("*/training.json")):
+    while not any('"finished"' in path.read_text() for path in (root / "killed/trials").glob("*/trial.json")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)

@@ -1,8 +1,12 @@
 """What a sweep trains: the trials of its space, their folders, and what is refused before any starts."""
 
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +15,13 @@ from cache.errors import InputError
 from cache.store.logit_store import LogitStore
 from cluster.commands.main import main
 from cluster.runtime.job_file import load_job
+from cluster.runtime.outputs import locked
+from cluster.sweep.comparison import rows_of
 from cluster.sweep.driver import preview_sweep
 from cluster.sweep.settings import SweepSettings
-from cluster.sweep.trials import make_trials
+from cluster.sweep.trials import Trial, make_trials
 from tests.cluster.sweep.jobs import add_unit, write_jobs
-from tests.student.training.ranks import TOPK, make_store
+from tests.student.training.ranks import ROOT, TOPK, make_store
 
 
 @pytest.fixture
@@ -100,7 +106,23 @@ def test_all_trials_read_the_snapshot_of_the_start(root: Path) -> None:
         ('[space]\n"run" = [1]\n"run.seed" = [0]\n', "sweep, key 'run.seed': 'run' is a value, not a table"),
         (
             '[space]\n"loss" = [{ objective = "forward_kl" }, { objective = "hard_label" }]\n',
-            "minimise different losses, whose values cannot be compared",
+            "the trials have different losses, so their losses cannot be compared",
+        ),
+        (
+            'trials = [{ "data.max_tokens" = 10 }, { "data.max_tokens" = 20 }]',
+            "the trials have different held-out examples",
+        ),
+        (
+            'trials = [{ "run.seed" = 1 }, { "model.config.num_attention_heads" = 7 }]',
+            "sweep: trial with num_attention_heads = 7: ",
+        ),
+        ('metric = "training_loss"\ntrials = [{ "data.max_tokens" = 2 }]', "sweep: trial with max_tokens = 2: "),
+        ('[space]\n"optimizer.lr" = { min = 1, max = nan }\n', "space: optimizer.lr.max: "),
+        ('[space]\n"optimizer.lr" = 3\n', r"space: optimizer.lr: give a list, or a table \{ min, max \} \(given 3\)"),
+        (
+            'early_stopping = "asha"\nearly_stopping_options = { grace_period = 40, max_t = 4 }\n'
+            'trials = [{ "run.seed" = 1 }]',
+            "early_stopping_options: grace_period must be <= max_t",
         ),
         ('evaluate = "nothing.toml"\n[space]\n"run.seed" = [0]\n', "nothing.toml: no such file"),
     ],
@@ -113,6 +135,35 @@ def test_what_cannot_be_is_refused_before_anything_starts(
         assert main(["--root", str(root), "sweep", str(root / "sweep.toml"), *options]) == 2
         assert re.search(message, error := capsys.readouterr().err), error
         assert error.count("\n") == 1 and not (root / "sweep").exists()
+
+
+def test_equal_draws_are_one_trial(root: Path) -> None:
+    text = 'samples = 9\n[space]\n"optimizer.warmup_steps" = { min = 1, max = 3, integer = true }\n'
+    assert sorted(trial["optimizer.warmup_steps"] for trial in changes_of(root, text)) == [1, 2, 3]
+
+
+def test_rows_are_of_equal_changes_and_not_of_equal_labels() -> None:
+    rates = (0.00123410, 0.0012341000001)
+    trials = [
+        Trial({"optimizer.lr": rate, "run.seed": 0}, settings=SimpleNamespace(output=Path(str(rate)))) for rate in rates
+    ]  # type: ignore[arg-type]
+    metrics = {trial.name: {"heldout_loss": float(number)} for number, trial in enumerate(trials)}
+    rows = rows_of(trials, metrics, {})
+    assert [row.metrics["heldout_loss"] for row in rows] == [0.0, 1.0]
+
+
+def test_a_folder_is_of_one_process(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from cluster.runtime.outputs import locked\n"
+        "with locked(Path(sys.argv[1])): pass"
+    )
+    with locked(tmp_path / "sweep"):
+        other = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "sweep")], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    assert other.returncode and f"process {os.getpid()} on " in other.stderr and "works in it; wait" in other.stderr
+    with locked(tmp_path / "sweep"):
+        pass
 
 
 def test_a_training_without_heldout_examples_has_nothing_to_be_ordered_by(root: Path) -> None:
