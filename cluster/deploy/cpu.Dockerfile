@@ -11,5 +11,7 @@ COPY environment/cpu-3.11.lock /tmp/packages.lock
 RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --no-deps \
     --requirement /tmp/packages.lock --extra-index-url https://download.pytorch.org/whl/cpu
 ENV PATH=/opt/venv/bin:$PATH LOGITBANK_DEVICE=cpu LOGITBANK_VENV=/opt/venv
+# KubeRay may start a login shell, which sets PATH anew.
+RUN echo 'export PATH=/opt/venv/bin:$PATH' > /etc/profile.d/logitbank.sh
 COPY . .
 RUN python -m environment.install

@@ -11,5 +11,7 @@ WORKDIR /opt/logitbank
 COPY environment/gpu-3.12.lock /tmp/packages.lock
 RUN python3.12 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --no-deps --requirement /tmp/packages.lock
 ENV PATH=/opt/venv/bin:$PATH LOGITBANK_DEVICE=gpu LOGITBANK_VENV=/opt/venv CUDA_HOME=/usr/local/cuda
+# KubeRay may start a login shell, which sets PATH anew.
+RUN echo 'export PATH=/opt/venv/bin:$PATH' > /etc/profile.d/logitbank.sh
 COPY . .
 RUN python -m environment.install

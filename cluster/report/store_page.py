@@ -7,6 +7,8 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
+from cache.errors import InputError
+from cache.storage.hub_folder import HubFolder
 from cache.store.commits import commit_path
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import QuarantineEntry, read_entries
@@ -22,10 +24,18 @@ SHOWN_ENTRIES, SHOWN_REASONS = 5, 20
 
 
 def write_store_page(store: LogitStore, path: Path) -> None:
-    """Write the page of the snapshot that `store` has open: one HTML file that refers to no other."""
+    """Write the page of the snapshot that `store` has open: one HTML file that refers to no other.
+
+    Raises InputError for a folder, a file that is no page, and a file of the store.
+    """
+    if path.suffix != ".html" or path.is_dir():
+        raise InputError(f"--page {path}: give the name of a file that ends in .html")
+    if path.resolve().is_relative_to(Path(str(store.storage)).resolve()):
+        raise InputError(f"--page {path}: lies inside the store itself; give a file outside")
+    text = render(store)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(render(store))
+    draft.write_text(text)
     draft.replace(path)
 
 
@@ -47,7 +57,7 @@ def _charts(store: LogitStore) -> list[tuple[str, str]]:
     """Caption and SVG of each chart."""
     charts: list[tuple[str, str]] = []
     if (rates := rows_over_time(store)) is not None:
-        charts.append(("Tokens a second, by the times of commits", figures.rate_over_time(*rates)))
+        charts.append(("Tokens a second, by the times of the files of commits", figures.rate_over_time(*rates)))
     lengths = {"all tokens": store.index.tokens, "tokens with a target": store.index.rows}
     if len(store):
         charts.append(("Length of the examples", figures.length_histogram(lengths)))
@@ -64,8 +74,11 @@ def _charts(store: LogitStore) -> list[tuple[str, str]]:
 def rows_over_time(store: LogitStore) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]] | None:
     """Seconds since the first commit, in order, and the rows of each; of at most MAX_COMMITS units, evenly spaced.
 
-    Rows are scaled to all units. None if fewer than two commits have different times, as in a copy.
+    Rows are scaled to all units. The times are those of the files, so of a copy they say how fast it was copied. None
+    for a store on a hub, and if all commits have one time.
     """
+    if isinstance(store.storage, HubFolder):
+        return None
     index = store.index
     step = max(1, len(index.unit) // MAX_COMMITS)
     units = range(0, len(index.unit), step)

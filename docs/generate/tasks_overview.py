@@ -39,9 +39,9 @@ HEADLINES = (
         *(
             "`make demo-medical`",
             "medical_conversation",
-            "micro F1 of the fields of a record, T5: distributions and true records, true records alone",
+            "micro F1 of the fields of a record, Llama: the teacher's distributions, its records as texts",
         ),
-        *("medical_true_records", "", "field_micro_f1", "teacher", "t5_mixed", "t5_labels"),
+        *("medical", "", "field_micro_f1", "teacher", "llama", "llama_text"),
     ),
     Headline(
         *(

@@ -1,12 +1,11 @@
 """A store that grows while a student learns from it: from which step on the run reads which snapshot.
 
-    OUTPUT/followed.json    the stretches so far, and up to which step they are decided
+    OUTPUT/followed.json    store, steps between looks, the stretches so far, and up to which step they are decided
 
 Rank 0 looks for a newer snapshot at every multiple of data.follow, and writes what it decided before that step. A run
 that is continued, or repeated with this file, therefore reads the same examples at each step.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from cache.errors import LogitbankError
 from cache.json_documents import write_json
 from student.data.batches import Batches
 from student.training.planning.stores import newest_snapshot
+from student.training.run_files import FOLLOWED, read_followed
 from student.training.settings import TrainSettings
 
-FOLLOWED = "followed.json"
 # Opens the batches of a snapshot.
 Reopen = Callable[[int], Batches]
 
@@ -45,7 +45,7 @@ class Following:
         if data.follow is None or data.store is None or data.snapshot is None:
             raise RuntimeError("only a run with a pinned store follows it")
         self._every, self._uri, self._total = data.follow, data.store, settings.run.total_steps
-        self._path, self._reopen, self._device = settings.output / FOLLOWED, reopen, device
+        self._output, self._reopen, self._device = settings.output, reopen, device
         self._batches, self._snapshot = first, data.snapshot
         self._start = Stretch(0, data.snapshot, len(first.sizes))
 
@@ -54,8 +54,15 @@ class Following:
 
         Raises InputError if the snapshot has an example that the student cannot read.
         """
-        decided: list[Any] = [self._decide(step) if dist.get_rank() == 0 else None]
+        decided: list[Any] = [None]
+        if dist.get_rank() == 0:
+            try:
+                decided = [self._decide(step)]
+            except Exception as error:  # the other ranks wait for an answer
+                decided = [error if isinstance(error, LogitbankError) else RuntimeError(f"rank 0: {error!r}")]
         dist.broadcast_object_list(decided, src=0, device=self._device)
+        if isinstance(decided[0], Exception):
+            raise decided[0]
         if decided[0] != self._snapshot:
             self._batches, self._snapshot = self._reopen(decided[0]), decided[0]
             self._describe(step)
@@ -69,7 +76,7 @@ class Following:
     def _decide(self, step: int) -> int:
         """The snapshot for a step. A newer one is looked for at a multiple of data.follow that is not decided yet."""
         stretches, decided = self._read()
-        if not self._path.exists():
+        if read_followed(self._output) is None:
             self._write(stretches, decided)
         if step % self._every == 0 and step > decided:
             newest = newest_snapshot(self._uri)
@@ -90,20 +97,17 @@ class Following:
             self._write(known, decided)
 
     def _read(self) -> tuple[list[Stretch], int]:
-        document = _document(self._path)
+        document = read_followed(self._output)
         if document is None:
             return [self._start], 0
         return [Stretch(**each) for each in document["stretches"]], document["decided"]
 
     def _write(self, stretches: list[Stretch], decided: int) -> None:
-        write_json(self._path, {"stretches": [asdict(each) for each in stretches], "decided": decided})
+        document = {"store": self._uri, "follow": self._every, "decided": decided}
+        write_json(self._output / FOLLOWED, document | {"stretches": [asdict(each) for each in stretches]})
 
 
 def followed(output: Path) -> list[dict[str, int]]:
     """The stretches of a run; empty if it followed no store."""
-    document = _document(output / FOLLOWED)
+    document = read_followed(output)
     return [] if document is None else list(document["stretches"])
-
-
-def _document(path: Path) -> dict[str, Any] | None:
-    return dict(json.loads(path.read_text())) if path.exists() else None

@@ -18,6 +18,7 @@ MODEL = "model"
 BEST = "best"
 CHECKPOINTS = "checkpoints"
 PROGRESS = "progress.json"
+FOLLOWED = "followed.json"
 
 
 # Of checkpoints. 2: weight decay leaves out norms and biases, so the optimizer has two groups of parameters.
@@ -42,6 +43,12 @@ def full_disk_named(folder: Path) -> Iterator[None]:
             f"{folder}: no space is left on the disk; free some, or lower run.keep_checkpoints, and run the same "
             "command again to go on"
         ) from error
+
+
+def read_followed(output: Path) -> dict[str, Any] | None:
+    """What a run that follows its store has noted (student.training.following); None without such a note."""
+    path = output / FOLLOWED
+    return dict(json.loads(path.read_text())) if path.exists() else None
 
 
 def checkpoint_folder(checkpoints: Path, step: int) -> Path:

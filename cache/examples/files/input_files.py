@@ -22,6 +22,7 @@ BLOCK_BYTES = 8 << 20
 @dataclass(frozen=True, slots=True)
 class InputFile:
     """A file of examples. name: the last part of its path. path: of the file system, or of this machine. size: bytes.
+    scheme: of an address, such as "s3".
 
     system: the file system (fsspec) of an address, None for this machine.
     """
@@ -30,6 +31,12 @@ class InputFile:
     path: str
     size: int
     system: Any = None
+    scheme: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its path or address, for messages."""
+        return self.path if self.system is None else f"{self.scheme}://{self.path}"
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -37,7 +44,7 @@ class InputFile:
         try:
             opened = Path(self.path).open("rb") if self.system is None else self.system.open(self.path, "rb")  # noqa: SIM115
         except Exception as error:
-            raise InputError(f"examples file {self.path}: cannot be read: {_reason(error)}") from error
+            raise InputError(f"examples file {self.place}: cannot be read: {_reason(error)}") from error
         with opened as file:
             yield file
 
@@ -69,11 +76,12 @@ def _local_files(path: Path) -> list[InputFile]:
 
 def _remote_files(address: str) -> list[InputFile]:
     system, path = _file_system(address)
+    scheme = address.partition("://")[0]
     folder, _, pattern = path.rstrip("/").rpartition("/")
     has_pattern = any(mark in pattern for mark in "*?[")
     try:
         if not has_pattern and _is_file(entry := system.info(path)):
-            return [InputFile(pattern, path, int(entry["size"]), system)]
+            return [InputFile(pattern, path, int(entry["size"]), system, scheme)]
         folder, pattern = (folder, pattern) if has_pattern else (path.rstrip("/"), "*")
         listed = system.ls(folder, detail=True)
     except FileNotFoundError:
@@ -81,7 +89,7 @@ def _remote_files(address: str) -> list[InputFile]:
     except Exception as error:
         raise InputError(f"examples {address}: cannot be read: {_reason(error)}") from error
     found = [
-        InputFile(name, entry["name"], int(entry["size"]), system)
+        InputFile(name, entry["name"], int(entry["size"]), system, scheme)
         for entry in listed
         if _is_file(entry)
         and fnmatch.fnmatch(name := entry["name"].rpartition("/")[2], pattern)

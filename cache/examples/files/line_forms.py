@@ -31,6 +31,8 @@ def own_keys(value: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, A
     for own, theirs in fields.items():
         item: Any = value if theirs not in value else {theirs: value[theirs]}
         for part in [theirs] if theirs in value else theirs.split("."):
+            if item is None:
+                break
             if not isinstance(item, Mapping) or part not in item:
                 raise ValueError(f"has no {theirs!r}, which fields.{own} names; it has {', '.join(map(repr, value))}")
             item = item[part]

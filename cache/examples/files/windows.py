@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ def read_windows(location: str | Path, size: int, fields: Mapping[str, str] = NO
     before = 0
     for file in files:
         name = file.name if len(files) > 1 else ""
-        for first, lines, position in _table_rows(file, size) if file.name.endswith(TABLE) else _lines(file, size):
+        for first, lines, position in _pieces(file, size, fields):
             yield Window(name, first, lines, before + position, fields)
         before += file.size
 
@@ -57,6 +58,10 @@ def read_windows(location: str | Path, size: int, fields: Mapping[str, str] = NO
 def input_bytes(location: str | Path) -> int:
     """Size of all files of a location."""
     return sum(file.size for file in find_files(location))
+
+
+def _pieces(file: InputFile, size: int, fields: Mapping[str, str]) -> Iterator[tuple[int, Sequence[Any], int]]:
+    return _table_rows(file, size, fields) if file.name.endswith(TABLE) else _lines(file, size)
 
 
 def _lines(file: InputFile, size: int) -> Iterator[tuple[int, list[bytes], int]]:
@@ -72,9 +77,9 @@ def _lines(file: InputFile, size: int) -> Iterator[tuple[int, list[bytes], int]]
                     count += len(line)
                     if len(lines) >= size or count >= WINDOW_BYTES:
                         break
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise InputError(
-                    f"examples file {file.path}, line {first + len(lines)}: cannot be read ({error})"
+                    f"examples file {file.place}, line {first + len(lines)}: cannot be read ({error})"
                 ) from error
             if not lines:
                 return
@@ -97,16 +102,20 @@ def _decompressed(raw: IO[bytes], name: str) -> Iterator[IO[bytes]]:
         yield raw
 
 
-def _table_rows(file: InputFile, size: int) -> Iterator[tuple[int, list[dict[str, Any]], int]]:
-    """Windows of rows, as `_lines`."""
+def _table_rows(
+    file: InputFile, size: int, fields: Mapping[str, str]
+) -> Iterator[tuple[int, list[dict[str, Any]], int]]:
+    """Windows of rows, as `_lines`. Of a table with many columns, only those that `fields` names are read."""
     import pyarrow.parquet
 
     try:
         with file.open() as raw:
             table = pyarrow.parquet.ParquetFile(raw)
             rows, total, first = table.metadata.num_rows, file.size, 1
-            for batch in table.iter_batches(size):
+            named = {*fields.values(), *(name.partition(".")[0] for name in fields.values())}
+            columns = [name for name in table.schema_arrow.names if name in named] if fields else None
+            for batch in table.iter_batches(size, columns=columns or None):
                 yield first, batch.to_pylist(), total * (first - 1 + len(batch)) // max(rows, 1)
                 first += len(batch)
     except pyarrow.ArrowException as error:
-        raise InputError(f"examples file {file.path}: is not Parquet, or damaged ({error})") from error
+        raise InputError(f"examples file {file.place}: is not Parquet, or damaged ({error})") from error

@@ -55,6 +55,20 @@ def test_a_store_without_targets_has_a_page(tmp_path: Path, tiny_model: Path) ->
     assert np.all(LogitStore.open(str(bare)).index.rows == 0)
 
 
+def test_no_file_of_a_store_and_no_folder_is_overwritten(
+    tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (store / "spec.json").read_bytes()
+    for path, message in {
+        store / "spec.json": "ends in .html",
+        store / "parts/page.html": "lies inside the store itself",
+        tmp_path: "ends in .html",
+    }.items():
+        assert main(["inspect", str(store), "--page", str(path)]) == 2
+        assert message in capsys.readouterr().err
+    assert (store / "spec.json").read_bytes() == before and not list(tmp_path.glob("**/.*.tmp"))
+
+
 def test_page_and_example_are_two_things(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(store), "--example", "a", "--page", str(tmp_path / "page.html")]) == 2
     assert "--example does not go with --page" in capsys.readouterr().err and not (tmp_path / "page.html").exists()

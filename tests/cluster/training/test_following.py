@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from cache.errors import InputError
 from cache.store.logit_store import LogitStore
 from cluster.training.driver import run_training
 from student.training.run_files import steps_done
@@ -79,6 +80,27 @@ def test_two_ranks_follow_together(tmp_path: Path, store: Path) -> None:
     result = run_training(job, None, watch)
     assert [each["snapshot"] for each in result["followed"]] == [1, 2] and result["steps"] == 160
     assert json.loads((job.output / "job.json").read_text())["data"]["snapshot"] == 1
+
+
+def test_the_record_of_another_run_is_refused(tmp_path: Path, store: Path, tiny_model: Path) -> None:
+    """As of one that was killed before its first checkpoint. What its own record began with is gone on with."""
+    other = make_store(tmp_path / "other", tiny_model, TOPK, 12, seed=5)
+    job = following(tmp_path / "run", store, steps=20)
+    job.output.mkdir()
+    first = {"step": 0, "snapshot": 1, "examples": 19}
+    record = {"store": str(store), "follow": 20, "decided": 0, "stretches": [first]}
+    (job.output / "followed.json").write_text(json.dumps(record))
+    add_unit(store, 5)
+    for changed, message in {
+        "store": (job.data.model_copy(update={"store": str(other)}), "data.store = "),
+        "follow": (job.data.model_copy(update={"follow": 10}), "data.follow = 20, and the job has 10"),
+        "snapshot": (job.data.model_copy(update={"snapshot": 2}), "data.snapshot = 1, and the job has 2"),
+    }.values():
+        with pytest.raises(InputError, match=f"{message}.*") as error:
+            run_training(job.model_copy(update={"data": changed}), None)
+        assert "remove the file, or give another output" in str(error.value)
+    result = run_training(job, None)
+    assert result["followed"] == [first] and result["stores"][0]["snapshot"] == 1 and result["examples"] == 19
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,18 @@ def test_a_wrong_conversation_is_explained(tmp_path: Path, line: dict[str, Any],
     (tmp_path / "a.jsonl").write_text(json.dumps(line) + "\n")
     with pytest.raises(InputError, match=f"line 1: .*{reason}"):
         read_examples(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("place", [30, 2000])
+def test_a_damaged_file_names_the_line(tmp_path: Path, place: int) -> None:
+    damaged = bytearray(gzip.compress(TEXT, compresslevel=0 if place == 2000 else 9))
+    damaged[place] ^= 0xFF
+    (tmp_path / "examples.jsonl.gz").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"examples.jsonl.gz, line \d+: cannot be read"):
+        list(read_windows(tmp_path / "examples.jsonl.gz", 7))
+
+
+def test_a_json_array_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "examples.json").write_text(json.dumps(LINES[:3], indent=1))
+    with pytest.raises(InputError, match="line 1: is the start of a JSON array; give JSON Lines"):
+        read_examples(tmp_path / "examples.json")
