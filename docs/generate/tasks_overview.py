@@ -33,7 +33,7 @@ HEADLINES = (
             "drug_editing",
             "KL to the generalist on questions in new words, less is better: its distributions, its texts alone",
         ),
-        *("drug_one_seed", "language", "kl_to_teacher", "teacher", "after", "text"),
+        *("drug", "language", "kl_to_teacher", "teacher", "after", "text"),
     ),
     Headline(
         *(
