@@ -94,7 +94,7 @@ def _parse_line(
     name = f"{source}:{number}" if source else str(number)
     default = name
     try:
-        if isinstance(line, bytes) and number == 1 and line.lstrip(b"\xef\xbb\xbf \t").startswith(b"["):
+        if isinstance(line, bytes) and number == 1 and line.lstrip(b"\xef\xbb\xbf \t").rstrip() == b"[":
             raise ValueError("is the start of a JSON array; give JSON Lines, one object a line")
         value = line if isinstance(line, dict) else parse_json_line(line, is_first=number == 1)
         if fields and isinstance(value, dict):

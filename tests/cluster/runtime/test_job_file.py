@@ -38,7 +38,7 @@ def test_shipped_jobs_are_valid(name: str, kind: type, tmp_path: Path) -> None:
 
 def test_paths_are_taken_from_the_root(tmp_path: Path) -> None:
     job = load(tmp_path, CAPTURE)
-    assert job.examples == tmp_path / "e.jsonl"
+    assert job.examples == str(tmp_path / "e.jsonl")
     assert job.teacher.model == "m"  # no such folder: the name of a model on a hub
     (tmp_path / "m").mkdir()
     assert load(tmp_path, CAPTURE).teacher.model == str(tmp_path / "m")
