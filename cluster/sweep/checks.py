@@ -1,7 +1,7 @@
 """What a sweep will do, with everything checked that would end it, or one of its trials, later."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ def plan_sweep(settings: SweepSettings, root: Path) -> SweepPlan:
     maker, trials = make_trials(settings, root, snapshots)
     if any(trial.settings.data.follow for trial in trials):
         raise InputError("data.follow: the trials of a sweep read one snapshot; leave it out")
+    _require_same_resources(trials)
     _require_comparable(settings, trials)
     if settings.search or settings.early_stopping:
         from cluster.sweep.tuning import scheduler, search_algorithm
@@ -58,8 +59,7 @@ def plan_sweep(settings: SweepSettings, root: Path) -> SweepPlan:
     evaluation = _evaluation_job(settings, root, trials, snapshots)
     for trial in trials:
         require_same_job(trial.settings.output, trial.settings, CHANGEABLE_TRAINING)
-    maker = TrialMaker(maker.path, maker.values, root, settings.output, snapshots)
-    return SweepPlan(maker, trials, evaluation, snapshots, _plan_trainings(trials))
+    return SweepPlan(replace(maker, snapshots=snapshots), trials, evaluation, snapshots, _plan_trainings(trials))
 
 
 def is_complete(trial: Trial) -> bool:
@@ -70,6 +70,13 @@ def is_complete(trial: Trial) -> bool:
     result = read_json(path)
     steps = trial.settings.with_steps(result["examples"]).run.total_steps
     return bool(result["steps"] >= steps or result.get("stopped_early"))
+
+
+def _require_same_resources(trials: Sequence[Trial]) -> None:
+    """Raise InputError if trials need different resources: Ray Tune gives each the same, and one could wait forever."""
+    for name in ("ranks", "cpu_threads"):
+        if len({getattr(trial.settings.run, name) for trial in trials}) > 1:
+            raise InputError(f"run.{name}: all trials of a sweep take the same; sweep each value by itself")
 
 
 def _require_comparable(settings: SweepSettings, trials: Sequence[Trial]) -> None:

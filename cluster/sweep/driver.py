@@ -48,7 +48,8 @@ def run_sweep(settings: SweepSettings, root: Path, address: str | None) -> Sweep
     with locked(settings.output):
         write_job(settings.output, settings)
         write_json(settings.output / SNAPSHOTS, plan.snapshots)
-        lost = _run(settings, plan, address) if _missing(settings, plan.trials) else {}
+        missing = _missing(settings, plan.trials)
+        lost = _run(settings, plan, missing, address) if missing else {}
         trials = _found(settings, plan)
         _note_ends(settings, trials, lost)
         return _compare(settings, trials, plan.evaluation)
@@ -81,11 +82,10 @@ def _outcome(output: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.exists() else {}
 
 
-def _run(settings: SweepSettings, plan: SweepPlan, address: str | None) -> Lost:
+def _run(settings: SweepSettings, plan: SweepPlan, missing: list[Trial], address: str | None) -> Lost:
     """Run the missing trials on a Ray cluster. Returns those whose process was lost."""
     from cluster.sweep.tuning import run_trials
 
-    missing = _missing(settings, plan.trials)
     first = missing[0].settings
     ranks = choose_ranks(first, local_gpus())
     threads = first.run.cpu_threads or 1

@@ -36,7 +36,11 @@ def run_trial(config: dict[str, Any], maker: TrialMaker, listed: list[dict[str, 
             write_outcome(output, changes, "failed", " ".join(str(error).split()))
         return {"step": 0, "heldout_loss": float("inf")}
     write_outcome(output, changes, "finished")
-    return {"step": result["steps"], "heldout_loss": result["best_loss"] if result["best_loss"] is not None else 0.0}
+    # A student that never had a finite loss must not look like the best one to a search.
+    return {
+        "step": result["steps"],
+        "heldout_loss": float("inf") if result["best_loss"] is None else result["best_loss"],
+    }
 
 
 def write_outcome(output: Path, changes: Any, state: str, reason: str = "") -> None:

@@ -22,8 +22,7 @@ from cache.store.verify import verify_store
 from cache.store.withdrawal.forgotten import mark_forgotten
 from cluster.commands.main import main
 from tests.cache.exchange.hub import SHA, TOKEN, Hub, running_hub
-from tests.cluster.sweep.jobs import add_unit
-from tests.student.training.ranks import ROOT, TOPK, make_store
+from tests.student.training.ranks import ROOT, TOPK, add_unit, make_store
 
 
 @pytest.fixture

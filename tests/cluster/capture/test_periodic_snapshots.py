@@ -9,8 +9,7 @@ from cache.storage.local import LocalStorage
 from cache.store.snapshot_reading import latest_snapshot
 from cluster.capture import periodic_snapshots
 from cluster.capture.periodic_snapshots import PeriodicSnapshots
-from tests.cluster.sweep.jobs import add_unit
-from tests.student.training.ranks import TOPK, make_store
+from tests.student.training.ranks import TOPK, add_unit, make_store
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
 from cluster.commands.main import main
 from cluster.report.store_page import rows_over_time
-from tests.cluster.sweep.jobs import add_unit
-from tests.student.training.ranks import TOPK, make_store
+from tests.student.training.ranks import TOPK, add_unit, make_store
 
 
 @pytest.fixture

@@ -2,14 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from cache.storage.local import LocalStorage
-from cache.store.logit_store import LogitStore
-from cache.store.snapshots import take_snapshot
-from cache.store.unit_writer import write_unit
-from tests.student.training.ranks import TOPK, make_record
-
 TRAIN = """
 output = "unused"
 [data]
@@ -43,11 +35,3 @@ every = 2
 def write_jobs(root: Path) -> None:
     """train.toml for the store root/store."""
     (root / "train.toml").write_text(TRAIN)
-
-
-def add_unit(store: Path, count: int) -> None:
-    """Let a store grow by a unit and a snapshot."""
-    rng, spec = np.random.default_rng(9), LogitStore.open(str(store)).spec
-    storage = LocalStorage(store)
-    write_unit(storage, spec, [make_record(rng, f"more-{i}", 5, 5, TOPK) for i in range(count)])
-    take_snapshot(storage)

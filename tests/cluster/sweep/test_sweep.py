@@ -14,8 +14,8 @@ import pytest
 
 from cluster.commands.main import main
 from cluster.runtime.ray_session import ray_session
-from tests.cluster.sweep.jobs import add_unit, write_jobs
-from tests.student.training.ranks import ROOT, TOPK, make_store
+from tests.cluster.sweep.jobs import write_jobs
+from tests.student.training.ranks import ROOT, TOPK, add_unit, make_store
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ from cluster.sweep.comparison import rows_of
 from cluster.sweep.driver import preview_sweep
 from cluster.sweep.settings import SweepSettings
 from cluster.sweep.trials import Trial, make_trials
-from tests.cluster.sweep.jobs import add_unit, write_jobs
-from tests.student.training.ranks import ROOT, TOPK, make_store
+from tests.cluster.sweep.jobs import write_jobs
+from tests.student.training.ranks import ROOT, TOPK, add_unit, make_store
 
 
 @pytest.fixture
@@ -116,6 +116,7 @@ def test_all_trials_read_the_snapshot_of_the_start(root: Path) -> None:
             'trials = [{ "run.seed" = 1 }, { "model.config.num_attention_heads" = 7 }]',
             "sweep: trial with num_attention_heads = 7: ",
         ),
+        ('[space]\n"run.ranks" = [1, 2]\n', "run.ranks: all trials of a sweep take the same"),
         ('metric = "training_loss"\ntrials = [{ "data.max_tokens" = 2 }]', "sweep: trial with max_tokens = 2: "),
         ('[space]\n"optimizer.lr" = { min = 1, max = nan }\n', "space: optimizer.lr.max: "),
         ('[space]\n"optimizer.lr" = 3\n', r"space: optimizer.lr: give a list, or a table \{ min, max \} \(given 3\)"),

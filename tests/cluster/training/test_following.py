@@ -14,9 +14,8 @@ from cache.store.logit_store import LogitStore
 from cluster.training.driver import run_training
 from student.training.run_files import steps_done
 from student.training.settings import TrainSettings
-from tests.cluster.sweep.jobs import add_unit
 from tests.cluster.training.test_single_rank import kill_rank
-from tests.student.training.ranks import TOPK, make_store, metrics, settings_of
+from tests.student.training.ranks import TOPK, add_unit, make_store, metrics, settings_of
 
 pytestmark = pytest.mark.slow
 RUN = {"steps": 200, "ranks": 1, "zero_stage": 0, "checkpoint_every": 10}

@@ -19,6 +19,7 @@ from cache.rows.record import Record
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
+from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
 from student.training.settings import TrainSettings
@@ -102,6 +103,14 @@ def make_store(
     write_unit(storage, spec, [make_record(rng, f"{seed}-{i}", *size, targets) for i, size in enumerate(sizes)])
     take_snapshot(storage)
     return storage.root
+
+
+def add_unit(store: Path, count: int) -> None:
+    """Let a store grow by a unit and a snapshot."""
+    rng, spec = np.random.default_rng(9), LogitStore.open(str(store)).spec
+    storage = LocalStorage(store)
+    write_unit(storage, spec, [make_record(rng, f"more-{i}", 5, 5, TOPK) for i in range(count)])
+    take_snapshot(storage)
 
 
 def make_pretrained(folder: Path, tiny_model: Path) -> Path:
