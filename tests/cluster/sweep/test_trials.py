@@ -19,6 +19,7 @@ from cluster.runtime.outputs import locked
 from cluster.sweep.comparison import rows_of
 from cluster.sweep.driver import preview_sweep
 from cluster.sweep.settings import SweepSettings
+from cluster.sweep.trial_run import run_trial
 from cluster.sweep.trials import Trial, make_trials
 from tests.cluster.sweep.jobs import write_jobs
 from tests.student.training.ranks import ROOT, TOPK, add_unit, make_store
@@ -183,3 +184,9 @@ def test_a_dry_run_lists_the_trials(root: Path, capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "4 trials, 4 to run:\nlr = 0.001, seed = 0\n" in printed and "steps of 8 on 1 rank" in printed
     assert not (root / "sweep").exists()
+
+
+def test_a_student_without_a_finite_loss_is_the_worst(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker, trials = make_trials(sweep_of(root, '[space]\n"run.seed" = [0]\n'), root, {})
+    monkeypatch.setattr("cluster.sweep.trial_run.run_training", lambda *_: {"steps": 12, "best_loss": None})
+    assert run_trial({"number": 0}, maker, [dict(trials[0].changes)]) == {"step": 12, "heldout_loss": math.inf}
