@@ -24,6 +24,8 @@ MAX_GPU_ROWS = 4096
 TORCH_BYTES_PER_LOGIT = {"topk": 24, "nucleus": 24, "threshold": 48, "sampled": 40}
 TRITON_BYTES_PER_LOGIT = 1
 CHECKED_ROWS = 8
+# int64 [n]: the token after each row, or -1.
+NextTokens = npt.NDArray[np.int64] | torch.Tensor
 
 
 class ReductionError(LogitbankError):
@@ -34,7 +36,10 @@ def select_rows(values: torch.Tensor, rows: npt.NDArray[np.int64]) -> torch.Tens
     """Return the given rows of a tensor, in any order. Consecutive rows are a view, because logits are large."""
     if len(rows) and (np.diff(rows) == 1).all():
         return values[int(rows[0]) : int(rows[-1]) + 1]
-    return values[torch.from_numpy(rows).to(values.device)]
+    indices = torch.from_numpy(rows)
+    if values.is_cuda:  # a copy from other memory than page-locked one would wait for the device
+        indices = indices.pin_memory().to(values.device, non_blocking=True)
+    return values[indices]
 
 
 class Reducer:
@@ -60,18 +65,18 @@ class Reducer:
             most = MAX_GPU_ROWS
         return max(1, min(most, self._memory // (self._vocab_size * (bytes_per_logit + added))))
 
-    def reduce_hidden(
+    def start_hidden(
         self,
         hidden: torch.Tensor,
         to_logits: Callable[[torch.Tensor], torch.Tensor | None],
-        next_tokens: npt.NDArray[np.int64],
+        next_tokens: NextTokens,
         uniforms: npt.NDArray[np.float64],
-    ) -> Rows:
-        """Reduce hidden states [n, hidden]; their logits are computed block by block.
+    ) -> Callable[[], Rows]:
+        """Begin to reduce hidden states [n, hidden]; their logits are computed block by block. See `start`.
 
         On a rank of a parallel model that has no logits, to_logits returns None and the result has no rows. Every rank
         calls to_logits for every block, also after a failure, because other ranks wait for it there. Raises
-        ReductionError after the last block if a block could not be reduced.
+        ReductionError after the last block if a block could not be reduced; so does the returned function.
         """
         size = self.block_rows(hidden.element_size(), hidden.device)
         parts: list[Callable[[], Rows]] = []
@@ -85,12 +90,16 @@ class Reducer:
                 parts.append(self.start(logits, next_tokens[block], uniforms[block]))
             except Exception as error:
                 failure = error
-        try:
-            if failure is None:
-                return concatenate_rows([rows() for rows in parts])
-        except Exception as error:  # of the device, which works on after a block is started
-            failure = error
-        raise ReductionError(f"{type(failure).__name__}: {failure}") from failure
+        if failure is not None:
+            raise ReductionError(f"{type(failure).__name__}: {failure}") from failure
+
+        def rows() -> Rows:
+            try:
+                return concatenate_rows([part() for part in parts])
+            except Exception as error:  # of the device, which works on after a block is started
+                raise ReductionError(f"{type(error).__name__}: {error}") from error
+
+        return rows
 
     def reduce(
         self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
@@ -106,14 +115,15 @@ class Reducer:
         return self.start(logits, next_tokens, uniforms)()
 
     def start(
-        self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
+        self, logits: torch.Tensor, next_tokens: NextTokens, uniforms: npt.NDArray[np.float64]
     ) -> Callable[[], Rows]:
         """Begin what `reduce` does, and return a function that waits for the rows.
 
-        On a GPU with Triton nothing waits before that: several blocks, and the model's next step, can be queued.
+        On a GPU with Triton nothing waits before that: several blocks, and the model's next step, can be queued. There
+        next_tokens may be a tensor on the same device.
         """
         if not logits.is_cuda:
-            rows = self.reduce(logits, next_tokens, uniforms)
+            rows = self.reduce(logits, np.asarray(next_tokens), uniforms)
             return lambda: rows
         begin = self.reduce_with_torch if self.why_plain_torch(logits.device) else self._start_triton
         size = self.block_rows(0, logits.device)
@@ -123,18 +133,18 @@ class Reducer:
         return lambda: concatenate_rows([part if isinstance(part, Rows) else part() for part in started])
 
     def _start_triton(
-        self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
+        self, logits: torch.Tensor, next_tokens: NextTokens, uniforms: npt.NDArray[np.float64]
     ) -> Callable[[], Rows]:
         arrays = start_on_gpu(logits, next_tokens, uniforms, self._targets)
         return lambda: self.rows_from_arrays(arrays())
 
     def reduce_with_torch(
-        self, logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64]
+        self, logits: torch.Tensor, next_tokens: NextTokens, uniforms: npt.NDArray[np.float64]
     ) -> Rows:
         """Reduce one block like `reduce`, with torch on the device of the logits."""
         block = reduce_block(
             logits[:, : self._vocab_size].float(),
-            torch.from_numpy(next_tokens).to(logits.device),
+            torch.as_tensor(next_tokens).to(logits.device),
             torch.from_numpy(uniforms).to(logits.device),
             self._targets,
         )

@@ -323,14 +323,17 @@ def _stream_of(device: torch.device) -> int:
 
 
 def start_on_gpu(
-    logits: torch.Tensor, next_tokens: npt.NDArray[np.int64], uniforms: npt.NDArray[np.float64], targets: TargetSpec
+    logits: torch.Tensor,
+    next_tokens: npt.NDArray[np.int64] | torch.Tensor,
+    uniforms: npt.NDArray[np.float64],
+    targets: TargetSpec,
 ) -> Callable[[], Mapping[str, npt.NDArray[Any]]]:
     """Begin to reduce logits on a GPU; the returned function waits, and returns the arrays by name.
 
-    Copies go through page-locked memory: those from other memory would wait for the device.
+    next_tokens: on the host, or int64 on the device of the logits.
     """
     tokens, numbers = (
-        torch.from_numpy(np.ascontiguousarray(values)).pin_memory().to(logits.device, non_blocking=True)
+        values.contiguous() if isinstance(values, torch.Tensor) else _copied(values, logits.device)
         for values in (next_tokens, uniforms)
     )
     block = reduce_packed(logits, tokens, numbers, targets)
@@ -344,3 +347,8 @@ def start_on_gpu(
         return block.arrays(packed.numpy())
 
     return arrays
+
+
+def _copied(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Copy through page-locked memory: a copy from other memory would wait for the device."""
+    return torch.from_numpy(np.ascontiguousarray(values)).pin_memory().to(device, non_blocking=True)

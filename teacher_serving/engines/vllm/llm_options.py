@@ -9,7 +9,7 @@ from cache.rows.spec import StoreSpec
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm.settings import VllmSettings
 
-EXTENSION = "teacher_serving.engines.vllm.worker_extension.RowsExtension"
+EXTENSION = "teacher_serving.engines.vllm.workers.extension.RowsExtension"
 # Values of max_lora_rank that vLLM accepts.
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 

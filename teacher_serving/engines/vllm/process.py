@@ -15,15 +15,13 @@ ON_CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "TORCH_COMPILE_DISABLE": "1",
 }
-# worker_extension.py wraps model runner V1, the only one that the CPU build has.
-ON_GPU = {"VLLM_USE_V2_MODEL_RUNNER": "0"}
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CONFIGURE_LOGGING": "1"}
 
 
 def process_environment(threads: int, on_gpu: bool) -> dict[str, str]:
     """Environment variables that the process of a vLLM engine must be started with."""
     if on_gpu:
-        return {**QUIET, **ON_GPU}
+        return QUIET
     return {**QUIET, **ON_CPU, **cpu_environment(threads)}
 
 

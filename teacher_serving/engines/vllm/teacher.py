@@ -22,8 +22,8 @@ from teacher_serving.engines.vllm.llm_options import llm_options
 from teacher_serving.engines.vllm.process import hidden_unsafe_modules, process_environment
 from teacher_serving.engines.vllm.public_logprobs import needs_top_k_only, prompt_rows, response_rows
 from teacher_serving.engines.vllm.settings import VllmSettings
-from teacher_serving.engines.vllm.worker_extension import EXTRA_ARGS_KEY
-from teacher_serving.engines.vllm.worker_rows import group_rows_by_request
+from teacher_serving.engines.vllm.workers.collector import EXTRA_ARGS_KEY
+from teacher_serving.engines.vllm.workers.transport import group_rows_by_request
 from teacher_serving.reduction.draws import sampling_seed
 from teacher_serving.reduction.row_arrays import take_rows
 from teacher_serving.reduction.rows import Rows

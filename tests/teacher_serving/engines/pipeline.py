@@ -7,7 +7,7 @@ Its GPU runner makes it in a profiling run, which its CPU runner skips where not
 
 from typing import Any
 
-from teacher_serving.engines.vllm.worker_extension import RowsExtension
+from teacher_serving.engines.vllm.workers.extension import RowsExtension
 
 
 class PipelineExtension(RowsExtension):

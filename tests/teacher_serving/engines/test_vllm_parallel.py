@@ -12,7 +12,7 @@ from teacher_serving.asking.requests import continuation_request
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm import VllmSettings, llm_options
 from teacher_serving.engines.vllm.teacher import VllmTeacher
-from teacher_serving.engines.vllm.worker_extension import RowsExtension
+from teacher_serving.engines.vllm.workers.extension import RowsExtension
 from teacher_serving.reduction.reducer import Reducer
 from tests.teacher_serving.engines.engines import (
     LONGEST,

@@ -203,7 +203,7 @@ def test_hidden_states_are_reduced_within_the_memory(mode: str) -> None:
         reducer = Reducer(targets, 5000, memory_mib=memory_mib)
         most = reducer.block_rows(hidden.element_size(), CPU)
         assert most == 1 or most * 5000 * 4 <= memory_mib << 20
-        rows = reducer.reduce_hidden(hidden, to_logits, following, numbers)
+        rows = reducer.start_hidden(hidden, to_logits, following, numbers)()
         assert max(asked) <= most and sum(asked) == 300
         assert memory_mib > 2 or len(asked) > 2
         assert np.array_equal(rows.targets.ids, truth.targets.ids)
@@ -218,9 +218,9 @@ def test_the_smallest_memory_still_takes_a_row() -> None:
 
 
 def test_a_rank_without_logits_gives_no_rows() -> None:
-    rows = Reducer(TargetSpec(k=4), 100).reduce_hidden(
+    rows = Reducer(TargetSpec(k=4), 100).start_hidden(
         torch.zeros(9, 4), lambda hidden: None, np.zeros(9, np.int64), np.zeros((9, 0))
-    )
+    )()
     assert len(rows.targets) == len(rows.token_logprobs) == 0
 
 
@@ -251,7 +251,7 @@ def test_logits_of_every_block_are_computed_when_a_block_fails(failing: int, mon
 
     monkeypatch.setattr(reducer, "reduce", reduce)
     with pytest.raises(ReductionError, match="MemoryError: no memory"):
-        reducer.reduce_hidden(torch.randn(10, 32), to_logits, np.full(10, -1), np.zeros((10, 0)))
+        reducer.start_hidden(torch.randn(10, 32), to_logits, np.full(10, -1), np.zeros((10, 0)))
     assert calls == [4, 4, 2]
 
 
