@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.harness import finish, spread
-from cluster.training.driver import RANK_ON_CPU
+from cluster.training.rank_environment import rank_on_cpu
 from teacher_serving.engines.settings import TeacherSettings
 from teacher_serving.engines.vllm import VllmSettings
 from teacher_serving.engines.vllm.process import process_environment
@@ -33,8 +33,9 @@ STUDENTS = (1, 4, 8)
 
 def main() -> None:
     options = parse(sys.argv[1:])
+    on_cpu = rank_on_cpu(options.threads)
     environment = process_environment(options.threads, on_gpu=False) | {
-        name: value for name, value in RANK_ON_CPU.items() if name.startswith("MALLOC")
+        name: value for name, value in on_cpu.items() if name.startswith("MALLOC")
     }
     if missing := environment.items() - os.environ.items():  # glibc reads its settings once, when a process starts
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.reuse", *sys.argv[1:]], os.environ | dict(missing))

@@ -4,10 +4,11 @@ The limit is hard-label training with the same fused head, on texts alone (no ta
 forward pass, loss, backward pass and AdamW; its batch comes from a store on disk through the product's loader.
 Peers: hard labels and the same KL from whole logits by autograd, and Liger's fused linear cross-entropy (CUDA alone).
 Losses take turns step by step, so that a slow phase of the machine affects all of them. Memory is the peak resident
-set of a separate process, without what it had before the model was built.
+set of a separate process, without what it had before the model was built; on a GPU the peak of CUDA's allocator.
 
     python -m benchmarks.train --vocab 32000
     python -m benchmarks.train --vocab 151936 --save
+    python -m benchmarks.train --device cuda --vocab 151936 --hidden 2048 --layers 16 --batch 8 --length 2048
 """
 
 import argparse
@@ -24,7 +25,7 @@ from typing import Any
 from benchmarks.common.harness import finish, peak_resident, spread
 
 # As `logitbank train` starts its ranks.
-from cluster.training.driver import RANK_ON_CPU
+from cluster.training.rank_environment import rank_on_cpu
 
 LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "hard_label": ("text", {"objective": "hard_label"}),
@@ -42,8 +43,8 @@ DENSE = ("dense hard_label", "dense forward_kl", "liger hard_label")
 
 def main() -> None:
     options = parse(sys.argv[1:])
-    missing = {k: v for k, v in RANK_ON_CPU.items() if k != "CUDA_VISIBLE_DEVICES"}.items() - os.environ.items()
-    if missing:  # glibc reads its settings once, when a process starts
+    missing = rank_on_cpu(options.threads).items() - os.environ.items()
+    if missing and options.device == "cpu":  # glibc reads its settings once, when a process starts
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.train", *sys.argv[1:]], os.environ | dict(missing))
     if options.memory_of:
         print(json.dumps(memory_of(options)))
@@ -52,16 +53,20 @@ def main() -> None:
         stores = write_stores(Path(folder), options)
         results = measure(options, stores)
         for name in results["losses"]:
-            results["losses"][name]["peak_mib"] = peak(name, options, folder)
+            if options.device == "cpu":  # a GPU counts its own
+                results["losses"][name]["peak_mib"] = peak(name, options, folder)
     summarise(results)
     show(results)
-    finish("train", results, options.save, f"train_v{options.vocab}")
+    device = "" if options.device == "cpu" else f"_{options.device}"
+    finish("train", results, options.save, f"train_v{options.vocab}{device}")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: in bfloat16")
     parser.add_argument("--vocab", type=int, default=32_000)
-    parser.add_argument("--hidden", type=int, default=256, help="width of the random Llama of 4 layers")
+    parser.add_argument("--hidden", type=int, default=256, help="width of the random Llama")
+    parser.add_argument("--layers", type=int, default=4, help="of the random Llama")
     parser.add_argument("--k", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8, help="examples of a step")
     parser.add_argument("--length", type=int, default=128, help="tokens of an example")
@@ -71,6 +76,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--stores", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
+
+
+def student_of(options: argparse.Namespace) -> tuple[Any, Any]:
+    """A random student on the device, and its AdamW. On a GPU its weights are bfloat16."""
+    import torch
+
+    from benchmarks.common.random_student import random_student
+
+    model = random_student(options.vocab, options.hidden, options.layers)
+    if options.device == "cuda":
+        model = model.to("cuda", torch.bfloat16)
+    return model, torch.optim.AdamW(model.parameters(), lr=1e-4, fused=options.device == "cuda")
 
 
 def write_stores(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -85,10 +102,13 @@ def write_stores(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def steps_of(name: str, model: Any, optimizer: Any, stores: dict[str, Any], options: argparse.Namespace) -> Any:
     """Endless steps of one loss: a generator that yields seconds waited so far. None where it cannot run."""
+    import torch
+
     from benchmarks.common.random_student import Course, update
     from student.losses.settings import LossSettings
     from student.models.loss_model import LossModel
 
+    device = torch.device(options.device)
     kind, fields = LOSSES.get(name) or LOSSES[name.removeprefix("dense ").removeprefix("liger ")]
     course = Course.over(stores[kind], LossSettings.model_validate(fields), options.batch)
     loss = LossModel(model, course.batches.objectives)
@@ -103,7 +123,7 @@ def steps_of(name: str, model: Any, optimizer: Any, stores: dict[str, Any], opti
 
     def run() -> Any:
         for batch in course.steps(options.repeats + 2):
-            step(batch)
+            step(batch.to(device))
             yield course.waited
 
     return run()
@@ -154,11 +174,9 @@ def liger_step(model: Any, optimizer: Any) -> Callable[[Any], None] | None:
 def measure(options: argparse.Namespace, stores: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from benchmarks.common.random_student import random_student
-
     torch.set_num_threads(options.threads)
-    model = random_student(options.vocab, options.hidden)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    model, optimizer = student_of(options)
+    on_gpu = options.device == "cuda"
     running = {}
     for name in (*LOSSES, *DENSE):
         steps = steps_of(name, model, optimizer, stores, options)
@@ -168,10 +186,17 @@ def measure(options: argparse.Namespace, stores: dict[str, Any]) -> dict[str, An
             running[name] = steps
     seconds: dict[str, list[float]] = {name: [] for name in running}
     waits: dict[str, list[float]] = {name: [0.0] for name in running}
+    peaks: dict[str, float] = {}
     for turn in range(options.repeats + 1):
         for name, steps in running.items():
+            if on_gpu:
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
             started = time.perf_counter()
             waited = next(steps)
+            if on_gpu:
+                torch.cuda.synchronize()
+                peaks[name] = torch.cuda.max_memory_allocated() / (1 << 20)
             if turn:  # the first warms up
                 seconds[name].append(time.perf_counter() - started)
                 waits[name].append(waited)
@@ -185,8 +210,11 @@ def measure(options: argparse.Namespace, stores: dict[str, Any]) -> dict[str, An
             "step_seconds": spread(taken),
             "ratio_to_ce": spread(turns),
             "data_wait_share": (waits[name][-1] - waits[name][0]) / sum(taken),
+            **({"peak_mib": peaks[name]} if on_gpu else {}),
         }
     return {
+        "device": options.device,
+        "layers": options.layers,
         "vocab": options.vocab,
         "k": options.k,
         "hidden": options.hidden,
@@ -200,6 +228,7 @@ def measure(options: argparse.Namespace, stores: dict[str, Any]) -> dict[str, An
 def peak(name: str, options: argparse.Namespace, folder: str) -> float:
     """Peak of a process that trains with one loss alone."""
     own = ["--vocab", options.vocab, "--hidden", options.hidden, "--k", options.k, "--batch", options.batch]
+    own += ["--layers", options.layers]
     own += ["--length", options.length, "--repeats", 2, "--threads", options.threads]
     command = [sys.executable, "-m", "benchmarks.train", *map(str, own), "--memory-of", name, "--stores", folder]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -209,14 +238,12 @@ def peak(name: str, options: argparse.Namespace, folder: str) -> float:
 def memory_of(options: argparse.Namespace) -> dict[str, float]:
     import torch
 
-    from benchmarks.common.random_student import random_student
     from cache.store.logit_store import LogitStore
 
     torch.set_num_threads(options.threads)
     stores = {path.name: LogitStore.open(str(path)) for path in options.stores.iterdir()}
     before = peak_resident()
-    model = random_student(options.vocab, options.hidden)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    model, optimizer = student_of(options)
     steps = steps_of(options.memory_of, model, optimizer, stores, options)
     for _ in steps:
         pass
@@ -237,7 +264,7 @@ def summarise(results: dict[str, Any]) -> None:
 def show(results: dict[str, Any]) -> None:
     print(
         f"vocabulary {results['vocab']:,}, k = {results['k']}, {results['parameters'] / 1e6:.1f} M parameters, "
-        f"{results['tokens']:,} tokens a step, {results['threads']} thread(s)"
+        f"{results['tokens']:,} tokens a step, {results['device']}, {results['threads']} thread(s)"
     )
     print(f"{'':<26}{'s a step':>10}{'/ hard labels (min to max)':>30}{'peak MiB':>10}{'/ them':>8}{'waiting':>9}")
     for name, each in results["losses"].items():

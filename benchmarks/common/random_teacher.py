@@ -3,8 +3,8 @@
 from pathlib import Path
 
 
-def random_teacher(folder: Path, vocab: int, hidden: int) -> Path:
-    """Save one with 4 layers of width `hidden`, with a tokenizer, and return its folder."""
+def random_teacher(folder: Path, vocab: int, hidden: int, layers: int = 4) -> Path:
+    """Save one of width `hidden`, with a tokenizer, and return its folder."""
     import torch
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -14,7 +14,7 @@ def random_teacher(folder: Path, vocab: int, hidden: int) -> Path:
     config = LlamaConfig(
         vocab_size=vocab,
         hidden_size=hidden,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=max(1, hidden // 64),
         num_key_value_heads=max(1, hidden // 64),
         intermediate_size=3 * hidden,
