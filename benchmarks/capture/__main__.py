@@ -39,7 +39,12 @@ IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 def main() -> None:
     options = parse(sys.argv[1:])
-    engine = VllmSettings(batched_tokens=options.tokens, cpu_threads=options.threads, logits_mib=options.logits_mib)
+    engine = VllmSettings(
+        batched_tokens=options.tokens,
+        cpu_threads=options.threads,
+        logits_mib=options.logits_mib,
+        options={"enforce_eager": True} if options.eager else {},
+    )
     wanted = {**process_environment(engine.threads, options.on_gpu), **IN_PROCESS}
     # glibc reads its settings once, when a process starts.
     if missing := wanted.items() - os.environ.items():
@@ -76,6 +81,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--logits-mib", type=int, default=512, help="memory for logits that are being reduced")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--generate", type=int, default=16, help="prompts to answer, of 32 tokens; 0 leaves it out")
+    parser.add_argument("--eager", action="store_true", help="on a GPU: neither compile the model nor capture graphs")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args(arguments)
     options.on_gpu = options.device == "cuda"

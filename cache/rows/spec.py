@@ -14,6 +14,8 @@ from cache.rows.spec_fields import differences, merged, set_declared_types, unkn
 
 # Fields of a SamplingSpec that are written only if they are not empty: earlier stores do not have them.
 OPTIONAL_SAMPLING = ("json_schema",)
+# The same for a StoreSpec.
+OPTIONAL = ("engine_options",)
 
 TargetMode = Literal["topk", "nucleus", "threshold", "sampled"]
 
@@ -145,6 +147,7 @@ class StoreSpec:
     asked: whose tokens have targets: "assistant", or "all" if those of the prompt have some too.
     chat_template_kwargs: variables of the chat template beside the messages. template_date: the day, YYYY-MM-DD, that
         the template writes as today; "" if it writes none.
+    engine_options: arguments of the engine, by its names, that change what the teacher says.
     """
 
     teacher: str
@@ -164,6 +167,7 @@ class StoreSpec:
     prompting: PromptingSpec | None = None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     template_date: str = ""
+    engine_options: dict[str, Any] = field(default_factory=dict, hash=False)
     unknown: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -176,6 +180,7 @@ class StoreSpec:
         values["sampling"] = self.sampling.to_document() if self.sampling else None
         unknown = values.pop("unknown")
         del values["teacher"]
+        values = {name: value for name, value in values.items() if value or name not in OPTIONAL}
         return merged(values, unknown)
 
     @property
@@ -200,7 +205,7 @@ class StoreSpec:
         values = dict(body["spec"])
         unknown = unknown_fields(values, cls)
         names = [item.name for item in fields(cls) if item.name != "unknown"]
-        require_fields(values, names, f"{name}: spec")
+        require_fields(values, [each for each in names if each not in OPTIONAL], f"{name}: spec")
         for part, kind in (("targets", TargetSpec), ("sampling", SamplingSpec), ("prompting", PromptingSpec)):
             if values[part] is not None:
                 required = [item.name for item in fields(kind) if item.name not in OPTIONAL_SAMPLING]
@@ -208,7 +213,7 @@ class StoreSpec:
                 if more := unknown_fields(values[part], kind):
                     unknown[part] = more
                 values[part] = kind(**{key: each for key, each in values[part].items() if key not in more})
-        spec = cls(**{key: values[key] for key in names}, unknown=unknown)
+        spec = cls(**{key: values[key] for key in names if key in values}, unknown=unknown)
         if spec.fingerprint != body["fingerprint"]:
             raise IntegrityError(f"{name}: altered: the fingerprint is that of another spec")
         return spec

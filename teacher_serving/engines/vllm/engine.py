@@ -1,11 +1,13 @@
 """The vLLM engine as the registry sees it: its settings, and how to describe and start a teacher on it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.settings import EngineSettings, TeacherSettings
+from teacher_serving.engines.vllm.more_options import options_of_content, require_known
 from teacher_serving.engines.vllm.process import process_environment
 from teacher_serving.engines.vllm.settings import VllmSettings
 from teacher_serving.reduction.settings import TargetSettings
@@ -30,10 +32,12 @@ class VllmEngine:
         from teacher_serving.engines.local_model import describe_local_model
         from teacher_serving.engines.vllm.llm_options import lora_options
 
+        assert isinstance(engine, VllmSettings)
+        require_known(engine.options)
         description = describe_local_model(teacher, targets, generation, runs_encoders=False)
         if teacher.lora_path:
             lora_options(Path(teacher.lora_path))  # raises InputError for what vLLM cannot apply
-        return description
+        return replace(description, spec=replace(description.spec, engine_options=options_of_content(engine.options)))
 
     def start(
         self, description: TeacherDescription, teacher: TeacherSettings, engine: EngineSettings, on_gpu: bool

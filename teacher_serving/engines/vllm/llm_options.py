@@ -50,7 +50,7 @@ def llm_options(
         options["quantization"] = teacher.quantization
     if teacher.lora_path:
         options |= lora_options(Path(teacher.lora_path))
-    return options
+    return options | engine.options
 
 
 # Keys of adapter_config.json, and the only values with which vLLM applies the whole adapter.

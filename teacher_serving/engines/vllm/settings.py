@@ -1,6 +1,6 @@
 """Settings of the vLLM engine."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,11 @@ class VllmSettings(EngineSettings):
     )
     logits_mib: int = Field(512, ge=16, description="memory for logits that are being reduced, in MiB")
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="share of a GPU's memory that vLLM may use")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="more arguments of vllm.LLM by name, such as { enforce_eager = true }; those that change more than "
+        "the speed, such as hf_overrides or kv_cache_dtype, become a part of the store's identity",
+    )
 
     def unused_keys(self) -> dict[str, str]:
         if self.reduction == "public":
