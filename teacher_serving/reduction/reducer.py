@@ -198,12 +198,15 @@ class Reducer:
         counts = np.asarray(arrays["counts"], np.int64)
         is_invalid = counts < 0
         counts = np.where(is_invalid, 0, counts)
-        is_entry = np.arange(arrays["ids"].shape[1]) < counts[:, None]
+        # Rows of top k are nearly always full, and need no selection.
+        is_entry = (
+            ... if (counts == arrays["ids"].shape[1]).all() else np.arange(arrays["ids"].shape[1]) < counts[:, None]
+        )
         log_tail = np.where(is_invalid, 0, np.asarray(arrays["log_tail"], np.float32)).astype(np.float32)
         targets = SparseTargets(
             np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
-            arrays["ids"][is_entry].astype(np.uint32),
-            np.asarray(arrays["logprobs"][is_entry], np.float32),
+            arrays["ids"][is_entry].astype(np.uint32).reshape(-1),
+            arrays["logprobs"][is_entry].astype(np.float32).reshape(-1),
             log_tail,
             np.where(is_invalid, 0, np.asarray(arrays["exact"], np.int64)) if self._targets.has_sampled else None,
             np.asarray(arrays["entropy"], np.float32) if self._targets.entropy else None,

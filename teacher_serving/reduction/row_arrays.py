@@ -70,7 +70,9 @@ def scatter_rows(rows: SparseTargets, positions: npt.NDArray[np.int64], n: int) 
 
 
 def take_rows(rows: SparseTargets, order: npt.NDArray[np.int64]) -> SparseTargets:
-    """Return the rows order[0], order[1], ... order: int64 [m]."""
+    """Return the rows order[0], order[1], ... order: int64 [m]. Consecutive rows are views."""
+    if len(order) and (np.diff(order) == 1).all():
+        return rows.rows(int(order[0]), int(order[-1]) + 1)
     counts = rows.counts[order]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     entries = np.arange(offsets[-1]) + np.repeat(rows.offsets[order] - offsets[:-1], counts)

@@ -1,18 +1,18 @@
 """Transport of rows from vLLM's workers to the teacher, as bytes; and sorting them by request."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import load, save
 
 from cache.errors import LogitbankError
 from cache.rows.sparse_targets import SparseTargets
 from teacher_serving.reduction.row_arrays import take_rows
 from teacher_serving.reduction.rows import Rows, concatenate_rows
 
-# An archive of rows never starts with these bytes.
+# Rows start with the length of a header, eight bytes that are never these.
 FAILURE_PREFIX = b"failure: "
 
 
@@ -22,9 +22,7 @@ def pack_rows(rows: Rows, requests: npt.NDArray[np.int64], positions: npt.NDArra
     for name in rows.targets.__slots__:
         if (values := getattr(rows.targets, name)) is not None:
             arrays[name] = values
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
+    return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
 
 
 def pack_failure(reason: str) -> bytes:
@@ -36,7 +34,7 @@ def unpack_rows(data: bytes) -> tuple[Rows, npt.NDArray[np.int64], npt.NDArray[n
     """Return the rows, request indices and positions given to pack_rows. Raises LogitbankError for a failure."""
     if data.startswith(FAILURE_PREFIX):
         raise LogitbankError(f"vLLM's workers could not make rows: {data.removeprefix(FAILURE_PREFIX).decode()}")
-    arrays = dict(np.load(io.BytesIO(data), allow_pickle=False))
+    arrays = load(data)
     requests, positions, token_logprobs = (arrays.pop(name) for name in ("requests", "positions", "token_logprobs"))
     return Rows(SparseTargets(**arrays), token_logprobs), requests, positions
 
