@@ -1,13 +1,14 @@
 """Train a student: plan the job, start its ranks, and restart them if one is lost."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cache.errors import InputError
 from cache.json_documents import write_json
 from cluster.runtime.hardware import hardware
-from cluster.runtime.outputs import read_json, require_same_job, write_job
+from cluster.runtime.outputs import locked, read_json, require_same_job, write_job
 from cluster.runtime.progress_bars import counter
 from cluster.runtime.ray_session import cluster_gpus, is_embedded, ray_session, require_cpus, require_gpus
 from cluster.training.ray_ranks import run_under_ray
@@ -72,8 +73,7 @@ def _run_single_rank(job: TrainSettings, stores: OpenStores, on_gpu: bool, watch
     """Train in a child process."""
     with SingleRank(job, on_gpu) as rank:
         settings, plan = _plan(job, stores)
-        _record_start(settings, job, 1)
-        with StepProgress(settings, watch) as progress:
+        with _recorded(settings, job, 1), StepProgress(settings, watch) as progress:
             rank.run(settings, plan, progress.update)
 
 
@@ -89,8 +89,7 @@ def _run_under_ray(
         require_gpus(ranks)
         if not gpus:
             require_cpus(ranks * threads)
-        _record_start(settings, job, ranks)
-        with StepProgress(settings, watch) as progress:
+        with _recorded(settings, job, ranks), StepProgress(settings, watch) as progress:
             run_under_ray(settings, plan, ranks, gpus > 0, progress.update)
 
 
@@ -102,11 +101,18 @@ def _plan(job: TrainSettings, stores: OpenStores) -> tuple[TrainSettings, Traini
     return settings, plan
 
 
-def _record_start(settings: TrainSettings, job: TrainSettings, ranks: int) -> None:
-    """Record the job. Only now: a job that is refused leaves the record of the earlier one."""
+@contextmanager
+def _recorded(settings: TrainSettings, job: TrainSettings, ranks: int) -> Iterator[None]:
+    """Record the job, and let no other training write to its output while it runs.
+
+    Only now: a job that is refused leaves the record of the earlier one.
+    """
     settings.run.micro_batch_of(ranks, settings.data.pack_to)
-    write_job(settings.output, job)
-    print(f"train: starting {ranks} rank{'s' if ranks > 1 else ''} from step {steps_done(settings.output)}", flush=True)
+    with locked(settings.output):
+        write_job(settings.output, job)
+        start = steps_done(settings.output)
+        print(f"train: starting {ranks} rank{'s' if ranks > 1 else ''} from step {start}", flush=True)
+        yield
 
 
 def continue_job(settings: TrainSettings, stores: OpenStores) -> tuple[TrainSettings, dict[str, Any] | None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cache.errors import InputError
 from cluster.training.driver import run_training
 from cluster.training.step_progress import last_line
 from student.training.run_files import steps_done
@@ -55,6 +56,9 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path, tiny_model: Path) -> None:
         while not steps_done(tmp_path / "run") and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         assert process.poll() is None, process.communicate()
+        # Another training in the same folder would overwrite its checkpoints.
+        with pytest.raises(InputError, match=rf"process {process.pid} on .* works in it; wait for its end"):
+            run_training(settings, None)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=90)
     finally:
