@@ -33,6 +33,7 @@ CHANGEABLE = frozenset(
         "run.keep_checkpoints",
         "run.max_skipped_steps",
         "run.max_failures",
+        "deepspeed",
         "data.prefetch",
         "data.readers",
     }

@@ -2,9 +2,9 @@
 
 import math
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cache.errors import InputError
 from cache.settings import Settings, StoreUri
@@ -14,6 +14,7 @@ from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings
 from student.models.settings import ModelSettings
 from student.tokenizers.settings import TokenizerSettings
+from student.training.engine.options import check_options
 
 DEFAULT_MICRO_BATCH = 32
 
@@ -178,6 +179,16 @@ class TrainSettings(Settings):
     heldout: HeldoutSettings | None = Field(None, description="evaluation during training; none if not given")
     classes: ClassSettings | None = Field(None, description="the student is a classifier with these classes")
     tracking: TrackingSettings = Field(TrackingSettings(), description="where metrics go")
+    deepspeed: dict[str, Any] = Field(
+        default_factory=dict,
+        description="more keys of DeepSpeed's configuration: of speed, memory, communication and reports",
+    )
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _passed_on(cls, options: dict[str, Any]) -> dict[str, Any]:
+        check_options(options)
+        return options
 
     @property
     def packed_rows(self) -> int:

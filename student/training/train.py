@@ -81,7 +81,7 @@ def _train(settings: TrainSettings, plan: TrainingPlan | None) -> TrainResult:
     settings = settings.with_steps(plan.examples)
     counts = count_parameters(inputs.model)
     loss_model = LossModel(inputs.model, inputs.batches.objectives)
-    engine = Engine(loss_model, settings.optimizer, settings.run, settings.output / CHECKPOINTS)
+    engine = Engine(loss_model, settings.optimizer, settings.run, settings.output / CHECKPOINTS, settings.deepspeed)
 
     def result_of(progress: RunProgress) -> TrainResult:
         return _result(settings, plan, inputs, counts, progress)

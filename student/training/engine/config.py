@@ -1,7 +1,9 @@
 """The configuration of DeepSpeed for the settings of a run."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from student.training.engine.options import merged
 from student.training.settings import RunSettings
 
 
@@ -13,8 +15,13 @@ def effective_stage(run: RunSettings) -> int:
     return max(run.zero_stage, 1) if run.precision == "bf16" else run.zero_stage
 
 
-def deepspeed_config(clip: float, run: RunSettings, ranks: int, universal: bool) -> dict[str, Any]:
-    """The configuration of DeepSpeed. universal: the checkpoint to load is of another number of ranks."""
+def deepspeed_config(
+    clip: float, run: RunSettings, ranks: int, universal: bool, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The configuration of DeepSpeed.
+
+    universal: the checkpoint to load is of another number of ranks. options: further keys, which are added.
+    """
     zero: dict[str, Any] = {"stage": effective_stage(run)}
     if run.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
@@ -37,4 +44,4 @@ def deepspeed_config(clip: float, run: RunSettings, ranks: int, universal: bool)
     if run.precision == "bf16":
         # Over micro-batches and over ranks: a sum in bfloat16 loses small summands.
         config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
-    return config
+    return merged(config, options)

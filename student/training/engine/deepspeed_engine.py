@@ -1,6 +1,8 @@
 """DeepSpeed around a model: initialisation, steps, checkpoints that survive a kill, and full weights."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import deepspeed
@@ -24,6 +26,8 @@ from student.training.engine.schedule import rate_factor
 from student.training.run_files import checkpoint_folder, read_progress
 from student.training.settings import OptimizerSettings, RunSettings
 
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
 
 def start_ranks() -> None:
     """Join the process group that RANK, WORLD_SIZE and MASTER_ADDR name, unless the launcher already did."""
@@ -36,12 +40,19 @@ def start_ranks() -> None:
 class Engine:
     """A model under ZeRO on this rank, restored from the current checkpoint if `checkpoints` has one.
 
-    progress: what was saved with that checkpoint, or None.
+    options: further keys of DeepSpeed's configuration. progress: what was saved with that checkpoint, or None.
     step_was_applied: whether the last update changed the weights. An update whose gradient is not finite changes none.
     Raises InputError if the checkpoint cannot be continued.
     """
 
-    def __init__(self, model: nn.Module, optimizer: OptimizerSettings, run: RunSettings, checkpoints: Path) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: OptimizerSettings,
+        run: RunSettings,
+        checkpoints: Path,
+        options: Mapping[str, Any] = NO_OPTIONS,
+    ) -> None:
         groups = parameter_groups(model, optimizer.weight_decay)
         adam = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas)
         schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate_factor(step, optimizer, run.total_steps))
@@ -56,7 +67,7 @@ class Engine:
         # A partitioned optimizer belongs to a number of ranks. Another number of ranks loads its universal form.
         is_partitioned = effective_stage(run) > 0
         ranks_changed = bool(self.progress and is_partitioned and self.progress["ranks"] != ranks)
-        config = deepspeed_config(optimizer.clip if is_partitioned else 0.0, run, ranks, ranks_changed)
+        config = deepspeed_config(optimizer.clip if is_partitioned else 0.0, run, ranks, ranks_changed, options)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=adam, lr_scheduler=schedule, config=config)
         self._clip = None if is_partitioned else optimizer.clip
         self._norm: float | None = None

@@ -14,6 +14,7 @@ from student.classification.source import ClassSource
 from student.data.sources import describe_left_out
 from student.models.build import router_note
 from student.models.generation_settings import contradictions_of
+from student.training.engine.options import require_zero_options
 from student.training.export import require_savable
 from student.training.planning.examples import aligned_store
 from student.training.planning.inputs import InputBuilder, TrainingInputs, order_of
@@ -41,6 +42,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
     Raises a LogitbankError, and leaves no plan, if data, loss, tokenizer and model do not fit together, and
     SpecMismatchError if a run continues with a tokenizer that has changed.
     """
+    require_zero_options(settings.deepspeed)
     existing = read_plan(settings) if steps_done(settings.output) else None
     if existing is not None:
         load_vocabulary(settings, plan_folder(settings), existing)
