@@ -4,10 +4,15 @@ import torch
 from torch import Tensor
 
 from student.losses.batch import Batch
+from student.losses.divergence import decoupled_kl
+from student.losses.objective import Objective
 from student.losses.registry import OBJECTIVES
 from student.losses.row_losses import LossTerm
 from student.losses.settings import TermSettings
 from student.losses.weighted_objectives import WeightedObjectives, row_temperature
+
+# Of tail = "decoupled". Its parameter is the temperature of the second part.
+DECOUPLED = Objective("decoupled forward_kl", decoupled_kl, is_linear_in_teacher=True)
 
 
 def make_loss_terms(batch: Batch, objectives: WeightedObjectives, coefficients: Tensor) -> list[LossTerm]:
@@ -32,6 +37,8 @@ def _make_term(batch: Batch, objectives: WeightedObjectives, term: TermSettings,
         log_p = log_p - log_p.logsumexp(-1, keepdim=True).nan_to_num(neginf=0.0)
         entropy = -(log_p.exp() * log_p.masked_fill(torch.isneginf(log_p), 0.0)).sum(-1)
         return LossTerm(weights, batch.ids, log_p, temperature=term.temperature, entropy=entropy)
+    if term.tail == "decoupled":
+        return LossTerm(weights, batch.ids, log_p, DECOUPLED, term.temperature, log_tail)
     if objectives.form.kind == "complete":
         # An outcome without teacher mass is no padding: a student's mass on it counts.
         log_p = log_p.clamp(min=objective.min_log_p(log_p.dtype))

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from cache.settings import NameOf, Settings
 from student.losses.registry import OBJECTIVES
 
+Tail = Literal["bucket", "decoupled", "renormalise"]
 # The name of a registered objective.
 ObjectiveName = Annotated[str, NameOf(OBJECTIVES)]
 
@@ -43,10 +44,11 @@ class TermSettings(Settings):
 
     beta: of jsd, the share of the teacher in the mean (0.5 by default); of the skewed
         divergences, their alpha (0.1).
-    temperature: one of those the store has log-normalisers for; with tail = "renormalise" any. The term is multiplied
-        by T^2, so its gradient keeps its size at any temperature.
-    tail: how the mass outside the stored ids is treated. bucket: as one more outcome. renormalise: it is left out, and
-        the stored ids are divided by their sum; biased, for comparison.
+    temperature: one of those the store has log-normalisers for; with tail = "decoupled" or "renormalise" any. The term
+        is multiplied by T^2, so its gradient keeps its size at any temperature.
+    tail: how the mass outside the stored ids is treated. bucket: as one more outcome. decoupled: as one more outcome,
+        at temperature 1, beside the stored ids among themselves, at `temperature`; forward_kl only. renormalise: it is
+        left out, and the stored ids are divided by their sum; biased, for comparison.
     segments: by default those of the whole loss. Each term is a mean over its own tokens.
     where: the term learns only from examples whose metadata have these values, such as { task = "explain" }.
     """
@@ -55,7 +57,7 @@ class TermSettings(Settings):
     weight: float = Field(1.0, gt=0, description="of this term")
     temperature: float = Field(1.0, gt=0)
     beta: float | None = Field(None, gt=0, lt=1)
-    tail: Literal["bucket", "renormalise"] = "bucket"
+    tail: Tail = "bucket"
     segments: SegmentWeights | None = None
     where: dict[str, Any] = Field({}, description="only examples whose metadata have these values; all if not given")
 
@@ -67,6 +69,8 @@ class TermSettings(Settings):
         if self.beta is not None and objective.default_parameter is None:
             others = [other.name for other in OBJECTIVES if other.default_parameter is not None]
             raise ValueError(f"beta is a parameter of {', '.join(others)}, not of {objective.name}; leave it out")
+        if self.tail == "decoupled" and objective.name != "forward_kl":
+            raise ValueError(f'tail = "decoupled" divides forward_kl into two parts, and not {objective.name}')
         if self.tail == "renormalise" and not objective.allows_renormalised:
             raise ValueError(
                 f"{objective.name} with a renormalised teacher is infinite or undefined, because the student has mass "
@@ -92,9 +96,11 @@ class LossSettings(Settings):
     """
 
     objective: ObjectiveName = "forward_kl"
-    temperature: float = Field(1.0, gt=0, description="1, or one of targets.temperatures at capture")
+    temperature: float = Field(
+        1.0, gt=0, description='1, or one of targets.temperatures at capture; any with tail = "decoupled"'
+    )
     beta: float | None = Field(None, gt=0, lt=1, description="parameter of jsd and of the skewed divergences")
-    tail: Literal["bucket", "renormalise"] = Field("bucket", description="how the mass outside the stored ids counts")
+    tail: Tail = Field("bucket", description="how the mass outside the stored ids counts")
     hard_label_weight: float = Field(0.0, ge=0, lt=1, description="share of hard-label cross-entropy")
     terms: tuple[TermSettings, ...] = ()
     segments: SegmentWeights = SegmentWeights()

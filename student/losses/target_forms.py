@@ -13,6 +13,8 @@ from cache.rows.spec import TargetSpec
 from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings, TermSettings
 
+# What a tail that is no bucket is for, in words.
+VERBS = {"renormalise": "renormalise", "decoupled": "decouple"}
 TargetKind = Literal["none", "exact", "estimated", "complete"]
 
 
@@ -69,16 +71,17 @@ def _reason_against(term: TermSettings, form: TargetForm) -> str:
                 "has unbiased estimates (threshold or sampled targets), which are biased at a temperature of "
                 f"{term.temperature}; use temperature = 1, or capture topk targets with targets.temperatures"
             )
-        if term.tail == "renormalise":
-            return "has unbiased estimates of the whole distribution, so no tail to renormalise; leave out loss.tail"
-    if form.kind == "complete" and term.tail == "renormalise":
-        return "has whole distributions over classes, so no tail to renormalise; leave out loss.tail"
-    needs_normalizer = term.temperature != 1 and term.tail != "renormalise"
+        if term.tail != "bucket":
+            verb = VERBS[term.tail]
+            return f"has unbiased estimates of the whole distribution, so no tail to {verb}; leave out loss.tail"
+    if form.kind == "complete" and term.tail != "bucket":
+        return f"has whole distributions over classes, so no tail to {VERBS[term.tail]}; leave out loss.tail"
+    needs_normalizer = term.temperature != 1 and term.tail == "bucket"
     if form.kind == "exact" and needs_normalizer and term.temperature not in form.temperatures:
         stored = ", ".join(f"{t:g}" for t in (1.0, *form.temperatures))
         return (
             f"has log-normalisers for the temperatures {stored}, not for {term.temperature:g}, and the largest ids "
-            f"alone do not determine them; choose one of these, or capture again with targets.temperatures = "
-            f"[{term.temperature:g}]"
+            f"alone do not determine them; choose one of these, capture again with targets.temperatures = "
+            f'[{term.temperature:g}], or use forward_kl with tail = "decoupled", which needs none'
         )
     return ""

@@ -48,7 +48,7 @@ class WeightedObjectives:
 def row_temperature(term: TermSettings) -> float:
     """The temperature at which a term needs the teacher's rows.
 
-    A renormalised term needs those at 1: p^(1 / T) on the ids, divided by its sum, is the same whatever the normaliser
-    over the vocabulary.
+    Others than those with the tail as a bucket need those at 1: p^(1 / T) on the ids, divided by its sum, is the same
+    whatever the normaliser over the vocabulary.
     """
-    return 1.0 if term.tail == "renormalise" else term.temperature
+    return term.temperature if term.tail == "bucket" else 1.0
