@@ -90,7 +90,13 @@ def add_adapters(model: PreTrainedModel, settings: LoraSettings, name: str) -> P
 
     targets = settings.target_modules
     modules = targets if isinstance(targets, str) else list(targets)
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=modules, lora_dropout=0.0)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=modules,
+        lora_dropout=0.0,
+        use_dora=settings.dora,
+    )
     try:
         inject_adapter_in_model(config, model)
     except ValueError as error:

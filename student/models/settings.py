@@ -8,11 +8,15 @@ from cache.settings import ModelPath, Settings
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters (PEFT) in place of full fine-tuning; they are merged when the student is saved."""
+    """Low-rank adapters (PEFT) in place of full fine-tuning.
+
+    When the student is saved they are merged, and saved by themselves in its folder `adapter`.
+    """
 
     rank: int = Field(16, ge=1, description="of the adapters")
     alpha: int = Field(32, ge=1, description="scale of the adapters")
     target_modules: str | tuple[str, ...] = Field("all-linear", description="names of modules, or all-linear")
+    dora: bool = Field(False, description="learn the norm of each row of a weight as well (DoRA, arXiv 2402.09353)")
 
 
 class ModelSettings(Settings):

@@ -2,15 +2,19 @@
 
 import shutil
 import tempfile
+from copy import copy
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.errors import InputError, LogitbankError
 from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from student.tokenizers.bpe import save_tokenizer
+
+ADAPTER, ADAPTER_FILE = "adapter", "adapter_model.safetensors"
 
 
 def save_student(
@@ -20,8 +24,12 @@ def save_student(
     card: str,
     folder: Path,
     dtype: torch.dtype = torch.float32,
+    base: str = "",
 ) -> None:
     """Write weights (adapters merged), configuration, tokenizer and README.md. `folder` appears complete or not at all.
+
+    base: folder or hub name of the model that the adapters belong to. They are saved beside it, in `adapter`; "" for
+    none, or for a base that exists nowhere.
 
     model: gives configuration, structure and buffers. weights: float32, by the names of its parameters. dtype: that the
     student was trained in, and is saved in.
@@ -48,6 +56,8 @@ def save_student(
     plain.save_pretrained(draft)
     save_tokenizer(tokenizer, draft)
     write_card(card, draft)
+    if base:
+        save_adapters(model, weights, base, draft / ADAPTER)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 
@@ -83,8 +93,28 @@ def write_card(card: str, folder: Path) -> None:
     (folder / "README.md").write_text(card)
 
 
+def save_adapters(model: PreTrainedModel, weights: dict[str, Tensor], base: str, folder: Path) -> None:
+    """Write the adapters as PEFT does: `PeftModel.from_pretrained(base, folder)` gives the student.
+
+    weights: float32, by the names of the model's parameters.
+    """
+    from peft.utils import get_peft_model_state_dict
+
+    config = copy(model.peft_config["default"])
+    config.base_model_name_or_path = base
+    config.inference_mode = True
+    config.task_type = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    adapters = get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
+    folder.mkdir(parents=True)
+    save_file({f"base_model.model.{name}": weight for name, weight in adapters.items()}, folder / ADAPTER_FILE)
+    config.save_pretrained(str(folder))
+
+
 def merge_adapters(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the model without adapters: low-rank updates are added to the weights (W + scaling B A)."""
+    """The weights of the model without adapters: low-rank updates are added to the weights (W + scaling B A).
+
+    With DoRA each row of the sum is divided by its norm, and multiplied by the norm that was learned.
+    """
     from peft.tuners.lora import LoraLayer
 
     plain = dict(weights)
@@ -95,7 +125,12 @@ def merge_adapters(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Te
         down, up = (plain.pop(f"{name}.lora_{side}.{adapter}.weight") for side in "AB")
         delta = module.scaling[adapter] * (up @ down)
         base = plain.pop(f"{name}.base_layer.weight")
-        plain[f"{name}.weight"] = base + (delta.T if getattr(module, "fan_in_fan_out", False) else delta)
+        is_transposed = getattr(module, "fan_in_fan_out", False)
+        merged = (base.T if is_transposed else base) + delta
+        if module.use_dora.get(adapter):
+            norm = plain.pop(f"{name}.lora_magnitude_vector.{adapter}.weight")
+            merged = merged * (norm / merged.norm(dim=1))[:, None]
+        plain[f"{name}.weight"] = merged.T.contiguous() if is_transposed else merged
         if (bias := plain.pop(f"{name}.base_layer.bias", None)) is not None:
             plain[f"{name}.bias"] = bias
     return plain

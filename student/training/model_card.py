@@ -141,7 +141,8 @@ def _training(settings: TrainSettings, result: dict[str, Any]) -> str:
     }
     if lora is not None:
         rows["adapters"] = (
-            f"LoRA of rank {lora.rank}, {result['trained_parameters']:,} trained parameters, merged into the weights"
+            f"{'DoRA' if lora.dora else 'LoRA'} of rank {lora.rank}, {result['trained_parameters']:,} trained "
+            "parameters, merged into the weights"
         )
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 

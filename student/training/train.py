@@ -92,7 +92,7 @@ def _train(settings: TrainSettings, plan: TrainingPlan | None) -> TrainResult:
             inputs,
             model_card(settings, asdict(result_of(progress)), inputs.model.config),
             settings.output / BEST,
-            DTYPES[settings.run.precision],
+            settings,
         )
 
     progress = Loop(engine, inputs, settings, save_best).run()
@@ -100,7 +100,7 @@ def _train(settings: TrainSettings, plan: TrainingPlan | None) -> TrainResult:
     card = model_card(settings, asdict(result), inputs.model.config)
     folder, best = settings.output / MODEL, settings.output / BEST
     if result.best_step is None:
-        _save(engine, inputs, card, folder, DTYPES[settings.run.precision])
+        _save(engine, inputs, card, folder, settings)
     elif dist.get_rank() == 0:
         if best.exists():  # otherwise an earlier end of this run has moved it
             shutil.rmtree(folder, ignore_errors=True)
@@ -154,9 +154,12 @@ def _result(
     )
 
 
-def _save(engine: Engine, inputs: TrainingInputs, card: str, folder: Path, dtype: torch.dtype) -> None:
+def _save(engine: Engine, inputs: TrainingInputs, card: str, folder: Path, settings: TrainSettings) -> None:
     """Gather the weights from all ranks; rank 0 writes them."""
     weights = {name.removeprefix("model."): weight for name, weight in engine.full_weights().items()}
+    dtype, model = DTYPES[settings.run.precision], settings.model
+    # Adapters of some layers of a model belong to no model that anybody has.
+    base = model.pretrained if model.lora is not None and model.layers is None else None
     if dist.get_rank() == 0:
-        save_student(inputs.model, weights, inputs.tokenizer, card, folder, dtype)
+        save_student(inputs.model, weights, inputs.tokenizer, card, folder, dtype, base or "")
     dist.barrier()

@@ -187,17 +187,21 @@ def test_adapters_learn_and_the_rest_is_frozen(
     assert_same(found, gradients(model, dense(model, batch)))
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("name", ["plain", "gpt2", "capped logits", "t5, untied"])
 def test_merged_adapters_are_the_adapted_model(
-    name: str, save: Callable[..., str], tokenizer: PreTrainedTokenizerBase
+    name: str, dora: bool, save: Callable[..., str], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Would catch a delta that is transposed, scaled wrongly, or added to another layer."""
+    """Would catch a delta that is transposed, scaled wrongly, or added to another layer, and norms of columns."""
     path = save(name)
-    model = build(path, tokenizer, lora={"rank": 3, "alpha": 5})
+    model = build(path, tokenizer, lora={"rank": 3, "alpha": 5, "dora": dora})
     with torch.no_grad():
         for n, p in model.named_parameters():
             if "lora_B" in n:
                 p.normal_(std=0.2)
+            if "magnitude" in n:
+                p.mul_(torch.rand_like(p) + 0.5)
+    assert dora == any("magnitude" in n and p.requires_grad for n, p in model.named_parameters())
     plain = build(path, tokenizer)
     before = plain(**batch_for(plain).inputs).logits
     plain.load_state_dict(merge_adapters(model, {n: p.detach() for n, p in model.named_parameters()}), strict=False)

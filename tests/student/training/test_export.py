@@ -161,6 +161,30 @@ def test_merged_adapters_give_the_adapted_models_logits(
     assert (logits_of(loaded) - logits_of(model)).abs().max() > 0.05, "adapters that change nothing"
 
 
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("name", ["plain", "gpt2", "t5, tied"])
+def test_adapters_are_saved_beside_the_merged_student(
+    name: str, dora: bool, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """With PEFT on the base they give the same logits. Would catch names that PEFT does not find, which it ignores."""
+    from peft import PeftModel
+
+    base = random_model(name)
+    base.save_pretrained(tmp_path / "base")
+    model = load_student(str(tmp_path / "base"), VOCAB)
+    add_adapters(model, LoraSettings(rank=3, alpha=5, dora=dora), name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    save_student(model, weights_of(model), tokenizer, "card", tmp_path / "model", base=str(tmp_path / "base"))
+    plain = load_student(str(tmp_path / "base"), VOCAB)
+    assert (logits_of(plain) - logits_of(model)).abs().max() > 0.05
+    adapted = PeftModel.from_pretrained(plain, str(tmp_path / "model" / "adapter"))
+    assert torch.allclose(logits_of(adapted), logits_of(model), atol=1e-4)
+    assert torch.allclose(logits_of(load_student(str(tmp_path / "model"), VOCAB)), logits_of(model), atol=2e-3)
+
+
 def test_a_student_replaces_the_one_before(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     """Also one whose writing was interrupted. Would catch files of two students in one folder."""
     for folder in ("model", ".model.tmp"):

@@ -104,6 +104,7 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         "threshold": {"of": estimates, "loss": {}},
         "lora": {"model": lora("all-linear")},
         "lora-head": {"model": lora(MORE)},
+        "dora": {"model": lora("all-linear") | {"lora": {"rank": 3, "dora": True}}},
         "t5": {"model": {"config": T5}},
         "gpt2": {"model": {"config": GPT2}},
         "mixture": {"data": mixture},
@@ -111,7 +112,7 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
     }
     one = [job(f"one-{name}", 1, run={"zero_stage": 1}, **kind) for name, kind in kinds.items()]
     two = [job(f"mix-{stage}", 2, run={"zero_stage": stage}) for stage in STAGES]
-    stages = {"threshold": 2, "lora": 3, "lora-head": 3, "t5": 3, "gpt2": 3, "mixture": 2, "heldout": 3}
+    stages = {"threshold": 2, "lora": 3, "lora-head": 3, "dora": 2, "t5": 3, "gpt2": 3, "mixture": 2, "heldout": 3}
     two += [job(f"two-{name}", 2, run={"zero_stage": stage}, **kinds[name]) for name, stage in stages.items()]
     two += [
         # Steps of two and of three micro-batches of one row, and of one whose second rank has no example.
@@ -214,7 +215,7 @@ def test_the_share_of_real_tokens_is_in_the_metrics(fleet: Fleet) -> None:
     assert max(line["real_token_share"] for line in fleet.metrics("mix-2")) < 1
 
 
-@pytest.mark.parametrize("name", ["threshold", "lora", "lora-head", "t5", "gpt2", "mixture", "heldout"])
+@pytest.mark.parametrize("name", ["threshold", "lora", "lora-head", "dora", "t5", "gpt2", "mixture", "heldout"])
 def test_two_ranks_agree_with_one(fleet: Fleet, name: str) -> None:
     """At ZeRO-3 but for stores of estimates and mixtures. Would catch weights that a rank never gathers or updates."""
     agree(fleet.curve(f"two-{name}"), fleet.curve(f"one-{name}"))
@@ -263,6 +264,7 @@ def test_adapters_learn_and_the_rest_stays(fleet: Fleet) -> None:
         assert ("lm_head.weight" in moved) == (name == "lora-head")
         result = json.loads((fleet.root / f"two-{name}" / "training.json").read_text())
         assert 0 < result["trained_parameters"] < result["parameters"] / 4
+        assert (fleet.root / f"two-{name}" / "model" / "adapter" / "adapter_config.json").is_file()
 
 
 @pytest.mark.parametrize(
