@@ -71,14 +71,17 @@ class Reducer:
         to_logits: Callable[[torch.Tensor], torch.Tensor | None],
         next_tokens: NextTokens,
         uniforms: npt.NDArray[np.float64],
+        bytes_per_logit: int | None = None,
     ) -> Callable[[], Rows]:
         """Begin to reduce hidden states [n, hidden]; their logits are computed block by block. See `start`.
+
+        bytes_per_logit: those of a hidden state if not given.
 
         On a rank of a parallel model that has no logits, to_logits returns None and the result has no rows. Every rank
         calls to_logits for every block, also after a failure, because other ranks wait for it there. Raises
         ReductionError after the last block if a block could not be reduced; so does the returned function.
         """
-        size = self.block_rows(hidden.element_size(), hidden.device)
+        size = self.block_rows(bytes_per_logit or hidden.element_size(), hidden.device)
         parts: list[Callable[[], Rows]] = []
         failure: Exception | None = None
         for start in range(0, len(hidden), size):
@@ -179,6 +182,10 @@ class Reducer:
             self._why_plain_torch[device] = missing_for(self._targets, self._vocab_size, device)
         return self._why_plain_torch[device]
 
+    def use_torch(self, device: torch.device, reason: str) -> None:
+        """Reduce with plain torch on this device, as another rank must."""
+        self._why_plain_torch[device] = reason
+
     def rows_from(self, device: torch.device) -> str:
         """In words, that plain torch reduces logits on this device, and why; "" if kernels do."""
         reason = self.why_plain_torch(device) if device.type == "cuda" else ""
@@ -209,8 +216,9 @@ class Reducer:
             arrays["logprobs"][is_entry].astype(np.float32).reshape(-1),
             log_tail,
             np.where(is_invalid, 0, np.asarray(arrays["exact"], np.int64)) if self._targets.has_sampled else None,
-            np.asarray(arrays["entropy"], np.float32) if self._targets.entropy else None,
-            np.asarray(arrays["log_normalizers"], np.float32) if self._targets.temperatures else None,
+            # Copies: these are views of the whole block, which is in page-locked memory.
+            np.array(arrays["entropy"], np.float32) if self._targets.entropy else None,
+            np.array(arrays["log_normalizers"], np.float32) if self._targets.temperatures else None,
         )
         token_logprobs = np.where(is_invalid, np.nan, np.asarray(arrays["token_logprobs"], np.float32))
         return Rows(targets, token_logprobs.astype(np.float32))

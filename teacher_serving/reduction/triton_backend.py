@@ -341,10 +341,12 @@ def start_on_gpu(
     packed.copy_(block.packed, non_blocking=True)
     is_copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
     is_copied.record(torch.cuda.current_stream(logits.device))
+    # Without the block itself: memory of the device that a waiting function would keep.
+    on_host = PackedBlock(packed, block.entries)
 
     def arrays() -> Mapping[str, npt.NDArray[Any]]:
         is_copied.synchronize()
-        return block.arrays(packed.numpy())
+        return on_host.arrays(packed.numpy())
 
     return arrays
 

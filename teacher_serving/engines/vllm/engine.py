@@ -1,9 +1,11 @@
 """The vLLM engine as the registry sees it: its settings, and how to describe and start a teacher on it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cache.errors import InputError
 from teacher_serving.asking.settings import GenerationSettings
 from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.settings import EngineSettings, TeacherSettings
@@ -35,6 +37,7 @@ class VllmEngine:
         assert isinstance(engine, VllmSettings)
         require_known(engine.options)
         description = describe_local_model(teacher, targets, generation, runs_encoders=False)
+        _require_no_drafter(teacher.model, description.folder)
         if teacher.lora_path:
             lora_options(Path(teacher.lora_path))  # raises InputError for what vLLM cannot apply
         return replace(description, spec=replace(description.spec, engine_options=options_of_content(engine.options)))
@@ -52,3 +55,11 @@ class VllmEngine:
     def environment(self, engine: EngineSettings, on_gpu: bool) -> Mapping[str, str]:
         """See Engine.environment."""
         return process_environment(engine.threads, on_gpu)
+
+
+def _require_no_drafter(name: str, folder: Path | None) -> None:
+    """Raise InputError for a model that only drafts: vLLM would load the model that it drafts for in its place."""
+    if folder is not None and "speculators_config" in json.loads((folder / "config.json").read_text()):
+        raise InputError(
+            f"teacher {name!r} drafts tokens for another model (speculators_config in its config.json); give that model"
+        )

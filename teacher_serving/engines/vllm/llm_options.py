@@ -7,6 +7,7 @@ from typing import Any
 from cache.errors import InputError
 from cache.rows.spec import StoreSpec
 from teacher_serving.engines.settings import TeacherSettings
+from teacher_serving.engines.vllm.more_options import require_no_split_prompts
 from teacher_serving.engines.vllm.settings import VllmSettings
 
 EXTENSION = "teacher_serving.engines.vllm.workers.extension.RowsExtension"
@@ -17,7 +18,7 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 def llm_options(
     folder: str, teacher: TeacherSettings, engine: VllmSettings, spec: StoreSpec, on_gpu: bool
 ) -> dict[str, Any]:
-    """Build the keyword arguments of `vllm.LLM`. Raises InputError if vLLM cannot use the LoRA adapter."""
+    """Build the keyword arguments of `vllm.LLM`. Raises InputError if vLLM cannot use the adapter, or an option."""
     max_model_len = teacher.max_tokens + 1  # vLLM generates at least one token, also when it only scores a prompt
     options: dict[str, Any] = {
         "model": folder,
@@ -31,10 +32,9 @@ def llm_options(
         "gpu_memory_utilization": engine.gpu_memory_utilization,
     }
     if not on_gpu:
-        options |= {"distributed_executor_backend": "uni", "enforce_eager": True}
+        options |= {"distributed_executor_backend": "uni"}
         if spec.sampling:
-            # vLLM rewinds the seeded generator of a prompt that it splits. It cannot do so on a CPU, so prompts are
-            # not split there.
+            require_no_split_prompts(engine.options)
             options |= {"max_num_batched_tokens": max(engine.batched_tokens, max_model_len)}
             options |= {"enable_chunked_prefill": False}
     if spec.sampling and spec.sampling.json_schema:
@@ -50,7 +50,8 @@ def llm_options(
         options["quantization"] = teacher.quantization
     if teacher.lora_path:
         options |= lora_options(Path(teacher.lora_path))
-    return options | engine.options
+    # Nothing is compiled on a CPU, whatever a job says.
+    return options | engine.options | ({} if on_gpu else {"enforce_eager": True})
 
 
 # Keys of adapter_config.json, and the only values with which vLLM applies the whole adapter.

@@ -150,6 +150,9 @@ class VllmTeacher:
         reasons = self._llm.collective_rpc("logitbank_install", args=arguments)
         if reason := next((reason for reason in reasons if reason), ""):
             return str(reason)
+        ways = self._llm.collective_rpc("logitbank_why_plain_torch")
+        if any(ways) and not all(ways):
+            self._llm.collective_rpc("logitbank_use_torch", args=(next(way for way in ways if way),))
         return self._compare_with_public_logprobs()
 
     def _ask_how_workers_reduce(self) -> str:

@@ -225,6 +225,8 @@ def test_a_failure_in_a_step_is_reported_once(runner: Any, where: str, monkeypat
 def test_another_version_is_refused_with_what_it_lacks(runner: Any) -> None:
     del runner.batch_sharder
     assert "has no batch_sharder" in runner_v2.missing_for(runner)
+    runner.batch_sharder = object()
+    assert "samples for some requests only" in runner_v2.missing_for(runner)
     runner.batch_sharder = None
     runner.prompt_logprobs_worker.add_request = lambda request, params: None
     assert "add_request takes request, params" in runner_v2.missing_for(runner)

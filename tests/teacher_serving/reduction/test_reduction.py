@@ -10,7 +10,8 @@ import torch
 
 from cache.rows.spec import TargetSpec
 from teacher_serving.reduction.reducer import TORCH_BYTES_PER_LOGIT, Reducer, ReductionError, select_rows
-from teacher_serving.reduction.rows import Rows
+from teacher_serving.reduction.rows import Rows, concatenate_rows
+from teacher_serving.reduction.triton_backend import PackedBlock
 from tests.teacher_serving.reduction.dense import (
     VOCABULARIES,
     WAYS,
@@ -215,6 +216,19 @@ def test_hidden_states_are_reduced_within_the_memory(mode: str) -> None:
 def test_the_smallest_memory_still_takes_a_row() -> None:
     assert Reducer(TargetSpec(k=4), 10_000_000, memory_mib=16).block_rows(4, CPU) == 1
     assert Reducer(TargetSpec(k=4), 10_000_000, memory_mib=16).block_rows(2, torch.device("cuda")) == 1
+
+
+def test_rows_keep_no_block_of_page_locked_memory() -> None:
+    """Views of what a kernel wrote would keep the whole of it."""
+    targets = TargetSpec("topk", k=4, entropy=True, temperatures=(2.0,))
+    packed = np.zeros((6, 2 * 4 + 5 + 1), np.int32)
+    packed[:, 8:10] = 4
+    rows = Reducer(targets, 100).rows_from_arrays(PackedBlock(torch.zeros(0), 4).arrays(packed))
+    rows = concatenate_rows([rows])
+    for name in ("ids", "logprobs", "log_tail", "exact", "entropy", "log_normalizers"):
+        values = getattr(rows.targets, name)
+        assert values is None or not np.shares_memory(values, packed), name
+    assert not np.shares_memory(rows.token_logprobs, packed)
 
 
 def test_a_rank_without_logits_gives_no_rows() -> None:

@@ -17,8 +17,9 @@ from teacher_serving.reduction.rows import Rows, concatenate_rows
 
 # Key of SamplingParams.extra_args for a request whose rows are collected.
 EXTRA_ARGS_KEY = "logitbank"
-# Steps whose rows may still be on the device. The host waits for older ones, so that they take no page-locked memory.
-STEPS_ON_DEVICE = 8
+# Steps whose rows may still be on the device: vLLM has no more than these in flight with one pipeline stage. The host
+# fetches older ones, so that they take no page-locked memory.
+STEPS_ON_DEVICE = 3
 
 
 class RowCollector:
@@ -34,6 +35,8 @@ class RowCollector:
         self.runner, self.device, self.targets, self.reducer = runner, runner.device, targets, reducer
         self.stores_rows = get_tensor_model_parallel_rank() == 0
         self._has_other_ranks = get_tensor_model_parallel_world_size() > 1
+        head_dtype = getattr(getattr(runner, "model_config", None), "head_dtype", None)
+        self._bytes_per_logit = head_dtype.itemsize if head_dtype is not None else None
         self._has_reduced = False
         self._failure = ""
         self._on_device: list[Callable[[], Rows]] = []
@@ -48,7 +51,8 @@ class RowCollector:
     def reduce_prompts(self, hidden: Any, wanted: "WantedRows", next_tokens: NextTokens) -> None:
         """Begin the rows of prompts. hidden: [tokens of the step, width]. Every rank must call it."""
         states = select_rows(hidden, np.concatenate(wanted.indices))
-        rows = self.reducer.start_hidden(states, self._to_logits, next_tokens, np.concatenate(wanted.uniforms))
+        uniforms = np.concatenate(wanted.uniforms)
+        rows = self.reducer.start_hidden(states, self._to_logits, next_tokens, uniforms, self._bytes_per_logit)
         self._has_reduced = True
         self._keep(rows, wanted)
 
@@ -69,7 +73,7 @@ class RowCollector:
         return logits if self.stores_rows else None
 
     def _keep(self, rows: Callable[[], Rows], wanted: "WantedRows") -> None:
-        if not self.stores_rows and not wanted.on_every_rank:
+        if not self.stores_rows:
             return
         self._on_device.append(rows)
         self._requests += wanted.requests
@@ -111,14 +115,10 @@ class RowCollector:
 
 
 class WantedRows:
-    """The rows that a step makes: for each, its place among the tensors of the step, its request and its position.
+    """The rows that a step makes: for each, its place among the tensors of the step, its request and its position."""
 
-    on_every_rank: whether each rank makes rows of its own, and not the same ones.
-    """
-
-    def __init__(self, collector: RowCollector, on_every_rank: bool = False) -> None:
+    def __init__(self, collector: RowCollector) -> None:
         self._collector = collector
-        self.on_every_rank = on_every_rank
         self.indices: list[npt.NDArray[np.int64]] = []
         self.requests: list[npt.NDArray[np.int64]] = []
         self.positions: list[npt.NDArray[np.int64]] = []

@@ -23,6 +23,8 @@ class RowsExtension:
         runner: Any = getattr(self, "model_runner", None)
         hooks = runner_v2 if runner_v2.is_v2(runner) else runner_v1
         reason: str = hooks.missing_for(runner)
+        if not reason and getattr(runner, "speculative_config", None) is not None:
+            reason = "it drafts tokens, and the rows of accepted ones are not made"
         if reason:
             return reason
         spec = TargetSpec(**{**targets, "temperatures": tuple(targets["temperatures"])})
@@ -37,6 +39,17 @@ class RowsExtension:
         """Return how this rank reduces logits, if not in the usual way; see Reducer.rows_from."""
         collector = self._logitbank_collector
         return collector.reducer.rows_from(collector.device)
+
+    def logitbank_why_plain_torch(self) -> str:
+        """Return why plain torch reduces on this rank's GPU; "" if kernels do, and on a CPU."""
+        collector = self._logitbank_collector
+        on_gpu = collector.device.type == "cuda"
+        return collector.reducer.why_plain_torch(collector.device) if on_gpu else ""
+
+    def logitbank_use_torch(self, reason: str) -> None:
+        """Let this rank reduce with plain torch. Ranks with blocks of other sizes would wait for each other."""
+        collector = self._logitbank_collector
+        collector.reducer.use_torch(collector.device, reason)
 
     def logitbank_take_rows(self) -> bytes:
         """Return the rows since the last call, see transport.py; b"" from a rank without rows."""

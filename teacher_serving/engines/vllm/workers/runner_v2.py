@@ -51,6 +51,8 @@ def missing_for(runner: Any) -> str:
         return f"this vLLM's model runner has no {', '.join(missing)}"
     if not runner.is_last_pp_rank:  # it has no logits
         return ""
+    if runner.batch_sharder is not None:
+        return "each of its ranks samples for some requests only"
     for path, expected in SIGNATURES.items():
         owner, name = path.split(".")
         method = getattr(getattr(runner, owner), name, None)
@@ -140,17 +142,15 @@ class _Hooks:
 
     def _after_sampling(self, logits: Any, batch: Any, output: Any) -> None:
         """Begin the rows that the tokens of this step were drawn from. vLLM samples from a copy of raw logits."""
-        # With a sharded batch each rank draws for requests of its own.
-        is_sharded = self._runner.batch_sharder is not None
-        if not self._slots or not (self._collector.stores_rows or is_sharded):
+        if not self._slots or not self._collector.stores_rows:
             return
         try:
-            self._reduce_drawn(logits, batch, output, is_sharded)
+            self._reduce_drawn(logits, batch, output)
         except Exception as error:
             self._collector.record_failure(error, others_wait=False)
 
-    def _reduce_drawn(self, logits: Any, batch: Any, output: Any, is_sharded: bool) -> None:
-        wanted = WantedRows(self._collector, on_every_rank=is_sharded)
+    def _reduce_drawn(self, logits: Any, batch: Any, output: Any) -> None:
+        wanted = WantedRows(self._collector)
         for i, slot in enumerate(batch.idx_mapping_np.tolist()):
             row_request = self._slots.get(slot)
             if row_request is None or row_request["kind"] != "generate":
