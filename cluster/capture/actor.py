@@ -22,18 +22,29 @@ from teacher_serving.engines.description import TeacherDescription
 from teacher_serving.engines.registry import ENGINES
 from teacher_serving.teacher import CountsAnswers, NamesRowSource, TeacherDiedError
 
-# The teacher answers one unit while another is written.
-UNITS_PER_WORKER = 2
+# Units that are written while the teacher answers another one. A teacher on a GPU answers faster than one thread
+# encodes; on a CPU a second thread would take the teacher's core.
+WRITERS_ON_GPU, WRITERS_ON_CPU = 3, 1
+
+
+def writers(on_gpu: bool) -> int:
+    """Threads of a worker that encode and write."""
+    return WRITERS_ON_GPU if on_gpu else WRITERS_ON_CPU
+
+
+def units_per_worker(on_gpu: bool) -> int:
+    """Units that a worker has at a time: one that its teacher answers, and those that are written."""
+    return 1 + writers(on_gpu)
 
 
 class CaptureWorker:
     """A teacher and a store in one process. Returns only summaries of units.
 
-    Teacher and store have a thread each, so that a unit is encoded and written while the teacher answers the next one.
+    Teacher and store have threads of their own, so that units are written while the teacher answers the next one.
     """
 
     def __init__(self, settings: CaptureSettings, description: TeacherDescription, on_gpu: bool) -> None:
-        self._asking, self._writing = ThreadPoolExecutor(1, "teacher"), ThreadPoolExecutor(1, "store")
+        self._asking, self._writing = ThreadPoolExecutor(1, "teacher"), ThreadPoolExecutor(writers(on_gpu), "store")
         self._description = description
         self._failure: LogitbankError | None = None
         self._unwritten = 0
@@ -64,6 +75,7 @@ class CaptureWorker:
         unit = units[number] if places is None else [units[number][place] for place in places]
         loop = asyncio.get_running_loop()
         answers = await loop.run_in_executor(self._asking, self._ask, unit)
+        self._unwritten += len(unit)
         summary = await loop.run_in_executor(self._writing, self._store, answers)
         self._unwritten -= len(unit)
         return summary
@@ -84,7 +96,6 @@ class CaptureWorker:
             sys.stderr.flush()
             os._exit(1)
         self._current_size = 0
-        self._unwritten += len(unit)
         return answers
 
     def _answered(self) -> int:
@@ -107,7 +118,7 @@ def start_worker(settings: CaptureSettings, description: TeacherDescription, on_
     actor = ray.remote(CaptureWorker).options(
         **resources,
         max_restarts=-1,
-        max_concurrency=UNITS_PER_WORKER + 1,  # one more call for the progress
+        max_concurrency=units_per_worker(on_gpu) + 1,  # one more call for the progress
         runtime_env={"env_vars": {**ENGINES[engine.kind].environment(engine, on_gpu), "HF_HUB_OFFLINE": "1"}},
     )
     return actor.remote(settings, description, on_gpu)

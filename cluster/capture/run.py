@@ -20,7 +20,7 @@ from cache.store.quarantine.entries import quarantine_example, quarantined_keys,
 from cache.store.segments.keys import Array, is_among, keys_of_hex, sorting_order
 from cache.store.snapshot_reading import current_index
 from cache.store.snapshots import take_snapshot
-from cluster.capture.actor import UNITS_PER_WORKER, start_worker
+from cluster.capture.actor import start_worker, units_per_worker
 from cluster.capture.dispatch import POLL_SECONDS, Dispatcher, examples_in_progress, wait_ready
 from cluster.capture.input.input_summary import InputSummary
 from cluster.capture.input.job import CaptureJob
@@ -137,7 +137,7 @@ class CaptureRun:
         self._presence.beat()
         self._log.start_seconds = time.monotonic() - started
         self._log.begin()
-        self._dispatcher = Dispatcher(start, workers, self.work, self, UNITS_PER_WORKER, joining)
+        self._dispatcher = Dispatcher(start, workers, self.work, self, units_per_worker(on_gpu), joining)
         try:
             with (
                 Interruption() as self._interruption,

@@ -1,5 +1,7 @@
 """Which codebook a writer gives its units: the newest of the store, and a better one when enough rows were seen."""
 
+from threading import Lock
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,7 +19,7 @@ UNITS_PER_LOOK = 16
 
 
 class CodebookChoice:
-    """The codebooks of one writer of a store. Not safe to share between threads.
+    """The codebooks of one writer of a store. Its threads may share it: they learn one after the other.
 
     The first codebook of a store is learned from the first unit that any writer writes. Each writer keeps the rows that
     it has seen, up to SAMPLE_ENTRIES entries (8 bytes each). When they are GROWTH times as many as the newest codebook
@@ -33,9 +35,14 @@ class CodebookChoice:
         self._units = 0
         self._sample: list[tuple[SparseTargets, npt.NDArray[np.uint32]]] = []
         self._entries = 0
+        self._lock = Lock()
 
     def of_unit(self, targets: SparseTargets, tokens: npt.NDArray[np.uint32]) -> Codebook:
         """The codebook for a unit with these rows. tokens: uint32 [n], the tokens that the rows follow."""
+        with self._lock:
+            return self._of_unit(targets, tokens)
+
+    def _of_unit(self, targets: SparseTargets, tokens: npt.NDArray[np.uint32]) -> Codebook:
         if self._units % UNITS_PER_LOOK == 0:
             self._look()
         self._units += 1

@@ -1,6 +1,9 @@
 """A store begins with the codebook of its first unit, and gets better ones as more rows are seen."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +68,29 @@ def test_another_writer_takes_the_newest_within_a_few_units(tmp_path: Path) -> N
     assert newest.digest != first.digest
     seen = [other.of_unit(*teacher.unit(5)).digest for _ in range(codebook_choice.UNITS_PER_LOOK)]
     assert seen[0] == first.digest and seen[-1] == newest.digest
+
+
+def test_threads_of_a_writer_learn_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch two codebooks of one generation, and rows that are learned from while others are added."""
+    storage, teacher, learning = LocalStorage(tmp_path), Teacher(), []
+    units = [teacher.unit(100) for _ in range(4 * GROWTH)]
+    learn = codebook_choice.learn_codebook
+
+    def alone(*arguments: Any) -> Any:
+        learning.append(1)
+        assert sum(learning) == 1
+        try:
+            time.sleep(0.02)
+            return learn(*arguments)
+        finally:
+            learning.pop()
+
+    monkeypatch.setattr(codebook_choice, "learn_codebook", alone)
+    choice = CodebookChoice(storage, SPEC)
+    with ThreadPoolExecutor(4) as pool:
+        books = list(pool.map(lambda unit: choice.of_unit(*unit), units))
+    known = {read_claim(storage, number + 1)["digest"] for number in range(newest_generation(storage))}
+    assert {book.digest for book in books} <= known and len(known) >= 2
 
 
 def test_the_sample_of_a_writer_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
