@@ -54,19 +54,22 @@ class _Answering:
     engine: AnswerEngine | None
     shots: tuple[Example, ...] = ()
 
-    def answer(self, prompts: Sequence[Tokens], progress: Progress) -> list[str]:
+    def answer(self, prompts: Sequence[Tokens], progress: Progress) -> list[str | None]:
+        """Answers to prompts; None where prompt and answer need more positions than the model has."""
+        positions = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0)
+        fits = [not positions or len(prompt) + self.settings.max_new_tokens <= positions for prompt in prompts]
+        asked = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
+        texts = iter(self._generate(asked, progress) if asked else [])
+        return [next(texts) if fit else None for fit in fits]
+
+    def _generate(self, prompts: Sequence[Tokens], progress: Progress) -> list[str]:
         if self.engine is not None:
             return self.engine(self.path, prompts, self.settings, progress)
         return generate_answers(self.model, self.tokenizer, prompts, self.settings, progress)
 
     def answer_examples(self, progress: Progress, examples: Sequence[Example]) -> list[str | None]:
-        """Answers to the texts of prompts; None where prompt and answer need more positions than the model has."""
-        prompts = [encode_prompt(example, self.tokenizer, self.form) for example in examples]
-        positions = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0)
-        fits = [not positions or len(prompt) + self.settings.max_new_tokens <= positions for prompt in prompts]
-        asked = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
-        texts = iter(self.answer(asked, progress) if asked else [])
-        return [next(texts) if fit else None for fit in fits]
+        """Answers to the texts of prompts; see `answer`."""
+        return self.answer([encode_prompt(example, self.tokenizer, self.form) for example in examples], progress)
 
     def with_shots(self, example: Example) -> Example:
         turns: list[dict[str, Any]] = []
@@ -140,13 +143,17 @@ def _judge_answers(
     examples = [prompt.example for prompt in prompts]
     if answering.shots:
         examples = [answering.with_shots(example) for example in examples]
-        first = [text or "" for text in answering.answer_examples(progress("answers"), examples)]
+        found = answering.answer_examples(progress("answers"), examples)
     else:
-        first = answering.answer([prompt.tokens for prompt in prompts], progress("answers"))
+        found = answering.answer([prompt.tokens for prompt in prompts], progress("answers"))
+    first = [text or "" for text in found]
+    # They have an empty answer. Other models may have room for them, so they are not left out.
+    too_long = found.count(None)
     again = partial(answering.answer_examples, progress("answers after feedback"))
     history = answer_in_rounds(task, examples, first, answering.settings.rounds, again)
     return {
         **metrics_by_round(task, history),
+        **({"prompts_too_long": too_long} if too_long else {}),
         "answers": [_as_document(example, [answers[i] for answers in history]) for i, example in enumerate(examples)],
     }
 

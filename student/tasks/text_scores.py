@@ -28,8 +28,9 @@ SIGNS = (
 # .5 is 0.5, and 1.50 is 1.5.
 LEADING_ZERO = re.compile(r"(?<![\w.])(?=\.[0-9])")
 TRAILING_ZEROS = re.compile(r"(?<![\w.])([0-9]+)(?:\.0+|(\.[0-9]*[1-9])0+)(?![\w.]|\.[0-9])")
-# An article stands before a word. The last word of "hepatitis A" and a capital letter inside are none.
-ARTICLE = re.compile(r"\b(?:a|an|the)\b(?=\s+\w)|^\s*(?:A|An|The|AN|THE)\b(?=\s+\w)")
+# An article stands before a word. A capital A is one where a sentence begins; "blood group A positive" has none.
+ARTICLE = re.compile(r"\b(?:a|[Aa]n|AN|[Tt]he|THE)\b(?=\s+\w)")
+FIRST_A = re.compile(r"(?:^|(?<=[.!?\n]))\s*A(?=\s+\w)")
 
 
 def normalise(text: str) -> str:
@@ -39,7 +40,7 @@ def normalise(text: str) -> str:
     As SQuAD's evaluation compares answers (Rajpurkar et al., 2016, arXiv 1606.05250), but for numbers: there, 2.5 mg
     equals 25 mg. A number and its unit are two words.
     """
-    signed = THOUSANDS.sub("", text)
+    signed = THOUSANDS.sub("", FIRST_A.sub(" ", text))
     for sign, words in SIGNS:
         signed = sign.sub(words, signed)
     numbers = TRAILING_ZEROS.sub(r"\1\2", LEADING_ZERO.sub("0", signed))

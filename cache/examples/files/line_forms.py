@@ -1,5 +1,6 @@
 """Forms in which published data has examples, turned into the project's own keys."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,8 @@ def _from_instruction(value: dict[str, Any]) -> dict[str, Any]:
             f"{other[0]!r} cannot stand beside 'instruction', 'input' or 'output'; give one of the two forms"
         )
     parts = {key: value.pop(key, "") for key in INSTRUCTION_KEYS}
+    if isinstance(parts["output"], dict):  # a record
+        parts["output"] = json.dumps(parts["output"], ensure_ascii=False)
     for key, text in parts.items():
         if not isinstance(text, str):
             raise ValueError(f"{key!r} must be text")

@@ -8,9 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 SPEAKERS = ("Doctor", "Patient")
-# A line that begins a turn: "Doctor: ...", "**Patient:** ...", "[doctor] ...", "Dr. Smith: ...", "Guest_family: ...".
+# Who speaks. Other words before a colon, such as "Note: ...", begin no turn.
+_ROLE = r"(?:doctor|patient|physician|nurse|guest|clinician)(?:_\w+)?"
+_NAME = rf"{_ROLE}|(?:dr|mr|mrs|ms)\b\.?(?:\s+\w+)?"
+# A line that begins a turn: "Doctor: ...", "**Patient:** ...", "[doctor] ...", "Dr. Smith: ...", "Guest_family: ...",
+# "1. Doctor: ...".
 _TURN = re.compile(
-    r"^\W*?(?:\[(?P<bracket>[a-z_]+)\]|(?P<name>doctor|patient|dr\.?(?:\s+\w+)?|physician)\s*(?:\([^)]*\))?\s*\W{0,2}:)\W{0,2}\s*",
+    rf"^\W*?(?:\d+[.)]\s*)?\W*?(?:\[(?P<bracket>{_ROLE})\]|(?P<name>{_NAME})\s*(?:\([^)]*\))?\s*\W{{0,2}}:)\W{{0,2}}\s*",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"\w+")
@@ -51,9 +55,25 @@ def parse_turns(text: str) -> list[Turn]:
     return turns
 
 
+def opening_turn(text: str, turns: Sequence[Turn]) -> Turn | None:
+    """What is said before the first line with a speaker: a turn of the one who does not speak then; or None."""
+    before = []
+    for line in text.splitlines():
+        if _TURN.match(line):
+            break
+        before.append(line.strip())
+    words = " ".join(filter(None, before))
+    if not turns or not _WORD.search(words):
+        return None
+    return Turn("Patient" if turns[0].speaker == "Doctor" else "Doctor", words)
+
+
 def _speaker(match: re.Match[str]) -> str:
+    """ "Doctor" or "Patient" by any of their names, "Doctor_2" and the like as they are; other people by their own."""
     word = (match["bracket"] or match["name"]).capitalize()
-    return "Doctor" if word.startswith(("Dr", "Physician")) else word
+    if word.startswith(("Dr", "Physician", "Clinician")):
+        return "Doctor"
+    return "Patient" if re.match(r"(?:Mr|Mrs|Ms)\b", word) else word
 
 
 def write_turns(turns: Sequence[Turn]) -> str:

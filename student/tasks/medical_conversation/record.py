@@ -82,7 +82,7 @@ def parse_record(text: str, strict: bool = False) -> ParsedRecord:
     """
     answer = text[find_reasoning_end(text) :].strip()
     value = _load(answer)
-    if value is not None:
+    if value is not None and set(KEYS) & set(value):
         return ParsedRecord("strict", value, _problem(value))
     if not strict:
         start = answer.find("{")

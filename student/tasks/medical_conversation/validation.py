@@ -1,5 +1,6 @@
 """Conversations that a teacher wrote: read from a store or a file, validated, and counted by reason."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.examples.files.jsonl import BadExample, read_examples
+from cache.examples.files.jsonl import read_examples
 from cache.json_documents import digest
 from student.tasks.medical_conversation.conversation import (
     Limits,
@@ -19,6 +20,7 @@ from student.tasks.medical_conversation.conversation import (
     write_turns,
 )
 from student.tasks.medical_conversation.prompts import record_example
+from student.tasks.medical_conversation.record import PatientRecord, parse_record
 
 UNFINISHED = "cut at the limit of tokens"
 
@@ -28,7 +30,8 @@ def valid_conversations(source: str, instruction: str, limits: Limits) -> tuple[
 
     source: a store whose responses are conversations, or a JSON Lines file of examples whose response is one. In a file
     of the form {instruction, input, output} the input is the conversation, and the output the true record, if it is
-    not empty.
+    not empty: in JSON, as text or as an object. A conversation whose output is no record of the schema is left out.
+    Raises InputError, with file and line, for a line that is no example.
     """
     reasons: Counter[str] = Counter()
     kept: list[Example] = []
@@ -49,6 +52,8 @@ def valid_conversations(source: str, instruction: str, limits: Limits) -> tuple[
         seen.add(identity)
         conversations.append(turns)
         metadata = {key: facts[key] for key in ("topic", "mood", "exchanges") if key in facts}
+        if record:
+            metadata["record"] = json.loads(record)
         kept.append(
             record_example(
                 write_turns(turns), instruction, {**metadata, "found_exchanges": count_exchanges(turns)}, record
@@ -76,11 +81,11 @@ def _conversations(source: str) -> Iterator[tuple[str, Mapping[str, Any], str, s
 
 
 def _of_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str, str]]:
-    bad: list[BadExample] = []
-    for example in read_examples(path, bad.append):
+    for example in read_examples(path):
         conversation = example.metadata.get("input")
         if isinstance(conversation, str) and conversation:
-            yield conversation, example.metadata, example.response, ""
+            record, problem = _true_record(example.response)
+            yield conversation, example.metadata, record, problem
         elif example.response:
             yield example.response, example.metadata, "", ""
         else:
@@ -88,5 +93,13 @@ def _of_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str, str]]:
                 f"{path}: example {example.id} has no conversation; give lines with 'response', or with 'instruction', "
                 "'input' and 'output'"
             )
-    for line in bad:
-        yield "", {}, "", f"not an example: {line.reason}"
+
+
+def _true_record(output: str) -> tuple[str, str]:
+    """The record of a line as one line of JSON, "" if there is none; and why the output is no record, "" if it is."""
+    if not output.strip():
+        return "", ""
+    parsed = parse_record(output)
+    if not parsed.conforms:
+        return "", f"its output is no record of the schema: {parsed.problem}"
+    return PatientRecord.model_validate(parsed.value).to_json(), ""

@@ -8,7 +8,13 @@ from typing import Any
 
 from cache.errors import InputError
 from cache.examples.example import Example
-from student.tasks.medical_conversation.conversation import Turn, count_exchanges, parse_turns, write_turns
+from student.tasks.medical_conversation.conversation import (
+    Turn,
+    count_exchanges,
+    opening_turn,
+    parse_turns,
+    write_turns,
+)
 from student.tasks.medical_conversation.prompts import record_example
 from student.tasks.table_rows import read_rows, require_fields
 
@@ -25,11 +31,12 @@ def read_visits(
 ) -> tuple[dict[str, list[Example]], dict[str, Any]]:
     """Prompts to extract a record from each visit, by split, and statistics.
 
-    max_words: a longer visit ends after the last turn that fits; such visits are counted. Raises InputError with file
-    and line for a dialogue without turns, and for an encounter that a file has twice.
+    max_words: a longer visit ends after the last turn that fits; such visits are counted. Words before the first
+    speaker are a turn of the one who does not come next. Raises InputError with file and line for a dialogue without
+    turns, and for an encounter that a file has twice.
     """
     splits: dict[str, list[Example]] = {}
-    turns_kept, exchanges, cut = 0, 0, 0
+    turns_kept, exchanges, cut, opened = 0, 0, 0, 0
     for split, name in FILES.items():
         splits[split], lines = [], dict[str, str]()
         for where, row in read_rows(folder / name, COLUMNS):
@@ -42,13 +49,16 @@ def read_visits(
             turns = parse_turns(row["dialogue"])
             if not turns:
                 raise InputError(f"{where}: no line of the dialogue begins with a speaker, such as [doctor]")
+            if (opening := opening_turn(row["dialogue"], turns)) is not None:
+                turns, opened = [opening, *turns], opened + 1
             kept = first_turns(turns, max_words)
             cut += len(kept) < len(turns)
             turns_kept, exchanges = turns_kept + len(kept), exchanges + count_exchanges(kept)
             metadata = {"source": row["dataset"], "encounter": row["encounter_id"]}
             name_of = f"aci-{split}-{row['encounter_id']}"
             splits[split].append(record_example(write_turns(kept), instruction, metadata, name=name_of))
-    return splits, {"turns": turns_kept, "exchanges": exchanges, "visits_cut_at_max_words": cut}
+    facts = {"turns": turns_kept, "exchanges": exchanges, "visits_cut_at_max_words": cut}
+    return splits, {**facts, "visits_that_begin_without_a_speaker": opened}
 
 
 def first_turns(turns: list[Turn], max_words: int | None) -> list[Turn]:

@@ -23,26 +23,32 @@ class OutputForm:
     """How an output ends. stop: begins the next question. marker: between rationale and label.
 
     fallback: another marker, if the first is missing. has_letters: "(b) " stands before the label.
+    stop_in_rationales: rationales have the word as well, so that it ends an output behind the marker alone.
     """
 
     stop: str
     marker: str
     fallback: str = ""
     has_letters: bool = False
+    stop_in_rationales: bool = False
 
 
 FORMS = {
     "svamp": OutputForm("Q:", "The answer is"),
     "asdiv": OutputForm("Q:", "The answer is"),
     "cqa": OutputForm("Q:", "So the answer is", has_letters=True),
-    "esnli": OutputForm("Premise", "Answer:"),
+    "esnli": OutputForm("Premise", "Answer:", stop_in_rationales=True),
     **{f"anli{number}": OutputForm("Premise:", "So the answer is", "The answer is") for number in (1, 2, 3)},
 }
 
 
 def parse_output(text: str, form: OutputForm) -> Explanation:
     """Rationale and label of an output. What is missing is empty."""
-    text = text.partition(form.stop)[0].strip()
+    before = ""
+    if form.stop_in_rationales and form.marker in text:
+        before, marker, text = text.partition(form.marker)
+        before += marker
+    text = (before + text.partition(form.stop)[0]).strip()
     parsed = parse_answer(text, form.marker)
     if parsed.status == "no_label" and form.fallback:
         parsed = parse_answer(text, form.fallback)

@@ -4,12 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from cache.errors import InputError
+from cache.examples.example import Example
+from cache.examples.files.jsonl import write_examples
 from cache.progress import no_progress
 from cache.store.logit_store import LogitStore
+from student.evaluation.heldout_examples import HeldoutExamples
 from student.evaluation.language_model import evaluate_language_model
 from student.evaluation.settings import AnswerSettings
+from tests.student.evaluation.test_rounds import Count
 from tests.student.training.ranks import TOPK, make_pretrained, make_store
 
 
@@ -24,3 +30,23 @@ def test_an_evaluation_is_of_all_examples_or_of_none(tmp_path: Path, tiny_model:
     message = r"of 40 stored examples are longer than the 12 positions .* evaluate it on a store of shorter examples"
     with pytest.raises(InputError, match=message):
         evaluate_language_model(str(model), store, None, AnswerSettings(), lambda stage: no_progress)
+
+
+def test_a_prompt_without_room_for_an_answer_has_none_and_is_counted(tmp_path: Path, tiny_model: Path) -> None:
+    """Of a model with learned positions, which ends at the first token beyond them."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    torch.manual_seed(0)
+    sizes = {"n_positions": 40, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends)).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(str(tmp_path / "gpt2"))
+    texts = ["one", "two " * 60, "three"]
+    prompts = [
+        Example(str(i), ({"role": "user", "content": text},), metadata={"number": "2"}) for i, text in enumerate(texts)
+    ]
+    write_examples(tmp_path / "prompts.jsonl", prompts)
+    heldout = HeldoutExamples(path=str(tmp_path / "prompts.jsonl"))
+    settings = AnswerSettings(max_new_tokens=8, prompts=3)
+    metrics = evaluate_language_model(str(tmp_path / "gpt2"), heldout, Count(), settings, lambda stage: no_progress)
+    assert metrics["prompts_too_long"] == 1 and len(metrics["answers"]) == 3
+    assert [bool(answer["text"]) for answer in metrics["answers"]][1] is False

@@ -12,6 +12,9 @@ def test_normalised_texts_have_no_case_articles_or_punctuation() -> None:
     assert normalise("The  Oven, an 'Egg' -- and a pan.") == "oven egg and pan"
     assert exact_match("The oven.", "oven") == 1.0
     assert exact_match("Bake at 1.5.", "bake at 15") == 0.0
+    assert exact_match("Mix it. The dough rises. A crust forms.", "mix it. the dough rises. a crust forms.") == 1.0
+    assert exact_match("Use The bowl", "Use the bowl") == exact_match("An egg", "egg") == 1.0
+    assert exact_match("blood group: A positive", "blood group: positive") == 0.0
     assert exact_match("ovens", "oven") == 0.0
 
 

@@ -17,6 +17,7 @@ from student.tasks.medical_conversation.conversation import (
     count_exchanges,
     find_problem,
     mentions,
+    opening_turn,
     parse_turns,
     write_turns,
 )
@@ -44,9 +45,25 @@ def test_turns_are_read_as_models_and_data_sets_write_them() -> None:
         Turn("Doctor", "And?"),
         Turn("Patient", "No"),
     ]
+    others = "Guest_family: And I?\nDoctor_2: You too.\n1. Doctor: One.\n2) **Patient:** Two.\nMr. Jones: Three."
+    others += "\nNote: a note."
+    assert [(turn.speaker, turn.text) for turn in parse_turns(f"{others}\n[laughs]\n[patient_guest] So .")] == [
+        ("Guest_family", "And I?"),
+        ("Doctor_2", "You too."),
+        ("Doctor", "One."),
+        ("Patient", "Two."),
+        ("Patient", "Three. Note: a note. [laughs]"),
+        ("Patient_guest", "So ."),
+    ]
     turns = parse_turns(GOOD)
     assert turns[1].text == "Worse, I cough at night." and count_exchanges(turns) == 2
     assert parse_turns(write_turns(turns)) == turns
+
+
+def test_words_before_the_first_speaker_are_a_turn_of_the_other_one() -> None:
+    text = "hi , susan ,\nhow are you ?\n[patient] fine .\n[doctor] good ."
+    assert opening_turn(text, parse_turns(text)) == Turn("Doctor", "hi , susan , how are you ?")
+    assert opening_turn(f"\n---\n{GOOD}", parse_turns(GOOD)) is None
 
 
 @pytest.mark.parametrize(
@@ -117,18 +134,37 @@ def test_written_conversations_are_validated_and_counted(tmp_path: Path) -> None
     }
 
 
-def test_the_published_form_is_read_with_its_records(tmp_path: Path) -> None:
+RECORD = {
+    "patient_details": {"name": "NOT PROVIDED", "age": 40, "gender": "NOT PROVIDED"},
+    "medical_history": ["asthma"],
+    "current_diagnosis": "NOT PROVIDED",
+    "prescription": "NOT PROVIDED",
+}
+
+
+@pytest.mark.parametrize("output", [json.dumps(RECORD), f"Here it is:\n```json\n{json.dumps(RECORD)}\n```", RECORD])
+def test_the_published_form_is_read_with_its_records(tmp_path: Path, output: object) -> None:
+    """The record becomes the answer to learn, and the truth that answers are held against."""
     file = tmp_path / "published.jsonl"
-    line = {
-        "instruction": "Extract structured patient information...",
-        "input": GOOD,
-        "output": '{"patient_details": {}}',
-    }
-    file.write_text(json.dumps(line) + "\n" + '{"instruction": "a"}x\n')
-    built = task(data="conversations", conversations=str(file), exchanges=(1, 3), words=(4, 60)).build(no_progress)
+    line = {"instruction": "Extract structured patient information...", "input": GOOD, "output": output}
+    other = {**line, "input": GOOD.replace("cough", "wheeze")}
+    bad = {"patient_details": {}}, "not json at all"
+    lines = [line, *({**other, "output": each} for each in bad)]
+    file.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    made = task(data="conversations", conversations=str(file), exchanges=(1, 3), words=(4, 60))
+    built = made.build(no_progress)
     (example,) = built.splits["records"]
-    assert example.response == line["output"]
-    assert list(built.facts["left_out"]) == ["not an example: is not JSON: extra data at character 21"]
+    assert json.loads(example.response) == RECORD == example.metadata["record"]
+    assert sorted(built.facts["left_out"]) == [
+        "its output is no record of the schema: no JSON object with a key of the schema",
+        "its output is no record of the schema: patient_details.name: Field required",
+    ]
+    scores = made.judge(example, example.response)
+    assert made.summarise([scores])["field_micro_f1"] == 1.0
+    file.write_text(json.dumps(line) + "\n" + '{"instruction": "a"}x\n')
+    with pytest.raises(InputError, match=r"published.jsonl, line 2: is not JSON: extra data at character 21"):
+        made.build(no_progress)
+    line["output"] = ""
     file.write_text(json.dumps({**line, "input": "none"}) + "\n")
     with pytest.raises(InputError, match="no conversation is valid: 1: no turn that begins"):
         task(data="conversations", conversations=str(file)).build(no_progress)

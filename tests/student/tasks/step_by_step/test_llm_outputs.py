@@ -21,6 +21,7 @@ from tests.student.tasks.step_by_step.files import OUTPUTS, write_svamp
         ("svamp", "", "", ""),
         ("cqa", "Cats sit. So the answer is (c) mat.\n\nQ: What?", "Cats sit.", "mat"),
         ("esnli", "He sleeps.\nAnswer: contradiction\n\nPremise: A dog", "He sleeps.", "contradiction"),
+        ("esnli", "The Premise says so.\nAnswer: neutral\n\nPremise: next", "The Premise says so.", "neutral"),
         ("anli1", "It is not said. So the answer is neutral.\n\nPremise: B", "It is not said.", "neutral"),
         ("anli2", "It is not said. The answer is neutral.", "It is not said.", "neutral"),
     ],
