@@ -11,6 +11,7 @@ from cluster.evaluation.input_files import file_states, require_unchanged
 from cluster.evaluation.settings import ExamplesSettings
 from cluster.runtime.outputs import claim, read_json
 from cluster.runtime.progress_bars import counter
+from student.tasks.task import Task
 
 
 def run_examples(settings: ExamplesSettings) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def run_examples(settings: ExamplesSettings) -> dict[str, Any]:
         built = settings.task.build(counter("examples", "items"))
         if not built.splits.get("train", [None]):
             raise InputError(f"task {settings.task.name}: no training example is left; {_left_out(built.facts)}")
-        inputs = file_states(settings.task.model_dump())
+        inputs = file_states(_inputs(settings.task))
         claim(settings.output, settings, holds_work=False)
         for name, examples in built.splits.items():
             write_examples(settings.output / f"{name}.jsonl", examples)
@@ -32,6 +33,12 @@ def run_examples(settings: ExamplesSettings) -> dict[str, Any]:
         claim(settings.output, settings, holds_work=True)
         require_unchanged(read_json(result).get("inputs", {}), settings.output)
     return dict(read_json(result))
+
+
+def _inputs(task: Task) -> Any:
+    """The values whose paths are the input files of a task."""
+    named = task.inputs()
+    return task.model_dump() if named is None else list(named)
 
 
 def _left_out(facts: Mapping[str, Any]) -> str:

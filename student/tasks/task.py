@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from cache.examples.example import Example
@@ -89,6 +90,13 @@ class Task(Settings):
     @abstractmethod
     def summarise(self, scores: list[dict[str, float]]) -> dict[str, float]:
         """Compute the metrics of the domain from the scores of all answers."""
+
+    def inputs(self) -> Sequence[Path] | None:
+        """The files and folders that `build` reads. None: every path of the settings.
+
+        A task that reads only parts of a folder names these parts: a change beside them is then no change.
+        """
+        return None
 
     def feedback(self, example: Example, text: str, number: int) -> list[dict[str, str]] | None:
         """The turns that tell a model what was wrong with an answer, so that it answers again.

@@ -16,6 +16,8 @@ from student.tasks.step_by_step.items import Explanation, Item, is_right, value_
 
 # Folders in which copies of the published files keep the outputs of PaLM.
 PALM_FOLDERS = ("llm", "palm")
+# Folder beside the data sets that has the outputs of GPT-NeoX, with a folder for each data set.
+GPT_FOLDER = "gpt-neox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def add_outputs(items: list[Item], data: Path, name: str, split: str, llm: str) 
 
 def _read_outputs(data: Path, name: str, split: str, llm: str) -> list[str]:
     if llm == "gpt":
-        files = [data / "gpt-neox" / name / f"{split}.json"]
+        files = [data / GPT_FOLDER / name / f"{split}.json"]
     else:
         folders = [data / name / folder for folder in PALM_FOLDERS]
         folder = next((each for each in folders if each.is_dir()), folders[0])

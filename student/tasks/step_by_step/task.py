@@ -16,7 +16,7 @@ from student.tasks.step_by_step.captured import add_captured
 from student.tasks.step_by_step.datasets import DATA_SETS, DataSet, read_split
 from student.tasks.step_by_step.examples import TASK, LabelType, ModelType, make_examples, own_explanation
 from student.tasks.step_by_step.items import Item, take_share
-from student.tasks.step_by_step.llm_outputs import FORMS, add_outputs, describe_explanations
+from student.tasks.step_by_step.llm_outputs import FORMS, GPT_FOLDER, add_outputs, describe_explanations
 from student.tasks.step_by_step.synthetic import make_problems
 from student.tasks.task import Answer, Built, Chart, Panel, Task
 
@@ -106,6 +106,19 @@ class StepByStep(Task):
         if not splits["train"]:
             raise InputError(f"data set {self.dataset}: no item is left for training ({facts['train']['left_out']})")
         return Built(splits, {"dataset": self.dataset, **facts})
+
+    def inputs(self) -> list[Path]:
+        """The folders of the data set and of the one that it trains with, and the answers of a teacher.
+
+        `data` is no input as a whole: other data sets, of any size, may be beside these.
+        """
+        answers = [] if self.answers is None else [self.answers]
+        if self.data is None:
+            return answers
+        own = DATA_SETS[self.dataset]
+        names = [own.name, *([own.trains_with] if own.trains_with else [])]
+        roots = [self.data, *([self.data / GPT_FOLDER] if self.llm == "gpt" else [])]
+        return [*(root / name for root in roots for name in names), *answers]
 
     def judge(self, example: Example, text: str) -> dict[str, float]:
         """The scores of one answer (student.tasks.step_by_step.judging)."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.commands.main import main
+from tests.student.tasks.step_by_step.files import write_svamp
 
 HEADER = "id\tquestion_id\tquestion\treference_answer\tstudent_answer\tlabel_5way\n"
 
@@ -50,3 +51,23 @@ def test_no_training_example_is_an_error(tmp_path: Path, capsys: pytest.CaptureF
     assert run(tmp_path / "job.toml") == 2
     assert "no training example is left; left out: " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_beside_the_data_set_is_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a resume that is refused for a note or another data set, and the reading of all of them."""
+    data = tmp_path / "datasets"
+    write_svamp(data)
+    (data / "notes.txt").write_text("first")
+    job = tmp_path / "job.toml"
+    job.write_text(
+        'output = "out"\n[task]\nname = "step_by_step"\ndataset = "svamp"\ndata = "datasets"\nllm = "palm"\n'
+    )
+    assert run(job) == 0
+    (data / "notes.txt").write_text("second")
+    (data / "cqa").mkdir()
+    assert run(job) == 0
+    inputs = json.loads((tmp_path / "out/examples.json").read_text())["inputs"]
+    assert {str(Path(each).relative_to(data).parent) for each in inputs} == {"svamp", "svamp/llm"}
+    write_svamp(data, outputs=["So 3. The answer is (5 - 2)."])
+    assert run(job) == 2
+    assert "_CoT_0.json: changed since" in capsys.readouterr().err

@@ -182,6 +182,23 @@ def test_rationales_need_a_source(tmp_path: Path) -> None:
         build(dataset="generic", data=tmp_path, llm="own")
 
 
+@pytest.mark.parametrize(
+    "settings, names",
+    [
+        ({}, []),
+        ({"llm": "captured", "answers": Path("a.jsonl")}, ["a.jsonl"]),
+        ({"dataset": "cqa", "data": Path("d")}, ["d/cqa"]),
+        (
+            {"dataset": "asdiv", "data": Path("d"), "llm": "gpt"},
+            ["d/asdiv", "d/svamp", "d/gpt-neox/asdiv", "d/gpt-neox/svamp"],
+        ),
+    ],
+)
+def test_inputs_are_the_folders_that_are_read(settings: dict[str, Any], names: list[str]) -> None:
+    task = StepByStep.model_validate({"name": "step_by_step", **settings})
+    assert task.inputs() == [Path(name) for name in names]
+
+
 def test_the_whole_of_svamp_is_accounted_for() -> None:
     """800 and 200 items: none is lost between the files and the examples."""
     built = build(dataset="svamp", data=real_data("svamp").parent, llm="palm", label_type="llm")
