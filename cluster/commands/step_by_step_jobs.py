@@ -116,6 +116,7 @@ def _train(arguments: argparse.Namespace, output: Path) -> Job:
         "output": str(output / "student"),
         "data": {
             "examples": str(output / "examples" / "train.jsonl"),
+            # A training bounds input and answer together: a short answer leaves room for a longer input.
             "max_tokens": arguments.max_input_length + MAX_OUTPUT,
         },
         **vocabulary,

@@ -9,6 +9,7 @@ from cluster.commands.step_by_step_jobs import (
     ALPHA,
     DATA,
     LLMS,
+    MAX_OUTPUT,
     PRETRAINED,
     TASKS_OF,
     make_jobs,
@@ -66,7 +67,13 @@ def add_step_by_step_verb(verbs: Verbs) -> None:
             help="with --llm captured: answers of a teacher, from 'logitbank export --format texts'",
         )
     )
-    add("--max_input_length", type=int, default=1024, help="tokens of an input at most (default: 1024)")
+    add(
+        "--max_input_length",
+        type=int,
+        default=1024,
+        help=f"with {MAX_OUTPUT} added: tokens of input and answer together; longer examples are left out and counted "
+        "(default: 1024)",
+    )
     add("--grad_steps", type=int, default=1, help="batches that are accumulated in a step (default: 1)")
     add("--local_rank", type=int, default=-1, help="not needed: Ray starts the ranks")
     add("--gen_max_len", type=int, default=64, help="tokens of an answer in the evaluation (default: 64)")

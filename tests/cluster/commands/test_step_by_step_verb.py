@@ -78,6 +78,13 @@ def test_options_become_keys() -> None:
     assert "llm" not in standard["examples"]["task"]
 
 
+def test_the_help_says_what_the_length_of_an_input_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a help that promises a bound of the input alone, which no training has."""
+    with pytest.raises(SystemExit):
+        parse("--help")
+    assert "with 256 added: tokens of input and answer together" in " ".join(capsys.readouterr().out.split())
+
+
 def test_each_combination_of_options_has_a_folder_of_its_own() -> None:
     texts = [
         README,
