@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.answers.equations import evaluate_equation
 from cache.errors import InputError
 from cache.examples.files.json_file import read_json_values
 from student.tasks.step_by_step.items import Item
@@ -24,19 +25,24 @@ class DataSet:
     """A data set.
 
     read: makes (input, label, rationale of people) of an object; raises ValueError in plain words. The second argument
-        separates two sentences. is_equation: labels are arithmetic. has_valid: it has a file for validation.
+        separates two sentences. is_equation: labels are arithmetic. has_other_answers: some labels are none, such as
+        the ratio "1:2". has_valid: it has a file for validation.
     trains_with: another data set whose training items are added.
     """
 
     name: str
     read: Callable[[Mapping[str, Any], str], tuple[str, str, str]]
     is_equation: bool = False
+    has_other_answers: bool = False
     has_valid: bool = False
     trains_with: str = ""
 
 
 def read_split(data_set: DataSet, data: Path, split: str, separator: str) -> list[Item]:
-    """Read the items of a split. Raises InputError, with file and line, for one that is not of the data set's form."""
+    """Read the items of a split. Raises InputError, with file and line, for one that is not of the data set's form.
+
+    Of a data set that has other answers than equations, these are items too: outputs belong to items by their order.
+    """
     path = split_file(data_set, data, split)
     items = []
     for number, each in enumerate(read_json_values(path, "data file")):
@@ -44,6 +50,8 @@ def read_split(data_set: DataSet, data: Path, split: str, separator: str) -> lis
             if not isinstance(each.value, dict):
                 raise ValueError("is not a JSON object")
             text, label, rationale = data_set.read(each.value, separator)
+            if data_set.is_equation and not data_set.has_other_answers:
+                _require_value(label)
         except ValueError as error:
             raise InputError(f"data file {path}, line {each.line}: {error}") from None
         items.append(Item(f"{data_set.name}-{split}-{number}", text, label, data_set.is_equation, rationale))
@@ -53,6 +61,14 @@ def read_split(data_set: DataSet, data: Path, split: str, separator: str) -> lis
 def split_file(data_set: DataSet, data: Path, split: str) -> Path:
     """The file of a split."""
     return data / data_set.name / f"{data_set.name}_{split}.json"
+
+
+def _require_value(label: str) -> None:
+    """Raise ValueError if a true label is no equation with a value: no answer could be right."""
+    try:
+        evaluate_equation(label)
+    except ValueError as error:
+        raise ValueError(f"label {label!r} is no equation with a value: {error}") from None
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:
@@ -106,7 +122,7 @@ DATA_SETS = {
     each.name: each
     for each in (
         DataSet("svamp", _plain, is_equation=True),
-        DataSet("asdiv", _word_problem, is_equation=True, trains_with="svamp"),
+        DataSet("asdiv", _word_problem, is_equation=True, has_other_answers=True, trains_with="svamp"),
         DataSet("cqa", _choice),
         DataSet("esnli", _inference("explanation_1"), has_valid=True),
         DataSet("anli1", _inference("reason"), has_valid=True),

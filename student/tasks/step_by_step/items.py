@@ -41,6 +41,11 @@ def value_of(label: str) -> Fraction | None:
         return None
 
 
+def can_be_right(item: Item) -> bool:
+    """Whether there is a right answer: the true label of an equation must have a value."""
+    return not item.is_equation or value_of(item.label) is not None
+
+
 def is_right(label: str, truth: str, is_equation: bool) -> bool:
     """Whether a label is right: an equation by its value, other labels as texts after normalisation."""
     if not is_equation:

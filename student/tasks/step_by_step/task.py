@@ -15,13 +15,15 @@ from student.tasks.step_by_step import display, judging
 from student.tasks.step_by_step.captured import add_captured
 from student.tasks.step_by_step.datasets import DATA_SETS, DataSet, read_split
 from student.tasks.step_by_step.examples import TASK, LabelType, ModelType, make_examples, own_explanation
-from student.tasks.step_by_step.items import Item, take_share
+from student.tasks.step_by_step.items import Item, can_be_right, take_share
 from student.tasks.step_by_step.llm_outputs import FORMS, GPT_FOLDER, add_outputs, describe_explanations
 from student.tasks.step_by_step.synthetic import make_problems
 from student.tasks.task import Answer, Built, Chart, Panel, Task
 
 # Share of the training items that validate, where a data set has no file for it.
 VALID_SHARE = 0.1
+# Why an item is left out for which no answer is right.
+NO_VALUE = "whose true label has no value"
 DataSetName = Literal["synthetic", "svamp", "asdiv", "cqa", "esnli", "anli1", "anli2", "anli3", "generic"]
 
 
@@ -94,8 +96,9 @@ class StepByStep(Task):
         splits: dict[str, list[Example]] = {}
         for number, (split, own) in enumerate(items.items(), start=1):
             explained, skipped = self._explained(split, own)
-            chosen = take_share(explained, self.subsample, self.run) if split == "train" else explained
-            left_out = Counter(skipped)
+            usable = [item for item in explained if can_be_right(item)]
+            chosen = take_share(usable, self.subsample, self.run) if split == "train" else usable
+            left_out = Counter({**skipped, NO_VALUE: len(explained) - len(usable)})
             splits[split] = make_examples(chosen, self.model_type, self.label_type, split == "train", left_out)
             facts[split] = {"items": len(chosen), "left_out": dict(+left_out)}
             if self.llm is not None:

@@ -65,6 +65,8 @@ def test_the_generic_files_of_the_fork_are_printed_over_several_lines(tmp_path: 
     [
         ("svamp", {"label": None}, r"svamp_train\.json, line 2: 'label' is None, not a text"),
         ("svamp", {"input": " "}, r"line 2: 'input' is ' ', not a text"),
+        ("svamp", {"label": "forty two"}, r"svamp_train\.json, line 2: label 'forty two' is no equation with a value"),
+        ("svamp", {"label": "( 84.0 / 0 )"}, r"line 2: label '\( 84\.0 / 0 \)' is no .*: divides by zero"),
         ("generic", {"rationale": 3}, r"line 2: 'rationale' is 3, not a text"),
         ("esnli", {"label": 3}, r"line 2: 'label' is 3, neither 0, 1, 2 nor one of entailment"),
         ("esnli", {"label": True}, r"line 2: 'label' is True, neither"),

@@ -116,6 +116,27 @@ def test_items_without_a_rationale_keep_their_label(tmp_path: Path) -> None:
     assert built.facts["train"]["left_out"] == {"without a rationale": 2}
 
 
+def test_answers_of_asdiv_that_are_no_number_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Would catch labels that no answer can reach, and outputs that move to other items."""
+    write_svamp(tmp_path)
+    answers = ["1:2 (ratio)", "6 (apples)", "Ann"]
+    rows = [{"Body": f"Body {answer}.", "Question": "?", "Answer": answer} for answer in answers]
+    write_lines(tmp_path / "asdiv" / "asdiv_train.json", rows)
+    texts = [f"So {number}. The answer is ({number})." for number in range(3)]
+    (tmp_path / "asdiv" / "llm").mkdir()
+    (tmp_path / "asdiv" / "llm" / "train_CoT_0.json").write_text(json.dumps(texts))
+    built = build(dataset="asdiv", data=tmp_path, llm="palm")
+    asdiv = {
+        (e.metadata["item"], text(e)[1])
+        for split in ("train", "valid")
+        for e in built.splits[split]
+        if e.metadata["item"].startswith("asdiv")
+    }
+    assert asdiv == {("asdiv-train-1", "6"), ("asdiv-train-1", "So 1.")}
+    counts = [built.facts[split]["left_out"].get("whose true label has no value", 0) for split in ("train", "valid")]
+    assert sum(counts) == 2 and built.facts["train"]["items"] + built.facts["valid"]["items"] == 4
+
+
 def captured(path: Path, answers: list[tuple[str, str, str]]) -> Path:
     examples = [
         Example(f"{item}-{task}", TURNS, response=answer, metadata={"item": item, "task": task})
