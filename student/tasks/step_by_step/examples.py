@@ -66,8 +66,8 @@ def _usable(item: Item, label: str) -> str:
 
 
 def own_explanation(item: Item) -> tuple[Explanation, ...]:
-    """The rationale that the data set itself has, with the true label."""
-    return (Explanation(item.rationale, item.label),) if item.rationale else ()
+    """The rationale that the data set itself has, with the true label. Without a rationale, the label alone."""
+    return (Explanation(item.rationale, item.label),)
 
 
 def _chain(item: Item, rationale: str, label: str, number: int) -> Example:

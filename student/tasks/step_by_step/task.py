@@ -101,7 +101,7 @@ class StepByStep(Task):
             left_out = Counter({**skipped, NO_VALUE: len(explained) - len(usable)})
             splits[split] = make_examples(chosen, self.model_type, self.label_type, split == "train", left_out)
             facts[split] = {"items": len(chosen), "left_out": dict(+left_out)}
-            if self.llm is not None:
+            if self.llm is not None and not self._has_own_explanations(split):
                 facts[split]["llm"] = describe_explanations(chosen)
             progress(number, len(items))
         if self.model_type == "task_prefix":
@@ -166,9 +166,13 @@ class StepByStep(Task):
         items = read_split(data_set, self.data, split, self.separator)
         return add_outputs(items, self.data, data_set.name, split, self.llm) if self.llm in ("palm", "gpt") else items
 
+    def _has_own_explanations(self, split: str) -> bool:
+        """Whether rationales and labels are those of the data set, so that they say nothing about an LLM."""
+        return self.llm == "own" or (self.llm == "captured" and split != "train")
+
     def _explained(self, split: str, items: list[Item]) -> tuple[list[Item], dict[str, int]]:
         """Items with explanations that are not in the files of the data set. Test items have those of the data set."""
-        if self.llm == "own" or (self.llm == "captured" and split != "train"):
+        if self._has_own_explanations(split):
             return [replace(item, explanations=own_explanation(item)) for item in items], {}
         if self.llm == "captured" and self.answers is not None:
             return add_captured(items, self.answers)

@@ -137,6 +137,18 @@ def test_answers_of_asdiv_that_are_no_number_are_left_out_and_counted(tmp_path: 
     assert sum(counts) == 2 and built.facts["train"]["items"] + built.facts["valid"]["items"] == 4
 
 
+def test_own_labels_are_true_with_and_without_a_rationale(tmp_path: Path) -> None:
+    """Would catch an item that is thrown away, and true labels that are counted as mistakes of an LLM."""
+    rows = [{"input": f"Question {i}?", "label": f"word {i}", "rationale": "Why." if i % 2 else ""} for i in range(4)]
+    for split in ("train", "test"):
+        write_lines(tmp_path / "generic" / f"generic_{split}.json", rows)
+    built = build(dataset="generic", data=tmp_path, llm="own", label_type="llm")
+    labels = [e.response for e in built.splits["train"] if e.metadata["task"] == "predict"]
+    assert labels == [row["label"] for row in rows]
+    assert built.facts["train"] == {"items": 4, "left_out": {"without a rationale": 2}}
+    assert "llm" not in built.facts["test"]
+
+
 def captured(path: Path, answers: list[tuple[str, str, str]]) -> Path:
     examples = [
         Example(f"{item}-{task}", TURNS, response=answer, metadata={"item": item, "task": task})
@@ -169,6 +181,7 @@ def test_answers_of_a_teacher_become_labels_and_rationales(tmp_path: Path) -> No
         "without a usable label of the LLM": 58,
     }
     assert [e.rationale for e in built.splits["test"] if e.metadata["task"] == "explain"]  # those of the grammar
+    assert "llm" in built.facts["train"] and "llm" not in built.facts["test"]
 
 
 def test_answers_to_other_examples_are_refused(tmp_path: Path) -> None:
