@@ -34,6 +34,7 @@ def make_example(answer: GradedAnswer, scale: ScaleName, word: str, source: str)
             "answer": answer.answer,
             "grade": answer.grade,
             "source": source,
+            **({} if answer.max_points is None else {"max_points": answer.max_points}),
         },
     )
 

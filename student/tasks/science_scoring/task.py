@@ -99,7 +99,7 @@ class ScienceScoring(Task):
         """Score a predicted grade: whether it is right, and both grades as their places in the scale, the worst is 0.
 
         -1 is a text that is no grade, or an answer that nobody graded; neither is right. "question" is a number that
-        stands for the question.
+        stands for the question, "best" the place of its best grade, where its points are known.
         """
         if not {"question_id", "grade"} <= set(example.metadata):
             raise InputError(
@@ -110,11 +110,13 @@ class ScienceScoring(Task):
         grade = str(example.metadata["grade"])
         true = words.index(grade_word(grade, self.scale)) if grade else -1
         predicted = _place(text, words)
+        most = example.metadata.get("max_points")
         return {
             "right": float(true == predicted and true >= 0),
             "true": float(true),
             "predicted": float(predicted),
             "question": float(crc32(str(example.metadata["question_id"]).encode())),
+            **({"best": float(most)} if self.scale == "points" and isinstance(most, int) else {}),
         }
 
     def summarise(self, scores: list[dict[str, float]]) -> dict[str, float]:
@@ -122,22 +124,23 @@ class ScienceScoring(Task):
 
         A text that is no grade counts as one more class, which is never right; for QWK, as the grade farthest
         from the true one. Points of several questions are scales of their own: for them there is also the mean QWK of
-        the questions.
+        the questions, and where an example does not say the best grade, it is the best true one.
         """
         from sklearn.metrics import f1_score
 
         graded = [score for score in scores if score["true"] >= 0]
         true, predicted = ([int(score[name]) for score in graded] for name in ("true", "predicted"))
         labels = sorted(set(true) | set(predicted) - {-1})
-        count = len(scale_words(self.scale))
-        by_question = {"qwk_of_questions": mean_qwk_of_questions(graded, count)} if self.scale == "points" else {}
+        is_points = self.scale == "points"  # all sets of points share ten words, of which a question has fewer
+        best = None if is_points else len(scale_words(self.scale)) - 1
+        by_question = {"qwk_of_questions": mean_qwk_of_questions(graded)} if is_points else {}
         return {
             "grades_written": sum(score["predicted"] >= 0 for score in scores) / max(len(scores), 1),
             "accuracy": sum(score["right"] for score in graded) / max(len(graded), 1),
             "macro_f1": float(f1_score(true, predicted, labels=labels, average="macro", zero_division=0))
             if graded
             else 0.0,
-            "qwk": qwk(graded, count),
+            "qwk": qwk(graded, best),
             **by_question,
         }
 

@@ -1,4 +1,4 @@
-"""ASAP-SAS (Hewlett Foundation, 2012): answers to the prompts of ten essay sets, 0 to 3 points.
+"""ASAP-SAS (Hewlett Foundation, 2012): answers to the prompts of ten essay sets, 0 to 2 or 0 to 3 points.
 
 The TSV files contain no questions: they are in documents of their own. A table of them may lie beside the file, as
 `prompts.tsv` with the columns EssaySet, Question, Reference.
@@ -14,6 +14,8 @@ from student.tasks.table_rows import read_rows, require_fields
 COLUMNS = ("Id", "EssaySet", "EssayText")
 GRADE = "Score1"
 PROMPTS = "prompts.tsv"
+# The essay sets whose best grade is 2 points, as the contest describes its data.
+TWO_POINTS = frozenset({"3", "4", "7", "8", "9", "10"})
 
 
 def read_asap_sas(path: Path) -> list[GradedAnswer]:
@@ -31,9 +33,11 @@ def read_asap_sas(path: Path) -> list[GradedAnswer]:
             )
         if row[GRADE] and not (row[GRADE].isascii() and row[GRADE].isdigit() and int(row[GRADE]) <= ASAP_SAS_POINTS):
             raise InputError(f"{place}: {GRADE} {row[GRADE]!r} is not a number of points from 0 to {ASAP_SAS_POINTS}")
-        question, reference = prompts.get(row["EssaySet"], ("", ""))
+        essay_set = row["EssaySet"]
+        question, reference = prompts.get(essay_set, ("", ""))
+        most = 2 if essay_set in TWO_POINTS else ASAP_SAS_POINTS
         answers.append(
-            GradedAnswer(row["Id"], row["EssaySet"], question, reference, row["EssayText"], row[GRADE], place)
+            GradedAnswer(row["Id"], essay_set, question, reference, row["EssayText"], row[GRADE], place, most)
         )
     return answers
 

@@ -38,6 +38,7 @@ def read_mohler(path: Path) -> list[GradedAnswer]:
                 row["student_answer"],
                 grade,
                 place,
+                MOHLER_POINTS,
             )
         )
     return answers

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import InputError
+from student.tasks.science_scoring.prompts import make_example
 from student.tasks.science_scoring.readers import READERS, GradedAnswer
 from tests.real_data import real_data
 from tests.student.tasks.science_scoring.answer_files import ASAP, ASAP_PROMPTS, BEETLE, MOHLER, XML, text
@@ -147,3 +148,13 @@ def test_beetle_itself() -> None:
         "non_domain": 195,
         "irrelevant": 113,
     }
+
+
+def test_points_come_with_the_best_grade_of_their_question(tmp_path: Path) -> None:
+    """Would catch essay sets of 0 to 2 points that are scored as if they had 3."""
+    lines = [*ASAP[:2], "2\t3\t2\t2\tpandas", "3\t6\t2\t2\tmitosis"]
+    asap = read("asap_sas", tmp_path / "a.tsv", text(lines))
+    assert [answer.max_points for answer in asap] == [3, 2, 3]
+    assert {answer.max_points for answer in read("mohler", tmp_path / "m.csv", text(MOHLER))} == {5}
+    assert {answer.max_points for answer in read("beetle_tsv", tmp_path / "b.tsv", text(BEETLE))} == {None}
+    assert make_example(asap[1], "points", "2", "graded").metadata["max_points"] == 2

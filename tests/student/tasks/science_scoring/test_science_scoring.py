@@ -220,6 +220,43 @@ def test_points_have_the_mean_qwk_of_their_questions_too() -> None:
     assert "qwk_of_questions" not in ScienceScoring().summarise(scores)
 
 
+def silent_once(most: int | None) -> list[dict[str, float]]:
+    """Scores of 20 answers with 0 to 3 points: 19 are right, and to one with 3 points the text is no grade."""
+    task = ScienceScoring(scale="points")
+    known = {} if most is None else {"max_points": most}
+    facts = {"question_id": "Q", "question": "", "reference": "", "answer": "", **known}
+    trues = [str(i % 4) for i in range(20)]
+    texts = [*trues[:-1], "silence"]
+    return [task.judge(Example("1", (), metadata={**facts, "grade": g}), t) for g, t in zip(trues, texts, strict=True)]
+
+
+@pytest.mark.parametrize("most", [3, None])
+def test_a_text_that_is_no_grade_counts_as_one_of_the_question(most: int | None) -> None:
+    """Would catch silence that counts as 9 points, a grade that the question does not have.
+
+    To a true 0 or 1, silence is 3; to a true 2 or 3, it is 0. Below, one 3 of 20 answers counts as 0.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    trues = [i % 4 for i in range(20)]
+    expected = cohen_kappa_score(trues, [*trues[:-1], 0], weights="quadratic")
+    metrics = ScienceScoring(scale="points").summarise(silent_once(most))
+    assert metrics["qwk"] == pytest.approx(expected) and metrics["qwk_of_questions"] == pytest.approx(expected)
+
+
+def test_each_question_has_its_own_best_grade() -> None:
+    """Silence to a true 2 of 2 points counts as 0, and to a true 2 of 5 points as 5."""
+    from sklearn.metrics import cohen_kappa_score
+
+    scores = [{"right": 1.0, "true": float(t), "predicted": float(t), "question": 1.0, "best": 2.0} for t in (0, 1)]
+    silent = {"right": 0.0, "true": 2.0, "predicted": -1.0, "question": 1.0}
+    for best, place in ((2.0, 0), (5.0, 5)):
+        metrics = ScienceScoring(scale="points").summarise([*scores, {**silent, "best": best}])
+        assert metrics["qwk"] == pytest.approx(
+            cohen_kappa_score([0, 1, 2], [0, 1, place], labels=range(6), weights="quadratic")
+        )
+
+
 def given(task: ScienceScoring, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
     return [
         {
