@@ -95,20 +95,25 @@ def add_step_by_step_verb(verbs: Verbs) -> None:
 
 
 def _step_by_step(arguments: argparse.Namespace) -> Result:
+    from cluster.commands.step_by_step_files import require_no_other_work, restored_if_refused
+
     output = run_folder(arguments)
     jobs = make_jobs(arguments, output)
     _require_files(arguments)
     _require_valid(jobs)
     files = {name: arguments.root / output / "jobs" / f"{name}.toml" for name in jobs}
-    for name, job in jobs.items():
-        write_toml(files[name], job, COMMENTS[name])
-    listed = "\n".join(f"step-by-step: logitbank {name} {path}" for name, path in files.items())
+    if arguments.dry_run:
+        require_no_other_work(files, jobs, arguments.root)
     for note in notes(arguments):
         print(f"step-by-step: {note}", flush=True)
-    if arguments.dry_run:
-        return Result(listed, {"jobs": files})
-    print(listed, flush=True)
-    return _run(files, arguments)
+    listed = "\n".join(f"step-by-step: logitbank {name} {path}" for name, path in files.items())
+    with restored_if_refused(files, jobs, arguments.root):
+        for name, job in jobs.items():
+            write_toml(files[name], job, COMMENTS[name])
+        if arguments.dry_run:
+            return Result(listed, {"jobs": files})
+        print(listed, flush=True)
+        return _run(files, arguments)
 
 
 def _require_files(arguments: argparse.Namespace) -> None:

@@ -8,10 +8,12 @@ import pytest
 
 from cache.errors import InputError
 from cluster.commands.main import build_parser, main
+from cluster.commands.step_by_step_files import restored_if_refused
 from cluster.commands.step_by_step_jobs import make_jobs, run_folder, write_toml
 from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
 from cluster.runtime.job_file import load_job
 from cluster.runtime.job_messages import read_toml
+from cluster.runtime.outputs import write_job
 from student.training.settings import TrainSettings
 
 # The options of run.py of google-research/distilling-step-by-step, and of its fork.
@@ -150,3 +152,54 @@ def test_a_dry_run_writes_the_files_and_says_where(tmp_path: Path, capsys: pytes
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in lines] == ["examples", "train", "evaluate"]
     assert all(Path(line.split()[3]).is_file() for line in lines)
+
+
+TINY = "step-by-step --dataset synthetic --from_scratch --max_steps 2"
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """The job file of a training that has ended."""
+    assert main(["--root", str(tmp_path), *TINY.split(), "--dry-run"]) == 0
+    (path,) = tmp_path.rglob("jobs/train.toml")
+    job = load_job(path, [], TrainSettings, tmp_path.resolve())
+    job.output.mkdir()
+    write_job(job.output, job)
+    (job.output / "training.json").write_text("{}")
+    return path
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ("", "contains the work of a job with other settings (run.precision: was 'fp32', now 'bf16')"),
+        ("--dry-run", "train.toml: is the job file of the work in outputs"),
+    ],
+)
+def test_a_refused_rerun_leaves_the_job_files(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    """Would catch a job file that no longer says how the student beside it was trained."""
+    before = trained.read_bytes()
+    assert main(["--root", str(tmp_path), *TINY.split(), "--bf16", *option.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert trained.read_bytes() == before
+    assert main(["--root", str(tmp_path), *TINY.split(), "--dry-run"]) == 0
+
+
+def test_an_accepted_job_keeps_its_file_when_it_fails_later(trained: Path, tmp_path: Path) -> None:
+    """Would catch a run of more steps whose file says the earlier number."""
+    job = read_toml(trained)
+    with pytest.raises(KeyboardInterrupt), restored_if_refused({"train": trained}, {"train": job}, tmp_path):
+        write_toml(trained, job | {"run": job["run"] | {"steps": 9}}, "comment")
+        longer = load_job(trained, [], TrainSettings, tmp_path.resolve())
+        write_job(longer.output, longer)
+        raise KeyboardInterrupt
+    assert read_toml(trained)["run"]["steps"] == 9
+
+
+def test_a_dry_run_replaces_the_files_of_a_dry_run(tmp_path: Path) -> None:
+    for option in ("--dry-run", "--dry-run --bf16"):
+        assert main(["--root", str(tmp_path), *TINY.split(), *option.split()]) == 0
+    (path,) = tmp_path.rglob("jobs/train.toml")
+    assert read_toml(path)["run"]["precision"] == "bf16"
