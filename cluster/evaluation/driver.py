@@ -20,6 +20,7 @@ from cluster.evaluation.vllm_answers import generate_with_vllm
 from cluster.runtime.hardware import hardware
 from cluster.runtime.outputs import claim, read_json
 from cluster.runtime.progress_bars import counter
+from student.data.sources import describe_left_out
 from student.evaluation.classifier import evaluate_classifier
 from student.evaluation.heldout_examples import HeldoutExamples
 from student.evaluation.heldout_metrics import unknown_metrics
@@ -59,6 +60,8 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
         if result is None:
             started = time.monotonic()
             metrics = _evaluate(name, path, store, settings)
+            if left_out := metrics.get("left_out"):
+                print(f"evaluate: {name}: examples left out: {describe_left_out(left_out)}", flush=True)
             write_json(file, {**metrics, "seconds": time.monotonic() - started, DIGEST: digests[name]})
         results[name] = read_json(file)
     if settings.task is not None:

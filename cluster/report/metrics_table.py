@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # What an evaluation reports of a model beside its metrics.
-NOT_METRICS = frozenset({"answers", "seconds", "rows", "target_rows"})
+NOT_METRICS = frozenset({"answers", "left_out", "seconds", "rows", "target_rows"})
 
 
 @dataclass(frozen=True, slots=True)

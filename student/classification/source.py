@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from student.classification.settings import ClassSettings
 from student.classification.texts import encode_segments, input_segments
 from student.data.sources import OTHER_METADATA
 
+NO_CLASS = "a label that is no class"
+
 
 @dataclass(frozen=True, slots=True)
 class ClassSource:
@@ -33,7 +35,8 @@ class ClassSource:
     names: the C classes. examples: N, as they were read.
     tokens: N arrays int64 [at most max_tokens], ids of the student's tokenizer. labels: int64 [N], true class or -1.
     teacher: the teacher's probabilities, each row with a class; None without a teacher.
-    left_out: number of examples that are not among the N, by reason. unmatched: labels that are no class, by text.
+    left_out: number of examples that are not among the N, by reason. unmatched: how often a label is no class, by its
+    text, among the N and those left out.
     truncated: number of texts that were longer than max_tokens.
     """
 
@@ -99,7 +102,7 @@ class ClassSource:
         where: values that the metadata of an example must have.
         """
         spellings = label_spellings(settings)
-        usable, left_out = [], Counter[str]()
+        usable, left_out, unmatched = [], Counter[str](), Counter[str]()
         if where:
             fits = has_metadata(examples, where, "the examples")
             left_out[OTHER_METADATA] = int(np.count_nonzero(~fits))
@@ -107,14 +110,18 @@ class ClassSource:
         for example in examples:
             if not any(input_segments(example, settings)):
                 left_out["no text"] += 1
-            elif true_class(example, spellings) < 0:
-                left_out["a label that is no class" if example.label.strip() else "no label"] += 1
-            else:
+            elif true_class(example, spellings) >= 0:
                 usable.append(example)
+            elif example.label.strip():
+                left_out[NO_CLASS] += 1
+                unmatched[example.label] += 1
+            else:
+                left_out["no label"] += 1
         if not usable:
-            names = ", ".join(spellings)
-            raise InputError(f"no example has a text and one of the labels {names} ({_reasons(left_out)})")
-        return _source(usable, settings, spellings, tokenizer, None, left_out)
+            names, others = ", ".join(spellings), f"; their labels: {frequent_labels(unmatched)}" if unmatched else ""
+            raise InputError(f"no example has a text and one of the labels {names} ({_reasons(left_out)}{others})")
+        source = _source(usable, settings, spellings, tokenizer, None, left_out)
+        return replace(source, unmatched=dict(unmatched))
 
     def save(self, path: Path) -> None:
         """Write an .npz file that `load` reads."""
@@ -154,6 +161,12 @@ class ClassSource:
                 facts["unmatched"],
                 facts["truncated"],
             )
+
+
+def frequent_labels(unmatched: Mapping[str, int]) -> str:
+    """The most frequent labels of `unmatched`, for a message."""
+    frequent = [f"{label!r} ({count:,})" for label, count in Counter(unmatched).most_common(5)]
+    return ", ".join([*frequent, *(["others"] if len(unmatched) > len(frequent) else [])])
 
 
 def answer_prompts(

@@ -16,7 +16,7 @@ from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer
 from student.classification.labels import class_ids
 from student.classification.settings import ClassSettings
-from student.classification.source import ClassSource, answer_prompts
+from student.classification.source import ClassSource, answer_prompts, frequent_labels
 from student.classification.texts import pad_texts, require_readable
 from student.evaluation.heldout_examples import HeldoutExamples, encode_prompt
 from student.models.build import load_student
@@ -64,7 +64,7 @@ class Classifier:
         names = tuple(self._model.config.id2label[i] for i in range(self._model.config.num_labels))
         if names != tuple(classes.labels):
             raise SpecMismatchError(f"model {path!r} has the classes {names}, the job {tuple(classes.labels)}")
-        self.source = _source(heldout, classes, load_tokenizer(path))
+        self.source = _source(path, heldout, classes, load_tokenizer(path))
         require_readable(self._model.config, self.source.tokens)
         self.parameters = int(self._model.num_parameters())
 
@@ -81,7 +81,7 @@ class LabelWriter:
         tokenizer = load_tokenizer(path)
         ids = class_ids(classes, tokenizer)
         self._ids, self._class_of = torch.from_numpy(ids.ids), ids.class_of
-        self.source = _source(heldout, classes, tokenizer)
+        self.source = _source(path, heldout, classes, tokenizer)
         self._prompts = _prompts(heldout, classes, tokenizer, self.source)
         self._model: Any = load_student(path, len(tokenizer))
         self.parameters = int(self._model.num_parameters())
@@ -99,11 +99,31 @@ class LabelWriter:
         return np.asarray(sums - np.logaddexp.reduce(sums, axis=1, keepdims=True))
 
 
-def _source(heldout: HeldoutExamples, classes: ClassSettings, tokenizer: Any) -> ClassSource:
-    """The examples in the tokens of a model; those of a file are the ones that have a class."""
+def _source(path: str, heldout: HeldoutExamples, classes: ClassSettings, tokenizer: Any) -> ClassSource:
+    """The examples in the tokens of a model; those of a file are the ones that have a class.
+
+    Raises InputError if more than half of the examples have a label that is no class.
+    """
     if heldout.store is None:
-        return ClassSource.from_examples(read_examples(str(heldout.path)), classes, tokenizer)
-    return ClassSource.from_store(heldout.store, classes, heldout.store.load_tokenizer(), tokenizer, ("scored",))
+        try:
+            source = ClassSource.from_examples(read_examples(str(heldout.path)), classes, tokenizer)
+        except InputError as error:
+            raise InputError(f"model {path!r}: {heldout.name}: {error}") from error
+    else:
+        source = ClassSource.from_store(heldout.store, classes, heldout.store.load_tokenizer(), tokenizer, ("scored",))
+    _require_classes(path, heldout, source)
+    return source
+
+
+def _require_classes(path: str, heldout: HeldoutExamples, source: ClassSource) -> None:
+    """Figures of the few examples whose labels the model happens to know would say nothing about the data."""
+    without, total = sum(source.unmatched.values()), len(source) + sum(source.left_out.values())
+    if 2 * without > total:
+        raise InputError(
+            f"model {path!r}: {without:,} of {total:,} examples of {heldout.name} have a label that is none of its "
+            f"classes ({', '.join(source.names)}): {frequent_labels(source.unmatched)}; evaluate it on examples with "
+            "labels of its scale, or give each class the labels that mean it in [classes.labels]"
+        )
 
 
 def _prompts(

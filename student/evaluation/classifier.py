@@ -9,7 +9,7 @@ import torch
 
 from cache.progress import Progress
 from student.classification.settings import ClassSettings
-from student.classification.source import ClassSource
+from student.classification.source import NO_CLASS, ClassSource
 from student.evaluation.class_metrics import LogProbs, class_metrics
 from student.evaluation.class_predictors import Predictor, load_predictor
 from student.evaluation.heldout_examples import HeldoutExamples
@@ -29,8 +29,10 @@ def evaluate_classifier(
     task, also its metrics of labels (Task.label_metrics), over the most probable classes.
     kl_to_teacher: mean KL(teacher || model) over the classes, in nats. ms_per_text: milliseconds for the tokens of one
     text alone, the median. majority_accuracy: of the most frequent true class. With a task, also "answers": the most
-    probable class of each text, judged by the task, with the score "confidence", its probability.
-    Raises InputError if there is no such model, SpecMismatchError if it has other classes.
+    probable class of each text, judged by the task, with the score "confidence", its probability. left_out: examples
+    that have no part in the metrics of labels or in any, by reason.
+    Raises InputError if there is no such model, or if more than half of the examples have a label that is no class;
+    SpecMismatchError if the model has other classes.
     """
     predictor = load_predictor(path, heldout, classes)
     source = predictor.source
@@ -46,11 +48,19 @@ def evaluate_classifier(
         **_teacher_metrics(log_q, source),
         "rows": len(source),
         "examples_left_out": sum(source.left_out.values()),
+        "left_out": _left_out(source),
         "texts_cut": source.truncated,
         "parameters": predictor.parameters,
         "ms_per_text": _milliseconds_per_text(predictor),
         **(_judged(task, log_q, source) if task is not None else {}),
     }
+
+
+def _left_out(source: ClassSource) -> dict[str, int]:
+    """Examples by the reason why they do not count; one of a store without a true class still has a teacher."""
+    if source.teacher is None or not source.unmatched:
+        return dict(source.left_out)
+    return {**source.left_out, f"{NO_CLASS}, compared with the teacher only": sum(source.unmatched.values())}
 
 
 def _label_metrics(log_q: LogProbs, source: ClassSource) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def _compare(answering: _Answering, heldout: HeldoutExamples, task: Task | None,
         "bits_per_byte": metrics.heldout_loss * metrics.rows / math.log(2) / text_bytes if text_bytes else None,
         "examples": len(source),
         "examples_left_out": source.left_out.total(),
+        "left_out": dict(source.left_out),
         "parameters": model.num_parameters(),
     }
 

@@ -54,6 +54,7 @@ def test_the_probabilities_are_those_of_the_models_own_law(tiny_model: Path, fil
     assert result["accuracy"] == pytest.approx(np.mean(right)) and result["labelled"] == 7
     assert result["examples_left_out"] == 1 and "kl_to_teacher" not in result and result["ms_per_text"] > 0
     assert result["majority_accuracy"] == pytest.approx(3 / 7)
+    assert result["left_out"] == {"no label": 1}
 
 
 def test_a_task_judges_the_most_probable_class(tiny_model: Path, file: Path) -> None:
@@ -96,3 +97,23 @@ def test_a_label_inside_an_answer_needs_a_store(tiny_model: Path, file: Path) ->
     settings = ClassSettings.model_validate({"labels": LABELS, "at": "label"})
     with pytest.raises(InputError, match="is a place in a written answer"):
         evaluate_classifier(str(tiny_model), HeldoutExamples(path=str(file)), settings, no_progress)
+
+
+def labelled_file(path: Path, labels: str) -> HeldoutExamples:
+    chats = [({"role": "user", "content": f"say {i}"},) for i in range(len(labels))]
+    write_examples(path, [Example(str(i), chats[i], response="one", label=label) for i, label in enumerate(labels)])
+    return HeldoutExamples(path=str(path))
+
+
+def test_labels_that_are_no_class_are_counted_and_most_of_them_are_an_error(tiny_model: Path, tmp_path: Path) -> None:
+    """Would catch the figures of a network on the few examples of another scale whose labels it happens to know."""
+    settings = ClassSettings.model_validate({"labels": {"a": ["one"], "b": ["six"]}})
+    half = labelled_file(tmp_path / "half.jsonl", "abxy")
+    result = evaluate_classifier(str(tiny_model), half, settings, no_progress)
+    assert result["left_out"] == {"a label that is no class": 2} and result["labelled"] == 2
+    most = labelled_file(tmp_path / "most.jsonl", "abxyx")
+    message = r"model '.*': 3 of 5 examples of .*most.jsonl have .* classes \(a, b\): 'x' \(2\), 'y' \(1\); evaluate"
+    with pytest.raises(InputError, match=message):
+        evaluate_classifier(str(tiny_model), most, settings, no_progress)
+    with pytest.raises(InputError, match=r"model '.*no example has .* labels a, one, b, six .*their labels: 'x' \(2\)"):
+        evaluate_classifier(str(tiny_model), labelled_file(tmp_path / "all.jsonl", "xxy"), settings, no_progress)
