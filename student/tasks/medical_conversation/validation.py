@@ -72,6 +72,8 @@ def _conversations(source: str) -> Iterator[tuple[str, Mapping[str, Any], str, s
     if "://" not in source and Path(source).is_file():
         yield from _of_file(Path(source))
         return
+    if "://" not in source and not Path(source).exists():
+        raise InputError(f"task.conversations {source}: there is no such file or folder; correct the path")
     from cache.store.logit_store import LogitStore
 
     store = LogitStore.open(source)

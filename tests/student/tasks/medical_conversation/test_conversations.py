@@ -205,6 +205,10 @@ def test_no_held_out_patient_is_a_patient_of_the_training_set() -> None:
         ({"moods": ["bored"]}, "'bored' is none of the moods"),
         ({"exchanges": [3, 11]}, "grammar-made conversations have at most 10, not 11"),
         ({"data": "conversations"}, "task.conversations is missing"),
+        (
+            {"data": "conversations", "conversations": "absent/talks.jsonl"},
+            "task.conversations absent/talks.jsonl: there is no such file or folder",
+        ),
         ({"data": "mts_dialog"}, "task.folder is missing"),
     ],
 )
