@@ -85,6 +85,9 @@ class MedicalConversation(Task):
     def _consistent(self) -> Self:
         if not 1 <= self.exchanges[0] <= self.exchanges[1]:
             raise ValueError(f"exchanges = {list(self.exchanges)}: give the least and the most, from 1 on")
+        for name in ("topics", "moods"):
+            if not all(each.strip() for each in getattr(self, name)):
+                raise ValueError(f"{name!r} has an empty text, which would be a gap in a prompt; remove it")
         if "\n\n" in self.instruction:
             raise ValueError("'instruction' has an empty line, which separates it from the conversation; remove it")
         return self

@@ -217,6 +217,13 @@ def test_what_cannot_be_built_says_why(values: dict[str, object], message: str) 
         task(**values).build(no_progress)
 
 
+@pytest.mark.parametrize("name", ["topics", "moods"])
+def test_an_empty_topic_or_mood_is_refused(name: str) -> None:
+    """Would catch prompts for a conversation "about ."."""
+    with pytest.raises(ValueError, match=f"'{name}' has an empty text"):
+        task(stage="conversations", **{name: ["asthma", " "]})
+
+
 def test_keys_without_effect_are_refused(tmp_path: Path) -> None:
     from cluster.evaluation.settings import ExamplesSettings
 
