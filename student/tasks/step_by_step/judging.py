@@ -13,8 +13,9 @@ from student.tasks.text_scores import rouge
 # A step of a rationale, such as "12 - 5 = 7". Without backtracking: a bad model repeats one digit a hundred times.
 STEP = re.compile(r"([0-9.()+*/\s-]++)=\s*(-?[0-9]+(?:\.[0-9]+)?)")
 
-# A number in words of a rationale, in ASCII digits as equations have it, and the comma between its thousands.
-NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+# A number in words of a rationale, in ASCII digits as equations have it, and the comma between its thousands. A minus
+# after a number, a bracket or a letter is no sign: it subtracts, or joins words.
+NUMBER = re.compile(r"(?:(?<![\w).%])(?<![0-9)%]\s)-)?[0-9]+(?:\.[0-9]+)?")
 THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 
 

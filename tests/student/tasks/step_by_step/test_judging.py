@@ -58,6 +58,27 @@ def test_a_rationale_reaches_the_answer_with_its_last_number(rationale: str, doe
     assert reaches(rationale, TRUTH) is does
 
 
+@pytest.mark.parametrize(
+    "rationale, value",
+    [
+        ("So he has -3", "-3"),
+        ("-3", "-3"),
+        ("5 - 8 = -3.", "-3"),
+        ("x=-3", "-3"),
+        ("it is (-3.0)", "-3"),
+        ("That is 5-3", "3"),
+        ("That is 5 -3", "3"),
+        ("(4 + 1)-3", "3"),
+        ("a range of 1.5-3", "3"),
+        ("from the plan B-3", "3"),
+    ],
+)
+def test_the_last_number_of_a_rationale_has_its_sign(rationale: str, value: str) -> None:
+    """Would catch rationales that can never reach a negative answer, and subtractions that are taken for one."""
+    other = value.removeprefix("-") if value.startswith("-") else f"-{value}"
+    assert reaches(rationale, value) and not reaches(rationale, other)
+
+
 def test_numbers_that_are_too_long_or_in_other_digits_are_no_value() -> None:
     """Would catch an evaluation that ends at the first answer of a bad model."""
     for text in ("7" * 150, "so \u0663"):
