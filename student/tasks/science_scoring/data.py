@@ -42,7 +42,7 @@ def read_answers(reader: Reader, train: Path | None, tests: Mapping[str, Path]) 
     training, others = reader(train), {name: reader(path) for name, path in tests.items()}
     for answers in (training, *others.values()):
         _require_different_ids(answers)
-        _require_one_question(answers)
+    _require_one_question([answer for answers in (training, *others.values()) for answer in answers])
     for answers in others.values():
         ungraded = next((answer for answer in answers if not answer.grade), None)
         if ungraded is not None:

@@ -122,6 +122,17 @@ def test_one_question_has_one_text(tmp_path: Path) -> None:
         ScienceScoring(format="beetle_tsv", train=tmp_path / "train.tsv").build(no_progress)
 
 
+def test_one_question_has_one_text_in_all_files_of_a_job(tmp_path: Path) -> None:
+    """Would catch two questions that are counted as one, because each file numbers its own."""
+    for name, question in (("train", "Why?"), ("test", "How?")):
+        (tmp_path / f"{name}.tsv").write_text(text([BEETLE_HEADER, f"{name}\tQ1\t{question}\tA gap\tx\tcorrect"]))
+    task = ScienceScoring(format="beetle_tsv", train=tmp_path / "train.tsv", tests={"t": tmp_path / "test.tsv"})
+    with pytest.raises(
+        InputError, match=r"test.tsv, line 2: the question 'Q1' has another text in .*train.tsv, line 2"
+    ):
+        task.build(no_progress)
+
+
 def test_transfer_answers_are_new_and_of_the_same_questions() -> None:
     answers = [answer(i, f"the bulb number {i} is in a path", question=f"Q{i % 3}") for i in range(12)]
     known = [*answers, answer(99, "bulb number 1 is in a path", question="Q1")]
