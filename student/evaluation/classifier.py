@@ -44,7 +44,7 @@ def evaluate_classifier(
         progress(min(start + BATCH, len(source)), len(source))
     log_q = np.concatenate(parts)
     return {
-        **_label_metrics(log_q, source),
+        **_label_metrics(log_q, source, has_order=task is None or task.labels_have_order),
         **_teacher_metrics(log_q, source),
         "rows": len(source),
         "examples_left_out": sum(source.left_out.values()),
@@ -63,14 +63,17 @@ def _left_out(source: ClassSource) -> dict[str, int]:
     return {**source.left_out, f"{NO_CLASS}, compared with the teacher only": sum(source.unmatched.values())}
 
 
-def _label_metrics(log_q: LogProbs, source: ClassSource) -> dict[str, Any]:
-    """Metrics of the examples with a true label."""
+def _label_metrics(log_q: LogProbs, source: ClassSource, has_order: bool) -> dict[str, Any]:
+    """Metrics of the examples with a true label. has_order: of the classes, without which QWK has no meaning."""
     labelled = np.flatnonzero(source.labels >= 0)
     if not len(labelled):
         return {"labelled": 0}
     labels = source.labels[labelled]
     majority = float(np.bincount(labels).max() / len(labels))
-    return {**asdict(class_metrics(log_q[labelled], labels)), "majority_accuracy": majority, "labelled": len(labels)}
+    metrics = asdict(class_metrics(log_q[labelled], labels))
+    if not has_order:
+        del metrics["qwk"]
+    return {**metrics, "majority_accuracy": majority, "labelled": len(labels)}
 
 
 def _teacher_metrics(log_q: LogProbs, source: ClassSource) -> dict[str, float]:

@@ -73,6 +73,9 @@ class Task(Settings):
     # Metrics of `summarise` that need nothing but labels, and are also reported for classifiers.
     label_metrics: ClassVar[tuple[str, ...]] = ()
 
+    # Whether classes of labels go from the worst to the best. If not, classifiers have no QWK.
+    labels_have_order: ClassVar[bool] = True
+
     name: str
 
     @abstractmethod

@@ -50,6 +50,7 @@ class MedicalConversation(Task):
     """Write conversations of doctor and patient, and extract records (`[task] name = "medical_conversation"`)."""
 
     build_keys: ClassVar[tuple[str, ...]] = tuple(key for key in _ALL_KEYS if key not in _JUDGED)
+    labels_have_order: ClassVar[bool] = False  # headers of notes
 
     name: Literal["medical_conversation"] = Field("medical_conversation", description="selects this task")
     stage: Literal["conversations", "records"] = Field(

@@ -14,6 +14,7 @@ from cache.progress import no_progress
 from student.classification.settings import ClassSettings
 from student.evaluation.classifier import evaluate_classifier
 from student.evaluation.heldout_examples import HeldoutExamples
+from student.tasks.medical_conversation.task import MedicalConversation
 from student.tasks.science_scoring.task import ScienceScoring
 
 WORDS = ("one", "six", "left")
@@ -91,6 +92,24 @@ def test_points_of_several_questions_have_the_contests_metric_for_every_kind_of_
     whole = task.summarise([answer["scores"] for answer in result["answers"]])
     assert result["qwk_of_questions"] == pytest.approx(whole["qwk_of_questions"], nan_ok=True)
     assert result["qwk"] == pytest.approx(whole["qwk"], nan_ok=True)
+
+
+def test_classes_without_an_order_have_no_qwk(tiny_model: Path, tmp_path: Path) -> None:
+    """Would catch a QWK of the headers of notes, which depends on the order in which a job lists them."""
+    facts = {"kind": "section", "section_text": "", "conversation": ""}
+    examples = [
+        Example(
+            header, ({"role": "user", "content": header},), response="one", label=header,
+            metadata={**facts, "header": header},
+        )
+        for header in ("CC", "ROS")
+    ]  # fmt: skip
+    write_examples(tmp_path / "headers.jsonl", examples)
+    settings = ClassSettings.model_validate({"labels": {"CC": ["one"], "ROS": ["six"]}})
+    heldout = HeldoutExamples(path=str(tmp_path / "headers.jsonl"))
+    result = evaluate_classifier(str(tiny_model), heldout, settings, no_progress, MedicalConversation())
+    assert "qwk" not in result and result["labelled"] == 2
+    assert "qwk" in evaluate_classifier(str(tiny_model), heldout, settings, no_progress)
 
 
 def test_a_label_inside_an_answer_needs_a_store(tiny_model: Path, file: Path) -> None:
