@@ -9,7 +9,7 @@ import numpy as np
 
 from cache.examples.example import Example
 from cache.json_documents import digest
-from cache.progress import Progress
+from cache.progress import Progress, part_of
 from student.tasks.drug_editing.feedback import feedback_text
 from student.tasks.drug_editing.instructions import INSTRUCTIONS, all_hit
 from student.tasks.drug_editing.molecules import Molecule, parse_molecule
@@ -92,9 +92,10 @@ def build_examples(pairs: PairSet, options: Options, progress: Progress) -> Buil
         splits |= benchmark_prompts([m for m in pairs.molecules if m.smiles in heldout])
     if options.feedback_share:
         misses = Misses(pairs, References([m for m in pairs.molecules if m.smiles not in heldout]))
-        for name in {"train", "replay"} & set(splits):
-            chats = _with_misses(splits[name], ordered["train"], misses, options.feedback_share, progress)
-            splits[name] = list(chats)
+        names = [name for name in ("train", "replay") if name in splits]
+        for number, name in enumerate(names):
+            part = part_of(progress, number, len(names))
+            splits[name] = list(_with_misses(splits[name], ordered["train"], misses, options.feedback_share, part))
     tasks = Counter(str(edit.number) for edit in ordered["train"])
     facts = {
         "molecules": len(pairs.molecules),
@@ -103,6 +104,7 @@ def build_examples(pairs: PairSet, options: Options, progress: Progress) -> Buil
         "training_edits_by_task": dict(sorted(tasks.items())),
         "left_out": dict(left_out),
     }
+    progress(1, 1)
     return Built(splits, facts)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from cache.answers.parsing import parse_answer
 from cache.errors import InputError
 from cache.examples.example import Example
-from cache.progress import Progress
+from cache.progress import Progress, part_of
 from student.tasks.drug_editing.building import ANSWER_MARKER, Options, build_examples
 from student.tasks.drug_editing.charts import round_chart, task_table
 from student.tasks.drug_editing.feedback import feedback_text
@@ -86,13 +86,14 @@ class DrugEditing(Task):
 
         The splits and what they contain are described in student.tasks.drug_editing.building.
         """
+        search = part_of(progress, 0, 2)
         if self.pairs is not None:
-            pairs = read_pairs(self.pairs, self.max_heavy_atoms, progress)
+            pairs = read_pairs(self.pairs, self.max_heavy_atoms, search)
         else:
             molecules, left_out = read_molecules(self.molecules, self.max_heavy_atoms)
-            pairs = pairs_of_molecules(molecules, left_out, self.similarity, progress)
+            pairs = pairs_of_molecules(molecules, left_out, self.similarity, search)
         options = Options(self.heldout_share, self.limit, self.feedback_share, self.balanced, self.varied)
-        return build_examples(pairs, options, progress)
+        return build_examples(pairs, options, part_of(progress, 1, 2))
 
     def judge(self, example: Example, text: str) -> dict[str, float]:
         """Score an answer (student.tasks.drug_editing.metrics.score_edit)."""

@@ -65,3 +65,14 @@ def test_published_pairs_are_read(tmp_path: Path) -> None:
     lines = (real_data("hgraph2graph") / "drd2" / "train_pairs.txt").read_text().splitlines()[:300]
     found = read_pairs(write(tmp_path / "pairs.txt", "\n".join(lines)), 60, lambda done, total: None)
     assert len(found.pairs) + found.left_out.total() == 300 and len(found.pairs) > 280
+
+
+def test_progress_goes_up_to_its_total_and_no_further(tmp_path: Path) -> None:
+    """Would catch a bar of molecules that goes on with examples, of which there are more."""
+    path = write(tmp_path / "m.smi", "\n".join("C" * n + end for n in range(3, 12) for end in ("O", "N", "C(=O)O")))
+    reports: list[tuple[int, int]] = []
+    task = DrugEditing(molecules=path, feedback_share=1.0, varied=True, similarity=0.2, heldout_share=0.1)
+    built = task.build(lambda done, total: reports.append((done, total)))
+    assert len(built.splits["train"]) > 27  # molecules
+    assert len({total for _, total in reports}) == 1 and reports == sorted(reports)
+    assert reports[-1][0] == reports[-1][1]
