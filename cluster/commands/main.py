@@ -18,7 +18,7 @@ from cluster.commands.quarantine_verb import add_quarantine_verb
 from cluster.commands.ray_job_verbs import add_ray_job_verbs
 from cluster.commands.removal_verbs import add_removal_verbs
 from cluster.commands.state_verbs import add_state_verbs
-from cluster.commands.step_by_step_verb import add_step_by_step_verb
+from cluster.commands.step_by_step.verb import add_step_by_step_verb
 from cluster.commands.store_verbs import add_store_verbs
 from cluster.commands.verbs import Result, Verbs
 from cluster.runtime.progress_bars import close_bars

@@ -8,9 +8,9 @@ from typing import Any
 
 from cache.errors import LogitbankError
 from cluster.training.rank_environment import rank_on_cpu
+from student.training.engine.skipped_steps import DivergenceError
 from student.training.planning.plan import TrainingPlan
 from student.training.settings import TrainSettings
-from student.training.skipped_steps import DivergenceError
 
 
 def run_under_ray(

@@ -15,6 +15,7 @@ from student.data.window_reader import WindowReader
 from student.losses.batch import Batch
 from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights, term_names
 from student.training.engine.deepspeed_engine import Engine
+from student.training.engine.skipped_steps import refuse_divergence, refuse_weights
 from student.training.following import Following
 from student.training.heldout_loss import BestStudent, Heldout
 from student.training.metrics_log import Tracker, finite_or_none
@@ -22,7 +23,6 @@ from student.training.micro_batches import MicroBatch, micro_batches_of_step
 from student.training.planning.inputs import TrainingInputs
 from student.training.run_files import CHECKPOINTS
 from student.training.settings import TrainSettings
-from student.training.skipped_steps import refuse_divergence, refuse_weights
 
 
 class LocalStep(NamedTuple):

@@ -14,7 +14,7 @@ from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings
 from student.models.settings import ModelSettings
 from student.tokenizers.settings import TokenizerSettings
-from student.training.engine.options import check_options
+from student.training.deepspeed_options import check_options
 
 DEFAULT_MICRO_BATCH = 32
 

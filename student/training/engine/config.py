@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from student.training.engine.options import merged
+from student.training.deepspeed_options import merged
 from student.training.settings import RunSettings
 
 

@@ -14,7 +14,7 @@ from student.classification.source import ClassSource
 from student.data.sources import describe_left_out
 from student.models.build import router_note
 from student.models.generation_settings import contradictions_of
-from student.training.engine.options import require_zero_options
+from student.training.deepspeed_options import require_zero_options
 from student.training.export import require_savable
 from student.training.planning.examples import aligned_store
 from student.training.planning.inputs import InputBuilder, TrainingInputs, order_of

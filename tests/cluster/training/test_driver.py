@@ -13,8 +13,8 @@ import pytest
 from cache.errors import InputError
 from cluster.training.driver import run_training
 from cluster.training.step_progress import last_line
+from student.training.engine.skipped_steps import DivergenceError
 from student.training.run_files import steps_done
-from student.training.skipped_steps import DivergenceError
 from tests.student.training.ranks import TOPK, make_store, settings_of
 
 ROOT = Path(__file__).resolve().parents[3]

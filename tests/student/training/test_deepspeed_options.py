@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from cache.errors import InputError
+from student.training.deepspeed_options import OWN, PASSED, merged, require_zero_options
 from student.training.engine.config import deepspeed_config
-from student.training.engine.options import OWN, PASSED, merged, require_zero_options
 from student.training.settings import RunSettings
 from tests.student.training.ranks import TOPK, Job, make_store, settings_of, start
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import InputError
-from cluster.commands.step_by_step_jobs import (
+from cluster.commands.step_by_step.jobs import (
     ALPHA,
     DATA,
     LLMS,
@@ -95,7 +95,7 @@ def add_step_by_step_verb(verbs: Verbs) -> None:
 
 
 def _step_by_step(arguments: argparse.Namespace) -> Result:
-    from cluster.commands.step_by_step_files import require_no_other_work, restored_if_refused
+    from cluster.commands.step_by_step.files import require_no_other_work, restored_if_refused
 
     output = run_folder(arguments)
     jobs = make_jobs(arguments, output)

@@ -8,8 +8,8 @@ import pytest
 
 from cache.errors import InputError
 from cluster.commands.main import build_parser, main
-from cluster.commands.step_by_step_files import restored_if_refused
-from cluster.commands.step_by_step_jobs import make_jobs, run_folder, write_toml
+from cluster.commands.step_by_step.files import restored_if_refused
+from cluster.commands.step_by_step.jobs import make_jobs, run_folder, write_toml
 from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
 from cluster.runtime.job_file import load_job
 from cluster.runtime.job_messages import read_toml
