@@ -36,6 +36,7 @@ class StepByStep(Task):
     subsample keeps a part of the training items; a smaller part is a part of a larger one of the same `run`.
     """
 
+    labels_have_order: ClassVar[bool] = False  # answers to questions
     build_keys: ClassVar[tuple[str, ...]] = (
         *("dataset", "data", "llm", "answers", "label_type", "model_type", "subsample", "run", "separator", "problems"),
     )

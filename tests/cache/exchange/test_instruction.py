@@ -55,6 +55,14 @@ def test_a_store_is_exported_with_every_example(tmp_path: Path) -> None:
     assert [line["output"] for line in lines] == [e.rationale + e.response for e in store.texts(slice(None))]
 
 
+def test_an_output_that_is_an_object_is_read_as_json(tmp_path: Path) -> None:
+    """Records are written both ways: as text, and as they are."""
+    file = tmp_path / "records.jsonl"
+    file.write_text(json.dumps({"instruction": "a", "output": {"name": "Zoë", "age": 4}}) + "\n")
+    (example,) = read_examples(file)
+    assert example.response == '{"name": "Zoë", "age": 4}'
+
+
 @pytest.mark.parametrize(
     "line, message",
     [
@@ -62,7 +70,7 @@ def test_a_store_is_exported_with_every_example(tmp_path: Path) -> None:
         ({"instruction": "a", "response": "b"}, "'response' cannot stand beside"),
         ({"input": "a", "output": "b"}, "'instruction' must be given"),
         ({"instruction": " ", "output": "b"}, "'instruction' must be given"),
-        ({"instruction": "a", "output": {"x": 1}}, "'output' must be text"),
+        ({"instruction": "a", "output": ["x"]}, "'output' must be text"),
         ({"instruction": "a", "metadata": 3}, "'metadata' must be an object"),
     ],
 )
