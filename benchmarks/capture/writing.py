@@ -1,6 +1,5 @@
 """What encoding and writing add to scoring when they overlap with the next unit."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,6 @@ def measure_writing(
                 writer.submit(write_unit, storage, spec, records(teacher.score(requests)), codebooks=books)
                 for _ in range(units)
             ]
-            ask_and_write.last = time.perf_counter()  # type: ignore[attr-defined]
             for call in done:
                 call.result()
 

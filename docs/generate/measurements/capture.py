@@ -22,7 +22,8 @@ unit is computed. "Generation" is generation with rows over generation without.
 
 Rows include the normaliser, the exact tail mass and the log-probability of the text itself. They still cost less than
 `torch.topk` alone. The aim was 0.85 of prefill + GEMM. Most of the time goes into that product, and its own speed varies
-by about a tenth from run to run on this machine.
+by about a tenth from run to run on this machine. *Sampled* was measured with independent draws; the command makes systematic ones,
+the default of a capture, since then.
 """
 GPU_FILES = ("capture_topk_64_v151936_bfloat16_cuda",)
 GPU_TEXT = """\

@@ -16,7 +16,7 @@ was compared with float64, and a second run had to give the same bits. Bytes a l
 chunks need, and rows.
 
 Entropies and temperatures were measured with 8 warps in a program of the first kernel; it has 4 now.
-These kernels were run on a GPU. A whole capture on a GPU was not.
+A whole capture with these kernels is in the section before.
 """
 
 

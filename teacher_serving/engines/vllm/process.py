@@ -21,7 +21,7 @@ QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CONFIG
 def process_environment(threads: int, on_gpu: bool) -> dict[str, str]:
     """Environment variables that the process of a vLLM engine must be started with."""
     if on_gpu:
-        return QUIET
+        return dict(QUIET)
     return {**QUIET, **ON_CPU, **cpu_environment(threads)}
 
 
