@@ -8,18 +8,9 @@ from torch import Tensor
 from student.losses.loss_terms import make_loss_terms
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm, require_supported
-from tests.student.losses.dense import found, random_law, random_logits, sparse_term, top_k
-from tests.student.losses.test_row_losses import R, V, batch_of, objectives_of
-
-
-@pytest.fixture
-def log_p() -> Tensor:
-    return random_law(R, V, 0)
-
-
-@pytest.fixture
-def logits() -> Tensor:
-    return random_logits(R, V, 1, 1.0)
+from tests.student.losses.conftest import R, V
+from tests.student.losses.dense import found, random_law, sparse_term, top_k
+from tests.student.losses.test_row_losses import batch_of, objectives_of
 
 
 def decoupled(log_p: Tensor, leaf: Tensor, ids: Tensor, temperature: float) -> Tensor:

@@ -19,6 +19,7 @@ from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm, require_supported
 from student.losses.temperature import sparse_at_temperature
 from student.losses.weighted_objectives import WeightedObjectives
+from tests.student.losses.conftest import R, V
 from tests.student.losses.dense import (
     OBJECTIVES,
     autograd,
@@ -32,19 +33,8 @@ from tests.student.losses.dense import (
 )
 from tests.teacher_serving.reduction.dense import reduced
 
-V, R = 40, 12
 EACH_OBJECTIVE = pytest.mark.parametrize("objective", OBJECTIVES)
 EXACT = {"atol": 1e-10, "rtol": 1e-8}
-
-
-@pytest.fixture
-def log_p() -> Tensor:
-    return random_law(R, V, 0)
-
-
-@pytest.fixture
-def logits() -> Tensor:
-    return random_logits(R, V, 1, 1.0)
 
 
 def batch_of(log_p: Tensor, ids: Tensor, held: list[np.ndarray], tail: list[np.ndarray], terms: int = 1) -> Batch:
