@@ -9,12 +9,10 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from cache.errors import IntegrityError, StoreError
-from cache.object_client import client_options
+from cache.object_client import RETRIES, connect, first_line, require_address, without_secrets
 from cache.storage.base import Range, check_name
 from cache.storage.fork_safe_lock import ForkSafeLock
 from cache.storage.ranges import Span, read_merged
@@ -24,13 +22,6 @@ MAX_REQUESTS = 16
 MAX_PUT_BYTES, MULTIPART_BYTES = 256 << 20, 64 << 20
 # Bytes that are read and dropped rather than asked for around: an object store sends them in the time of a request.
 MERGED_GAP = 1 << 20
-# Requests that fail are repeated, and requests that hang are given up, so that a wrong address fails within seconds.
-RETRIES: Any = {
-    "max_retries": 4,
-    "retry_timeout": timedelta(seconds=30),
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
-}
-INSTALL = "pip install 'obstore>=0.12'"
 # A conditional write that meets another one is refused although nothing was written (409 of S3). It is tried again.
 CONFLICT_WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
 # Written twice by the first writer of a store: the service must refuse the second.
@@ -44,9 +35,7 @@ class ObjectStorage:
     """
 
     def __init__(self, uri: str) -> None:
-        parts = urlsplit(uri)
-        if not parts.netloc or parts.username or parts.password or parts.query:
-            raise StoreError(f"store {_without_secrets(uri)!r}: expected an address such as s3://bucket/prefix")
+        require_address(uri, f"store {without_secrets(uri)!r}")
         self._uri = uri.rstrip("/")
         self._lock = ForkSafeLock()
         self._store: Any = None
@@ -244,7 +233,7 @@ class ObjectStorage:
         if isinstance(again, Exception) and first == "written":
             raise self._store_error(PROBE, "written", again) from again
         if again != "exists":
-            verdict = f"refuses ({_first_line(again)})" if isinstance(again, Exception) else "ignores"
+            verdict = f"refuses ({first_line(again)})" if isinstance(again, Exception) else "ignores"
             raise StoreError(
                 f"{self._uri}: the service {verdict} conditional writes (If-None-Match: *), without which two writers "
                 "can replace each other's files; keep the store in a folder, or in a service that has them, such as "
@@ -293,15 +282,7 @@ class ObjectStorage:
                     f"store {self._uri!r}: opened before this process was forked; start workers with spawn"
                 )
             if self._store is None:
-                try:
-                    from obstore import store as stores
-                except ImportError:
-                    raise StoreError(f"store {self._uri!r}: an object store needs obstore; {INSTALL}") from None
-                connect: Any = stores.from_url
-                try:
-                    self._store = connect(self._uri, client_options=client_options(), retry_config=RETRIES)
-                except Exception as error:
-                    raise StoreError(f"store {self._uri!r}: {_first_line(error)}") from error
+                self._store = connect(self._uri, f"store {self._uri!r}", RETRIES)
                 self._owner_pid = os.getpid()
             return self._store
 
@@ -312,14 +293,4 @@ class ObjectStorage:
         hint = ""
         if self._uri.startswith("s3://") and "AWS_ACCESS_KEY_ID" not in os.environ:
             hint = "; the environment has no AWS_ACCESS_KEY_ID"
-        return StoreError(f"{self._uri}/{name}: cannot be {action}: {_first_line(error)}{hint}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
-
-
-def _without_secrets(uri: str) -> str:
-    """The address without user, password and query, which may contain secrets."""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return StoreError(f"{self._uri}/{name}: cannot be {action}: {first_line(error)}{hint}")

@@ -18,6 +18,7 @@ from cache.rows.record import Window
 from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.fork_safe_lock import ForkSafeLock
+from cache.storage.local_copies import CopyFolder, LocalCopies
 from cache.storage.open import open_storage
 from cache.store.claims.codebook_claim import open_codebook
 from cache.store.claims.tokenizer_files import open_tokenizer
@@ -51,9 +52,16 @@ class LogitStore(RecordSequence):
     """
 
     def __init__(
-        self, storage: Storage, spec: StoreSpec, index: StoreIndex, snapshot: int | None, quarantine: frozenset[str]
+        self,
+        storage: Storage,
+        spec: StoreSpec,
+        index: StoreIndex,
+        snapshot: int | None,
+        quarantine: frozenset[str],
+        copies: CopyFolder | None = None,
     ) -> None:
         self.storage: Storage = storage
+        self._copy_folder = copies
         self.spec = spec
         self.snapshot = snapshot
         self.index = index
@@ -66,12 +74,13 @@ class LogitStore(RecordSequence):
         self._scratch = Scratch()
         self._codebooks: dict[str, Codebook] = {}
         self._lock = ForkSafeLock()
+        self._copies = None if self._copy_folder is None else LocalCopies(self.storage, self._copy_folder)
 
     def __getstate__(self) -> tuple[object, ...]:
-        return (self.storage, self.spec, self.index, self.snapshot, self._quarantine)
+        return (self.storage, self.spec, self.index, self.snapshot, self._quarantine, self._copy_folder)
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
-        self.storage, self.spec, self.index, self.snapshot, self._quarantine = state  # type: ignore[assignment]
+        self.storage, self.spec, self.index, self.snapshot, self._quarantine, self._copy_folder = state  # type: ignore[assignment]
         self._reset_cache()
 
     @classmethod
@@ -81,10 +90,12 @@ class LogitStore(RecordSequence):
         snapshot: int | None = None,
         expect: StoreSpec | None = None,
         unpinned: bool = False,
+        copies: CopyFolder | None = None,
     ) -> "LogitStore":
         """Open a store at a snapshot (default: the newest), or with `unpinned` at everything that is committed now.
 
-        expect: the spec that the store must have. Raises StoreError if there is no such store or snapshot,
+        expect: the spec that the store must have. copies: where parts that are read are copied to, see LocalCopies.
+        Raises StoreError if there is no such store or snapshot,
         SpecMismatchError if the fingerprint is not that of `expect`, and IntegrityError, with the name of the file, if
         a file is missing or altered. A lost index or snapshot document is made again from the commits, in memory: the
         store may be one that only others may write.
@@ -98,7 +109,8 @@ class LogitStore(RecordSequence):
                 raise InputError(f"expect = {expect!r}: must be a StoreSpec, such as the `spec` of another store")
             spec.require_same(expect, str(uri))
         if unpinned:
-            return cls(storage, spec, current_index(storage, spec.fingerprint), None, frozenset(waiting_keys(storage)))
+            index = current_index(storage, spec.fingerprint)
+            return cls(storage, spec, index, None, frozenset(waiting_keys(storage)), copies)
 
         def open_number(number: int) -> "LogitStore":
             if number == 0 and snapshot is None:
@@ -106,7 +118,7 @@ class LogitStore(RecordSequence):
             pinned, index = open_snapshot(storage, number)
             if pinned.fingerprint != spec.fingerprint:
                 raise IntegrityError(f"{uri}: snapshot {number} belongs to another spec")
-            return cls(storage, spec, index, number, frozenset(pinned.quarantine))
+            return cls(storage, spec, index, number, frozenset(pinned.quarantine), copies)
 
         return with_newest(storage, open_number) if snapshot is None else open_number(snapshot)
 
@@ -127,7 +139,7 @@ class LogitStore(RecordSequence):
         since. Open files, connections and codebooks are shared. Raises StoreError as `open` does.
         """
         newest = LogitStore.open(str(self.storage))
-        newest.storage = self.storage
+        newest.storage, newest._copy_folder, newest._copies = self.storage, self._copy_folder, self._copies
         with self._lock:
             newest._codebooks |= self._codebooks
         return newest
@@ -146,6 +158,8 @@ class LogitStore(RecordSequence):
             self._part_bytes = 0
             self._codebooks.clear()
             self._scratch = Scratch()
+        if self._copies is not None:
+            self._copies.close()
         self.storage.close()
 
     def __enter__(self) -> "LogitStore":
@@ -213,6 +227,12 @@ class LogitStore(RecordSequence):
                 results[position] = run if is_whole_run else run.part(start - run_start, stop - run_start)
             begin = end
         return results  # type: ignore[return-value]
+
+    def copy_ahead(self) -> None:
+        """Copy all parts to the folder of `copies` in the background, if there is one and all of them fit."""
+        if self._copies is not None:
+            infos = map(self.index.part_info, range(len(self.index.unit)))
+            self._copies.copy_ahead({info.path: info.bytes for info in infos})
 
     def check(self, progress: Progress = no_progress) -> None:
         """Decode every chunk of every part. Raises IntegrityError at the first chunk that is damaged."""
@@ -309,7 +329,7 @@ class LogitStore(RecordSequence):
                 self._parts.move_to_end(unit)
                 return part
         info = self.index.part_info(unit)
-        part = PartReader(self.storage, info, self.spec.targets, self._codebook, self._scratch)
+        part = PartReader(self._copies or self.storage, info, self.spec.targets, self._codebook, self._scratch)
         with self._lock:
             if unit not in self._parts:
                 self._parts[unit] = part

@@ -76,13 +76,19 @@ def require_same_job(output: Path, job: Settings, changeable: frozenset[str] = f
     changeable: keys and whole tables, such as "run.ranks" and "models", that may differ.
     """
     path = output / JOB
-    if not path.exists():
-        return
-    differences = _differences(read_json(path), job.model_dump(mode="json"))
+    if path.exists():
+        require_same_document(read_json(path), output, job, changeable)
+
+
+def require_same_document(
+    document: Mapping[str, Any], where: object, job: Settings, changeable: frozenset[str] = frozenset()
+) -> None:
+    """Raise InputError, naming the keys, if the job of `where` has other settings. document: of its job.json."""
+    differences = _differences(document, job.model_dump(mode="json"))
     changed = [message for key, message in differences if not _is_in(key, changeable)]
     if changed:
         raise InputError(
-            f"{output} contains the work of a job with other settings ({'; '.join(changed)}); "
+            f"{where} contains the work of a job with other settings ({'; '.join(changed)}); "
             "give another output, or remove the folder"
         )
 

@@ -64,6 +64,8 @@ class TrialMaker:
             set_key(values, key, copy.deepcopy(value), f"sweep, key {key!r}")
         name = sha256(identity(changes).encode()).hexdigest()[:8]
         values["output"] = str(self.output / TRIALS / name)
+        if values.get("mirror"):
+            values["mirror"] = f"{str(values['mirror']).rstrip('/')}/{name}"
         where = f"job file {self.path}" + (f" with {label(changes)}" if changes else "")
         settings = resolve_job(values, TrainSettings, where, self.root)
         return Trial(changes, pin_snapshots(settings, stores or FixedStores(self.snapshots)))

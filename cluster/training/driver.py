@@ -11,6 +11,7 @@ from cluster.runtime.hardware import hardware
 from cluster.runtime.outputs import locked, read_json, require_same_job, write_job
 from cluster.runtime.progress_bars import counter
 from cluster.runtime.ray_session import cluster_gpus, is_embedded, ray_session, require_cpus, require_gpus
+from cluster.training.mirroring import DriverMirror
 from cluster.training.ray_ranks import run_under_ray
 from cluster.training.single_rank import SingleRank
 from cluster.training.snapshot_pinning import pin_snapshots
@@ -36,6 +37,8 @@ CHANGEABLE = frozenset(
         "deepspeed",
         "data.prefetch",
         "data.readers",
+        "data.cache",
+        "mirror",
     }
 )
 
@@ -49,7 +52,10 @@ def run_training(
     Raises a LogitbankError if the job cannot work, before any rank starts.
     """
     result_file = settings.output / RESULT
-    stores = OpenStores()
+    stores = OpenStores(settings.data.cache)
+    mirror = DriverMirror(settings)
+    mirror.require_same_job(settings, CHANGEABLE)
+    mirror.fetch()
     if settings.data.follow is not None and settings.data.store is not None:
         newest_snapshot(settings.data.store)  # what is committed by now is what the run begins with
     settings, result = continue_job(settings, stores)
@@ -64,9 +70,11 @@ def run_training(
     else:
         _run_under_ray(settings, stores, address, ranks, watch)
     watch()
+    mirror.fetch()  # the ranks may have run where this folder is not
     finished = dict(read_json(result_file))
     finished |= {"hardware": hardware(), "wall_seconds_last_run": time.monotonic() - started}
     write_json(result_file, finished)
+    mirror.send_result()
     return finished
 
 
@@ -90,7 +98,8 @@ def _run_under_ray(
         require_gpus(ranks)
         if not gpus:
             require_cpus(ranks * threads)
-        with _recorded(settings, job, ranks), StepProgress(settings, watch) as progress:
+        elsewhere = DriverMirror(settings).last_metrics
+        with _recorded(settings, job, ranks), StepProgress(settings, watch, elsewhere) as progress:
             run_under_ray(settings, plan, ranks, gpus > 0, progress.update)
 
 
@@ -111,6 +120,7 @@ def _recorded(settings: TrainSettings, job: TrainSettings, ranks: int) -> Iterat
     settings.run.micro_batch_of(ranks, settings.data.pack_to)
     with locked(settings.output):
         write_job(settings.output, job)
+        DriverMirror(settings).send_job()
         start = steps_done(settings.output)
         print(f"train: starting {ranks} rank{'s' if ranks > 1 else ''} from step {start}", flush=True)
         yield

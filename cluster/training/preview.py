@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cache.storage.open import open_storage
 from cache.store.commits import SPEC
-from cluster.training.driver import choose_ranks, continue_job, local_gpus, require_more_steps, summary
+from cluster.training.driver import CHANGEABLE, choose_ranks, continue_job, local_gpus, require_more_steps, summary
+from cluster.training.mirroring import DriverMirror
 from student.training.planning.planner import plan_training
 from student.training.planning.stores import OpenStores
 from student.training.settings import TrainSettings
@@ -22,6 +23,7 @@ def preview_training(settings: TrainSettings) -> str:
         print(f"train: {', '.join(missing)}: does not exist yet, so data and model are not checked", file=sys.stderr)
         return ""
     stores = OpenStores()
+    DriverMirror(settings).require_same_job(settings, CHANGEABLE)
     pinned, result = continue_job(settings, stores)
     if result is not None:
         return f"{settings.output} has a complete run of this job: {summary(result)}"

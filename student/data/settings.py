@@ -33,6 +33,13 @@ class ReplaySettings(Settings):
     weight: float = Field(1.0, gt=0, description="share, relative to a store of weight 1")
 
 
+class CacheSettings(Settings):
+    """A folder of each machine, on a local disk, with copies of the parts that its ranks and other runs read."""
+
+    folder: Path = Field(description="may be removed at any time")
+    gib: float = Field(100.0, gt=0, description="GiB of all copies in the folder, at most; the oldest give way")
+
+
 class DataSettings(Settings):
     """Where examples come from: exactly one of the first five keys.
 
@@ -80,6 +87,9 @@ class DataSettings(Settings):
         description="tokens of the window that the ranks keep in memory together; by default "
         f"{WINDOW_TOKENS:,} for each example of a batch, and at least {default_window(SMALLEST_BATCH):,}",
     )
+    cache: CacheSettings | None = Field(
+        None, description="local copies of a store that is far away; all parts ahead, if they fit; none if not given"
+    )
     prefetch: int = Field(4, ge=1, description="steps that are read and decoded ahead")
     readers: int = Field(1, ge=1, description="threads a rank that read and decode")
 
@@ -124,6 +134,7 @@ class DataSettings(Settings):
         unused = {}
         if self.examples is not None:
             unused["origins"] = "an examples file has given responses only"
+            unused["cache"] = "an examples file is not a store"
         if self.teachers:
             unused["origins"] = "'teachers' averages the given responses only"
         if self.order == "full":

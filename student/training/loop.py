@@ -20,6 +20,7 @@ from student.training.following import Following
 from student.training.heldout_loss import BestStudent, Heldout
 from student.training.metrics_log import Tracker, finite_or_none
 from student.training.micro_batches import MicroBatch, micro_batches_of_step
+from student.training.mirror.checkpoint_copies import CheckpointCopies
 from student.training.planning.inputs import TrainingInputs
 from student.training.run_files import CHECKPOINTS
 from student.training.settings import TrainSettings
@@ -97,7 +98,8 @@ class RunProgress:
 class Loop:
     """Steps from the checkpoint, or from the start, to the last step or to early stopping.
 
-    save_best: called on every rank when the student is the best so far.
+    save_best: called on every rank when the student is the best so far. copies: of the checkpoints, if the run has a
+    mirror.
     """
 
     def __init__(
@@ -106,7 +108,9 @@ class Loop:
         inputs: TrainingInputs,
         settings: TrainSettings,
         save_best: Callable[[RunProgress], None],
+        copies: CheckpointCopies | None = None,
     ) -> None:
+        self._copies = copies
         self._engine, self._batches, self._settings, self._save_best = engine, inputs.batches, settings, save_best
         self._progress = RunProgress.from_document(engine.progress)
         self._checkpoints, self._saved_step = settings.output / CHECKPOINTS, self._progress.step
@@ -252,7 +256,11 @@ class Loop:
         if not self._engine.weights_are_finite():
             refuse_weights(progress.step, self._checkpoints)
         if not progress.skipped_in_a_row:
+            if self._copies is not None:
+                self._copies.wait()  # the oldest checkpoint is about to be removed
             self._engine.save(progress.step, progress.as_document())
+            if self._copies is not None:
+                self._copies.send(progress.step)
             self._saved_step = progress.step
 
     def _evaluate(self, heldout: Heldout, progress: RunProgress) -> tuple[RunProgress, dict[str, float]]:

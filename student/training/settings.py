@@ -170,6 +170,11 @@ class TrainSettings(Settings):
     """A training job (`logitbank train`)."""
 
     output: Path = Field(description="folder of the run")
+    mirror: StoreUri | None = Field(
+        None,
+        description="address or folder that gets a copy of the run: each checkpoint while it goes on, and the student; "
+        "where 'output' is lost or on another machine, the run continues from it",
+    )
     data: DataSettings = Field(description="where examples come from")
     tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="the student's tokenizer")
     model: ModelSettings = Field(description="the student")

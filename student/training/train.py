@@ -16,6 +16,7 @@ from student.training.engine.deepspeed_engine import Engine, start_ranks
 from student.training.export import save_student, write_card
 from student.training.following import followed
 from student.training.loop import Loop, RunProgress
+from student.training.mirror.checkpoint_copies import CheckpointCopies
 from student.training.model_card import model_card
 from student.training.planning.inputs import TrainingInputs, open_inputs
 from student.training.planning.plan import TrainingPlan
@@ -75,9 +76,24 @@ def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainRes
 
 def _train(settings: TrainSettings, plan: TrainingPlan | None) -> TrainResult:
     start_ranks()
-    stores = OpenStores()
-    plan = plan or plan_on_first_rank(settings, stores)
+    if settings.mirror is None:
+        return _train_here(settings, plan, None)
+    copies = CheckpointCopies(settings.output, settings.mirror, settings.run.keep_checkpoints)
+    try:
+        copies.restore()
+        return _train_here(settings, plan, copies)
+    finally:
+        copies.close()
+
+
+def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: CheckpointCopies | None) -> TrainResult:
+    stores = OpenStores(settings.data.cache)
+    if plan is None:
+        plan = plan_on_first_rank(settings, stores)
+        if copies is not None:
+            copies.share_plan()
     inputs = open_inputs(settings, plan, stores)
+    stores.copy_ahead()
     settings = settings.with_steps(plan.examples)
     counts = count_parameters(inputs.model)
     loss_model = LossModel(inputs.model, inputs.batches.objectives)
@@ -87,6 +103,8 @@ def _train(settings: TrainSettings, plan: TrainingPlan | None) -> TrainResult:
         return _result(settings, plan, inputs, counts, progress)
 
     def save_best(progress: RunProgress) -> None:
+        if copies is not None:
+            copies.wait()
         _save(
             engine,
             inputs,
@@ -95,7 +113,9 @@ def _train(settings: TrainSettings, plan: TrainingPlan | None) -> TrainResult:
             settings,
         )
 
-    progress = Loop(engine, inputs, settings, save_best).run()
+    progress = Loop(engine, inputs, settings, save_best, copies).run()
+    if copies is not None:
+        copies.wait()  # the best student is about to be moved
     result = result_of(progress)
     card = model_card(settings, asdict(result), inputs.model.config)
     folder, best = settings.output / MODEL, settings.output / BEST
@@ -110,6 +130,9 @@ def _train(settings: TrainSettings, plan: TrainingPlan | None) -> TrainResult:
         write_json(settings.output / RESULT, asdict(result))
         # The student is saved. More steps go on from the last checkpoint alone, and each has three times its size.
         remove_older(settings.output / CHECKPOINTS, progress.step, 1)
+    if copies is not None:
+        copies.finish(progress.step)
+    stores.close()
     dist.barrier()
     return result
 

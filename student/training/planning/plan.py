@@ -74,7 +74,7 @@ def job_digest(settings: TrainSettings) -> str:
     """Digest of the settings that a plan depends on."""
     depends_on = {"data", "tokenizer", "model", "loss", "heldout", "classes"}
     values = settings.model_dump(mode="json", include=depends_on)
-    for name in ("prefetch", "readers"):
+    for name in ("prefetch", "readers", "cache"):
         values["data"].pop(name)
     # A model that was tested with one packed row at a time is tested again before it reads several.
     return digest(values | {"packs_several_rows": settings.packed_rows > 1})

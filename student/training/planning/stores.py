@@ -4,25 +4,40 @@ from contextlib import suppress
 from typing import Any
 
 from cache.errors import SpecMismatchError, StoreError
+from cache.storage.local_copies import CopyFolder
 from cache.storage.open import open_storage
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
-from student.data.settings import DataSettings
+from student.data.settings import CacheSettings, DataSettings
 
 
 class OpenStores:
-    """Opens stores and returns the same object when a store is requested again. Not safe between threads."""
+    """Opens stores and returns the same object when a store is requested again. Not safe between threads.
 
-    def __init__(self) -> None:
+    cache: where parts that are read are copied to.
+    """
+
+    def __init__(self, cache: CacheSettings | None = None) -> None:
+        self._copies = None if cache is None else CopyFolder(cache.folder, int(cache.gib * (1 << 30)))
         self._stores: dict[tuple[str, int | None], LogitStore] = {}
 
     def open(self, uri: str, snapshot: int | None) -> LogitStore:
         """Open one snapshot of a store; None: the newest."""
         store = self._stores.get((uri, snapshot))
         if store is None:
-            store = LogitStore.open(uri, snapshot)
+            store = LogitStore.open(uri, snapshot, copies=self._copies)
             self._stores[uri, snapshot] = self._stores[uri, store.snapshot] = store
         return store
+
+    def copy_ahead(self) -> None:
+        """Copy the parts of all open stores in the background, where a cache has room for them."""
+        for store in set(self._stores.values()):
+            store.copy_ahead()
+
+    def close(self) -> None:
+        """Close all stores. They open their files again if they are read later."""
+        for store in set(self._stores.values()):
+            store.close()
 
     def open_all(self, data: DataSettings) -> list[LogitStore]:
         """Open every store that `data` names, in order. Raises SpecMismatchError if their tokenizers differ."""

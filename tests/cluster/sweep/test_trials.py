@@ -69,6 +69,13 @@ def test_the_folder_of_a_trial_depends_on_its_changes_alone(root: Path) -> None:
     assert (few[0].settings.run.seed, many[0].settings.optimizer.lr) == (1, 0.1)
 
 
+def test_each_trial_has_a_mirror_of_its_own(root: Path) -> None:
+    job = root / "train.toml"
+    job.write_text(f'mirror = "s3://bucket/sweep/"\n{job.read_text()}')
+    trials = make_trials(sweep_of(root, '[space]\n"run.seed" = [0, 1]\n'), root, {})[1]
+    assert [trial.settings.mirror for trial in trials] == [f"s3://bucket/sweep/{trial.name}" for trial in trials]
+
+
 def test_whole_tables_may_be_tried(root: Path) -> None:
     text = '[space]\n"loss" = [{ objective = "forward_kl" }, { objective = "hard_label" }]\n'
     trials = make_trials(sweep_of(root, f'metric = "training_loss"\n{text}'), root, {})[1]
