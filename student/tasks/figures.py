@@ -53,6 +53,8 @@ def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label
         for name, (x, y) in lines.items():
             axes.plot(list(x), list(y), marker="o", markersize=4, label=name)
         axes.set(xlabel=x_label, ylabel=y_label)
+        if all(float(value).is_integer() for x, _ in lines.values() for value in x):
+            axes.locator_params(axis="x", integer=True)
         axes.legend(frameon=False)
 
     return draw(plot)

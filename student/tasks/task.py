@@ -19,10 +19,12 @@ class Built:
     """What a task builds. splits: examples by the name of their file. facts: statistics of the data, JSON values.
 
     The facts also count what was left out, by reason. `logitbank examples` writes them into examples.json.
+    may_be_empty: whether it is no error that no training example is left.
     """
 
     splits: dict[str, list[Example]]
     facts: dict[str, Any] = field(default_factory=dict)
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)

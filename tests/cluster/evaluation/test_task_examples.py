@@ -8,6 +8,7 @@ import pytest
 
 from cluster.commands.main import main
 from tests.student.tasks.step_by_step.files import write_svamp
+from tests.student.training.ranks import TOPK, make_store
 
 HEADER = "id\tquestion_id\tquestion\treference_answer\tstudent_answer\tlabel_5way\n"
 
@@ -51,6 +52,17 @@ def test_no_training_example_is_an_error(tmp_path: Path, capsys: pytest.CaptureF
     assert run(tmp_path / "job.toml") == 2
     assert "no training example is left; left out: " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_that_wrote_nothing_usable_leaves_an_empty_augmentation(tmp_path: Path, tiny_model: Path) -> None:
+    """The demo of recipe dialogues then goes on without it."""
+    make_store(tmp_path / "augmented", tiny_model, TOPK, 5)
+    (tmp_path / "job.toml").write_text(
+        'output = "out"\n[task]\nname = "recipe_dialogue"\nstage = "augmented"\naugmented = "augmented"\n'
+        'retrieval = "bm25"\ntriad = false\ndialogues = 30\n'
+    )
+    assert run(tmp_path / "job.toml") == 0
+    assert (tmp_path / "out" / "train.jsonl").read_bytes() == b""
 
 
 def test_a_file_beside_the_data_set_is_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
