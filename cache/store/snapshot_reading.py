@@ -6,16 +6,19 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from cache.errors import IntegrityError, StoreError
 from cache.json_documents import decode_document, digest, encode_document, known_fields, require_fields
 from cache.storage.base import Storage
 from cache.store.commits import committed_units
 from cache.store.index import StoreIndex
 from cache.store.quarantine.entries import document_path, read_all, waiting_keys
-from cache.store.segments.building import current_pieces, load_pieces, read_state
+from cache.store.segments.building import Piece, are_in, current_pieces, load_pieces, read_state, sorted_keys
 from cache.store.segments.file import SegmentFile, SegmentInfo
 from cache.store.segments.files import read_segments, recover_segment
-from cache.store.segments.keys import keys_of_hex
+from cache.store.segments.keys import Array, keys_of_hex
 
 Result = TypeVar("Result")
 FOLDER, DOCUMENT, COPY, EXPIRED = "snapshots", ".json", ".copy.json", ".expired"
@@ -111,6 +114,28 @@ def current_index(storage: Storage, fingerprint: str, has_forgotten: bool = Fals
         if has_forgotten:
             state = replace(state, superseded={}, forgotten=keys_of_hex([]))
         return StoreIndex.of_segments(load_pieces(storage, current_pieces(state, is_complete=False)))
+
+    return with_newest(storage, read)
+
+
+def current_keys(storage: Storage, fingerprint: str) -> list[Array]:
+    """The keys of everything that is committed now, in sorted arrays: 16 bytes an example in memory. Writes nothing."""
+    pieces = _current_pieces(storage, fingerprint)
+    return [sorted_keys(storage, piece) for piece in pieces]
+
+
+def are_committed(storage: Storage, fingerprint: str, keys: Array) -> npt.NDArray[np.bool_]:
+    """Whether an example with each of these keys is committed now; bool [keys]. Reads only where they would be."""
+    return are_in(storage, _current_pieces(storage, fingerprint), keys)
+
+
+def _current_pieces(storage: Storage, fingerprint: str) -> list[Piece]:
+    """The segments of everything that is committed now."""
+
+    def read(latest: int) -> list[Piece]:
+        previous = newest_readable(storage, latest)
+        state = read_state(storage, fingerprint, previous.segments if previous else ())
+        return current_pieces(state, is_complete=False)
 
     return with_newest(storage, read)
 

@@ -3,6 +3,8 @@
 from contextlib import AbstractContextManager
 from itertools import chain
 
+import ray
+
 from cluster.capture.input.job import open_job
 from cluster.capture.input.unit_stream import LocalPlanner, RayPlanner
 from cluster.capture.planning import open_windows
@@ -18,16 +20,19 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
     """Capture the examples that the store lacks, then take a snapshot. A second run resumes the first."""
     first, windows = open_windows(settings)
     job = open_job(settings)
-    run = CaptureRun(job)
     if len(first) < 2:
         # A small input is planned here and now: where nothing is missing, no Ray and no engine starts.
+        run = CaptureRun(job)
         run.plan(LocalPlanner(job, iter(first)))
         if run.known_units:
             with _ray(settings, run.known_units):
                 run.capture()
     else:
         with _ray(settings, settings.most_actors):
-            run.plan(RayPlanner(job, chain(first, windows), PLAN_AHEAD + settings.most_actors))
+            shared = ray.put(job)
+            job = ray.get(shared)  # its keys are now where all processes of this machine read them
+            run = CaptureRun(job)
+            run.plan(RayPlanner(job, shared, chain(first, windows), PLAN_AHEAD + settings.most_actors))
             if run.known_units:
                 run.capture()
     return run.finish()

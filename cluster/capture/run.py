@@ -18,7 +18,7 @@ from cache.store.commits import create_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example, quarantined_keys, update_marks
 from cache.store.segments.keys import Array, is_among, keys_of_hex, sorting_order
-from cache.store.snapshot_reading import current_index
+from cache.store.snapshot_reading import are_committed
 from cache.store.snapshots import take_snapshot
 from cluster.capture.actor import start_worker, units_per_worker
 from cluster.capture.dispatch import POLL_SECONDS, Dispatcher, examples_in_progress, wait_ready
@@ -279,9 +279,9 @@ class CaptureRun:
 
     def _find_known(self, keys: Array) -> npt.NDArray[np.bool_]:
         """Which responses are in the store by now, or in its quarantine."""
-        index = current_index(self._storage, self._job.description.spec.fingerprint)
+        committed = are_committed(self._storage, self._job.description.spec.fingerprint, keys)
         refused = keys_of_hex(quarantined_keys(self._storage))
-        return index.contains(keys) | is_among(keys, refused[sorting_order(refused)])
+        return committed | is_among(keys, refused[sorting_order(refused)])
 
     def _show(self, done: int) -> None:
         self._bar.update(max(0, done - self._bar.n))

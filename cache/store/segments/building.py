@@ -74,6 +74,24 @@ def load_pieces(storage: Storage, pieces: Sequence[Piece], quiet: bool = False) 
     return [next(stored) if isinstance(piece, SegmentInfo) else piece for piece in pieces]
 
 
+def sorted_keys(storage: Storage, piece: Piece) -> Array:
+    """The keys of a segment, sorted."""
+    if isinstance(piece, Segment):
+        return piece.keys.sorted
+    try:
+        return SegmentFile(storage, piece).keys()
+    except IntegrityError:
+        return read_segments(storage, [piece], quiet=True)[0].keys.sorted
+
+
+def are_in(storage: Storage, pieces: Sequence[Piece], keys: Array) -> npt.NDArray[np.bool_]:
+    """Whether one of the segments has each of these keys; bool [keys]."""
+    found = np.zeros(len(keys), bool)
+    for piece in pieces:
+        found |= _contains(storage, piece, keys)
+    return found
+
+
 def units_with_forgotten(state: StoreState, is_searched: bool) -> list[str]:
     """Names of the committed units that have a forgotten example and count. is_searched: as in current_pieces.
 
@@ -140,8 +158,7 @@ def _new_segments(state: StoreState, units: Iterator[str], before: Sequence[Piec
         segment = segment_of_commits([_checked(state, *pair) for pair in read_commits(state.storage, batch)])
         keys = segment.keys.in_order
         left_out = ~is_first(keys) | is_among(keys, state.forgotten)
-        for piece in (*before, *found):
-            left_out |= _contains(state.storage, piece, keys)
+        left_out |= are_in(state.storage, (*before, *found), keys)
         segment = segment.with_examples(~left_out)
         if found and _fits(found[-1], segment):
             segment = concatenate_segments([found.pop(), segment])

@@ -127,6 +127,12 @@ class SegmentFile:
         (data,) = self._storage.read_ranges([(self.info.path, offset, size)])
         return hex_rows(self._group.decode("unit/name", data))
 
+    def keys(self) -> Array:
+        """All keys, sorted. Reads 16 bytes for each, and nothing else of the segment."""
+        offset, size = self._group.position(SORTED)
+        (data,) = self._storage.read_ranges([(self.info.path, offset, size)])
+        return _as_keys(self._group.decode(SORTED, data))
+
     def contains(self, keys: Array) -> npt.NDArray[np.bool_]:
         """Whether the segment has each of these keys; bool [keys]. Reads only where they would be."""
         if not len(self._fence) or not len(keys):

@@ -13,7 +13,7 @@ from cache.store.claims.tokenizer_files import read_tokenizer_claim
 from cache.store.commits import SPEC, read_spec
 from cache.store.quarantine.entries import quarantined_keys
 from cache.store.segments.keys import Array, keys_of_hex, sorting_order
-from cache.store.snapshot_reading import current_index
+from cache.store.snapshot_reading import current_keys
 from cache.store.withdrawal.forgotten import forgotten_keys
 from cluster.capture.input.key_set import EMPTY
 from cluster.capture.settings import CaptureSettings
@@ -81,7 +81,7 @@ def open_job(settings: CaptureSettings) -> CaptureJob:
     return CaptureJob(
         settings,
         description,
-        tuple(keys.sorted for keys in current_index(storage, stored.fingerprint).keys) if stored else (),
+        tuple(current_keys(storage, stored.fingerprint)) if stored else (),
         _sorted(keys_of_hex(quarantined_keys(storage))),
         _sorted(keys_of_hex(forgotten_keys(storage))),
         tokenizer,

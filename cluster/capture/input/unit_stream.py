@@ -46,13 +46,16 @@ class LocalPlanner:
 
 
 class RayPlanner:
-    """Plans in tasks of Ray, `ahead` windows at a time. The units stay in Ray's object store."""
+    """Plans in tasks of Ray, `ahead` windows at a time. The units stay in Ray's object store.
 
-    def __init__(self, job: CaptureJob, windows: Iterator[Window], ahead: int) -> None:
+    shared: the job in Ray's object store.
+    """
+
+    def __init__(self, job: CaptureJob, shared: Any, windows: Iterator[Window], ahead: int) -> None:
         self._numbers = _Numbers(job)
         self._windows, self._ahead = windows, ahead
         # In a list, so that Ray does not fetch it for every task: a process keeps it.
-        self._job = [ray.put(job)]
+        self._job = [shared]
         # They need no core of their own: on a small machine the engines have all.
         self._plan = ray.remote(_plan_window).options(num_cpus=0, num_returns=2, scheduling_strategy="SPREAD")
         self._tasks: deque[tuple[Any, Any]] = deque()
