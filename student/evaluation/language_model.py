@@ -55,9 +55,15 @@ class _Answering:
     shots: tuple[Example, ...] = ()
 
     def answer(self, prompts: Sequence[Tokens], progress: Progress) -> list[str | None]:
-        """Answers to prompts; None where prompt and answer need more positions than the model has."""
+        """Answers to prompts; None where prompt and answer need more positions than the model has.
+
+        For an encoder-decoder they are sequences of their own.
+        """
         positions = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0)
-        fits = [not positions or len(prompt) + self.settings.max_new_tokens <= positions for prompt in prompts]
+        longest = sum if kind_of(self.model.config).learns_prompts else max
+        fits = [
+            not positions or longest((len(prompt), self.settings.max_new_tokens)) <= positions for prompt in prompts
+        ]
         asked = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
         texts = iter(self._generate(asked, progress) if asked else [])
         return [next(texts) if fit else None for fit in fits]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel
 
 from cache.errors import InputError
 from cache.examples.example import Example
@@ -50,3 +50,34 @@ def test_a_prompt_without_room_for_an_answer_has_none_and_is_counted(tmp_path: P
     metrics = evaluate_language_model(str(tmp_path / "gpt2"), heldout, Count(), settings, lambda stage: no_progress)
     assert metrics["prompts_too_long"] == 1 and len(metrics["answers"]) == 3
     assert [bool(answer["text"]) for answer in metrics["answers"]][1] is False
+
+
+def test_prompt_and_answer_of_an_encoder_decoder_have_positions_of_their_own(tmp_path: Path, tiny_model: Path) -> None:
+    """Would catch empty answers to prompts that the encoder can read, beside an answer that the decoder can write."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    torch.manual_seed(0)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    layers = {f"{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        max_position_embeddings=40,
+        **layers,
+        **ends,
+        pad_token_id=0,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        decoder_start_token_id=0,
+        forced_eos_token_id=None,
+    )
+    BartForConditionalGeneration(config).save_pretrained(tmp_path / "bart")
+    tokenizer.save_pretrained(str(tmp_path / "bart"))
+    texts = ["two " * count for count in (1, 15, 60)]
+    prompts = [
+        Example(str(i), ({"role": "user", "content": text},), metadata={"number": "2"}) for i, text in enumerate(texts)
+    ]
+    write_examples(tmp_path / "prompts.jsonl", prompts)
+    heldout = HeldoutExamples(path=str(tmp_path / "prompts.jsonl"))
+    settings = AnswerSettings(max_new_tokens=32, prompts=3)
+    metrics = evaluate_language_model(str(tmp_path / "bart"), heldout, Count(), settings, lambda stage: no_progress)
+    assert metrics["prompts_too_long"] == 1  # the one with more tokens than positions
