@@ -131,6 +131,13 @@ class MedicalConversation(Task):
             return Built(*read_sections(self.folder))
         return Built(*read_visits(self.folder, self.instruction, self.max_words))
 
+    def inputs(self) -> list[Path] | None:
+        """The file of conversations, if they are in one: the setting may also name a store, which is no path."""
+        source = self.conversations
+        if self.source == "conversations" and source is not None and "://" not in source and Path(source).is_file():
+            return [Path(source)]
+        return None
+
     def judge(self, example: Example, text: str) -> dict[str, float]:
         """Score a record, a section or a conversation; the metadata of the example say which one it is."""
         facts = example.metadata

@@ -83,3 +83,17 @@ def test_a_file_beside_the_data_set_is_no_input(tmp_path: Path, capsys: pytest.C
     write_svamp(data, outputs=["So 3. The answer is (5 - 2)."])
     assert run(job) == 2
     assert "_CoT_0.json: changed since" in capsys.readouterr().err
+
+
+def test_a_file_of_conversations_that_changed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a file that is no input because its setting may also name a store."""
+    written, other = tmp_path / "written.jsonl", "What hurts?"
+    (tmp_path / "job.toml").write_text(
+        'output = "out"\n[task]\nname = "medical_conversation"\ndata = "conversations"\n'
+        'conversations = "written.jsonl"\nexchanges = [1, 8]\nwords = [1, 100]\n'
+    )
+    for question, code in (("Where does it hurt?", 0), ("Where does it hurt?", 0), (other, 2)):
+        conversation = f"Doctor: {question}\nPatient: My head."
+        written.write_text(json.dumps({"instruction": "Extract.", "input": conversation, "output": ""}) + "\n")
+        assert run(tmp_path / "job.toml") == code
+    assert "written.jsonl: changed since" in capsys.readouterr().err
