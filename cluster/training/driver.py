@@ -1,8 +1,9 @@
 """Train a student: plan the job, start its ranks, and restart them if one is lost."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 from cache.errors import InputError
@@ -80,9 +81,11 @@ def run_training(
 
 def _run_single_rank(job: TrainSettings, stores: OpenStores, on_gpu: bool, watch: Callable[[], None]) -> None:
     """Train in a child process."""
-    with SingleRank(job, on_gpu) as rank:
-        settings, plan = _plan(job, stores)
-        with _recorded(settings, job, 1), StepProgress(settings, watch) as progress:
+    with SingleRank(job, on_gpu) as rank, ExitStack() as held:
+        hold = cache(lambda: _hold_output(job, held))
+        settings, plan = _plan(job, stores, hold)
+        _record_start(settings, job, 1, hold)
+        with StepProgress(settings, watch) as progress:
             rank.run(settings, plan, progress.update)
 
 
@@ -90,40 +93,48 @@ def _run_under_ray(
     job: TrainSettings, stores: OpenStores, address: str | None, local_ranks: int, watch: Callable[[], None]
 ) -> None:
     """Train on the Ray cluster at `address`, or on an embedded one for `local_ranks`."""
-    settings, plan = _plan(job, stores)
-    threads = settings.run.cpu_threads or 1
-    with ray_session(address, local_ranks * threads + 1):
-        gpus = cluster_gpus()
-        ranks = choose_ranks(settings, gpus)
-        require_gpus(ranks)
-        if not gpus:
-            require_cpus(ranks * threads)
-        elsewhere = DriverMirror(settings).last_metrics
-        with _recorded(settings, job, ranks), StepProgress(settings, watch, elsewhere) as progress:
-            run_under_ray(settings, plan, ranks, gpus > 0, progress.update)
+    threads = job.run.cpu_threads or 1
+    with ExitStack() as held:
+        hold = cache(lambda: _hold_output(job, held))
+        settings, plan = _plan(job, stores, hold)
+        with ray_session(address, local_ranks * threads + 1):
+            gpus = cluster_gpus()
+            ranks = choose_ranks(settings, gpus)
+            require_gpus(ranks)
+            if not gpus:
+                require_cpus(ranks * threads)
+            _record_start(settings, job, ranks, hold)
+            elsewhere = DriverMirror(settings).last_metrics
+            with StepProgress(settings, watch, elsewhere) as progress:
+                run_under_ray(settings, plan, ranks, gpus > 0, progress.update)
 
 
-def _plan(job: TrainSettings, stores: OpenStores) -> tuple[TrainSettings, TrainingPlan]:
-    """The job with its number of steps, and its plan."""
-    plan = make_plan(job, stores)
+def _plan(job: TrainSettings, stores: OpenStores, hold: Callable[[], None]) -> tuple[TrainSettings, TrainingPlan]:
+    """The job with its number of steps, and its plan. hold: called before a plan is written."""
+    plan = make_plan(job, stores, hold)
     settings = job.with_steps(plan.examples)
     require_more_steps(settings)
     return settings, plan
 
 
-@contextmanager
-def _recorded(settings: TrainSettings, job: TrainSettings, ranks: int) -> Iterator[None]:
-    """Record the job, and let no other training write to its output while it runs.
+def _hold_output(job: TrainSettings, held: ExitStack) -> None:
+    """Let no other training write to the output until `held` ends. Raises InputError if another one has it.
 
-    Only now: a job that is refused leaves the record of the earlier one.
+    Called before the first file is written, which may be the plan: its ranks read it at each start. Not earlier: a job
+    that is refused leaves nothing behind.
     """
+    held.enter_context(locked(job.output))
+    if steps_done(job.output):  # another training may have begun and ended since this job was compared with it
+        require_same_job(job.output, job, CHANGEABLE)
+
+
+def _record_start(settings: TrainSettings, job: TrainSettings, ranks: int, hold: Callable[[], None]) -> None:
+    """Record the job. Only now: a job that is refused leaves the record of the earlier one."""
     settings.run.micro_batch_of(ranks, settings.data.pack_to)
-    with locked(settings.output):
-        write_job(settings.output, job)
-        DriverMirror(settings).send_job()
-        start = steps_done(settings.output)
-        print(f"train: starting {ranks} rank{'s' if ranks > 1 else ''} from step {start}", flush=True)
-        yield
+    hold()
+    write_job(settings.output, job)
+    DriverMirror(settings).send_job()
+    print(f"train: starting {ranks} rank{'s' if ranks > 1 else ''} from step {steps_done(settings.output)}", flush=True)
 
 
 def continue_job(settings: TrainSettings, stores: OpenStores) -> tuple[TrainSettings, dict[str, Any] | None]:
@@ -148,11 +159,11 @@ def continue_job(settings: TrainSettings, stores: OpenStores) -> tuple[TrainSett
     return settings, None
 
 
-def make_plan(settings: TrainSettings, stores: OpenStores) -> TrainingPlan:
-    """Check the job and plan it for all ranks."""
+def make_plan(settings: TrainSettings, stores: OpenStores, begin: Callable[[], None] = lambda: None) -> TrainingPlan:
+    """Check the job and plan it for all ranks. begin: called before a plan is written."""
     from student.training.planning.planner import plan_training
 
-    plan = plan_training(settings, stores, counter("preparing", "examples"))
+    plan = plan_training(settings, stores, counter("preparing", "examples"), begin)
     if plan.notes:
         print(f"train: {plan.notes}", flush=True)
     return plan

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cluster.runtime.outputs import require_same_document
+from cluster.runtime.outputs import locked, require_same_document
 from cluster.training.step_progress import last_line_of
 from student.training.mirror.run_mirror import JOB, RunMirror
 from student.training.run_files import METRICS, RESULT
@@ -33,8 +33,9 @@ class DriverMirror:
 
     def fetch(self) -> None:
         """Bring the record of the run into its folder, if the mirror is ahead of it; at the end also the student."""
-        if self._mirror is not None:
-            self._mirror.fetch_record()
+        if self._mirror is not None and self._mirror.is_ahead():
+            with locked(self._mirror.output):
+                self._mirror.fetch_record()
 
     def send_job(self) -> None:
         """Copy what the ranks need before their first step."""

@@ -59,14 +59,17 @@ class RunMirror:
         """Progress of the current checkpoint, with the name of its folder as `copy`; None before the first."""
         return self.document(f"{CHECKPOINTS}/{PROGRESS}")
 
+    def is_ahead(self) -> bool:
+        """Whether the mirror has more of the run than the folder."""
+        is_complete = (self.output / RESULT).exists()
+        return _is_ahead(self.progress(), self.document(RESULT), steps_done(self.output), is_complete)
+
     def fetch_record(self) -> None:
-        """Bring all but checkpoints into the folder, if the mirror is ahead of it.
+        """Bring all but checkpoints into the folder.
 
         The folder then says how far the run is; the ranks fetch the checkpoint itself, where they are.
         """
         progress, result = self.progress(), self.document(RESULT)
-        if not _is_ahead(progress, result, steps_done(self.output), (self.output / RESULT).exists()):
-            return
         for name in RECORD:
             self.fetch(name)
         job = self.output / JOB

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -36,9 +37,15 @@ from student.training.settings import TrainSettings
 LARGE_MASK = 1 << 29
 
 
-def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progress = no_progress) -> TrainingPlan:
+def plan_training(
+    settings: TrainSettings,
+    stores: OpenStores,
+    progress: Progress = no_progress,
+    begin: Callable[[], None] = lambda: None,
+) -> TrainingPlan:
     """Make the plan of a job, and write it below its output. A run that continues keeps the plan that it has.
 
+    begin: called before a plan is written, when the job can work.
     Raises a LogitbankError, and leaves no plan, if data, loss, tokenizer and model do not fit together, and
     SpecMismatchError if a run continues with a tokenizer that has changed.
     """
@@ -65,6 +72,7 @@ def plan_training(settings: TrainSettings, stores: OpenStores, progress: Progres
             vocabulary.form.template_date,
             order_of(inputs.sources["train"]),
         )
+        begin()
         write_plan(settings, plan, draft)
     return plan
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from cache.errors import InputError
+from cluster.runtime.outputs import JOB, locked
 from cluster.training.driver import run_training
 from cluster.training.step_progress import last_line
 from student.training.engine.skipped_steps import DivergenceError
+from student.training.planning.plan import PLAN
 from student.training.run_files import steps_done
 from tests.student.training.ranks import TOPK, make_store, settings_of
 
@@ -70,6 +72,17 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path, tiny_model: Path) -> None:
     done = steps_done(tmp_path / "run")
     time.sleep(2)
     assert steps_done(tmp_path / "run") == done > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_training_leaves_the_plan_of_another_one_alone(tmp_path: Path, tiny_model: Path, ranks: int) -> None:
+    """Would catch a second training that is refused only after it replaced the plan, which ranks read at each start."""
+    store = make_store(tmp_path / "store", tiny_model, TOPK, 19)
+    settings = settings_of(tmp_path / "run", store, run={"ranks": ranks})
+    with locked(tmp_path / "run"), pytest.raises(InputError, match="works in it; wait for its end"):
+        run_training(settings, None)
+    assert not (tmp_path / "run" / PLAN).exists() and not (tmp_path / "run" / JOB).exists()
 
 
 @pytest.mark.slow
