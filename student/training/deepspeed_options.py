@@ -56,7 +56,6 @@ PASSED = frozenset(
         "log_level",
         "memory_breakdown",
         "prescale_gradients",
-        "sparse_gradients",
         "tensorboard",
         "timers",
         "wall_clock_breakdown",
@@ -64,6 +63,19 @@ PASSED = frozenset(
         "zero_optimization",
     }
 )
+# Those of them that are values. The others are tables.
+VALUES = frozenset(
+    {
+        "disable_allgather",
+        "dump_state",
+        "gradient_predivide_factor",
+        "log_level",
+        "memory_breakdown",
+        "prescale_gradients",
+        "wall_clock_breakdown",
+    }
+)
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -76,15 +88,45 @@ def check_options(options: Mapping[str, Any]) -> None:
             near = get_close_matches(name, PASSED, 1)
             hint = f"did you mean {near[0]}?" if near else f"passed on are {', '.join(sorted(PASSED))}"
             raise ValueError(f"{name} is not passed on to DeepSpeed; {hint}")
-        if not isinstance(options[name], bool | int | float | str | Mapping):
-            raise ValueError(f"{name} must be a value or a table")
+        if name in VALUES and not isinstance(options[name], bool | int | float | str):
+            raise ValueError(f"{name} must be a value")
+        if name not in VALUES and not isinstance(options[name], Mapping):
+            raise ValueError(f"{name} must be a table")
+    if "log_level" in options and options["log_level"] not in LOG_LEVELS:
+        raise ValueError(f"log_level: must be one of {', '.join(LOG_LEVELS)}")
 
 
-def require_zero_options(options: Mapping[str, Any]) -> None:
-    """Raise InputError unless DeepSpeed, which is imported, knows the keys of zero_optimization, with such values."""
-    zero = options.get("zero_optimization")
-    if not zero:
+def check_offload(options: Mapping[str, Any], offload: str) -> None:
+    """Raise ValueError for a device that run.offload determines. Without it, a device of DeepSpeed may be given."""
+    tables = {"none": (), "optimizer": ("offload_optimizer",), "all": ("offload_optimizer", "offload_param")}[offload]
+    for name in tables:
+        device = options.get("zero_optimization", {}).get(name, {}).get("device", "cpu")
+        if device != "cpu":
+            raise ValueError(
+                f"deepspeed.zero_optimization.{name}.device = {device!r} contradicts run.offload = {offload!r}, which "
+                "means the CPU; leave out one of the two"
+            )
+
+
+def require_accepted(options: Mapping[str, Any]) -> None:
+    """Raise InputError unless DeepSpeed, which is imported if there are options, knows their keys, with such values."""
+    if not options:
         return
+    from deepspeed.runtime.config import DeepSpeedConfig
+    from pydantic import ValidationError
+
+    _require_zero_options(options.get("zero_optimization", {}))
+    try:
+        DeepSpeedConfig({"train_micro_batch_size_per_gpu": 1, **deepcopy(dict(options))})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"deepspeed: {error.title}: {key}: {first['msg'].lower()}") from None
+    except Exception as error:  # each part of the configuration has errors of its own
+        raise InputError(f"deepspeed: {' '.join(str(error).split())}") from error
+
+
+def _require_zero_options(zero: Mapping[str, Any]) -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from pydantic import ValidationError
 

@@ -14,7 +14,7 @@ from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings
 from student.models.settings import ModelSettings
 from student.tokenizers.settings import TokenizerSettings
-from student.training.deepspeed_options import check_options
+from student.training.deepspeed_options import check_offload, check_options
 
 DEFAULT_MICRO_BATCH = 32
 
@@ -225,6 +225,11 @@ class TrainSettings(Settings):
             of_stores = "it is about the rows of a store, and this job reads examples files only"
             unused |= {f"classes.{name}": of_stores for name in ("at", "min_covered", "hard_labels")}
         return unused
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> Self:
+        check_offload(self.deepspeed, self.run.offload)
+        return self
 
     @model_validator(mode="after")
     def _attention_fits(self) -> Self:

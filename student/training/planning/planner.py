@@ -15,7 +15,7 @@ from student.classification.source import ClassSource
 from student.data.sources import describe_left_out
 from student.models.build import router_note
 from student.models.generation_settings import contradictions_of
-from student.training.deepspeed_options import require_zero_options
+from student.training.deepspeed_options import require_accepted
 from student.training.export import require_savable
 from student.training.planning.examples import aligned_store
 from student.training.planning.inputs import InputBuilder, TrainingInputs, order_of
@@ -49,7 +49,7 @@ def plan_training(
     Raises a LogitbankError, and leaves no plan, if data, loss, tokenizer and model do not fit together, and
     SpecMismatchError if a run continues with a tokenizer that has changed.
     """
-    require_zero_options(settings.deepspeed)
+    require_accepted(settings.deepspeed)
     existing = read_plan(settings) if steps_done(settings.output) else None
     if existing is not None:
         load_vocabulary(settings, plan_folder(settings), existing)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from cache.errors import InputError
-from student.training.deepspeed_options import OWN, PASSED, merged, require_zero_options
+from student.training.deepspeed_options import OWN, PASSED, VALUES, merged, require_accepted
 from student.training.engine.config import deepspeed_config
 from student.training.settings import RunSettings
 from tests.student.training.ranks import TOPK, Job, make_store, settings_of, start
@@ -27,7 +27,10 @@ def with_options(options: dict[str, Any], tmp_path: Path) -> Any:
         ({"fp16": {"enabled": True}}, "fp16 contradicts the job: use run.precision"),
         ({"zero_optimisation": {}}, "zero_optimisation is not passed on to DeepSpeed; did you mean zero_optimization?"),
         ({"nonsense_key": 1}, "nonsense_key is not passed on to DeepSpeed; passed on are activation_checkpointing"),
-        ({"timers": [1]}, "timers must be a value or a table"),
+        ({"timers": [1]}, "timers must be a table"),
+        ({"zero_optimization": 3}, "zero_optimization must be a table"),
+        ({"dump_state": {}}, "dump_state must be a value"),
+        ({"log_level": "loud"}, "log_level: must be one of debug, info"),
     ],
 )
 def test_a_key_that_contradicts_the_job_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -36,17 +39,32 @@ def test_a_key_that_contradicts_the_job_is_refused(options: dict[str, Any], mess
 
 
 def test_no_key_is_both_passed_on_and_refused() -> None:
-    assert not PASSED & set(OWN)
+    assert not PASSED & set(OWN) and VALUES < PASSED
+
+
+def test_a_device_beside_that_of_the_job_is_refused(tmp_path: Path) -> None:
+    """Would catch weights that go to another place than a key says, without a word."""
+    options = {"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "/fast"}}}
+    assert with_options(options, tmp_path).deepspeed == options
+    with pytest.raises(
+        ValidationError, match=r"offload_optimizer.device = 'nvme' contradicts run.offload = 'optimizer'"
+    ):
+        settings_of(tmp_path / "run", tmp_path / "store", deepspeed=options, run={"offload": "optimizer"})
+
+
+def test_tables_of_other_parts_are_those_of_this_deepspeed() -> None:
+    """Would catch ranks that are started four times with a configuration that no rank accepts."""
+    require_accepted({"tensorboard": {"enabled": True}, "wall_clock_breakdown": True})
+    with pytest.raises(InputError, match=r"deepspeed: .*tensorboard.foo: extra inputs are not permitted"):
+        require_accepted({"tensorboard": {"enabled": True, "foo": 2}})
 
 
 def test_keys_of_zero_are_those_of_this_deepspeed() -> None:
-    require_zero_options(
-        {"zero_optimization": {"reduce_bucket_size": 5_000_000, "offload_optimizer": {"device": "nvme"}}}
-    )
+    require_accepted({"zero_optimization": {"reduce_bucket_size": 5_000_000, "offload_optimizer": {"device": "nvme"}}})
     with pytest.raises(InputError, match=r"zero_optimization.reduce_bucket: .*did you mean reduce_bucket_size\?"):
-        require_zero_options({"zero_optimization": {"reduce_bucket": 5}})
+        require_accepted({"zero_optimization": {"reduce_bucket": 5}})
     with pytest.raises(InputError, match=r"zero_optimization.reduce_bucket_size: "):
-        require_zero_options({"zero_optimization": {"reduce_bucket_size": "many"}})
+        require_accepted({"zero_optimization": {"reduce_bucket_size": "many"}})
 
 
 def test_what_the_job_determines_stays() -> None:
