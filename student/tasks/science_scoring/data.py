@@ -137,6 +137,12 @@ def _require_one_question(answers: Sequence[GradedAnswer]) -> None:
     for answer in answers:
         other = first.setdefault(answer.question_id, answer)
         if plain(other.question) != plain(answer.question):
+            if not (plain(other.question) and plain(answer.question)):
+                without, other = (other, answer) if plain(answer.question) else (answer, other)
+                raise InputError(
+                    f"{without.place}: the question {without.question_id!r} has no text, but it has one in "
+                    f"{other.place}; give it in all files, or in none"
+                )
             raise InputError(
                 f"{answer.place}: the question {answer.question_id!r} has another text in {other.place}; give each "
                 "question an id of its own"

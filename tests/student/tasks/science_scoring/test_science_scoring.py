@@ -122,6 +122,21 @@ def test_one_question_has_one_text(tmp_path: Path) -> None:
         ScienceScoring(format="beetle_tsv", train=tmp_path / "train.tsv").build(no_progress)
 
 
+def test_a_file_without_the_questions_of_another_one_is_named(tmp_path: Path) -> None:
+    """Would catch advice to rename the questions of ASAP-SAS, where a folder lacks their table."""
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.tsv").write_text(text(["Id\tEssaySet\tScore1\tEssayText", "1\t3\t1\tA gap"]))
+    (tmp_path / "train" / "prompts.tsv").write_text(text(["EssaySet\tQuestion", "3\tWhy?"]))
+    task = ScienceScoring(
+        format="asap_sas", scale="points", train=tmp_path / "train/a.tsv", tests={"t": tmp_path / "test/a.tsv"}
+    )
+    with pytest.raises(
+        InputError, match=r"test/a.tsv, line 2: the question '3' has no text, but .*train/a.tsv, line 2"
+    ):
+        task.build(no_progress)
+
+
 def test_one_question_has_one_text_in_all_files_of_a_job(tmp_path: Path) -> None:
     """Would catch two questions that are counted as one, because each file numbers its own."""
     for name, question in (("train", "Why?"), ("test", "How?")):
