@@ -18,7 +18,7 @@ from cluster.evaluation.model_digest import model_digest
 from cluster.evaluation.settings import EvaluateSettings
 from cluster.evaluation.vllm_answers import generate_with_vllm
 from cluster.runtime.hardware import hardware
-from cluster.runtime.outputs import claim, read_json
+from cluster.runtime.outputs import claim, read_json, require_same_job
 from cluster.runtime.progress_bars import counter
 from student.data.sources import describe_left_out
 from student.evaluation.classifier import evaluate_classifier
@@ -43,8 +43,7 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     if store is not None:
         settings = settings.model_copy(update={"snapshot": store.snapshot})
     require_models(settings)
-    holds_work = any((settings.output / f"{name}.json").exists() for name in settings.models)
-    claim(settings.output, settings, holds_work, CHANGEABLE)
+    claim(settings.output, settings, _holds_work(settings), CHANGEABLE)
     if store is not None and settings.classes is None and (unknown := unknown_metrics(store.spec.targets)):
         print(f"evaluate: {unknown}", flush=True)
     results: dict[str, Any] = {}
@@ -80,6 +79,16 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, Any]:
     }
     write_json(settings.output / "evaluation.json", summary)
     return summary
+
+
+def require_same_evaluation(settings: EvaluateSettings) -> None:
+    """Raise InputError, naming the keys, if the output holds results of another job. Its models need not exist yet."""
+    if _holds_work(settings):
+        require_same_job(settings.output, settings, CHANGEABLE)
+
+
+def _holds_work(settings: EvaluateSettings) -> bool:
+    return any((settings.output / f"{name}.json").exists() for name in settings.models)
 
 
 def _beside_models(

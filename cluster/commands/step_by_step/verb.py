@@ -138,7 +138,7 @@ def _require_valid(jobs: dict[str, Any]) -> None:
 
 def _run(files: dict[str, Path], arguments: argparse.Namespace) -> Result:
     """Run the three jobs. Each continues where an earlier run stopped."""
-    from cluster.evaluation.driver import run_evaluation
+    from cluster.evaluation.driver import require_same_evaluation, run_evaluation
     from cluster.evaluation.settings import EvaluateSettings, ExamplesSettings
     from cluster.evaluation.task_examples import run_examples
     from cluster.report.metrics_table import metrics_table
@@ -147,11 +147,13 @@ def _run(files: dict[str, Path], arguments: argparse.Namespace) -> Result:
     from student.training.settings import TrainSettings
 
     root = arguments.root.resolve()
+    evaluation = load_job(files["evaluate"], [], EvaluateSettings, root)
+    require_same_evaluation(evaluation)  # before a training of hours
     built = run_examples(load_job(files["examples"], [], ExamplesSettings, root))
     print("\n".join(_explained(built["facts"])), flush=True)
     trained = run_training(load_job(files["train"], [], TrainSettings, root), arguments.address)
     print(f"step-by-step: {summary(trained)}", flush=True)
-    evaluated = run_evaluation(load_job(files["evaluate"], [], EvaluateSettings, root))
+    evaluated = run_evaluation(evaluation)
     return Result(metrics_table(evaluated["models"]), {**evaluated, "jobs": files})
 
 

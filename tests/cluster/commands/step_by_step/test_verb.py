@@ -187,6 +187,19 @@ def test_a_refused_rerun_leaves_the_job_files(
     assert main(["--root", str(tmp_path), *TINY.split(), "--dry-run"]) == 0
 
 
+def test_another_evaluation_is_refused_before_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a training of hours whose answers are then not compared."""
+    assert main(["--root", str(tmp_path), *TINY.split(), "--dry-run"]) == 0
+    (path,) = tmp_path.rglob("jobs/evaluate.toml")
+    job = load_job(path, [], EvaluateSettings, tmp_path.resolve())
+    job.output.mkdir()
+    write_job(job.output, job)
+    (job.output / "student.json").write_text("{}")
+    assert main(["--root", str(tmp_path), *TINY.split(), "--gen_max_len", "9"]) == 2
+    assert "(generation.max_new_tokens: was 64, now 9)" in capsys.readouterr().err
+    assert not (job.output.parent / "examples").exists() and read_toml(path)["generation"]["max_new_tokens"] == 64
+
+
 def test_an_accepted_job_keeps_its_file_when_it_fails_later(trained: Path, tmp_path: Path) -> None:
     """Would catch a run of more steps whose file says the earlier number."""
     job = read_toml(trained)
