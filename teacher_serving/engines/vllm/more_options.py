@@ -35,6 +35,7 @@ REFUSED = {
     "max_logprobs": "there is no limit",
     "logprobs_mode": "rows are those of the raw logits",
     "skip_tokenizer_init": "texts that end a response need the tokenizer",
+    "tokens_only": "texts that end a response need the tokenizer",
     "runner": "a teacher generates",
     "convert": "a teacher generates",
     "speculative_config": "the rows of accepted tokens are not made",

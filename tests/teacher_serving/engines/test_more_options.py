@@ -63,6 +63,7 @@ def test_arguments_of_speed_leave_the_identity_alone_and_others_change_it(tiny_m
         ("dtype", "engine.options.dtype cannot be given: use teacher.dtype"),
         ("worker_extension_cls", "cannot be given: the workers of logitbank make the rows"),
         ("kv_sharing_fast_prefill", "cannot be given: .* so their rows are wrong"),
+        ("tokens_only", "cannot be given: texts that end a response need the tokenizer"),
         ("hf_token", "cannot be given: use the environment variable HF_TOKEN"),
         ("model_loader_extra_config", "cannot be given: its values may be secret"),
         ("data_parallel_size", "cannot be given: engine.tensor_parallel, engine.pipeline_parallel and actors say"),
