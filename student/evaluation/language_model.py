@@ -55,7 +55,7 @@ class _Answering:
     shots: tuple[Example, ...] = ()
 
     def answer(self, prompts: Sequence[Tokens], progress: Progress) -> list[str | None]:
-        """Answers to prompts; None where prompt and answer need more positions than the model has.
+        """Answers to prompts; None where prompt and the longest answer need more positions than the model has.
 
         For an encoder-decoder they are sequences of their own.
         """

@@ -10,7 +10,7 @@ from typing import Any
 SPEAKERS = ("Doctor", "Patient")
 # Who speaks. Other words before a colon, such as "Note: ...", begin no turn.
 _ROLE = r"(?:doctor|patient|physician|nurse|guest|clinician)(?:_\w+)?"
-_NAME = rf"{_ROLE}|(?:dr|mr|mrs|ms)\b\.?(?:\s+\w+)?"
+_NAME = rf"{_ROLE}|(?:dr|mr|mrs|ms)\b\.?(?:\s+\w+(?-i:\s+[A-Z][\w'.-]*){{0,2}})?"
 # A line that begins a turn: "Doctor: ...", "**Patient:** ...", "[doctor] ...", "Dr. Smith: ...", "Guest_family: ...",
 # "1. Doctor: ...".
 _TURN = re.compile(
@@ -20,6 +20,7 @@ _TURN = re.compile(
 _WORD = re.compile(r"\w+")
 # A turn of so many words that occurs twice is the sign of a model that goes round in circles.
 REPEATED_WORDS = 6
+NO_TURN = "no turn that begins with Doctor: or Patient:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def find_problem(turns: Sequence[Turn], limits: Limits, topic: str = "", exchang
     text = " ".join(turn.text for turn in turns)
     found, words = count_exchanges(turns), len(_WORD.findall(text))
     if not turns:
-        return "no turn that begins with Doctor: or Patient:"
+        return NO_TURN
     if any(not _WORD.search(turn.text) for turn in turns):
         return "an empty turn"
     if any(first.speaker == second.speaker for first, second in pairwise(turns)):

@@ -11,10 +11,12 @@ from cache.examples.example import Example
 from cache.examples.files.jsonl import read_examples
 from cache.json_documents import digest
 from student.tasks.medical_conversation.conversation import (
+    NO_TURN,
     Limits,
     Turn,
     count_exchanges,
     find_problem,
+    opening_turn,
     parse_turns,
     statistics,
     write_turns,
@@ -38,13 +40,17 @@ def valid_conversations(source: str, instruction: str, limits: Limits) -> tuple[
     conversations: list[list[Turn]] = []
     seen: set[str] = set()
     total = 0
-    for text, facts, record, problem in _conversations(source):
+    for text, facts, record, problem, is_given in _conversations(source):
         total += 1
         turns = parse_turns(text)
-        exchanges = facts.get("exchanges")
-        reason = problem or find_problem(
-            turns, limits, str(facts.get("topic", "")), exchanges if isinstance(exchanges, int) else None
-        )
+        if is_given:
+            opening = opening_turn(text, turns)
+            turns = [*([opening] if opening else []), *turns]
+            reason = problem or ("" if turns else NO_TURN)
+        else:
+            exchanges = facts.get("exchanges")
+            requested = exchanges if isinstance(exchanges, int) else None
+            reason = problem or find_problem(turns, limits, str(facts.get("topic", "")), requested)
         identity = digest([turn.text.lower() for turn in turns])
         if reason or identity in seen:
             reasons[reason or "the same as an earlier one"] += 1
@@ -67,8 +73,8 @@ def valid_conversations(source: str, instruction: str, limits: Limits) -> tuple[
     return kept, facts_of_all
 
 
-def _conversations(source: str) -> Iterator[tuple[str, Mapping[str, Any], str, str]]:
-    """Text, metadata, true record ("" if unknown) and known problem of each conversation."""
+def _conversations(source: str) -> Iterator[tuple[str, Mapping[str, Any], str, str, bool]]:
+    """Text, metadata, true record ("" if unknown) and known problem of each conversation; whether it is given."""
     if "://" not in source and Path(source).is_file():
         yield from _of_file(Path(source))
         return
@@ -79,17 +85,17 @@ def _conversations(source: str) -> Iterator[tuple[str, Mapping[str, Any], str, s
     store = LogitStore.open(source)
     for example in store.texts(slice(None)):
         problem = "" if example.metadata.get("finished", True) else UNFINISHED
-        yield example.response, example.metadata, "", problem
+        yield example.response, example.metadata, "", problem, False
 
 
-def _of_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str, str]]:
+def _of_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str, str, bool]]:
     for example in read_examples(path):
         conversation = example.metadata.get("input")
         if isinstance(conversation, str) and conversation:
             record, problem = _true_record(example.response)
-            yield conversation, example.metadata, record, problem
+            yield conversation, example.metadata, record, problem, True
         elif example.response:
-            yield example.response, example.metadata, "", ""
+            yield example.response, example.metadata, "", "", False
         else:
             raise InputError(
                 f"{path}: example {example.id} has no conversation; give lines with 'response', or with 'instruction', "

@@ -11,8 +11,9 @@ MOST = 0.999
 def qwk(scores: Sequence[Mapping[str, float]], best: int | None = None) -> float:
     """QWK of scores with the places "true" and "predicted" in a scale. NaN where it is undefined.
 
-    A prediction that is no grade (-1) counts as the grade farthest from the true one: silence must not pay. The best
-    grade is "best" of a score where it has one, else `best`, else the best true grade of these scores.
+    A prediction that is no grade of the scale (-1, or above its best grade) counts as the grade farthest from the true
+    one: silence must not pay. The best grade is "best" of a score where it has one, else `best`, else the best true
+    grade of these scores; then every prediction that is a number is a grade.
     """
     from sklearn.metrics import cohen_kappa_score
 
@@ -28,7 +29,7 @@ def qwk(scores: Sequence[Mapping[str, float]], best: int | None = None) -> float
 
 def _place(score: Mapping[str, float], best: int) -> int:
     true, predicted = int(score["true"]), int(score["predicted"])
-    if predicted >= 0:
+    if 0 <= predicted <= score.get("best", predicted):
         return predicted
     best = int(score.get("best", best))
     return 0 if 2 * true >= best else best

@@ -31,11 +31,14 @@ def read_asap_sas(path: Path) -> list[GradedAnswer]:
             raise InputError(
                 f"{place}: EssaySet {row['EssaySet']!r} has no line in {path.parent / PROMPTS}; add its question"
             )
-        if row[GRADE] and not (row[GRADE].isascii() and row[GRADE].isdigit() and int(row[GRADE]) <= ASAP_SAS_POINTS):
-            raise InputError(f"{place}: {GRADE} {row[GRADE]!r} is not a number of points from 0 to {ASAP_SAS_POINTS}")
         essay_set = row["EssaySet"]
-        question, reference = prompts.get(essay_set, ("", ""))
         most = 2 if essay_set in TWO_POINTS else ASAP_SAS_POINTS
+        if row[GRADE] and not (row[GRADE].isascii() and row[GRADE].isdigit() and int(row[GRADE]) <= most):
+            raise InputError(
+                f"{place}: {GRADE} {row[GRADE]!r} is not a number of points from 0 to {most}, the scale of EssaySet "
+                f"{essay_set}"
+            )
+        question, reference = prompts.get(essay_set, ("", ""))
         answers.append(
             GradedAnswer(row["Id"], essay_set, question, reference, row["EssayText"], row[GRADE], place, most)
         )

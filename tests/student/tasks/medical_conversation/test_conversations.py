@@ -170,6 +170,20 @@ def test_the_published_form_is_read_with_its_records(tmp_path: Path, output: obj
         task(data="conversations", conversations=str(file)).build(no_progress)
 
 
+def test_a_given_conversation_is_kept_as_it_is(tmp_path: Path) -> None:
+    """The rules for what a teacher writes would leave out most real dialogues, and words before the first speaker."""
+    real = "hi , Susan .\nPatient: Hello.\nPatient: I cough.\nDr. Jane Smith: I see.\nMr. Robert Lee Jones: no"
+    line = {"instruction": "Extract", "input": real, "output": ""}
+    file = tmp_path / "given.jsonl"
+    file.write_text("".join(json.dumps(each) + "\n" for each in (line, {**line, "input": f"{real}!"}, line)))
+    built = task(data="conversations", conversations=str(file)).build(no_progress)
+    assert built.facts["left_out"] == {"the same as an earlier one": 1}
+    first = built.splits["records"][0].messages[-1]["content"]
+    whole = "Doctor: hi , Susan .\nPatient: Hello.\nPatient: I cough.\nDoctor: I see.\nPatient: no"
+    assert whole in first
+    assert [turn.speaker for turn in parse_turns("Doctor: a\nMrs. Jones complains of: pain")] == ["Doctor"]
+
+
 def test_grammar_made_records_are_true() -> None:
     grammar = task(count=150, heldout_count=40)
     built = grammar.build(no_progress)

@@ -130,6 +130,9 @@ def test_asap_sas(tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match=r"train.tsv, line 5: Score1 '4' is not a number of points from 0 to 3"):
         read("asap_sas", tmp_path / "train.tsv", text([*ASAP, "4\t1\t4\t0\tx"]))
+    (tmp_path / "sets").mkdir()
+    with pytest.raises(InputError, match="Score1 '3' is not a number of points from 0 to 2, the scale of EssaySet 3"):
+        read("asap_sas", tmp_path / "sets" / "train.tsv", text([*ASAP, "4\t3\t3\t3\tx"]))
     with pytest.raises(InputError, match=r"train.tsv, line 5: EssaySet '3' has no line in .*prompts.tsv"):
         read("asap_sas", tmp_path / "train.tsv", text([*ASAP, "4\t3\t0\t0\tx"]))
     (tmp_path / "prompts.tsv").write_text(text([*ASAP_PROMPTS, ASAP_PROMPTS[1]]))

@@ -270,6 +270,18 @@ def test_a_text_that_is_no_grade_counts_as_one_of_the_question(most: int | None)
     assert metrics["qwk"] == pytest.approx(expected) and metrics["qwk_of_questions"] == pytest.approx(expected)
 
 
+def test_a_grade_above_the_scale_of_its_question_is_no_grade() -> None:
+    """Would catch "9 points" of 3 that costs more than silence."""
+    scores = [
+        {"right": 1.0, "true": float(i % 4), "predicted": float(i % 4), "question": 1.0, "best": 3.0} for i in range(20)
+    ]
+    found = [
+        ScienceScoring(scale="points").summarise([*scores, {**scores[0], "predicted": said}])["qwk"]
+        for said in (-1.0, 4.0, 9.0)
+    ]
+    assert found[0] == found[1] == found[2] < 1
+
+
 def test_each_question_has_its_own_best_grade() -> None:
     """Silence to a true 2 of 2 points counts as 0, and to a true 2 of 5 points as 5."""
     from sklearn.metrics import cohen_kappa_score
