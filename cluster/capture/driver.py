@@ -5,6 +5,7 @@ from itertools import chain
 
 import ray
 
+from cluster.capture.event_log import EventLog
 from cluster.capture.input.job import open_job
 from cluster.capture.input.unit_stream import LocalPlanner, RayPlanner
 from cluster.capture.planning import open_windows
@@ -16,13 +17,16 @@ from cluster.runtime.ray_session import ray_session
 PLAN_AHEAD = 2
 
 
-def run_capture(settings: CaptureSettings) -> CaptureOutcome:
-    """Capture the examples that the store lacks, then take a snapshot. A second run resumes the first."""
+def run_capture(settings: CaptureSettings, log: EventLog | None = None) -> CaptureOutcome:
+    """Capture the examples that the store lacks, then take a snapshot. A second run resumes the first.
+
+    log: gets a line for every unit, and for every worker and example that is lost.
+    """
     first, windows = open_windows(settings)
     job = open_job(settings)
     if len(first) < 2:
         # A small input is planned here and now: where nothing is missing, no Ray and no engine starts.
-        run = CaptureRun(job)
+        run = CaptureRun(job, log)
         run.plan(LocalPlanner(job, iter(first)))
         if run.known_units:
             with _ray(settings, run.known_units):
@@ -31,7 +35,7 @@ def run_capture(settings: CaptureSettings) -> CaptureOutcome:
         with _ray(settings, settings.most_actors):
             shared = ray.put(job)
             job = ray.get(shared)  # its keys are now where all processes of this machine read them
-            run = CaptureRun(job)
+            run = CaptureRun(job, log)
             run.plan(RayPlanner(job, shared, chain(first, windows), PLAN_AHEAD + settings.most_actors))
             if run.known_units:
                 run.capture()

@@ -22,6 +22,7 @@ from cache.store.snapshot_reading import are_committed
 from cache.store.snapshots import take_snapshot
 from cluster.capture.actor import start_worker, units_per_worker
 from cluster.capture.dispatch import POLL_SECONDS, Dispatcher, examples_in_progress, wait_ready
+from cluster.capture.event_log import EventLog, LoggedEvents
 from cluster.capture.input.input_summary import InputSummary
 from cluster.capture.input.job import CaptureJob
 from cluster.capture.input.tries import Tries
@@ -83,10 +84,13 @@ def engine_settings(settings: CaptureSettings, actors: int) -> EngineSettings:
 
 
 class CaptureRun:
-    """One run of a capture job: from its first unit to the snapshot. Also hears what the dispatcher tells."""
+    """One run of a capture job: from its first unit to the snapshot. Also hears what the dispatcher tells.
 
-    def __init__(self, job: CaptureJob) -> None:
-        self._job, self._storage = job, job.storage
+    log: gets a line for each of these events.
+    """
+
+    def __init__(self, job: CaptureJob, log: EventLog | None = None) -> None:
+        self._job, self._storage, self._event_log = job, job.storage, log
         self._log = RunLog(job.settings)
         self._tries = Tries(job.storage)
         self._has_begun = False
@@ -137,7 +141,8 @@ class CaptureRun:
         self._presence.beat()
         self._log.start_seconds = time.monotonic() - started
         self._log.begin()
-        self._dispatcher = Dispatcher(start, workers, self.work, self, units_per_worker(on_gpu), joining)
+        events = self if self._event_log is None else LoggedEvents(self, self._event_log)
+        self._dispatcher = Dispatcher(start, workers, self.work, events, units_per_worker(on_gpu), joining)
         try:
             with (
                 Interruption() as self._interruption,

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +12,8 @@ from cluster.commands.verbs import Result, VerbFunction, Verbs, complete_files
 
 if TYPE_CHECKING:  # pydantic is heavy
     from cache.settings import Settings
+    from cluster.capture.event_log import EventLog
+    from cluster.capture.run import CaptureOutcome
     from cluster.capture.settings import CaptureSettings
 
 JOBS = "cluster/jobs/demo"
@@ -44,6 +46,14 @@ def add_job_verbs(verbs: Verbs) -> None:
         const=200,
         metavar="N",
         help="a dry run that also captures N responses (200) for a trial: tokens, hours and bytes of the whole job",
+    )
+    complete_files(
+        capture.add_argument(
+            "--log",
+            type=Path,
+            metavar="FILE",
+            help="append a line of JSON for every unit, and for every worker and example that is lost, with their keys",
+        )
     )
     train = add("train", _train, "train a student", "student.toml --set run.seed=1")
     sweep = add("sweep", _sweep, "train with many settings and compare", "sweep.toml --set samples=20")
@@ -138,7 +148,7 @@ def _capture(arguments: argparse.Namespace) -> Result:
         return _probe(job, arguments.probe)
     if arguments.dry_run:
         return _dry_run(job, preview_job(job, counter("reading", "B")))
-    outcome = run_capture(job)
+    outcome = _logged(job, arguments.root / arguments.log if arguments.log else None, run_capture)
     rate = f", {outcome.rows / outcome.seconds:,.0f} tokens/s" if outcome.seconds else ""
     cost = f"; cost {outcome.cost:,.4f}" if outcome.cost else ""
     text = (
@@ -153,6 +163,31 @@ def _capture(arguments: argparse.Namespace) -> Result:
         + _quarantine_lines(outcome.reasons, job.store)
     )
     return Result(text, {**asdict(outcome), "store": job.store})
+
+
+def _logged(
+    job: "CaptureSettings", path: Path | None, run: "Callable[[CaptureSettings, EventLog | None], CaptureOutcome]"
+) -> "CaptureOutcome":
+    """Run a capture that writes its log to a file, if one is given."""
+    if path is None:
+        return run(job, None)
+    from cluster.capture.event_log import EventLog
+
+    try:
+        log = EventLog(path)
+    except OSError as error:
+        raise InputError(f"--log {path}: cannot be written: {error.strerror}") from None
+    log.write("start", store=job.store, engines=job.most_actors)
+    try:
+        outcome = run(job, log)
+    except BaseException as error:
+        log.write("end", error=f"{type(error).__name__}: {error}")
+        raise
+    else:
+        log.write("end", captured=outcome.captured, rows=outcome.rows, snapshot=outcome.snapshot)
+        return outcome
+    finally:
+        log.close()
 
 
 def _probe(job: "CaptureSettings", count: int) -> Result:

@@ -47,7 +47,7 @@ def loss_panels(trainings: Mapping[str, Path]) -> list[LossPanel]:
         lines = [json.loads(line) for line in (output / METRICS).read_text().splitlines()]
         heldout = [line for line in lines if "heldout_objective" in line]
         key = "heldout_objective" if heldout else "objective"
-        objective = _objective(lines[0]) if lines else ""
+        objective = _objective(lines[-1]) if lines else ""
         panel = panels.setdefault((objective, bool(heldout)), LossPanel(objective, bool(heldout)))
         # A loss that was not finite is null in the file.
         selected = [line for line in heldout or lines if line[key] is not None]

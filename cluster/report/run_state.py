@@ -181,7 +181,10 @@ def _training_state(path: str) -> RunState:
         state = "not started"
     else:
         state = f"step {step:,} of {planned:,}" if planned else f"step {step:,}"
-    heldout = [line["heldout_objective"] for line in lines if line.get("heldout_objective") is not None]
+    # The line of step 0 is of a student that nothing was taught yet.
+    heldout = [
+        line["heldout_objective"] for line in lines if line["step"] and line.get("heldout_objective") is not None
+    ]
     facts = {
         "steps": step or None,
         "planned_steps": planned,

@@ -1,7 +1,7 @@
 """The training loop of one rank."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -132,6 +132,8 @@ class Loop:
         tracker = Tracker(self._settings, progress.step) if dist.get_rank() == 0 else None
         started = time.monotonic() - progress.seconds
         try:
+            if progress.step == 0:
+                self._evaluate_at_start(tracker)
             while progress.step < run.total_steps and not progress.best.ends_run(self._settings.heldout):
                 until = run.total_steps
                 if self._following is not None:
@@ -263,11 +265,23 @@ class Loop:
                 self._copies.send(progress.step)
             self._saved_step = progress.step
 
+    def _evaluate_at_start(self, tracker: Tracker | None) -> None:
+        """Log the held-out loss of the student that nothing was taught yet, if the job asks for it."""
+        if self._heldout is None or self._settings.heldout is None or not self._settings.heldout.at_start:
+            return
+        started = time.monotonic()
+        metrics = self._heldout_metrics(*self._heldout.loss(self._engine))
+        if tracker:
+            tracker.log_start({"objective": None, "tokens": 0, "seconds": time.monotonic() - started, **metrics})
+
+    def _heldout_metrics(self, objective: float, means: Sequence[float]) -> dict[str, Any]:
+        terms = {f"heldout_{name}": mean for name, mean in zip(self._names, means, strict=True)}
+        return {"heldout_objective": objective, **terms}
+
     def _evaluate(self, heldout: Heldout, progress: RunProgress) -> tuple[RunProgress, dict[str, float]]:
         """Compute the held-out loss, and save the student if it is the best so far."""
         objective, means = heldout.loss(self._engine)
         progress = replace(progress, best=progress.best.after_evaluation(progress.step, objective))
         if progress.best.step == progress.step:
             self._save_best(progress)
-        terms = {f"heldout_{name}": mean for name, mean in zip(self._names, means, strict=True)}
-        return progress, {"heldout_objective": objective, **terms}
+        return progress, self._heldout_metrics(objective, means)

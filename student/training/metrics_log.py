@@ -18,10 +18,16 @@ class Tracker:
 
     def __init__(self, settings: TrainSettings, first: int) -> None:
         self._lines = continue_metrics(settings.output / METRICS, first)
+        self._has_lines = self._lines.tell() > 0
         # TensorBoard hides what an interrupted run logged for the steps that are repeated.
         folder = str(settings.output / TENSORBOARD)
         self._board = SummaryWriter(folder, purge_step=first + 1) if settings.tracking.tensorboard else None
         self._wandb = _start_wandb(settings) if settings.tracking.wandb else None
+
+    def log_start(self, values: dict[str, Any]) -> None:
+        """Write the line of step 0, unless an earlier start of this run has."""
+        if not self._has_lines:
+            self.log_step(0, values)
 
     def log_step(self, step: int, values: dict[str, Any]) -> None:
         """Write one line, with null for a value that is not finite. TensorBoard and others get only finite numbers."""

@@ -140,6 +140,9 @@ class HeldoutSettings(Settings):
     snapshot: int | None = Field(None, ge=1, description="pinned snapshot; the newest if not given")
     examples: Path | None = Field(None, description="JSON Lines file instead, for hard labels")
     every: int = Field(100, ge=1, description="steps")
+    at_start: bool = Field(
+        False, description="also before the first step, as a line of step 0; the saved student is one that was trained"
+    )
     limit: int = Field(512, ge=1, description="number of examples, from the first on")
     patience: int | None = Field(None, ge=1)
 

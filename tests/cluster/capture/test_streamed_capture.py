@@ -46,10 +46,9 @@ def command(folder: Path, store: str, *changes: str) -> list[str]:
     return [sys.executable, "-m", "cluster.commands.main", "--root", str(folder), "capture", job, *options]
 
 
-def capture(folder: Path, store: str, *changes: str) -> str:
-    run = subprocess.run(
-        command(folder, store, *changes), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+def capture(folder: Path, store: str, *changes: str, log: Path | None = None) -> str:
+    line = [*command(folder, store, *changes), *(["--log", str(log)] if log else [])]
+    run = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     return run.stdout
 
@@ -131,11 +130,29 @@ def test_an_example_that_kills_its_engine_is_set_aside_and_the_others_are_captur
     folder: Path, calm: dict[str, bytes], tiny_model: Path
 ) -> None:
     [token] = AutoTokenizer.from_pretrained(tiny_model).encode(f" {DEADLY}", add_special_tokens=False)[-1:]
-    printed = capture(folder, "deadly", f"engine.deadly={token}")
+    log = folder / "logs" / "events.jsonl"
+    # Small units: each half of a unit costs another death, and a start of its engine.
+    printed = capture(folder, "deadly", f"engine.deadly={token}", "unit_size=10", log=log)
     assert "in quarantine, 1: lost its worker: its worker died" in printed
     found = content(folder, "deadly")
     assert len(found) == 3999 and found.items() <= calm.items()
     assert not (folder / "deadly" / "tries").exists() or not list((folder / "deadly" / "tries").iterdir())
+    require_whole_log(log, set(found))
+
+
+def require_whole_log(path: Path, stored: set[str]) -> None:
+    """Every example is in the log: committed, or given up, which its unit's deaths and divisions lead to."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [lines[0]["event"], lines[-1]["event"]] == ["start", "end"] and lines[-1]["captured"] == len(stored)
+    assert all(line.keys() > {"time", "host", "pid"} for line in lines)
+    committed = [key for line in lines if line["event"] == "committed" for key in line["keys"]]
+    assert len(committed) == len(stored) and set(committed) == stored
+    (given_up,) = [line for line in lines if line["event"] == "given_up"]
+    (guilty,) = given_up["keys"]
+    assert guilty not in stored and "its worker died" in given_up["reason"]
+    lost = [line for line in lines if line["event"] == "lost_worker"]
+    divided = [line for line in lines if line["event"] == "divided"]
+    assert len(lost) >= 2 and len(divided) >= 3 and all(guilty in line["keys"] for line in divided)
 
 
 def wait_for_units(store: Path, count: int) -> None:

@@ -120,6 +120,7 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         *(job(f"tiny-{stage}", 2, data=PACKED, run=TINY | {"zero_stage": stage}) for stage in STAGES),
         job("packed-rows", 2, data={"pack_to": 40}),
         job("packed-heldout", 2, data=PACKED, heldout=heldout, run={"zero_stage": 3, "micro_batch_size": 1}),
+        job("at-start", 2, heldout={**heldout, "at_start": True}, run={"zero_stage": 3}),
         job("packed-offload", 2, data=PACKED, run={"zero_stage": 2, "offload": "optimizer"}),
         job("checkpointing", 2, model={"config": LLAMA, "gradient_checkpointing": True}),
         job("offload-optimizer", 2, run={"zero_stage": 2, "offload": "optimizer"}),
@@ -200,6 +201,19 @@ def test_a_rank_without_examples_changes_nothing(fleet: Fleet, stage: int) -> No
     agree(fleet.curve(f"tiny-{stage}"), fleet.curve("one-tiny"))
     tokens = [line["tokens"] for line in fleet.metrics(f"tiny-{stage}")]
     assert tokens == [line["tokens"] for line in fleet.metrics("one-tiny")]
+
+
+def test_a_run_that_is_evaluated_at_its_start_is_the_same_run(fleet: Fleet) -> None:
+    """Its line of step 0 has the held-out loss of the untrained student, which is not the best one."""
+    first, *lines = fleet.metrics("at-start")
+    assert (first["step"], first["tokens"], first["objective"]) == (0, 0, None)
+    others = fleet.metrics("two-heldout")
+    assert [line["objective"] for line in lines] == pytest.approx([line["objective"] for line in others], rel=1e-6)
+    measured = [line["heldout_objective"] for line in (first, *lines) if "heldout_objective" in line]
+    assert measured[0] != measured[1] and len(measured) == 3
+    assert measured[1:] == pytest.approx([o["heldout_objective"] for o in others if "heldout_objective" in o], rel=1e-6)
+    result = json.loads((fleet.root / "at-start" / "training.json").read_text())
+    assert result["best_step"] in (2, 4)
 
 
 def test_packed_rows_give_the_same_heldout_loss(fleet: Fleet) -> None:
