@@ -1,5 +1,6 @@
 """DeepSpeed around a model: initialisation, steps, checkpoints that survive a kill, and full weights."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -189,6 +190,9 @@ class Engine:
         tag = checkpoint_folder(self._folder, step).name
         if ranks_changed:
             if dist.get_rank() == 0:
+                make_universal(self._folder, step)
+            dist.barrier()
+            if os.environ.get("LOCAL_RANK", "0") == "0":  # of a machine that has a folder of its own
                 make_universal(self._folder, step)
             dist.barrier()
             tag = universal_checkpoint(self._folder, step)

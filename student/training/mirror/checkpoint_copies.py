@@ -62,6 +62,8 @@ class CheckpointCopies:
         if self._is_shared:
             mine = read_progress(self._checkpoints)
             if self._rank == 0 and progress and (mine is None or mine["step"] <= progress["step"]):
+                if self._mirror.is_ahead():  # a driver may have brought the record, where there is one
+                    self._mirror.fetch_record()
                 self._fetch(progress, every_rank=True)
         else:
             with self._alone_on_machine():

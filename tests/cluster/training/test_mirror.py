@@ -32,6 +32,7 @@ MACHINES = """
 import os, sys
 from student.training.settings import TrainSettings
 from student.training.train import train
+os.environ["LOCAL_RANK"] = "0"
 train(TrainSettings.model_validate_json(sys.argv[1].replace("MACHINE", "machine" + os.environ["RANK"])))
 """
 
@@ -120,22 +121,25 @@ def test_the_mirror_of_another_job_is_refused(tmp_path: Path, store: Path) -> No
     assert not other.output.exists() and RemoteFolder(mirror).sizes("") == before
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_ranks_without_a_common_folder_go_on_from_the_mirror(tmp_path: Path, store: Path, stage: int) -> None:
-    """Two ranks, each with its own disk: one of them is lost after the end, and the run is made longer."""
+@pytest.mark.parametrize(("stage", "ranks_before"), [(2, 1), (3, 2)])
+def test_ranks_without_a_common_folder_go_on_from_the_mirror(
+    tmp_path: Path, store: Path, stage: int, ranks_before: int
+) -> None:
+    """Each rank with its own disk: one is lost after the end, or there was but one; and the run is made longer."""
 
-    def train(steps: int) -> None:
-        run = {"steps": steps, "ranks": 2, "zero_stage": stage, "checkpoint_every": 2}
+    def train(steps: int, ranks: int = 2) -> None:
+        run = {"steps": steps, "zero_stage": stage, "checkpoint_every": 2}
         settings = settings_of(tmp_path / "MACHINE", store, run=run, mirror=str(tmp_path / "mirror"))
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
         environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         command = [*launcher, "--no-python", sys.executable, "-c", MACHINES, settings.model_dump_json()]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
 
-    train(4)
+    train(4, ranks_before)
     shutil.rmtree(tmp_path / "machine0")
-    (tmp_path / "machine1" / "checkpoints").rename(tmp_path / "machine1" / "elsewhere")
+    if ranks_before == 2:
+        (tmp_path / "machine1" / "checkpoints").rename(tmp_path / "machine1" / "elsewhere")
     train(6)
     lines = metrics(tmp_path / "machine0")
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
