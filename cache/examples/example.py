@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.examples.json_values import require_json_value
+from cache.lazy_value import lazy_value
 
 # Fields that are stored only if they are not empty.
 OPTIONAL_FIELDS = ("label", "tools")
@@ -107,7 +108,7 @@ class Example:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TokenizedExample:
     """Token ids and their segments, both of shape [n].
 
@@ -120,7 +121,7 @@ class TokenizedExample:
     segments: npt.NDArray[np.uint8]
     origin: str = "scored"
 
-    @property
+    @lazy_value
     def key(self) -> str:
         """32 hexadecimal digits: a hash of origin, the example's identity, token ids and segments."""
         state = hashlib.sha256(f"{self.origin}:{self.example.identity}:{len(self.tokens)}:".encode())

@@ -117,8 +117,8 @@ def _score(
     for item, request, answer in zip(items, requests, answers, strict=True):
         if answer.refusal:
             refused[item.key] = (item.tokenized.example.id, answer.refusal)
-        elif lost := [int(row) for row in request.rows if answer.targets.counts[row] == 0]:
-            reason = f"the teacher gave no finite distribution for token {lost[0] + 1}"
+        elif len(lost := request.rows[answer.targets.counts[request.rows] == 0]):
+            reason = f"the teacher gave no finite distribution for token {int(lost[0]) + 1}"
             refused[item.key] = (item.tokenized.example.id, reason)
         else:
             records[item.key] = Record(item.key, item.tokenized, answer.targets, answer.token_logprobs)

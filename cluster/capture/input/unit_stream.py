@@ -1,5 +1,6 @@
 """Units of a job in the order of its examples. Windows are planned ahead, a few at a time."""
 
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -43,6 +44,20 @@ class LocalPlanner:
         planned, units = plan_window(self._job, next(self._windows), *self._numbers.next())
         self._numbers.add(planned)
         return planned, units
+
+
+class PackedUnits:
+    """Units of a window as bytes: who needs one of them unpacks no other. Ray shares the bytes between processes."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        packed = [pickle.dumps(unit, protocol=pickle.HIGHEST_PROTOCOL) for unit in units]
+        self._ends = np.cumsum([len(each) for each in packed])
+        self._bytes = np.frombuffer(b"".join(packed), np.uint8)
+
+    def __getitem__(self, number: int) -> Unit:
+        start = self._ends[number - 1] if number else 0
+        unit: Unit = pickle.loads(self._bytes.data[start : self._ends[number]])
+        return unit
 
 
 class RayPlanner:
@@ -178,8 +193,9 @@ class _Numbers:
             self._used = min(self._used, self._limit)
 
 
-def _plan_window(job: list[Any], window: Window, first: int, most: int | None) -> tuple[PlannedWindow, list[Unit]]:
-    return plan_window(_job_of(job[0].hex(), job), window, first, most)
+def _plan_window(job: list[Any], window: Window, first: int, most: int | None) -> tuple[PlannedWindow, PackedUnits]:
+    planned, units = plan_window(_job_of(job[0].hex(), job), window, first, most)
+    return planned, PackedUnits(units)
 
 
 def _job_of(name: str, job: list[Any]) -> CaptureJob:
