@@ -1,8 +1,9 @@
 """Copies of a store's files on a disk of this machine, which all its processes share, up to a number of bytes.
 
-    FOLDER/STORE/NAME                 the file, and behind it its CRC-32C and a mark; STORE is a hash of the address
-    FOLDER/STORE/.copying-N           locked by who copies one of the files that share the lock
-    FOLDER/.room                      locked by who makes room
+    FOLDER/logitbank-copies/          all copies. What else is in FOLDER is not ours, and is never removed
+        STORE/NAME                    the file, and behind it its CRC-32C and a mark; STORE is a hash of the address
+        STORE/.copying-N              locked by who copies one of the files that share the lock
+        .room                         locked by who makes room
 
 Files of a store are never changed in place, so a copy is right for ever. The folder may be removed at any time.
 """
@@ -29,6 +30,8 @@ from cache.storage.durable_files import entries_below, read_range
 from cache.storage.fork_safe_lock import ForkSafeLock
 from cache.storage.ranges import Span, read_merged
 
+# In the folder of a job, which may be a whole disk with files of others.
+COPIES = "logitbank-copies"
 PIECE_BYTES = 32 << 20
 # For the file that is being copied when all is closed.
 CLOSE_SECONDS = 5.0
@@ -58,7 +61,8 @@ class LocalCopies:
 
     def __init__(self, source: Storage, place: CopyFolder) -> None:
         self._source, self._place = source, place
-        self._folder = place.folder / hashlib.sha256(str(source).encode()).hexdigest()[:16]
+        self._root = place.folder / COPIES
+        self._folder = self._root / hashlib.sha256(str(source).encode()).hexdigest()[:16]
         # Files that this process has checked, and when it last marked them as used.
         self._checked: dict[str, float] = {}
         self._lock = ForkSafeLock()
@@ -197,9 +201,9 @@ class LocalCopies:
 
         Returns False if other drafts take the room.
         """
-        with self._locked(self._place.folder / ".room"):
+        with self._locked(self._root / ".room"):
             found = []
-            for entry in entries_below(self._place.folder):
+            for entry in entries_below(self._root):
                 with suppress(FileNotFoundError):
                     if entry.is_file(follow_symlinks=False):
                         status = entry.stat()
@@ -230,7 +234,10 @@ class LocalCopies:
             except BlockingIOError:
                 yield False
                 return
-            yield True
+            try:
+                yield True
+            finally:  # a process that was forked meanwhile has the file open as well, and would keep the lock
+                fcntl.flock(file, fcntl.LOCK_UN)
 
     def _warn(self, error: Exception) -> None:
         """Say once that copies cannot be used."""

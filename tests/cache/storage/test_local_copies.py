@@ -136,6 +136,52 @@ def test_drafts_of_killed_processes_are_removed_and_those_of_others_are_not(
     assert not old.exists() and new.exists()
 
 
+def test_files_that_are_no_copies_are_never_removed(tmp_path: Path, source: CountingStorage) -> None:
+    """The folder may be a disk on which others keep theirs: also old ones, hidden ones, and where there is no room."""
+    others = [tmp_path / "disk" / name for name in (".profile", "results.csv", "work/0123456789abcdef/results.csv")]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 10 * SIZE)
+        os.utime(path, (1000, 1000))
+    copies = LocalCopies(source, CopyFolder(tmp_path / "disk", 3 * SIZE))
+    for number in range(5):
+        copies.read_ranges([(f"parts/{number}", 0, 1)])
+    assert all(path.stat().st_size == 10 * SIZE for path in others)
+    assert len(files_of(tmp_path / "disk" / local_copies.COPIES)) == 2
+
+
+def test_a_process_that_is_forked_meanwhile_keeps_no_lock(
+    tmp_path: Path, source: CountingStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of a DataLoader is forked while a part is copied, and lives on."""
+    began, may_go_on = threading.Event(), threading.Event()
+    inner = source.size
+
+    def slow(name: str) -> int | None:
+        began.set()
+        may_go_on.wait(60)
+        return inner(name)
+
+    monkeypatch.setattr(source, "size", slow)
+    copies = LocalCopies(source, CopyFolder(tmp_path / "copies", 1 << 20))
+    copies.copy_ahead({"parts/1": SIZE})
+    assert began.wait(60) and copies._ahead is not None
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=reader.recv)
+    child.start()
+    may_go_on.set()
+    copies._ahead.join(60)
+    (copy,) = files_of(tmp_path / "copies")
+    copy.unlink()
+    again = threading.Thread(target=copies.read_ranges, args=([("parts/1", 0, 1)],), daemon=True)
+    again.start()
+    again.join(20)
+    is_held = again.is_alive()
+    writer.send(None)
+    child.join(60)
+    assert not is_held
+
+
 def test_all_parts_come_ahead_if_they_fit(tmp_path: Path, source: CountingStorage) -> None:
     sizes = {f"parts/{number}": SIZE for number in range(10)}
     too_small = LocalCopies(source, CopyFolder(tmp_path / "small", 10 * SIZE))
