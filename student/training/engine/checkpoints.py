@@ -26,6 +26,15 @@ def commit_checkpoint(folder: Path, step: int, progress: dict[str, Any], keep: i
     remove_older(folder, step, keep)
 
 
+def remove_unfinished(folder: Path, step: int) -> None:
+    """Remove what a killed save of this step has left: maybe files of more ranks than will write it now.
+
+    Call it on one rank of each machine. A save never repeats the step of the current checkpoint.
+    """
+    for name in (checkpoint_folder(folder, step).name, universal_checkpoint(folder, step)):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def remove_older(folder: Path, step: int, keep: int) -> None:
     """Remove all checkpoints but the newest `keep` up to a step, and unfinished ones. Call it on one rank."""
     earlier = [each for each in complete_checkpoints(folder) if each <= step]

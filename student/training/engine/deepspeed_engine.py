@@ -17,6 +17,7 @@ from cache.errors import InputError
 from student.training.engine.checkpoints import (
     commit_checkpoint,
     make_universal,
+    remove_unfinished,
     require_known_format,
     universal_checkpoint,
 )
@@ -132,6 +133,9 @@ class Engine:
     def save(self, step: int, progress: dict[str, Any]) -> None:
         """Write a checkpoint, without frozen weights. It becomes the current one when rank 0 commits it."""
         name = checkpoint_folder(self._folder, step).name
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            remove_unfinished(self._folder, step)
+        dist.barrier()
         self._engine.save_checkpoint(
             str(self._folder), tag=name, save_latest=False, exclude_frozen_parameters=self._frozen is not None
         )

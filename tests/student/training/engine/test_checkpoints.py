@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import InputError
-from student.training.engine.checkpoints import commit_checkpoint, require_known_format
+from student.training.engine.checkpoints import commit_checkpoint, remove_unfinished, require_known_format
 from student.training.run_files import read_progress
 
 
@@ -58,3 +58,13 @@ def test_checkpoints_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
     (tmp_path / "progress.json").write_text(json.dumps({"step": 10, "ranks": 2}))
     with pytest.raises(InputError, match=r"earlier version .* another output"):
         require_known_format(tmp_path)
+
+
+def test_a_save_begins_without_the_files_of_a_killed_one(tmp_path: Path) -> None:
+    """Those of more ranks would be taken for a part of it when the number of ranks changes next."""
+    commit_checkpoint(tmp_path, 4, {"ranks": 2}, 2)
+    for name in ("step-4", "step-6", "step-6-universal"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "zero_pp_rank_1_mp_rank_00_optim_states.pt").touch()
+    remove_unfinished(tmp_path, 6)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-4"]
