@@ -9,8 +9,8 @@ from typing import Any
 from cache.errors import StoreError
 from cache.object_client import connect, first_line, without_secrets
 
-# Of one request. Longer files are sent in pieces, several at a time.
-PIECE_BYTES = 16 << 20
+# Of one request. Longer files are sent in pieces, several at a time; S3 takes 10,000 of them.
+PIECE_BYTES, MAX_PIECES = 16 << 20, 10_000
 DELETED_AT_ONCE = 1000
 
 
@@ -66,7 +66,8 @@ class RemoteFolder:
     def upload(self, name: str, path: Path) -> None:
         """Write or replace a file with the content of one of this machine."""
         try:
-            self._client.put(name, path, chunk_size=PIECE_BYTES)
+            pieces_need = -(-path.stat().st_size // MAX_PIECES)
+            self._client.put(name, path, chunk_size=max(PIECE_BYTES, pieces_need))
         except Exception as error:
             raise self._error(name, "written", error) from error
 

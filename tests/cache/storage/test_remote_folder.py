@@ -65,3 +65,20 @@ def test_an_error_of_the_service_is_one_line_without_secrets(server: FaultyServe
     with pytest.raises(StoreError) as error:
         RemoteFolder(f"strange://user:{SECRET}@bucket/x")
     assert SECRET not in str(error.value)
+
+
+def test_a_very_long_file_has_as_many_pieces_as_s3_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 16 MiB each it could have 156 GiB; an optimizer in one file may have more. The file is a hole."""
+    folder, asked = RemoteFolder(str(tmp_path / "remote")), []
+
+    class Client:
+        def put(self, name: str, path: Path, chunk_size: int) -> None:
+            asked.append(chunk_size)
+
+    monkeypatch.setattr(folder, "_client", Client())
+    for size in (1, 10_000 * (16 << 20), 400 << 30):
+        with (tmp_path / "long").open("wb") as file:
+            file.truncate(size)
+        folder.upload("long", tmp_path / "long")
+        assert -(-size // asked[-1]) <= 10_000
+    assert asked[:2] == [16 << 20] * 2
