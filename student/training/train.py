@@ -131,7 +131,7 @@ def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: Chec
         # The student is saved. More steps go on from the last checkpoint alone, and each has three times its size.
         remove_older(settings.output / CHECKPOINTS, progress.step, 1)
     if copies is not None:
-        copies.finish(progress.step)
+        copies.finish()
     stores.close()
     dist.barrier()
     return result

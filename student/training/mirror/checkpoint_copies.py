@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,22 @@ import torch.distributed as dist
 
 from cache.errors import StoreError
 from cache.json_documents import write_json
-from student.training.mirror.run_mirror import RECORD, WITH_CHECKPOINTS, RunMirror
+from student.training.engine.checkpoints import universal_checkpoint
+from student.training.mirror.run_mirror import AT_END, RECORD, WITH_CHECKPOINTS, RunMirror
 from student.training.planning.plan import PLAN
 from student.training.run_files import BEST, CHECKPOINTS, PROGRESS, checkpoint_folder, read_progress
 
-# The rank in the name of a file that DeepSpeed writes for each rank. All others are of rank 0.
-_RANK = re.compile(r"zero_pp_rank_(\d+)_")
+# The rank in the name of a file that DeepSpeed writes for each rank, in the second form with an optimizer on an NVMe
+# disk. All others are of rank 0.
+_RANK = re.compile(r"zero_pp_rank_(\d+)_|offloaded_tensors/rank(\d+)/")
 # In a checkpoint of the folder: the name of its copy.
 COPY = ".copy"
 SENT = "sent-"
+# In the mirror: the start of the ranks that writes to it.
+OWNER = "owner.json"
 POLL_SECONDS = 0.5
+# Ranks wait so long for one that copies. Collectives of the training itself give up after minutes.
+PATIENCE = timedelta(days=1)
 
 
 class CheckpointCopies:
@@ -43,7 +50,8 @@ class CheckpointCopies:
         self._mirror, self._output, self._keep = RunMirror(output, uri), output, keep
         self._checkpoints = output / CHECKPOINTS
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
-        self._start = _from_first_rank(uuid.uuid4().hex[:12])
+        self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        self._start = self._from_first_rank(uuid.uuid4().hex[:12])
         self._pool = ThreadPoolExecutor(1, "mirror")
         self._sending: Future[None] | None = None
         self._error: StoreError | None = None
@@ -55,17 +63,21 @@ class CheckpointCopies:
         """Bring the run into the folder of this machine, if the mirror is ahead of it. Every rank must call it.
 
         Where machines do not share the folder, what the mirror has decides: later checkpoints are removed, of which no
-        machine has all.
+        machine has all. One of which the machine of rank 0 has all is sent first: the run was on that machine alone.
         """
         # One rank decides for all: the mirror may change meanwhile.
-        progress = _from_first_rank(self._mirror.progress() if self._rank == 0 else None)
+        progress = self._from_first_rank(self._mirror.progress() if self._rank == 0 else None)
         if self._is_shared:
             mine = read_progress(self._checkpoints)
             if self._rank == 0 and progress and (mine is None or mine["step"] <= progress["step"]):
+                self._require_whole(progress)
                 if self._mirror.is_ahead():  # a driver may have brought the record, where there is one
                     self._mirror.fetch_record()
                 self._fetch(progress, every_rank=True)
         else:
+            if self._rank == 0 and self._send_what_only_this_machine_has(progress):
+                progress = self._mirror.progress()
+            progress = self._from_first_rank(progress)
             with self._alone_on_machine():
                 if os.environ.get("LOCAL_RANK", "0") == "0":
                     for name in RECORD:
@@ -74,13 +86,15 @@ class CheckpointCopies:
                     shutil.rmtree(self._checkpoints, ignore_errors=True)
                 else:
                     self._fetch(progress, every_rank=progress["ranks"] != self._ranks)
-        dist.barrier()
+        if self._rank == 0:
+            self._mirror.files.write(f"{CHECKPOINTS}/{OWNER}", json.dumps({"start": self._start}).encode())
+        self._barrier()
 
     def share_plan(self) -> None:
         """Give every machine the plan that rank 0 has made. Every rank must call it."""
         if self._rank == 0:
             self._mirror.send([PLAN])
-        dist.barrier()
+        self._barrier()
         if not self._is_shared and self._rank != 0:
             with self._alone_on_machine():
                 self._mirror.fetch(PLAN)
@@ -99,28 +113,34 @@ class CheckpointCopies:
             return
         if self._rank != 0:
             self._error = _error_of(sending)
-        dist.barrier()
+        self._barrier()
         if self._rank == 0:
             self._others_are_done.set()
             self._error = _error_of(sending)
+        self._barrier()
         if self._error is not None:
             logging.getLogger(__name__).warning("%s; the next checkpoint makes up for it", self._error)
 
-    def finish(self, step: int) -> None:
-        """Copy the end of the run, after `step` steps. Every rank must call it.
+    def finish(self) -> None:
+        """Copy the end of the run, with its last checkpoint. Every rank must call it.
 
-        Raises StoreError if the mirror does not get all of it.
+        A run whose last steps changed nothing has no checkpoint of them. Raises StoreError if the mirror does not get
+        all of it.
         """
         self.wait()
-        progress = _from_first_rank(self._mirror.progress() if self._rank == 0 else None)
-        if progress is None or progress["step"] != step:
-            self.send(step)
+        mine, progress = self._from_first_rank(
+            (read_progress(self._checkpoints), self._mirror.progress()) if self._rank == 0 else None
+        )
+        if mine is not None and (progress is None or progress["step"] != mine["step"]):
+            self.send(mine["step"])
             self.wait()
             if self._error is not None:
                 raise self._error
         if self._rank == 0:
+            self._require_own()
             self._mirror.send_result()
-            self._remove_older(self._mirror.progress() or {}, 1)
+            if (current := self._mirror.progress()) is not None:
+                self._remove_older(current, 1)
 
     def close(self) -> None:
         """Give up what is on its way."""
@@ -130,10 +150,8 @@ class CheckpointCopies:
     def _send(self, folder: Path, document: dict[str, Any] | None) -> None:
         """Send this rank's files; rank 0 then waits for those of the others, and makes it the current checkpoint."""
         files, copy = self._mirror.files, f"{folder.name}-{self._start}"
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and _rank_of(path.name) == self._rank and path.name not in (PROGRESS, COPY):
-                files.upload(f"{CHECKPOINTS}/{copy}/{path.relative_to(folder).as_posix()}", path)
-        files.write(f"{CHECKPOINTS}/{copy}/{SENT}{self._rank}", b"")
+        mine = {name: path for name, path in _files_of(folder).items() if _rank_of(name) == self._rank}
+        self._send_files(copy, self._rank, mine)
         if document is None:
             return
         best = document["verdict"]["best_step"]
@@ -141,10 +159,66 @@ class CheckpointCopies:
             self._mirror.send_folder(self._output / BEST, f"{BEST}/step-{best}")
         self._mirror.send(WITH_CHECKPOINTS)
         self._wait_for_others(copy)
-        progress = {**document, "copy": copy}
+        progress = {**document, "copy": copy, "files": self._sent_files(copy)}
+        self._require_own()
+        self._require_whole(progress)
         files.write(f"{CHECKPOINTS}/{PROGRESS}", json.dumps(progress).encode())
         (folder / COPY).write_text(copy)
         self._remove_older(progress, self._keep)
+
+    def _send_what_only_this_machine_has(self, progress: dict[str, Any] | None) -> bool:
+        """Make a whole checkpoint of this folder the current one of the mirror, if that is behind; rank 0 does it.
+
+        progress: of the mirror. Returns whether it was sent.
+        """
+        mine = read_progress(self._checkpoints)
+        if mine is None or (progress is not None and progress["step"] >= mine["step"]):
+            return False
+        folder = checkpoint_folder(self._checkpoints, mine["step"])
+        files, copy = _files_of(folder), f"{folder.name}-{self._start}"
+        written_by = {_rank_of(name) for name in files if _RANK.search(name)}
+        if not files or (written_by and written_by != set(range(mine["ranks"]))):
+            return False
+        self._send_files(copy, 0, files)
+        best = mine["verdict"]["best_step"]
+        if best is not None and (self._output / BEST).exists():
+            self._mirror.send_folder(self._output / BEST, f"{BEST}/step-{best}")
+        self._mirror.send([PLAN, *AT_END])
+        sizes = {name: path.stat().st_size for name, path in files.items()}
+        current = {**mine, "copy": copy, "files": sizes}
+        self._mirror.files.write(f"{CHECKPOINTS}/{PROGRESS}", json.dumps(current).encode())
+        (folder / COPY).write_text(copy)
+        return True
+
+    def _send_files(self, copy: str, rank: int, mine: dict[str, Path]) -> None:
+        """Send a rank's files of a checkpoint, and then their list."""
+        for name, path in mine.items():
+            self._mirror.files.upload(f"{CHECKPOINTS}/{copy}/{name}", path)
+        sizes = {name: path.stat().st_size for name, path in mine.items()}
+        self._mirror.files.write(f"{CHECKPOINTS}/{copy}/{SENT}{rank}", json.dumps(sizes).encode())
+
+    def _sent_files(self, copy: str) -> dict[str, int]:
+        """Bytes of all files that the ranks have sent of a checkpoint, by name."""
+        found: dict[str, int] = {}
+        for rank in range(self._ranks):
+            found |= self._mirror.document(f"{CHECKPOINTS}/{copy}/{SENT}{rank}") or {}
+        return found
+
+    def _require_own(self) -> None:
+        """Raise StoreError if another start of the run, maybe on another machine, has taken over the mirror."""
+        owner = self._mirror.document(f"{CHECKPOINTS}/{OWNER}")
+        if owner is not None and owner["start"] != self._start:
+            raise StoreError(f"{self._mirror}: a later start of this run writes to it; this one no longer does")
+
+    def _require_whole(self, progress: dict[str, Any]) -> None:
+        """Raise StoreError if the mirror lacks a file of a checkpoint: another run that had the mirror removed it."""
+        copy, found = progress["copy"], self._mirror.files.sizes(f"{CHECKPOINTS}/{progress['copy']}")
+        for name, size in progress.get("files", {}).items():
+            if found.get(f"{CHECKPOINTS}/{copy}/{name}") != size:
+                raise StoreError(
+                    f"{self._mirror}/{CHECKPOINTS}/{copy}/{name}: missing, or not as it was sent; does another run "
+                    "have this mirror?"
+                )
 
     def _wait_for_others(self, copy: str) -> None:
         """Return when all ranks have sent their files. Raises StoreError if one never will."""
@@ -175,15 +249,18 @@ class CheckpointCopies:
         every_rank: with the files of all ranks.
         """
         copy, folder = progress["copy"], checkpoint_folder(self._checkpoints, progress["step"])
+        self._require_whole(progress)  # before what is here is removed
         if not (folder / COPY).exists() or (folder / COPY).read_text() != copy:
             shutil.rmtree(folder, ignore_errors=True)
+            # Made of the files that were there.
+            shutil.rmtree(self._checkpoints / universal_checkpoint(self._checkpoints, progress["step"]), True)
             folder.mkdir(parents=True)
             if progress["verdict"]["best_step"] is not None:
                 self._mirror.fetch_best(progress["verdict"]["best_step"])
             (folder / COPY).write_text(copy)
         for name in self._mirror.files.sizes(f"{CHECKPOINTS}/{copy}"):
             path = folder / name.removeprefix(f"{CHECKPOINTS}/{copy}/")
-            is_needed = every_rank or _rank_of(path.name) in (self._rank, 0)
+            is_needed = every_rank or _rank_of(name) in (self._rank, 0)
             if is_needed and not path.exists() and not path.name.startswith(SENT):
                 self._mirror.files.download(name, path)
         write_json(folder / PROGRESS, progress)
@@ -195,9 +272,9 @@ class CheckpointCopies:
         self._output.mkdir(parents=True, exist_ok=True)
         if self._rank == 0:
             probe.touch()
-        dist.barrier()
-        seen = torch.tensor(int(probe.exists()), device=_device())
-        dist.all_reduce(seen, dist.ReduceOp.MIN)
+        self._barrier()
+        seen = torch.tensor(int(probe.exists()))
+        dist.all_reduce(seen, dist.ReduceOp.MIN, group=self._group)
         if self._rank == 0:
             probe.unlink()
         return bool(seen)
@@ -209,17 +286,15 @@ class CheckpointCopies:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def _from_first_rank(self, value: Any) -> Any:
+        """The value that rank 0 has."""
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self._group)
+        return values[0]
 
-def _from_first_rank(value: Any) -> Any:
-    """The value that rank 0 has."""
-    values = [value]
-    dist.broadcast_object_list(values, src=0, device=_device())
-    return values[0]
-
-
-def _device() -> torch.device | None:
-    """Where tensors of the group of ranks are: NCCL sends from a GPU."""
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if dist.get_backend() == "nccl" else None
+    def _barrier(self) -> None:
+        """Wait for all ranks, also while one of them copies for hours."""
+        dist.barrier(group=self._group)
 
 
 def _error_of(sending: "Future[None]") -> StoreError | None:
@@ -231,9 +306,15 @@ def _error_of(sending: "Future[None]") -> StoreError | None:
     return None
 
 
+def _files_of(folder: Path) -> dict[str, Path]:
+    """The files of a checkpoint of the folder, by name, without what says that it is one."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (PROGRESS, COPY)]
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
 def _rank_of(name: str) -> int:
     found = _RANK.search(name)
-    return int(found[1]) if found else 0
+    return int(found[1] or found[2]) if found else 0
 
 
 def _copy_of(name: str) -> str:

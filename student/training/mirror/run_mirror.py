@@ -2,7 +2,8 @@
 
     MIRROR/job.json, plan/                       the job, from its start on
     MIRROR/checkpoints/step-N-START/             files of a checkpoint, each sent by the rank that wrote it
-    MIRROR/checkpoints/step-N-START/sent-RANK    the rank has sent all of its files
+    MIRROR/checkpoints/step-N-START/sent-RANK    the rank has sent all of its files; their names and bytes
+    MIRROR/checkpoints/owner.json                the start that writes to the mirror: earlier ones stop once they see it
     MIRROR/best/step-N/                          the best student, as of the checkpoint
     MIRROR/checkpoints/progress.json             the current checkpoint; written last, so all that it names is there
     MIRROR/metrics.jsonl, followed.json, tensorboard/, model/, training.json
@@ -117,6 +118,11 @@ class RunMirror:
     def send_result(self) -> None:
         """Copy the end of the run. training.json comes last: the run counts as complete once it is there."""
         self.send([*AT_END, RESULT])
+
+    def lacks_end(self) -> bool:
+        """Whether the folder has an end of the run that the mirror does not have."""
+        path, other = self.output / RESULT, self.document(RESULT)
+        return path.exists() and (other is None or other["steps"] < json.loads(path.read_text())["steps"])
 
     def fetch_best(self, step: int) -> None:
         """Bring the best student of the current checkpoint into the folder."""

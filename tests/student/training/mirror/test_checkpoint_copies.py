@@ -5,7 +5,9 @@ import multiprocessing
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from cache.errors import StoreError
 from cache.json_documents import write_json
 from cache.storage.remote_folder import RemoteFolder
 from student.training.engine.checkpoints import commit_checkpoint
-from student.training.mirror.checkpoint_copies import CheckpointCopies
+from student.training.mirror.checkpoint_copies import CheckpointCopies, _rank_of
 from student.training.run_files import BEST, CHECKPOINTS, METRICS, MODEL, RESULT, checkpoint_folder, steps_done
 
 CALLS = ("upload", "write", "remove", "sizes")
@@ -177,21 +179,121 @@ def test_a_service_that_comes_back_gets_the_checkpoint_at_the_end(
         (run / MODEL / "model.safetensors").write_text("the student")
         write_json(run / RESULT, {"steps": 10})
         with pytest.raises(StoreError, match="the service is gone"):
-            copies.finish(10)
-    copies.finish(10)
+            copies.finish()
+    copies.finish()
     assert mirror.read(f"{MODEL}/model.safetensors") == b"the student"
     assert json.loads(mirror.read(f"{CHECKPOINTS}/progress.json") or b"{}")["step"] == 10
     assert json.loads(mirror.read(RESULT) or b"{}") == {"steps": 10}
 
 
+@pytest.mark.usefixtures("single_rank")
+def test_the_end_after_steps_without_a_checkpoint(tmp_path: Path) -> None:
+    """The last steps changed nothing, so step 12 has no checkpoint: that of step 10 stays, here and in the mirror."""
+    run, mirror = tmp_path / "run", str(tmp_path / "mirror")
+    copies = CheckpointCopies(run, mirror, keep=2)
+    copies.restore()
+    write_json(run / RESULT, {"steps": 2})
+    copies.finish()  # no checkpoint at all
+    train_to(run, 10)
+    copies.send(10)
+    write_json(run / RESULT, {"steps": 12})
+    copies.finish()
+    copies.close()
+    assert json.loads(RemoteFolder(mirror).read(RESULT) or b"{}") == {"steps": 12}
+    for folder in (run, tmp_path / "elsewhere"):
+        CheckpointCopies(folder, mirror, keep=2).restore()
+        assert state(folder) == expected(10)
+
+
+@pytest.mark.usefixtures("single_rank")
+def test_a_checkpoint_that_is_not_whole_replaces_nothing(tmp_path: Path) -> None:
+    """Somebody has removed a file of the mirror. What the folder has is not given up for the rest."""
+    mirror = str(tmp_path / "mirror")
+    for name in ("here", "there"):
+        copies = CheckpointCopies(tmp_path / name, mirror, keep=2)
+        train_to(tmp_path / name, 10)
+        copies.send(10)
+        copies.wait()
+    files = RemoteFolder(mirror)
+    files.remove([name for name in files.sizes(CHECKPOINTS) if name.endswith("optim_states.pt")])
+    for name in ("here", "new"):
+        with pytest.raises(StoreError, match=r"optim_states.pt: missing"):
+            CheckpointCopies(tmp_path / name, mirror, keep=2).restore()
+    assert state(tmp_path / "here") == expected(10) and steps_done(tmp_path / "new") == 0
+
+
+@pytest.mark.usefixtures("single_rank")
+def test_the_universal_form_of_a_replaced_checkpoint_goes_with_it(tmp_path: Path) -> None:
+    """It would be loaded instead of the checkpoint, with the weights of the other one."""
+    mirror = str(tmp_path / "mirror")
+    for name in ("here", "there"):
+        copies = CheckpointCopies(tmp_path / name, mirror, keep=2)
+        train_to(tmp_path / name, 10)
+        copies.send(10)
+        copies.wait()
+    universal = tmp_path / "here" / CHECKPOINTS / "step-10-universal"
+    universal.mkdir()
+    CheckpointCopies(tmp_path / "here", mirror, keep=2).restore()
+    assert not universal.exists()
+
+
+@pytest.mark.usefixtures("single_rank")
+def test_a_start_that_another_one_followed_leaves_the_mirror_alone(tmp_path: Path) -> None:
+    """A machine that was given up goes on: its copies neither become current, nor remove those of the later start."""
+    mirror = str(tmp_path / "mirror")
+    lost = CheckpointCopies(tmp_path / "lost", mirror, keep=2)
+    lost.restore()
+    train_to(tmp_path / "lost", 10)
+    lost.send(10)
+    lost.wait()
+    found = CheckpointCopies(tmp_path / "found", mirror, keep=2)
+    found.restore()
+    for step in (20, 30):
+        train_to(tmp_path / "lost", step)
+        lost.send(step)
+        lost.wait()
+    train_to(tmp_path / "found", 15)
+    found.send(15)
+    found.wait()
+    with pytest.raises(StoreError, match="a later start of this run writes to it"):
+        lost.finish()
+    CheckpointCopies(tmp_path / "new", mirror, keep=2).restore()
+    assert state(tmp_path / "new") == expected(15)
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        ("mp_rank_00_model_states.pt", 0),
+        ("bf16_zero_pp_rank_3_mp_rank_00_optim_states.pt", 3),
+        ("zero_pp_rank_12_mp_rank_00_model_states.pt", 12),
+        ("offloaded_tensors/rank02/optimizer/1_2.tensor.swp", 2),
+    ],
+)
+def test_each_file_belongs_to_the_rank_that_has_it(name: str, rank: int) -> None:
+    assert _rank_of(name) == rank
+
+
 def rank_of_a_group(rank: int, port: int, shared: bool, folder: str, todo: str, answers: Any) -> None:
-    """One of two ranks. todo: "train", "restore", or "half": rank 1 cannot send its part of the second checkpoint."""
+    """One of two ranks. todo: "train", "restore", or "half": rank 1 cannot send its part of the second checkpoint.
+
+    "slow": as "restore", but it takes longer than the collectives of a training may.
+    """
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": "0" if not shared else str(rank)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    limit = timedelta(seconds=3) if todo == "slow" else None
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=limit)
+    if todo == "slow":
+        download = RemoteFolder.download
+
+        def slow(self: RemoteFolder, name: str, path: Path) -> None:
+            time.sleep(4)
+            download(self, name, path)
+
+        RemoteFolder.download = slow  # type: ignore[method-assign]
     output = Path(folder) / ("run" if shared else f"machine{rank}")
     copies = CheckpointCopies(output, f"{folder}/mirror", keep=2)
     copies.restore()
-    if todo != "restore":
+    if todo in ("train", "half"):
         for step in (10, 20):
             copies.wait()
             if todo == "half" and step == 20 and rank == 1:
@@ -243,6 +345,21 @@ def test_ranks_of_two_machines_find_their_parts(tmp_path: Path, shared: bool) ->
         shutil.rmtree(tmp_path / "machine0")
         (tmp_path / "machine1").rename(tmp_path / "machine0")
         assert run_group(tmp_path, shared, "restore") == {rank: expected(20, rank) for rank in range(2)}
+
+
+@pytest.mark.slow
+def test_a_restore_may_take_longer_than_a_collective(tmp_path: Path) -> None:
+    run_group(tmp_path, True, "train")
+    shutil.rmtree(tmp_path / "run")
+    assert run_group(tmp_path, True, "slow") == {rank: expected(20, rank) for rank in range(2)}
+
+
+@pytest.mark.slow
+def test_a_run_of_one_machine_goes_on_with_a_second_one(tmp_path: Path) -> None:
+    """Its checkpoint, of which the mirror has nothing yet, is not removed but sent to the other machine."""
+    for rank in range(2):
+        train_to(tmp_path / "machine0", 30, rank, 2)
+    assert run_group(tmp_path, False, "restore") == {rank: expected(30, rank) for rank in range(2)}
 
 
 @pytest.mark.slow
