@@ -61,6 +61,7 @@ def run_training(
         newest_snapshot(settings.data.store)  # what is committed by now is what the run begins with
     settings, result = continue_job(settings, stores)
     if result is not None:
+        mirror.send_missing_end()
         return result
     started = time.monotonic()
     gpus = local_gpus()

@@ -47,6 +47,12 @@ class DriverMirror:
         if self._mirror is not None:
             self._mirror.send([RESULT])
 
+    def send_missing_end(self) -> None:
+        """Copy the end of a run that is complete, if an earlier call could not."""
+        if self._mirror is not None and self._mirror.lacks_end():
+            self._mirror.send_job()
+            self._mirror.send_result()
+
     def last_metrics(self) -> dict[str, Any] | None:
         """The last line of metrics that has come, of ranks whose folder this machine does not have."""
         return None if self._mirror is None else last_line_of(self._mirror.files.tail(METRICS, TAIL_BYTES))

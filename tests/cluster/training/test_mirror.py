@@ -121,6 +121,17 @@ def test_the_mirror_of_another_job_is_refused(tmp_path: Path, store: Path) -> No
     assert not other.output.exists() and RemoteFolder(mirror).sizes("") == before
 
 
+def test_an_end_that_could_not_be_copied_is_copied_by_the_next_call(tmp_path: Path, store: Path) -> None:
+    """The run is complete, so nothing is trained; and it is found elsewhere from then on."""
+    settings = settings_of(tmp_path / "run", store, run=RUN)
+    expected = run_training(settings, None)
+    mirrored = settings.model_copy(update={"mirror": str(tmp_path / "mirror")})
+    assert run_training(mirrored, None) == expected
+    elsewhere = mirrored.model_copy(update={"output": tmp_path / "elsewhere"})
+    assert run_training(elsewhere, None) == expected
+    require_equal(elsewhere.output, settings.output)
+
+
 @pytest.mark.parametrize(("stage", "ranks_before"), [(2, 1), (3, 2)])
 def test_ranks_without_a_common_folder_go_on_from_the_mirror(
     tmp_path: Path, store: Path, stage: int, ranks_before: int
