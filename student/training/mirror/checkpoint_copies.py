@@ -11,7 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from cache.json_documents import write_json
 from student.training.engine.checkpoints import universal_checkpoint
 from student.training.mirror.run_mirror import AT_END, RECORD, WITH_CHECKPOINTS, RunMirror
 from student.training.planning.plan import PLAN
-from student.training.run_files import BEST, CHECKPOINTS, PROGRESS, checkpoint_folder, read_progress
+from student.training.run_files import BEST, CHECKPOINTS, MODEL, PROGRESS, checkpoint_folder, read_progress
 
 # The rank in the name of a file that DeepSpeed writes for each rank, in the second form with an optimizer on an NVMe
 # disk. All others are of rank 0.
@@ -55,6 +55,7 @@ class CheckpointCopies:
         self._pool = ThreadPoolExecutor(1, "mirror")
         self._sending: Future[None] | None = None
         self._error: StoreError | None = None
+        self._best_sent: int | None = None
         # Those ranks have sent what they ever will of what is on its way.
         self._others_are_done = threading.Event()
         self._is_shared = self._folder_is_shared()
@@ -154,16 +155,15 @@ class CheckpointCopies:
         self._send_files(copy, self._rank, mine)
         if document is None:
             return
-        best = document["verdict"]["best_step"]
-        if best is not None and (self._output / BEST).exists():
-            self._mirror.send_folder(self._output / BEST, f"{BEST}/step-{best}")
+        self._send_best(document["verdict"]["best_step"])
         self._mirror.send(WITH_CHECKPOINTS)
         self._wait_for_others(copy)
         progress = {**document, "copy": copy, "files": self._sent_files(copy)}
         self._require_own()
         self._require_whole(progress)
         files.write(f"{CHECKPOINTS}/{PROGRESS}", json.dumps(progress).encode())
-        (folder / COPY).write_text(copy)
+        with suppress(OSError):  # then a start fetches what it has
+            (folder / COPY).write_text(copy)
         self._remove_older(progress, self._keep)
 
     def _send_what_only_this_machine_has(self, progress: dict[str, Any] | None) -> bool:
@@ -180,15 +180,20 @@ class CheckpointCopies:
         if not files or (written_by and written_by != set(range(mine["ranks"]))):
             return False
         self._send_files(copy, 0, files)
-        best = mine["verdict"]["best_step"]
-        if best is not None and (self._output / BEST).exists():
-            self._mirror.send_folder(self._output / BEST, f"{BEST}/step-{best}")
+        self._send_best(mine["verdict"]["best_step"])
         self._mirror.send([PLAN, *AT_END])
         sizes = {name: path.stat().st_size for name, path in files.items()}
         current = {**mine, "copy": copy, "files": sizes}
         self._mirror.files.write(f"{CHECKPOINTS}/{PROGRESS}", json.dumps(current).encode())
         (folder / COPY).write_text(copy)
         return True
+
+    def _send_best(self, step: int | None) -> None:
+        """Send the best student, once. At the end of a run it has become the model."""
+        source = self._output / BEST if (self._output / BEST).exists() else self._output / MODEL
+        if step is not None and step != self._best_sent and source.exists():
+            self._mirror.send_folder(source, f"{BEST}/step-{step}")
+            self._best_sent = step
 
     def _send_files(self, copy: str, rank: int, mine: dict[str, Path]) -> None:
         """Send a rank's files of a checkpoint, and then their list."""
