@@ -92,7 +92,8 @@ def _follow(jobs: "RayJobs", job: str) -> Result:
 
 def _line(state: "JobState") -> str:
     seconds = "" if state.seconds is None else f"{state.seconds:,.0f} s"
-    return f"{state.job}  {state.status:<9}  {seconds:>9}  {state.command}"
+    reason = f"  ({state.message})" if state.status == "FAILED" else ""
+    return f"{state.job}  {state.status:<9}  {seconds:>9}  {state.command}{reason}"
 
 
 def _connected(arguments: argparse.Namespace) -> "RayJobs":

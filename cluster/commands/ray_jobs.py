@@ -4,13 +4,14 @@ import asyncio
 import os
 import re
 import shlex
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from cache.errors import InputError
@@ -83,9 +84,10 @@ class RayJobs:
 
     def log(self, job: str) -> str:
         """What a job has printed so far. Raises InputError if there is no such job."""
-        self.status(job)
+        status = self.status(job)
         with self._reachable():
-            return str(self._client.get_job_logs(job))
+            text = str(self._client.get_job_logs(job))
+            return text or f"{job}: {status}{self._reason(job, status)}"
 
     def status(self, job: str) -> JobStatus:
         """Raises InputError if there is no such job."""
@@ -104,8 +106,15 @@ class RayJobs:
             asyncio.run(self._print(job))
         while not (status := self.status(job)).is_terminal():  # the state of a job lags behind its output
             time.sleep(POLL_S)
-        print(f"{job}: {status}", flush=True)
+        print(f"{job}: {status}{self._reason(job, status)}", flush=True)
+        if status == JobStatus.STOPPED:
+            return 128 + signal.SIGTERM
         return 0 if status == JobStatus.SUCCEEDED else self._exit_code(job)
+
+    def _reason(self, job: str, status: JobStatus) -> str:
+        """What Ray says of a job that failed before it could print anything, such as code that did not arrive."""
+        message = " ".join((self._client.get_job_info(job).message or "").split())
+        return f": {message}" if status == JobStatus.FAILED and "exit code" not in message else ""
 
     async def _print(self, job: str) -> None:
         async for text in self._client.tail_job_logs(job):
@@ -143,9 +152,10 @@ class RayJobs:
             raise InputError(
                 f"the Ray head at {self.address!r} needs its token: RAY_AUTH_TOKEN, or the file ~/.ray/auth_token"
             ) from error
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             raise InputError(
-                f"no Ray head answers at {self.address!r}: {error}; give the address of its dashboard"
+                f"no Ray head answers at {self.address!r}: {' '.join(str(error).split())}; give the address of its "
+                "dashboard, such as http://head:8265"
             ) from error
 
 

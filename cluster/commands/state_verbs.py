@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.errors import InputError, StoreError
 from cluster.commands.verbs import Result, Verbs, complete_folders
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def _status(arguments: argparse.Namespace) -> Result:
     from cluster.report.run_state import state_of
 
     path = absolute_uri(arguments.output, arguments.root)
-    result = _result(state_of(path))
     if arguments.watch is None:
-        return result
+        return _result(state_of(path))
+    result = _first_result(path, arguments)
     # A terminal shows the state in one place; elsewhere, each reading stands below the last, or is a line of JSON.
     clear = "\x1b[H\x1b[J" if sys.stdout.isatty() and not arguments.json else ""
     output = sys.__stdout__ or sys.stdout  # with --json, standard output is kept for the result, and this is it
@@ -64,6 +65,24 @@ def _status(arguments: argparse.Namespace) -> Result:
             result = _result(state_of(path))
     except (KeyboardInterrupt, BrokenPipeError):  # the user, or a reader such as head, has seen enough
         sys.exit(0)
+
+
+def _first_result(path: str, arguments: argparse.Namespace) -> Result:
+    """The state once there is one: a job that was just submitted has no store yet."""
+    from cluster.report.run_state import state_of
+
+    has_told = False
+    while True:
+        try:
+            return _result(state_of(path))
+        except (InputError, StoreError) as error:
+            if not has_told:
+                print(f"status: {error}; waiting for it", file=sys.stderr, flush=True)
+            has_told = True
+        try:
+            time.sleep(arguments.watch)
+        except KeyboardInterrupt:
+            sys.exit(0)
 
 
 def _result(state: "RunState") -> Result:

@@ -81,16 +81,17 @@ def require_same_job(output: Path, job: Settings, changeable: frozenset[str] = f
 
 
 def require_same_document(
-    document: Mapping[str, Any], where: object, job: Settings, changeable: frozenset[str] = frozenset()
+    document: Mapping[str, Any],
+    where: object,
+    job: Settings,
+    changeable: frozenset[str] = frozenset(),
+    fix: str = "give another output, or remove the folder",
 ) -> None:
     """Raise InputError, naming the keys, if the job of `where` has other settings. document: of its job.json."""
     differences = _differences(document, job.model_dump(mode="json"))
     changed = [message for key, message in differences if not _is_in(key, changeable)]
     if changed:
-        raise InputError(
-            f"{where} contains the work of a job with other settings ({'; '.join(changed)}); "
-            "give another output, or remove the folder"
-        )
+        raise InputError(f"{where} contains the work of a job with other settings ({'; '.join(changed)}); {fix}")
 
 
 def write_job(output: Path, job: Settings) -> None:

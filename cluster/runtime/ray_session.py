@@ -1,10 +1,14 @@
 """Joining Ray: an embedded one for a single machine, or the cluster at an address."""
 
+import atexit
 import logging
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,8 @@ from cache.errors import InputError, LogitbankError
 from cache.registry import PLUGINS_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
-# Files that do not travel with the code.
-EXCLUDES = ["/.git/", "/.venv/", "/runs/", "/stores/", "/tests/", "**/__pycache__/"]
+# What travels to other nodes.
+CODE = ("cache", "teacher_serving", "student", "cluster", "benchmarks", "logitbank.py")
 CONNECT_TIMEOUT_S = 10.0
 
 
@@ -60,7 +64,25 @@ def is_embedded(address: str | None) -> bool:
 
 def code_environment() -> dict[str, Any]:
     """Ray runtime environment that carries this project's code, and the names of plugins, to other nodes."""
-    return {"working_dir": str(ROOT), "excludes": EXCLUDES, "env_vars": _plugin_variables()}
+    return {"working_dir": str(_code_folder()), "env_vars": _plugin_variables()}
+
+
+@cache
+def _code_folder() -> Path:
+    """A copy of the code alone, for as long as this process lives.
+
+    Ray hashes and packs a folder one after the other: in one where a job writes meanwhile, the package would not be
+    found. And data, runs and secrets beside the code would travel too.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="logitbank-code-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in CODE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        elif source.is_file():
+            shutil.copy2(source, folder / name)
+    return folder
 
 
 def cluster_gpus() -> int:

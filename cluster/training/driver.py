@@ -56,6 +56,7 @@ def run_training(
     stores = OpenStores(settings.data.cache)
     mirror = DriverMirror(settings)
     mirror.require_same_job(settings, CHANGEABLE)
+    mirror.require_writable()
     mirror.fetch()
     if settings.data.follow is not None and settings.data.store is not None:
         newest_snapshot(settings.data.store)  # what is committed by now is what the run begins with

@@ -1,7 +1,10 @@
 """The mirror of a run, as the driver uses it: before the ranks start, and after they end."""
 
+from pathlib import Path
 from typing import Any
 
+from cache.errors import InputError, StoreError
+from cache.store.commits import SPEC
 from cluster.runtime.outputs import locked, require_same_document
 from cluster.training.step_progress import last_line_of
 from student.training.mirror.run_mirror import JOB, RunMirror
@@ -10,6 +13,8 @@ from student.training.settings import TrainSettings
 
 # Of metrics.jsonl, for its last line.
 TAIL_BYTES = 1 << 14
+PROBE = "probe"
+FIX = "correct the address or the credentials, or leave 'mirror' out"
 
 
 class DriverMirror:
@@ -19,17 +24,40 @@ class DriverMirror:
     """
 
     def __init__(self, settings: TrainSettings) -> None:
-        self._mirror = None if settings.mirror is None else RunMirror(settings.output, settings.mirror)
+        self._mirror = None
+        if settings.mirror is None:
+            return
+        _require_own_place(settings.output, settings.mirror)
+        try:
+            self._mirror = RunMirror(settings.output, settings.mirror)
+        except (StoreError, OSError) as error:
+            raise InputError(f"mirror: {error}; {FIX}") from error
 
     def require_same_job(self, settings: TrainSettings, changeable: frozenset[str]) -> None:
         """Raise InputError if the mirror has a run of another job. The folder of a run may be another one."""
         if self._mirror is None:
             return
+        try:
+            is_store = self._mirror.files.read(SPEC) is not None
+        except StoreError as error:
+            raise InputError(f"mirror: {error}; {FIX}") from error
+        if is_store:
+            raise InputError(f"mirror {self._mirror}: is a store; give a folder or an address of its own")
         earlier = self._mirror.document(JOB)
         if earlier is not None and (self._mirror.progress() or self._mirror.document(RESULT)):
             # A snapshot that the job leaves open was pinned when the run began.
             _open_snapshots(earlier, settings.model_dump(mode="json"))
-            require_same_document(earlier, f"mirror {self._mirror}", settings, changeable | {"output"})
+            allowed = changeable | {"output"}
+            require_same_document(earlier, f"mirror {self._mirror}", settings, allowed, "give another mirror")
+
+    def require_writable(self) -> None:
+        """Raise InputError if nothing can be written there: before the hours of a training, and not after them."""
+        if self._mirror is not None:
+            try:
+                self._mirror.files.write(PROBE, b"")
+                self._mirror.files.remove([PROBE])
+            except StoreError as error:
+                raise InputError(f"mirror: {error}; {FIX}") from error
 
     def fetch(self) -> None:
         """Bring the record of the run into its folder, if the mirror is ahead of it; at the end also the student."""
@@ -56,6 +84,15 @@ class DriverMirror:
     def last_metrics(self) -> dict[str, Any] | None:
         """The last line of metrics that has come, of ranks whose folder this machine does not have."""
         return None if self._mirror is None else last_line_of(self._mirror.files.tail(METRICS, TAIL_BYTES))
+
+
+def _require_own_place(output: Path, mirror: str) -> None:
+    """Raise InputError if a mirror is in its own run, or the run in it."""
+    if "://" in mirror:
+        return
+    one, other = output.resolve(), Path(mirror).resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise InputError(f"mirror {mirror}: is the output of the run, in it or around it; give another folder")
 
 
 def _open_snapshots(earlier: Any, now: Any) -> None:

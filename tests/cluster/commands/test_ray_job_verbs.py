@@ -113,7 +113,7 @@ def test_a_wrong_command_is_refused_before_it_is_sent() -> None:
     assert stop.value.code == 2
 
 
-@pytest.mark.parametrize(("last", "code"), [(JobStatus.SUCCEEDED, 0), (JobStatus.FAILED, 2)])
+@pytest.mark.parametrize(("last", "code"), [(JobStatus.SUCCEEDED, 0), (JobStatus.FAILED, 2), (JobStatus.STOPPED, 143)])
 def test_following_a_job_ends_with_its_exit_code(
     last: JobStatus, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

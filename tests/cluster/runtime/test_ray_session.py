@@ -25,7 +25,12 @@ def plugin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_the_code_travels_without_plugin_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PLUGINS_VARIABLE, raising=False)
-    assert code_environment() == {"working_dir": str(module.ROOT), "excludes": module.EXCLUDES, "env_vars": {}}
+    environment = code_environment()
+    folder = Path(environment["working_dir"])
+    assert environment == {"working_dir": str(folder), "env_vars": {}}
+    assert sorted(path.name for path in folder.iterdir()) == sorted(module.CODE), "and nothing else of this folder"
+    assert (folder / "cluster/jobs/demo/capture.toml").is_file() and not list(folder.rglob("__pycache__"))
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10 << 20, "Ray takes 100 MiB"
 
 
 def test_submitted_jobs_get_the_plugins(plugin: Path) -> None:

@@ -116,7 +116,7 @@ def test_the_mirror_of_another_job_is_refused(tmp_path: Path, store: Path) -> No
     before = RemoteFolder(mirror).sizes("")
     other = settings_of(tmp_path / "other", store, run=RUN | {"seed": 4}, mirror=mirror)
     for call in (lambda: run_training(other, None), lambda: preview_training(other)):
-        with pytest.raises(InputError, match=r"mirror .*run.seed: was 3, now 4"):
+        with pytest.raises(InputError, match=r"mirror .*run.seed: was 3, now 4.*; give another mirror"):
             call()
     assert not other.output.exists() and RemoteFolder(mirror).sizes("") == before
 
@@ -130,6 +130,33 @@ def test_an_end_that_could_not_be_copied_is_copied_by_the_next_call(tmp_path: Pa
     elsewhere = mirrored.model_copy(update={"output": tmp_path / "elsewhere"})
     assert run_training(elsewhere, None) == expected
     require_equal(elsewhere.output, settings.output)
+
+
+def test_a_mirror_has_a_place_of_its_own(tmp_path: Path, store: Path) -> None:
+    """Not a store, whose files it would lie among; and not the run itself, whose files it would replace."""
+    (tmp_path / "file").write_text("")
+    for mirror, says in (
+        (store, "is a store; give a folder"),
+        (tmp_path / "run", "is the output of the run, in it or around it"),
+        (tmp_path / "run" / "mirror", "is the output of the run, in it or around it"),
+        (tmp_path, "is the output of the run, in it or around it"),
+        (tmp_path / "file", "correct the address"),
+        ("strange://bucket/x", "correct the address"),
+        ("s3://user:password@bucket/x", "expected an address such as s3://bucket/prefix"),
+    ):
+        settings = settings_of(tmp_path / "run", store, run=RUN, mirror=str(mirror))
+        with pytest.raises(InputError, match=f"^mirror.*{says}") as error:
+            run_training(settings, None)
+        assert not settings.output.exists() and "password" not in str(error.value)
+
+
+def test_a_mirror_that_cannot_be_written_is_refused_before_the_training(
+    tmp_path: Path, store: Path, bucket: str
+) -> None:
+    settings = settings_of(tmp_path / "run", store, run=RUN, mirror="s3://no-such-bucket/x")
+    with pytest.raises(InputError, match=r"^mirror: s3://no-such-bucket/x/probe: cannot be written"):
+        run_training(settings, None)
+    assert not settings.output.exists()
 
 
 @pytest.mark.parametrize(("stage", "ranks_before"), [(2, 1), (3, 2)])
