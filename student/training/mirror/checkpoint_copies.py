@@ -1,17 +1,14 @@
 """Ranks that send their part of each checkpoint to the mirror while the run goes on, and fetch it at a start."""
 
 import fcntl
-import json
 import logging
 import os
-import re
 import shutil
 import threading
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,20 +17,11 @@ import torch
 import torch.distributed as dist
 
 from cache.errors import StoreError
-from cache.json_documents import write_json
-from student.training.engine.checkpoints import universal_checkpoint
+from student.training.mirror.mirrored_checkpoints import MirroredCheckpoints, files_of, is_of_a_rank, rank_of
 from student.training.mirror.run_mirror import AT_END, RECORD, WITH_CHECKPOINTS, RunMirror
 from student.training.planning.plan import PLAN
-from student.training.run_files import BEST, CHECKPOINTS, MODEL, PROGRESS, checkpoint_folder, read_progress
+from student.training.run_files import CHECKPOINTS, checkpoint_folder, read_progress
 
-# The rank in the name of a file that DeepSpeed writes for each rank, in the second form with an optimizer on an NVMe
-# disk. All others are of rank 0.
-_RANK = re.compile(r"zero_pp_rank_(\d+)_|offloaded_tensors/rank(\d+)/")
-# In a checkpoint of the folder: the name of its copy.
-COPY = ".copy"
-SENT = "sent-"
-# In the mirror: the start of the ranks that writes to it.
-OWNER = "owner.json"
 POLL_SECONDS = 0.5
 # Ranks wait so long for one that copies. Collectives of the training itself give up after minutes.
 PATIENCE = timedelta(days=1)
@@ -55,7 +43,7 @@ class CheckpointCopies:
         self._pool = ThreadPoolExecutor(1, "mirror")
         self._sending: Future[None] | None = None
         self._error: StoreError | None = None
-        self._best_sent: int | None = None
+        self._copies = MirroredCheckpoints(self._mirror, self._start, self._ranks)
         # Those ranks have sent what they ever will of what is on its way.
         self._others_are_done = threading.Event()
         self._is_shared = self._folder_is_shared()
@@ -66,15 +54,17 @@ class CheckpointCopies:
         Where machines do not share the folder, what the mirror has decides: later checkpoints are removed, of which no
         machine has all. One of which the machine of rank 0 has all is sent first: the run was on that machine alone.
         """
+        if self._rank == 0:
+            self._copies.take_over()
         # One rank decides for all: the mirror may change meanwhile.
         progress = self._from_first_rank(self._mirror.progress() if self._rank == 0 else None)
         if self._is_shared:
             mine = read_progress(self._checkpoints)
             if self._rank == 0 and progress and (mine is None or mine["step"] <= progress["step"]):
-                self._require_whole(progress)
+                self._copies.require_whole(progress)
                 if self._mirror.is_ahead():  # a driver may have brought the record, where there is one
                     self._mirror.fetch_record()
-                self._fetch(progress, every_rank=True)
+                self._copies.fetch(progress, self._rank, every_rank=True)
         else:
             if self._rank == 0 and self._send_what_only_this_machine_has(progress):
                 progress = self._mirror.progress()
@@ -86,9 +76,7 @@ class CheckpointCopies:
                 if progress is None:
                     shutil.rmtree(self._checkpoints, ignore_errors=True)
                 else:
-                    self._fetch(progress, every_rank=progress["ranks"] != self._ranks)
-        if self._rank == 0:
-            self._mirror.files.write(f"{CHECKPOINTS}/{OWNER}", json.dumps({"start": self._start}).encode())
+                    self._copies.fetch(progress, self._rank, every_rank=progress["ranks"] != self._ranks)
         self._barrier()
 
     def share_plan(self) -> None:
@@ -138,10 +126,10 @@ class CheckpointCopies:
             if self._error is not None:
                 raise self._error
         if self._rank == 0:
-            self._require_own()
+            self._copies.require_own()
             self._mirror.send_result()
             if (current := self._mirror.progress()) is not None:
-                self._remove_older(current, 1)
+                self._copies.remove_older(current, 1)
 
     def close(self) -> None:
         """Give up what is on its way."""
@@ -150,21 +138,16 @@ class CheckpointCopies:
 
     def _send(self, folder: Path, document: dict[str, Any] | None) -> None:
         """Send this rank's files; rank 0 then waits for those of the others, and makes it the current checkpoint."""
-        files, copy = self._mirror.files, f"{folder.name}-{self._start}"
-        mine = {name: path for name, path in _files_of(folder).items() if _rank_of(name) == self._rank}
-        self._send_files(copy, self._rank, mine)
+        copy = self._copies.copy_of(folder)
+        mine = {name: path for name, path in files_of(folder).items() if rank_of(name) == self._rank}
+        self._copies.send_files(copy, self._rank, mine)
         if document is None:
             return
-        self._send_best(document["verdict"]["best_step"])
+        self._copies.send_best(document["verdict"]["best_step"])
         self._mirror.send(WITH_CHECKPOINTS)
         self._wait_for_others(copy)
-        progress = {**document, "copy": copy, "files": self._sent_files(copy)}
-        self._require_own()
-        self._require_whole(progress)
-        files.write(f"{CHECKPOINTS}/{PROGRESS}", json.dumps(progress).encode())
-        with suppress(OSError):  # then a start fetches what it has
-            (folder / COPY).write_text(copy)
-        self._remove_older(progress, self._keep)
+        progress = self._copies.commit(folder, document, self._copies.sent_files(copy))
+        self._copies.remove_older(progress, self._keep)
 
     def _send_what_only_this_machine_has(self, progress: dict[str, Any] | None) -> bool:
         """Make a whole checkpoint of this folder the current one of the mirror, if that is behind; rank 0 does it.
@@ -175,101 +158,26 @@ class CheckpointCopies:
         if mine is None or (progress is not None and progress["step"] >= mine["step"]):
             return False
         folder = checkpoint_folder(self._checkpoints, mine["step"])
-        files, copy = _files_of(folder), f"{folder.name}-{self._start}"
-        written_by = {_rank_of(name) for name in files if _RANK.search(name)}
+        files = files_of(folder)
+        written_by = {rank_of(name) for name in files if is_of_a_rank(name)}
         if not files or (written_by and written_by != set(range(mine["ranks"]))):
             return False
-        self._send_files(copy, 0, files)
-        self._send_best(mine["verdict"]["best_step"])
+        self._copies.send_files(self._copies.copy_of(folder), 0, files)
+        self._copies.send_best(mine["verdict"]["best_step"])
         self._mirror.send([PLAN, *AT_END])
-        sizes = {name: path.stat().st_size for name, path in files.items()}
-        current = {**mine, "copy": copy, "files": sizes}
-        self._mirror.files.write(f"{CHECKPOINTS}/{PROGRESS}", json.dumps(current).encode())
-        (folder / COPY).write_text(copy)
+        self._copies.commit(folder, mine, {name: path.stat().st_size for name, path in files.items()})
         return True
-
-    def _send_best(self, step: int | None) -> None:
-        """Send the best student, once. At the end of a run it has become the model."""
-        source = self._output / BEST if (self._output / BEST).exists() else self._output / MODEL
-        if step is not None and step != self._best_sent and source.exists():
-            self._mirror.send_folder(source, f"{BEST}/step-{step}")
-            self._best_sent = step
-
-    def _send_files(self, copy: str, rank: int, mine: dict[str, Path]) -> None:
-        """Send a rank's files of a checkpoint, and then their list."""
-        for name, path in mine.items():
-            self._mirror.files.upload(f"{CHECKPOINTS}/{copy}/{name}", path)
-        sizes = {name: path.stat().st_size for name, path in mine.items()}
-        self._mirror.files.write(f"{CHECKPOINTS}/{copy}/{SENT}{rank}", json.dumps(sizes).encode())
-
-    def _sent_files(self, copy: str) -> dict[str, int]:
-        """Bytes of all files that the ranks have sent of a checkpoint, by name."""
-        found: dict[str, int] = {}
-        for rank in range(self._ranks):
-            found |= self._mirror.document(f"{CHECKPOINTS}/{copy}/{SENT}{rank}") or {}
-        return found
-
-    def _require_own(self) -> None:
-        """Raise StoreError if another start of the run, maybe on another machine, has taken over the mirror."""
-        owner = self._mirror.document(f"{CHECKPOINTS}/{OWNER}")
-        if owner is not None and owner["start"] != self._start:
-            raise StoreError(f"{self._mirror}: a later start of this run writes to it; this one no longer does")
-
-    def _require_whole(self, progress: dict[str, Any]) -> None:
-        """Raise StoreError if the mirror lacks a file of a checkpoint: another run that had the mirror removed it."""
-        copy, found = progress["copy"], self._mirror.files.sizes(f"{CHECKPOINTS}/{progress['copy']}")
-        for name, size in progress.get("files", {}).items():
-            if found.get(f"{CHECKPOINTS}/{copy}/{name}") != size:
-                raise StoreError(
-                    f"{self._mirror}/{CHECKPOINTS}/{copy}/{name}: missing, or not as it was sent; does another run "
-                    "have this mirror?"
-                )
 
     def _wait_for_others(self, copy: str) -> None:
         """Return when all ranks have sent their files. Raises StoreError if one never will."""
         while True:
             is_over = self._others_are_done.is_set()
-            sent = sum(f"/{SENT}" in name for name in self._mirror.files.sizes(f"{CHECKPOINTS}/{copy}"))
+            sent = self._copies.count_sent(copy)
             if sent == self._ranks:
                 return
             if is_over:
                 raise StoreError(f"{self._mirror}: {sent} of {self._ranks} ranks could copy their part of {copy}")
             self._others_are_done.wait(POLL_SECONDS)
-
-    def _remove_older(self, progress: dict[str, Any], keep: int) -> None:
-        """Remove all but the newest complete checkpoints, and best students but that of the current one."""
-        files, current = self._mirror.files, progress["copy"]
-        names = list(files.sizes(CHECKPOINTS))
-        sent = Counter(_copy_of(name) for name in names if f"/{SENT}" in name)
-        complete = sorted((copy for copy, count in sent.items() if count == self._ranks), key=_step_of)
-        earlier = [copy for copy in complete if _step_of(copy) < _step_of(current)]
-        kept = {current, *earlier[len(earlier) - keep + 1 :]}
-        files.remove([name for name in names if name.count("/") > 1 and _copy_of(name) not in kept])
-        best = f"{BEST}/step-{progress['verdict']['best_step']}/"
-        files.remove([name for name in files.sizes(BEST) if not name.startswith(best)])
-
-    def _fetch(self, progress: dict[str, Any], every_rank: bool) -> None:
-        """Make the mirror's checkpoint the current one of the folder, with the files that this rank needs.
-
-        every_rank: with the files of all ranks.
-        """
-        copy, folder = progress["copy"], checkpoint_folder(self._checkpoints, progress["step"])
-        self._require_whole(progress)  # before what is here is removed
-        if not (folder / COPY).exists() or (folder / COPY).read_text() != copy:
-            shutil.rmtree(folder, ignore_errors=True)
-            # Made of the files that were there.
-            shutil.rmtree(self._checkpoints / universal_checkpoint(self._checkpoints, progress["step"]), True)
-            folder.mkdir(parents=True)
-            if progress["verdict"]["best_step"] is not None:
-                self._mirror.fetch_best(progress["verdict"]["best_step"])
-            (folder / COPY).write_text(copy)
-        for name in self._mirror.files.sizes(f"{CHECKPOINTS}/{copy}"):
-            path = folder / name.removeprefix(f"{CHECKPOINTS}/{copy}/")
-            is_needed = every_rank or _rank_of(name) in (self._rank, 0)
-            if is_needed and not path.exists() and not path.name.startswith(SENT):
-                self._mirror.files.download(name, path)
-        write_json(folder / PROGRESS, progress)
-        write_json(self._checkpoints / PROGRESS, progress)
 
     def _folder_is_shared(self) -> bool:
         """Whether all ranks see the files of rank 0."""
@@ -309,22 +217,3 @@ def _error_of(sending: "Future[None]") -> StoreError | None:
     except StoreError as error:
         return error
     return None
-
-
-def _files_of(folder: Path) -> dict[str, Path]:
-    """The files of a checkpoint of the folder, by name, without what says that it is one."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (PROGRESS, COPY)]
-    return {path.relative_to(folder).as_posix(): path for path in paths}
-
-
-def _rank_of(name: str) -> int:
-    found = _RANK.search(name)
-    return int(found[1] or found[2]) if found else 0
-
-
-def _copy_of(name: str) -> str:
-    return name.split("/")[1]
-
-
-def _step_of(copy: str) -> int:
-    return int(copy.split("-")[1])

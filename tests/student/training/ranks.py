@@ -47,6 +47,15 @@ for before, job in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
 """
 LLAMA = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA |= {"num_key_value_heads": 2, "intermediate_size": 48, "tie_word_embeddings": True, "initializer_range": 0.1}
+SEGMENTS = {"prompt": 0.0, "rationale": 0.5, "label": 2.0, "response": 1.0}
+MIX = {
+    "segments": SEGMENTS,
+    "terms": [
+        {"objective": "forward_kl", "temperature": 2.0, "weight": 0.5},
+        {"objective": "hard_label", "weight": 0.2, "segments": {"response": 1.0, "rationale": 0.0, "label": 0.3}},
+        {"objective": "reverse_kl", "weight": 0.3},
+    ],
+}
 TOPK = TargetSpec("topk", 16, temperatures=(2.0,))
 THRESHOLD = TargetSpec("threshold", threshold=0.05, entropy=True)
 

@@ -33,6 +33,7 @@ from student.training.planning.vocabulary import Vocabulary
 from student.training.settings import HeldoutSettings, TrainSettings
 from tests.student.training.ranks import (
     LLAMA,
+    MIX,
     THRESHOLD,
     TOPK,
     VOCAB,
@@ -47,15 +48,6 @@ from tests.student.training.ranks import (
 
 pytestmark = pytest.mark.slow
 
-SEGMENTS = {"prompt": 0.0, "rationale": 0.5, "label": 2.0, "response": 1.0}
-MIX = {
-    "segments": SEGMENTS,
-    "terms": [
-        {"objective": "forward_kl", "temperature": 2.0, "weight": 0.5},
-        {"objective": "hard_label", "weight": 0.2, "segments": {"response": 1.0, "rationale": 0.0, "label": 0.3}},
-        {"objective": "reverse_kl", "weight": 0.3},
-    ],
-}
 T5 = {"model_type": "t5", "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2}
 T5 |= {"decoder_start_token_id": 0, "initializer_factor": 0.5}
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.1}
@@ -206,14 +198,11 @@ def test_a_rank_without_examples_changes_nothing(fleet: Fleet, stage: int) -> No
 def test_a_run_that_is_evaluated_at_its_start_is_the_same_run(fleet: Fleet) -> None:
     """Its line of step 0 has the held-out loss of the untrained student, which is not the best one."""
     first, *lines = fleet.metrics("at-start")
-    assert (first["step"], first["tokens"], first["objective"]) == (0, 0, None)
-    others = fleet.metrics("two-heldout")
-    assert [line["objective"] for line in lines] == pytest.approx([line["objective"] for line in others], rel=1e-6)
-    measured = [line["heldout_objective"] for line in (first, *lines) if "heldout_objective" in line]
-    assert measured[0] != measured[1] and len(measured) == 3
-    assert measured[1:] == pytest.approx([o["heldout_objective"] for o in others if "heldout_objective" in o], rel=1e-6)
-    result = json.loads((fleet.root / "at-start" / "training.json").read_text())
-    assert result["best_step"] in (2, 4)
+    assert (first["step"], first["objective"]) == (0, None) and first["heldout_objective"] > 0
+    for name in ("objective", "heldout_objective"):
+        expected = [line.get(name) for line in fleet.metrics("two-heldout")]
+        assert [line.get(name) for line in lines] == pytest.approx(expected, rel=1e-6)
+    assert json.loads((fleet.root / "at-start" / "training.json").read_text())["best_step"] in (2, 4)
 
 
 def test_packed_rows_give_the_same_heldout_loss(fleet: Fleet) -> None:

@@ -18,7 +18,8 @@ from cache.errors import StoreError
 from cache.json_documents import write_json
 from cache.storage.remote_folder import RemoteFolder
 from student.training.engine.checkpoints import commit_checkpoint
-from student.training.mirror.checkpoint_copies import CheckpointCopies, _rank_of
+from student.training.mirror.checkpoint_copies import CheckpointCopies
+from student.training.mirror.mirrored_checkpoints import rank_of
 from student.training.run_files import BEST, CHECKPOINTS, METRICS, MODEL, RESULT, checkpoint_folder, steps_done
 
 CALLS = ("upload", "write", "remove", "sizes")
@@ -271,7 +272,7 @@ def test_a_start_that_another_one_followed_leaves_the_mirror_alone(tmp_path: Pat
     ],
 )
 def test_each_file_belongs_to_the_rank_that_has_it(name: str, rank: int) -> None:
-    assert _rank_of(name) == rank
+    assert rank_of(name) == rank
 
 
 def rank_of_a_group(rank: int, port: int, shared: bool, folder: str, todo: str, answers: Any) -> None:
