@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,27 +16,11 @@ from cache.registry import PLUGINS_VARIABLE
 from cache.storage.open import open_storage
 from cache.store.logit_store import LogitStore
 from cluster.capture.sharing.drivers import drivers_of
-from tests.cache.storage.s3_faults import BUCKET, faulty_s3
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES, DEADLY = 4400, "green"
 WORDS = ("one", "two", "three", "red", "blue")
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of an empty prefix in a bucket, for this process and those that it starts."""
-    for module in ("moto", "flask", "flask_cors"):
-        pytest.importorskip(module)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    with faulty_s3() as (_, address):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        yield f"s3://{BUCKET}/{uuid.uuid4().hex}/store"
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from benchmarks.scale.kills import content
 from cache.registry import PLUGINS_VARIABLE
 from cache.store.logit_store import LogitStore
 from cluster.report.run_state import state_of
@@ -53,24 +53,13 @@ def capture(folder: Path, store: str, *changes: str, log: Path | None = None) ->
     return run.stdout
 
 
-def content(folder: Path, store: str) -> dict[str, bytes]:
-    """What a store has of each example, by its key."""
-    found = {}
-    for record in LogitStore.open(str(folder / store)):
-        targets = record.targets
-        arrays = (record.tokenized.tokens, targets.offsets, targets.ids, targets.logprobs, record.token_logprobs)
-        assert record.key not in found
-        found[record.key] = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
-    return found
-
-
 @pytest.fixture(scope="module")
 def calm(folder: Path) -> dict[str, bytes]:
     printed = capture(folder, "calm")
     assert f"of {EXAMPLES:,} lines 4,000 are examples to capture, 1,000 equal to earlier ones" in printed
     log = json.loads((folder / "calm.capture.json").read_text())
     assert log["planned"] == 4000 and log["input_is_complete"] and log["runs"][-1]["examples"] == 4000
-    return content(folder, "calm")
+    return content(folder / "calm")
 
 
 def start(folder: Path, store: str, speed: str = "engine.tokens_per_s=8000") -> "subprocess.Popen[str]":
@@ -105,7 +94,7 @@ def test_a_stopped_driver_a_killed_one_and_killed_actors_change_nothing(folder: 
     driver.communicate()
     assert len(list((folder / "shaken" / "commits").iterdir())) < 40
     capture(folder, "shaken")
-    assert content(folder, "shaken") == calm
+    assert content(folder / "shaken") == calm
     assert "0 examples and 0 tokens captured now" in capture(folder, "shaken")
 
 
@@ -118,7 +107,7 @@ def test_two_drivers_share_the_work(folder: Path, calm: dict[str, bytes]) -> Non
         time.sleep(0.2)
     outputs = [driver.communicate(timeout=180) for driver in (first, second)]
     assert first.returncode == second.returncode == 0, outputs
-    assert content(folder, "shared") == calm
+    assert content(folder / "shared") == calm
     units = LogitStore.open(str(folder / "shared"), unpinned=True).index.counts[:, 0].sum()
     assert units == 4000
     captured = [int(re.search(r"capture: ([0-9,]+) examples", out)[1].replace(",", "")) for out, _ in outputs]
@@ -134,7 +123,7 @@ def test_an_example_that_kills_its_engine_is_set_aside_and_the_others_are_captur
     # Small units: each half of a unit costs another death, and a start of its engine.
     printed = capture(folder, "deadly", f"engine.deadly={token}", "unit_size=10", log=log)
     assert "in quarantine, 1: lost its worker: its worker died" in printed
-    found = content(folder, "deadly")
+    found = content(folder / "deadly")
     assert len(found) == 3999 and found.items() <= calm.items()
     assert not (folder / "deadly" / "tries").exists() or not list((folder / "deadly" / "tries").iterdir())
     require_whole_log(log, set(found))

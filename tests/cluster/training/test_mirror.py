@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,6 @@ from cluster.training.preview import preview_training
 from student.training.mirror.run_mirror import RunMirror
 from student.training.run_files import MODEL
 from student.training.settings import TrainSettings
-from tests.cache.storage.s3_faults import BUCKET, faulty_s3
 from tests.student.training.ranks import ROOT, TOPK, make_store, metrics, settings_of
 
 pytestmark = pytest.mark.slow
@@ -40,21 +37,6 @@ train(TrainSettings.model_validate_json(sys.argv[1].replace("MACHINE", "machine"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     return make_store(tmp_path_factory.mktemp("store"), tiny_model, TOPK, 19)
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of an empty prefix in a bucket."""
-    for module in ("moto", "flask", "flask_cors"):
-        pytest.importorskip(module)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    with faulty_s3() as (_, address):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        yield f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
 def require_equal(one: Path, other: Path) -> None:

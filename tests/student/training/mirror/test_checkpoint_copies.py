@@ -66,6 +66,15 @@ def expected(step: int, rank: int = 0) -> tuple[int, dict[str, str]]:
     return step, {"mp_rank_00_model_states.pt": f"model at {step}", optimizer: f"optimizer of {rank} at {step}"}
 
 
+def copy_from_two_folders(root: Path, mirror: str) -> None:
+    """A run that is "here", and then once more, at the same step, "there"."""
+    for name in ("here", "there"):
+        copies = CheckpointCopies(root / name, mirror, keep=2)
+        train_to(root / name, 10)
+        copies.send(10)
+        copies.wait()
+
+
 def count_and_fail(monkeypatch: pytest.MonkeyPatch, at: int | None) -> list[str]:
     """Count the requests of the mirror. From request `at` on, each is refused: the process is as good as dead."""
     calls: list[str] = []
@@ -210,11 +219,7 @@ def test_the_end_after_steps_without_a_checkpoint(tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_not_whole_replaces_nothing(tmp_path: Path) -> None:
     """Somebody has removed a file of the mirror. What the folder has is not given up for the rest."""
     mirror = str(tmp_path / "mirror")
-    for name in ("here", "there"):
-        copies = CheckpointCopies(tmp_path / name, mirror, keep=2)
-        train_to(tmp_path / name, 10)
-        copies.send(10)
-        copies.wait()
+    copy_from_two_folders(tmp_path, mirror)
     files = RemoteFolder(mirror)
     files.remove([name for name in files.sizes(CHECKPOINTS) if name.endswith("optim_states.pt")])
     for name in ("here", "new"):
@@ -227,11 +232,7 @@ def test_a_checkpoint_that_is_not_whole_replaces_nothing(tmp_path: Path) -> None
 def test_the_universal_form_of_a_replaced_checkpoint_goes_with_it(tmp_path: Path) -> None:
     """It would be loaded instead of the checkpoint, with the weights of the other one."""
     mirror = str(tmp_path / "mirror")
-    for name in ("here", "there"):
-        copies = CheckpointCopies(tmp_path / name, mirror, keep=2)
-        train_to(tmp_path / name, 10)
-        copies.send(10)
-        copies.wait()
+    copy_from_two_folders(tmp_path, mirror)
     universal = tmp_path / "here" / CHECKPOINTS / "step-10-universal"
     universal.mkdir()
     CheckpointCopies(tmp_path / "here", mirror, keep=2).restore()
