@@ -45,7 +45,7 @@ def start(folder: Path, store: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "cluster.commands.main", "--root", str(folder), "capture"]
     return subprocess.Popen(
         [*command, str(folder / "capture.toml"), "--set", f"store={store}"],
-        cwd=ROOT,
+        cwd=folder,  # the log of a store in a bucket is written there
         env={**os.environ, PLUGINS_VARIABLE: "benchmarks.scale.stand_in_engine", "PYTHONPATH": str(ROOT)},
         start_new_session=True,
         stdout=subprocess.PIPE,
