@@ -18,7 +18,7 @@ from cache.rows.spec import StoreSpec, TargetSpec
 from cache.store.fill import fill_store
 from cache.store.logit_store import LogitStore
 from student.data.batches import LanguageBatches
-from student.data.settings import DataSettings
+from student.data.settings import DataSettings, StepSize
 from student.data.sources import StoreSource
 from student.data.window_reader import WindowReader
 from student.losses.settings import LossSettings
@@ -77,7 +77,7 @@ def _seconds(find: Callable[[], Any], times: int) -> float:
 def _source(store: LogitStore, order: str) -> StoreSource:
     window = {"window_tokens": int(store.tokens.sum()) // WINDOWS_OF_STORE} if order == "blocks" else {}
     data = DataSettings.model_validate({"store": str(store.storage), "order": order, **window})
-    return StoreSource(store, data, LossSettings(), BATCH)
+    return StoreSource(store, data, LossSettings(), StepSize(BATCH))
 
 
 def _rate(store: LogitStore, order: str, ranks: int, most_held: list[int]) -> float:
@@ -90,7 +90,7 @@ def _rate(store: LogitStore, order: str, ranks: int, most_held: list[int]) -> fl
         return source.order(step * BATCH, BATCH, 0)[::ranks].tolist()
 
     started, tokens, held = time.process_time(), 0, 0
-    reader = WindowReader(batches, examples_of, BATCH, 0, steps)
+    reader = WindowReader(batches, examples_of, lambda step: step * BATCH, 0, steps)
     for step in range(steps):
         reader.prepare(step)
         held = max(held, len(batches.held) * int(source.tokens[0]))

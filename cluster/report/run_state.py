@@ -206,7 +206,8 @@ def _planned_steps(output: Path, job: dict[str, Any]) -> int | None:
     plan = output / PLAN / PLAN_FILE
     settings = RunSettings.model_validate(run)
     if settings.epochs is not None and plan.is_file():
-        settings = settings.with_steps(read_json(plan)["examples"])
+        planned = read_json(plan)
+        settings = settings.with_steps(planned["examples"], planned.get("tokens", 0))
     return settings.steps
 
 

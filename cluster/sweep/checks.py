@@ -68,7 +68,7 @@ def is_complete(trial: Trial) -> bool:
     if not path.exists():
         return False
     result = read_json(path)
-    steps = trial.settings.with_steps(result["examples"]).run.total_steps
+    steps = trial.settings.with_steps(result["examples"], result.get("example_tokens", 0)).run.total_steps
     return bool(result["steps"] >= steps or result.get("stopped_early"))
 
 

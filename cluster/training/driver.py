@@ -31,6 +31,7 @@ CHANGEABLE = frozenset(
         "run.ranks",
         "run.cpu_threads",
         "run.micro_batch_size",
+        "run.micro_batch_tokens",
         "run.checkpoint_every",
         "run.keep_checkpoints",
         "run.max_skipped_steps",
@@ -114,7 +115,7 @@ def _run_under_ray(
 def _plan(job: TrainSettings, stores: OpenStores, hold: Callable[[], None]) -> tuple[TrainSettings, TrainingPlan]:
     """The job with its number of steps, and its plan. hold: called before a plan is written."""
     plan = make_plan(job, stores, hold)
-    settings = job.with_steps(plan.examples)
+    settings = job.with_steps(plan.examples, plan.tokens)
     require_more_steps(settings)
     return settings, plan
 
@@ -132,7 +133,7 @@ def _hold_output(job: TrainSettings, held: ExitStack) -> None:
 
 def _record_start(settings: TrainSettings, job: TrainSettings, ranks: int, hold: Callable[[], None]) -> None:
     """Record the job. Only now: a job that is refused leaves the record of the earlier one."""
-    settings.run.micro_batch_of(ranks, settings.data.pack_to)
+    settings.run.micro_batch_limit(ranks, settings.data.pack_to)
     hold()
     write_job(settings.output, job)
     DriverMirror(settings).send_job()
@@ -176,7 +177,7 @@ def is_complete(result: dict[str, Any], settings: TrainSettings) -> bool:
 
     result: content of training.json. Raises InputError if the job is shorter than the run.
     """
-    settings = settings.with_steps(result["examples"])
+    settings = settings.with_steps(result["examples"], result.get("example_tokens", 0))
     require_more_steps(settings)
     return bool(result["steps"] >= settings.run.total_steps or result.get("stopped_early"))
 

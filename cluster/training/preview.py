@@ -29,17 +29,25 @@ def preview_training(settings: TrainSettings) -> str:
         return f"{settings.output} has a complete run of this job: {summary(result)}"
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_training(pinned.model_copy(update={"output": Path(folder)}), stores)
-    require_more_steps(settings.with_steps(plan.examples))
+    planned = settings.with_steps(plan.examples, plan.tokens)
+    require_more_steps(planned)
     ranks = choose_ranks(settings, local_gpus())
-    rows = settings.run.micro_batch_of(ranks, settings.data.pack_to)
-    kind = "example" if settings.data.pack_to is None else f"packed row of up to {settings.data.pack_to:,} tokens"
     lines = [
-        f"{plan.examples:,} training examples, {settings.with_steps(plan.examples).run.total_steps:,} steps of "
-        f"{settings.run.batch_size:,} on {ranks} rank{'s' if ranks > 1 else ''} with micro-batches of {rows} "
-        f"{kind}{'s' if rows > 1 else ''}",
+        f"{plan.examples:,} training examples with {plan.tokens:,} tokens, {planned.run.total_steps:,} steps of "
+        f"{settings.run.step_size} on {ranks} rank{'s' if ranks > 1 else ''} with micro-batches of "
+        f"{_micro_batch(settings, ranks)}",
         *filter(None, plan.notes.split("; ")),
     ]
     return "\n".join(lines)
+
+
+def _micro_batch(settings: TrainSettings, ranks: int) -> str:
+    """What a micro-batch has at most, in words."""
+    rows, tokens = settings.run.micro_batch_limit(ranks, settings.data.pack_to)
+    if tokens is not None:
+        return f"up to {tokens:,} positions"
+    kind = "example" if settings.data.pack_to is None else f"packed row of up to {settings.data.pack_to:,} tokens"
+    return f"{rows} {kind}{'s' if rows != 1 else ''}"
 
 
 def _missing_inputs(settings: TrainSettings) -> list[str]:

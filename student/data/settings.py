@@ -1,7 +1,8 @@
 """Settings of the training data: stores or a file of examples."""
 
+import math
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,22 @@ from cache.examples.example_order import BLOCK_TOKENS, FULL, SMALLEST_BATCH, WIN
 from cache.settings import Settings, StoreUri
 
 MAX_TOKENS = 2048
+
+
+class StepSize(NamedTuple):
+    """What a step has, over all ranks: a number of examples, or of their tokens. The other one is None."""
+
+    examples: int | None
+    tokens: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.examples:,} examples" if self.examples is not None else f"{self.tokens:,} tokens"
+
+    def expected_examples(self, sizes: npt.NDArray[np.integer]) -> int:
+        """The number of examples of a step, about. sizes: tokens of each example."""
+        if self.examples is not None:
+            return self.examples
+        return math.ceil((self.tokens or 0) / max(1.0, float(sizes.mean())))
 
 
 class PinnedStore(Settings):
@@ -151,11 +168,11 @@ class DataSettings(Settings):
         values = {name: getattr(self, name) for name in shared}
         return DataSettings.model_validate({**values, "examples": self.replay.examples})
 
-    def shuffle(self, tokens: npt.NDArray[np.int64], batch_size: int) -> Shuffle:
-        """How far examples are shuffled. tokens: of each example. batch_size: examples of a step."""
+    def shuffle(self, tokens: npt.NDArray[np.int64], step: StepSize) -> Shuffle:
+        """How far examples are shuffled. tokens: of each example."""
         if self.order == "full":
             return FULL
-        return Shuffle.of(tokens, self.window_tokens or default_window(batch_size))
+        return Shuffle.of(tokens, self.window_tokens or default_window(step.expected_examples(tokens)))
 
     @property
     def stores(self) -> tuple[PinnedStore, ...]:

@@ -20,13 +20,14 @@ from cache.rows.record import Record, Window
 from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import StoreSpec
 from cache.store.reading.selection import BLOCK_EXAMPLES, has_metadata, select_metadata
-from student.data.settings import DataSettings
+from student.data.settings import DataSettings, StepSize
 from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm
 
 WITHOUT_LOSS = "without a token that has a loss"
 OTHER_METADATA = "other metadata than data.where"
+ONE_EXAMPLE = StepSize(1)
 
 
 def too_long(data: DataSettings) -> str:
@@ -99,8 +100,8 @@ class StoreSource:
     With data.where the texts of all other candidates are read once.
     """
 
-    def __init__(self, store: Store, data: DataSettings, loss: LossSettings, batch_size: int = 1) -> None:
-        """batch_size: examples of a step, on which the shuffled window depends."""
+    def __init__(self, store: Store, data: DataSettings, loss: LossSettings, step: StepSize = ONE_EXAMPLE) -> None:
+        """step: its size, on which the shuffled window depends."""
         require_prompt_targets(store, loss)
         candidates = np.flatnonzero(store.has_origin(data.origins))
         fits = store.tokens[candidates] <= data.max_tokens
@@ -122,7 +123,7 @@ class StoreSource:
                 f"{store.storage}: no example with origin {origins} fits ({describe_left_out(self.left_out) or 'none'})"
             )
         self.tokens = store.tokens[self._indices].astype(np.int64)
-        self.shuffle = data.shuffle(self.tokens, batch_size)
+        self.shuffle = data.shuffle(self.tokens, step)
         self.shuffles = (self.shuffle,)
 
     def __len__(self) -> int:
@@ -159,7 +160,7 @@ class FileSource:
         data: DataSettings,
         loss: LossSettings,
         form: PromptForm = DEFAULT_FORM,
-        batch_size: int = 1,
+        step: StepSize = ONE_EXAMPLE,
     ) -> None:
         weights = np.max([loss.segments_of(term).by_segment for term in loss.all_terms], axis=0)
         self._rendered: list[TokenizedExample] = []
@@ -185,7 +186,7 @@ class FileSource:
             )
         self.tokens = np.array([len(r.tokens) for r in self._rendered])
         # As a store of these examples is shuffled, so that both give the same order.
-        self.shuffle = data.shuffle(self.tokens, batch_size)
+        self.shuffle = data.shuffle(self.tokens, step)
         self.shuffles = (self.shuffle,)
         self.form = TargetForm("none")
 

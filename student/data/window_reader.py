@@ -36,10 +36,15 @@ class WindowReader:
     """
 
     def __init__(
-        self, batches: Batches, examples_of: Callable[[int], list[int]], batch_size: int, first: int, last: int
+        self,
+        batches: Batches,
+        examples_of: Callable[[int], list[int]],
+        start_of: Callable[[int], int],
+        first: int,
+        last: int,
     ) -> None:
-        """first, last: steps of the run, without `last`."""
-        self._batches, self._examples_of, self._batch_size, self._last = batches, examples_of, batch_size, last
+        """start_of: where a step begins in the stream. first, last: steps of the run, without `last`."""
+        self._batches, self._examples_of, self._start_of, self._last = batches, examples_of, start_of, last
         self._change = threading.Condition()
         # Those that have steps to prepare, and the one after them.
         self._stretches = deque([self._stretch_from(first)])
@@ -93,8 +98,10 @@ class WindowReader:
 
     def _stretch_from(self, first: int) -> _Stretch:
         """The stretch that begins with a step. It has nothing to read if its examples are not read together."""
-        end = self._batches.window_end(first * self._batch_size)
-        stop = first + 1 if end is None else max(first + 1, -(-end // self._batch_size))
+        end = self._batches.window_end(self._start_of(first))
+        stop = first + 1
+        while end is not None and stop < self._last and self._start_of(stop) < end:
+            stop += 1
         steps = range(first, min(stop, self._last))
         if len(steps) < 2:
             return _Stretch(steps, [])

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from student.data.batches import Batches
 from student.losses.normalisation import objective_weights, sum_row_weights
 from student.training.engine.deepspeed_engine import Engine
-from student.training.micro_batches import divide
 from student.training.settings import HeldoutSettings, RunSettings
+from student.training.steps.micro_batches import divide
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class Heldout:
         self._batches = batches
         examples = np.arange(min(settings.limit, len(batches.sizes)))
         ranks = dist.get_world_size()
-        rows = run.micro_batch_of(ranks, pack_to)
-        self._groups = divide(examples, batches.sizes[examples], rows, dist.get_rank(), ranks, pack_to)
+        limit = run.micro_batch_limit(ranks, pack_to)
+        self._groups = divide(examples, batches.sizes[examples], limit, dist.get_rank(), ranks, pack_to)
 
     @torch.no_grad()
     def loss(self, engine: Engine) -> tuple[float, list[float]]:

@@ -19,11 +19,12 @@ from student.training.engine.skipped_steps import refuse_divergence, refuse_weig
 from student.training.following import Following
 from student.training.heldout_loss import BestStudent, Heldout
 from student.training.metrics_log import Tracker, finite_or_none
-from student.training.micro_batches import MicroBatch, micro_batches_of_step
 from student.training.mirror.checkpoint_copies import CheckpointCopies
 from student.training.planning.inputs import TrainingInputs
 from student.training.run_files import CHECKPOINTS
 from student.training.settings import TrainSettings
+from student.training.steps.micro_batches import MicroBatch, divide
+from student.training.steps.step_stream import StepStart, StepStream
 
 
 class LocalStep(NamedTuple):
@@ -56,10 +57,11 @@ class RunProgress:
     token of an example; the others are padding. without_loss: examples of which no token carried a loss. seconds: time
     in the loop. waited: seconds that rank 0 waited for data. loss: objective of the last step, None if it was not
     finite. skipped: steps whose gradient was not finite, so that they changed nothing; skipped_in_a_row: those after
-    the last other step.
+    the last other step. position: examples that were used, which is where the next step begins.
     """
 
     step: int = 0
+    position: int = 0
     tokens: int = 0
     computed: int = 0
     real: int = 0
@@ -73,7 +75,7 @@ class RunProgress:
 
     def as_document(self) -> dict[str, Any]:
         """As checkpoints store it."""
-        counts = ("step", "tokens", "computed", "real", "without_loss", "skipped", "skipped_in_a_row")
+        counts = ("step", "position", "tokens", "computed", "real", "without_loss", "skipped", "skipped_in_a_row")
         names = (*counts, "seconds", "waited", "loss")
         fields = {name: getattr(self, name) for name in names}
         return {**fields, "verdict": self.best.as_document()}
@@ -84,7 +86,7 @@ class RunProgress:
         if not document:
             return cls()
         fields = {name: document[name] for name in ("step", "tokens", "seconds", "waited")}
-        names = ("computed", "real", "without_loss", "skipped", "skipped_in_a_row")
+        names = ("position", "computed", "real", "without_loss", "skipped", "skipped_in_a_row")
         counts = {name: document.get(name, 0) for name in names}
         best = BestStudent.from_document(document["verdict"])
         return cls(**fields, **counts, loss=document.get("loss"), best=best)
@@ -114,6 +116,9 @@ class Loop:
         self._engine, self._batches, self._settings, self._save_best = engine, inputs.batches, settings, save_best
         self._progress = RunProgress.from_document(engine.progress)
         self._checkpoints, self._saved_step = settings.output / CHECKPOINTS, self._progress.step
+        self._ranks = dist.get_world_size()
+        self._limit = settings.run.micro_batch_limit(self._ranks, settings.data.pack_to)
+        self._steps = self._steps_from(self._progress)
         objectives = inputs.batches.objectives
         self._names, self._weights = term_names(objectives), objective_weights(objectives)
         heldout = settings.heldout
@@ -146,8 +151,9 @@ class Loop:
 
     def _run_stretch(self, progress: RunProgress, until: int, tracker: Tracker | None, started: float) -> RunProgress:
         """The steps before `until`, from the batches that are open. started: of a run without breaks."""
-        run, data, before = self._settings.run, self._settings.data, progress
-        reader = WindowReader(self._batches, self._examples_of, run.batch_size, progress.step, until)
+        data, before = self._settings.data, progress
+        self._steps = steps = self._steps_from(progress)
+        reader = WindowReader(self._batches, self._examples_of, steps.start, progress.step, until)
         prefetcher = Prefetcher(partial(self._read_step, reader), progress.step, until, data.prefetch, data.readers)
         try:
             for local in prefetcher:
@@ -157,6 +163,7 @@ class Loop:
                 progress = replace(
                     progress,
                     step=progress.step + 1,
+                    position=steps.start(progress.step + 1),
                     tokens=progress.tokens + tokens,
                     computed=progress.computed + computed,
                     real=progress.real + real,
@@ -174,10 +181,16 @@ class Loop:
             prefetcher.close()
         return progress
 
+    def _steps_from(self, progress: RunProgress) -> StepStream:
+        """The steps after those that are done, of the batches that are open."""
+        run, start = self._settings.run, StepStart(progress.position, progress.real)
+        return StepStream(self._batches, run.step_size, run.seed, progress.step, start)
+
     def _micro_batches_of(self, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of a step."""
-        run, pack_to = self._settings.run, self._settings.data.pack_to
-        return micro_batches_of_step(step, self._batches, run, dist.get_rank(), dist.get_world_size(), pack_to)
+        examples, pack_to = self._steps.examples(step), self._settings.data.pack_to
+        sizes = self._batches.sizes[examples]
+        return divide(examples, sizes, self._limit, dist.get_rank(), self._ranks, pack_to)
 
     def _examples_of(self, step: int) -> list[int]:
         """This rank's examples of a step."""

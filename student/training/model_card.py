@@ -134,7 +134,7 @@ def _training(settings: TrainSettings, result: dict[str, Any]) -> str:
     optimizer, run, lora = settings.optimizer, settings.run, settings.model.lora
     rows = {
         "loss": " + ".join(terms),
-        "steps": f"{result['steps']:,} of {run.batch_size} examples, {result['tokens']:,} tokens with a loss",
+        "steps": f"{result['steps']:,} of {run.step_size}, {result['tokens']:,} tokens with a loss",
         "optimizer": f"AdamW, peak learning rate {optimizer.lr:g}, {optimizer.schedule}",
         "precision, seed": f"{run.precision}, {run.seed}",
         "saved weights": "float32" if run.precision == "fp32" else "bfloat16, rounded from float32",

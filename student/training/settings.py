@@ -9,14 +9,15 @@ from pydantic import Field, field_validator, model_validator
 from cache.errors import InputError
 from cache.settings import Settings, StoreUri
 from student.classification.settings import ClassSettings
-from student.data.settings import MAX_TOKENS, DataSettings
+from student.data.settings import MAX_TOKENS, DataSettings, StepSize
 from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings
 from student.models.settings import ModelSettings
 from student.tokenizers.settings import TokenizerSettings
 from student.training.deepspeed_options import check_offload, check_options
+from student.training.steps.micro_batches import MicroBatchLimit
 
-DEFAULT_MICRO_BATCH = 32
+DEFAULT_BATCH, DEFAULT_MICRO_BATCH = 64, 32
 
 
 class OptimizerSettings(Settings):
@@ -35,24 +36,41 @@ class OptimizerSettings(Settings):
 
 
 class RunSettings(Settings):
-    """Size and speed of a run. Give steps or epochs. batch_size counts examples over all ranks and micro-batches.
+    """Size and speed of a run. Give steps or epochs. The size of a step counts over all ranks and micro-batches.
+
+    A step has batch_size examples, or batch_tokens tokens: it then ends with the example that reaches that number, and
+    what this example has too much is missing in the next step. So all steps of a run have batch_tokens tokens on
+    average, each to within one example.
 
     A micro-batch is what one rank computes at a time. It consists of rows. With data.pack_to, a row is as many examples
-    as fit into that many tokens; otherwise it is one example, and batch_size must be a multiple of ranks x
-    micro_batch_size.
+    as fit into that many tokens; otherwise it is one example, padded to the longest of its micro-batch. Then batch_size
+    must be a multiple of ranks x micro_batch_size; batch_tokens and micro_batch_tokens need no such rule.
 
-    When a run is continued, ranks, cpu_threads, micro_batch_size, checkpoint_every, keep_checkpoints, max_skipped_steps
-    and max_failures may change, and steps or epochs may be raised, also after its end. The learning rate then follows
-    the schedule of the new length.
+    When a run is continued, ranks, cpu_threads, micro_batch_size, micro_batch_tokens, checkpoint_every,
+    keep_checkpoints, max_skipped_steps and max_failures may change, and steps or epochs may be raised, also after its
+    end. The learning rate then follows the schedule of the new length.
     """
 
     steps: int | None = Field(None, ge=1, description="optimizer steps; give these or epochs")
     epochs: float | None = Field(None, gt=0, description="passes over the training examples")
-    batch_size: int = Field(64, ge=1, description="examples of a step, over all ranks and micro-batches")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description=f"examples of a step, over all ranks and micro-batches; {DEFAULT_BATCH} without batch_tokens",
+    )
+    batch_tokens: int | None = Field(
+        None, ge=1, description="tokens of a step, in the place of batch_size; prompts count, padding does not"
+    )
     micro_batch_size: int | None = Field(
         None,
         ge=1,
         description=f"rows of a micro-batch; by default 1 with data.pack_to, otherwise at most {DEFAULT_MICRO_BATCH}",
+    )
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="positions of a micro-batch with its padding, in the place of micro_batch_size: as many rows as "
+        "the longest of them allows, and at least one; not with data.pack_to, whose rows have a size already",
     )
     ranks: int | None = Field(None, ge=1, description="processes; by default one for each GPU, or 1 without a GPU")
     cpu_threads: int | None = Field(
@@ -69,10 +87,20 @@ class RunSettings(Settings):
     )
     max_failures: int = Field(3, ge=0, description="restarts after a lost worker")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_batch(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("batch_size") is None and values.get("batch_tokens") is None:
+            return {**values, "batch_size": DEFAULT_BATCH}
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of 'steps' and 'epochs'")
+        for one, other in (("batch_size", "batch_tokens"), ("micro_batch_size", "micro_batch_tokens")):
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise ValueError(f"give {one!r} or {other!r}, not both")
         if self.offload != "none" and self.zero_stage < (3 if self.offload == "all" else 1):
             raise ValueError(f"offload = {self.offload!r} needs zero_stage {3 if self.offload == 'all' else '1 to 3'}")
         return self
@@ -84,17 +112,26 @@ class RunSettings(Settings):
             raise RuntimeError("the number of steps is not known before the job is planned")
         return self.steps
 
-    def with_steps(self, examples: int) -> Self:
-        """The same settings with `steps` in place of `epochs`, for a number of training examples."""
+    @property
+    def step_size(self) -> StepSize:
+        """What a step has: examples or tokens."""
+        return StepSize(self.batch_size, self.batch_tokens)
+
+    def with_steps(self, examples: int, tokens: int) -> Self:
+        """The same settings with `steps` in place of `epochs`, for a number of training examples and their tokens."""
         if self.epochs is None:
             return self
-        steps = math.ceil(self.epochs * examples / self.batch_size)
-        return self.model_copy(update={"steps": steps, "epochs": None})
+        steps = (
+            math.ceil(self.epochs * examples / self.batch_size)
+            if self.batch_size
+            else (math.ceil(self.epochs * tokens / (self.batch_tokens or 1)))
+        )
+        return self.model_copy(update={"steps": max(steps, 1), "epochs": None})
 
     def require_whole_micro_batches(self) -> None:
         """Raise ValueError unless the batch can be divided among ranks and micro-batches, a row an example."""
         ranks, micro = self.ranks or 1, self.micro_batch_size or 1
-        if self.batch_size % (micro * ranks):
+        if not self._divides_evenly(micro * ranks):
             given = {"ranks": self.ranks, "micro_batch_size": self.micro_batch_size}
             names, values = zip(*((name, str(value)) for name, value in given.items() if value), strict=True)
             raise ValueError(
@@ -103,7 +140,7 @@ class RunSettings(Settings):
 
     def fits_ranks(self, ranks: int, pack_to: int | None = None) -> bool:
         """Whether so many ranks can share a batch. Packed rows can be divided in any way."""
-        return pack_to is not None or self.batch_size % (ranks * (self.micro_batch_size or 1)) == 0
+        return pack_to is not None or self._divides_evenly(ranks * (self.micro_batch_size or 1))
 
     def ranks_for(self, gpus: int, pack_to: int | None = None) -> int:
         """The number of ranks on a cluster with so many GPUs: as requested, or as many GPUs as can share the batch."""
@@ -119,6 +156,8 @@ class RunSettings(Settings):
         """
         if pack_to is not None:
             return self.micro_batch_size or 1
+        if self.batch_size is None:
+            return self.micro_batch_size or DEFAULT_MICRO_BATCH
         share, rest = divmod(self.batch_size, ranks)
         if rest or (self.micro_batch_size is not None and share % self.micro_batch_size):
             raise InputError(
@@ -128,6 +167,16 @@ class RunSettings(Settings):
         if self.micro_batch_size is not None:
             return self.micro_batch_size
         return next(size for size in range(min(share, DEFAULT_MICRO_BATCH), 0, -1) if share % size == 0)
+
+    def micro_batch_limit(self, ranks: int, pack_to: int | None = None) -> MicroBatchLimit:
+        """What bounds a micro-batch of one of `ranks`: positions or rows. Raises InputError as micro_batch_of does."""
+        if self.micro_batch_tokens is not None:
+            return MicroBatchLimit(None, self.micro_batch_tokens)
+        return MicroBatchLimit(self.micro_batch_of(ranks, pack_to), None)
+
+    def _divides_evenly(self, parts: int) -> bool:
+        """Whether a step can be divided into micro-batches of equally many rows, or need not be."""
+        return self.batch_size is None or self.micro_batch_tokens is not None or self.batch_size % parts == 0
 
 
 class HeldoutSettings(Settings):
@@ -203,9 +252,9 @@ class TrainSettings(Settings):
         """Rows of a packed micro-batch; 0 if rows are not packed."""
         return 0 if self.data.pack_to is None else self.run.micro_batch_of(1, self.data.pack_to)
 
-    def with_steps(self, examples: int) -> Self:
-        """The same job with a number of steps, for a number of training examples."""
-        return self.model_copy(update={"run": self.run.with_steps(examples)})
+    def with_steps(self, examples: int, tokens: int) -> Self:
+        """The same job with a number of steps, for a number of training examples and their tokens."""
+        return self.model_copy(update={"run": self.run.with_steps(examples, tokens)})
 
     @property
     def trusts_code(self) -> bool:
@@ -260,6 +309,11 @@ class TrainSettings(Settings):
             )
         if self.data.pack_to is None:
             self.run.require_whole_micro_batches()
+        elif self.run.micro_batch_tokens is not None:
+            raise ValueError(
+                "run.micro_batch_tokens has no effect with data.pack_to: rows are packed up to that many tokens; set "
+                "run.micro_batch_size, the number of such rows, or leave out both"
+            )
         if self.tokenizer.algorithm == "wordpiece" and self.classes is None:
             raise ValueError(
                 'tokenizer.algorithm = "wordpiece" cannot write text, which a language model must; leave it out'

@@ -33,7 +33,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class TrainResult:
     """What a run reports at its end (training.json).
 
-    tokens: those that carried a loss. seconds: time in the loop, over all restarts; data_wait_share: the share of it
+    examples, example_tokens: training examples, and all their tokens: those of one pass. tokens: those that carried a
+    loss, over all steps. seconds: time in the loop, over all restarts; data_wait_share: the share of it
     that rank 0 waited for data. real_token_share: share of the computed positions that are no padding.
     examples_without_loss: how often an example was used of which no token carried a loss. parameters: those of the
     saved student, its adapters merged. best_step, best_loss: step and held-out loss of the saved student, if there are
@@ -44,6 +45,7 @@ class TrainResult:
 
     steps: int
     examples: int
+    example_tokens: int
     examples_left_out: int
     tokens: int
     seconds: float
@@ -94,7 +96,7 @@ def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: Chec
             copies.share_plan()
     inputs = open_inputs(settings, plan, stores)
     stores.copy_ahead()
-    settings = settings.with_steps(plan.examples)
+    settings = settings.with_steps(plan.examples, plan.tokens)
     counts = count_parameters(inputs.model)
     loss_model = LossModel(inputs.model, inputs.batches.objectives)
     engine = Engine(loss_model, settings.optimizer, settings.run, settings.output / CHECKPOINTS, settings.deepspeed)
@@ -155,6 +157,7 @@ def _result(
     return TrainResult(
         steps=progress.step,
         examples=inputs.examples,
+        example_tokens=plan.tokens,
         examples_left_out=sum(inputs.left_out.values()),
         tokens=progress.tokens,
         seconds=progress.seconds,

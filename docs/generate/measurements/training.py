@@ -87,7 +87,14 @@ def batches() -> str:
                 str(case["micro_batch"]),
                 *(
                     f"{case[key]:.1%}"
-                    for key in ("padded", "packed_in_micro_batches", "packed", "mean_to_busiest_rank")
+                    for key in (
+                        "padded",
+                        "padded_by_positions",
+                        "packed_in_micro_batches",
+                        "packed",
+                        "packed_by_tokens",
+                        "mean_to_busiest_rank",
+                    )
                 ),
             )
             for case in job["cases"]
@@ -96,8 +103,10 @@ def batches() -> str:
             "ranks",
             "rows of a micro-batch",
             "padded",
+            "padded, by positions",
             "packed in each micro-batch",
             "packed",
+            "packed, steps by tokens",
             "mean / busiest rank",
         )
         parts.append(
@@ -110,7 +119,7 @@ def batches() -> str:
         "length together. `packed in each micro-batch`: as it was before, the examples of one micro-batch in rows of fixed "
         "length. `packed`: as it is with `data.pack_to`, the examples of a step over all ranks. The last column is the "
         "mean number of tokens of a rank by that of the busiest rank: with few examples for each rank, the longest example "
-        "decides. The sizes of the demo are those of its store; the others are log-normal with a median of 245 tokens.\n\n"
+        "decides. Sizes are those of a store, or log-normal with a median of 245 tokens.\n\n"
         + "\n\n".join(parts)
         + f"\n\n{origin(['batches'])}\n"
     )

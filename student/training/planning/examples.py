@@ -33,10 +33,10 @@ def open_examples(
     sizes: of a store with another tokenizer, if they are known; otherwise the whole store is aligned once.
     Raises StoreError if the loss cannot be computed from the targets.
     """
-    loss, batch_size = settings.loss, settings.run.batch_size
+    loss, step = settings.loss, settings.run.step_size
     if data.examples is not None:
         examples = read_examples(data.examples)
-        return FileSource(examples, vocabulary.tokenizer, data, loss, vocabulary.form, batch_size)
+        return FileSource(examples, vocabulary.tokenizer, data, loss, vocabulary.form, step)
     opened = stores.open_all(data)
     readable: list[Store] = list(opened)
     left_out = Counter[str]()
@@ -49,14 +49,14 @@ def open_examples(
     if data.align == "cross_tokenizer":
         teacher = opened[0].load_tokenizer()
         readable = [CrossTokenizerStore(opened[0], teacher, vocabulary.tokenizer, progress, sizes, vocabulary.form)]
-    sources = [StoreSource(store, data, loss, batch_size) for store in readable]
+    sources = [StoreSource(store, data, loss, step) for store in readable]
     sources[0].left_out += left_out  # keeps numbers above 0
     for source in sources:
         require_supported(loss, source.form, str(source.store.storage))
     weights = [item.weight for item in data.mixture] or [1.0]
     if (replayed := data.replayed()) is not None and data.replay is not None:
         examples = read_examples(data.replay.examples)
-        file = FileSource(examples, vocabulary.tokenizer, replayed, loss, vocabulary.form, batch_size)
+        file = FileSource(examples, vocabulary.tokenizer, replayed, loss, vocabulary.form, step)
         return MixtureSource([*sources, file], [*weights, data.replay.weight])
     return sources[0] if len(sources) == 1 else MixtureSource(sources, weights)
 

@@ -32,7 +32,7 @@ class TrainingPlan:
     tokenizer: folder or hub name of the student's tokenizer; None if it is saved with the plan.
     tokenizer_digest: hash of this tokenizer (cache.examples.tokenizers.tokenizer_digest).
     vocab_size: minimum number of logits of the student.
-    examples: number of training examples.
+    examples, tokens: number of training examples, and of all their tokens.
     stores: facts of each training store, for cards and results.
     notes: what was aligned or left out, in words; may be empty.
     template_date: the day that the student's chat template writes as today; "" if it writes none.
@@ -44,6 +44,7 @@ class TrainingPlan:
     tokenizer_digest: str
     vocab_size: int
     examples: int
+    tokens: int
     stores: list[dict[str, Any]]
     notes: str = ""
     template_date: str = ""

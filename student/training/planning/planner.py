@@ -32,6 +32,7 @@ from student.training.planning.stores import OpenStores, describe_stores
 from student.training.planning.vocabulary import choose_vocabulary, load_vocabulary
 from student.training.run_files import steps_done
 from student.training.settings import TrainSettings
+from student.training.steps.step_stream import require_steps_of_whole_examples
 
 # Bytes of an attention mask that a plan mentions.
 LARGE_MASK = 1 << 29
@@ -59,6 +60,7 @@ def plan_training(
         draft = Path(name)
         vocabulary = choose_vocabulary(settings, stores, draft)
         inputs = InputBuilder(settings, vocabulary, stores, progress=progress).build()
+        require_steps_of_whole_examples(inputs.batches.sizes, settings.run.step_size)
         require_savable(inputs.model, inputs.tokenizer, settings.trusts_code)
         _save_sources(inputs, draft)
         plan = TrainingPlan(
@@ -67,6 +69,7 @@ def plan_training(
             tokenizer_digest(vocabulary.tokenizer),
             vocabulary.size,
             inputs.examples,
+            int(inputs.batches.sizes.sum()),
             describe_stores(stores.open_all(settings.data)),
             _notes(inputs, settings),
             vocabulary.form.template_date,

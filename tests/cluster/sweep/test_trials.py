@@ -189,7 +189,7 @@ def test_a_dry_run_lists_the_trials(root: Path, capsys: pytest.CaptureFixture[st
     sweep_of(root, '[space]\n"optimizer.lr" = [1e-3, 2e-3]\n"run.seed" = [0, 1]\n')
     assert main(["--root", str(root), "sweep", str(root / "sweep.toml"), "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "4 trials, 4 to run:\nlr = 0.001, seed = 0\n" in printed and "steps of 8 on 1 rank" in printed
+    assert "4 trials, 4 to run:\nlr = 0.001, seed = 0\n" in printed and "steps of 8 examples on 1 rank" in printed
     assert not (root / "sweep").exists()
 
 

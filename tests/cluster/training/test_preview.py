@@ -20,7 +20,7 @@ def test_a_dry_run_reads_the_earlier_run(tmp_path: Path, tiny_model: Path) -> No
     write_job(settings.output, pin_snapshots(settings, OpenStores()))
     write_json(settings.output / CHECKPOINTS / "progress.json", {"step": 3, "ranks": 1, "format": FORMAT})
     files = sorted(tmp_path.rglob("*"))
-    assert "40 training examples, 5 steps" in preview_training(settings)
+    assert "40 training examples with 475 tokens, 5 steps of 8 examples" in preview_training(settings)
     with pytest.raises(LogitbankError, match="has a run of 3 steps already"):
         preview_training(settings_of(tmp_path / "run", store, run={"steps": 2}))
     with pytest.raises(LogitbankError, match=r"optimizer\.lr"):

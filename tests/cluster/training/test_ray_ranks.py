@@ -13,7 +13,7 @@ from cluster.training.ray_ranks import run_under_ray
 from student.training.planning.plan import TrainingPlan
 from tests.student.training.ranks import settings_of
 
-PLAN = TrainingPlan("", "", "", 1, 1, [])
+PLAN = TrainingPlan("", "", "", 1, 1, 9, [])
 
 
 class EndlessTrainer:

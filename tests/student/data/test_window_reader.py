@@ -21,7 +21,7 @@ from cache.store.unit_writer import write_unit
 from student.data.batches import Batches
 from student.data.held_windows import HeldWindows
 from student.data.prefetch import Prefetcher
-from student.data.settings import DataSettings
+from student.data.settings import DataSettings, StepSize
 from student.data.sources import MixtureSource, StoreSource
 from student.data.window_reader import WindowReader
 from student.losses.settings import LossSettings
@@ -78,7 +78,7 @@ def run(source: Source, first: int, last: int, readers: int = 1, ranks: int = 1)
     """All steps, with the check that each has its own windows."""
     own = examples_of(source, 0, ranks)
     batches: Batches = source  # type: ignore[assignment]
-    reader = WindowReader(batches, own, BATCH, first, last)
+    reader = WindowReader(batches, own, lambda step: step * BATCH, first, last)
 
     def make(step: int) -> list[int]:
         reader.prepare(step)
@@ -170,9 +170,11 @@ def test_the_settings_say_how_far_examples_are_shuffled(store: LogitStore) -> No
 
     def source(batch_size: int = 1, **keys: object) -> StoreSource:
         data = DataSettings.model_validate({"store": str(store.storage), **keys})
-        return StoreSource(store, data, LossSettings(), batch_size)
+        return StoreSource(store, data, LossSettings(), StepSize(batch_size))
 
     assert source().shuffles == (Shuffle(102, 1024),)
+    by_tokens = StoreSource(store, DataSettings(store=str(store.storage)), LossSettings(), StepSize(None, 10_240))
+    assert by_tokens.shuffles == source(1024).shuffles, "10,240 tokens are 1,024 examples"
     assert source(1024).shuffles == (Shuffle(102, 4096),)
     assert source(1024, window_tokens=65_536).shuffles == (Shuffle(102, 64),)
     assert source(order="full").shuffles == (Shuffle(1, 1),)

@@ -170,12 +170,12 @@ def test_a_dry_run_counts_and_refuses_as_the_run_would(
     before = sorted(tmp_path.rglob("*"))
     assert main([*command, "--set", "data.pack_to=12"]) == 0
     printed = capsys.readouterr().out
-    assert "steps of 8 on 1 rank with micro-batches of 1 packed row of up to 12 tokens" in printed
+    assert "steps of 8 examples on 1 rank with micro-batches of 1 packed row of up to 12 tokens" in printed
     assert "of 40 training examples left out: " in printed and " longer than data.max_tokens = 12" in printed
     assert main([*command, "--json"]) == 0
     printed = capsys.readouterr().out
     assert (
-        "40 training examples, 10 steps of 8 on 1 rank with micro-batches of 8 examples"
+        "40 training examples with 475 tokens, 10 steps of 8 examples on 1 rank with micro-batches of 8 examples"
         in (json.loads(printed)["preview"])
     )
     assert main([*command, "--set", "data.pack_to=12", "--set", "data.max_tokens=20"]) == 2

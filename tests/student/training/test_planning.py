@@ -229,7 +229,7 @@ def test_a_tokenizer_that_changed_after_the_plan_is_refused(tmp_path: Path, is_l
 @pytest.mark.parametrize("content", ["", '{"job": "', "[]", "3", "null", "\x00\x00"])
 def test_a_damaged_plan_counts_as_no_plan(tmp_path: Path, content: str) -> None:
     settings = settings_of(tmp_path / "run", tmp_path)
-    plan = TrainingPlan(job_digest(settings), None, "", 1, 1, [])
+    plan = TrainingPlan(job_digest(settings), None, "", 1, 1, 9, [])
     (tmp_path / "draft").mkdir()
     write_plan(settings, plan, tmp_path / "draft")
     assert read_plan(settings) == plan
@@ -244,7 +244,7 @@ def test_a_new_plan_removes_only_files_of_the_earlier_plan(tmp_path: Path) -> No
     for name in ("notes.txt", "plan.json", "train-sizes.npz", "heldout-classes.npz"):
         (folder / name).write_text(name)
     (tmp_path / "draft" / "tokenizer").mkdir(parents=True)
-    write_plan(settings, TrainingPlan(job_digest(settings), None, "", 1, 1, []), tmp_path / "draft")
+    write_plan(settings, TrainingPlan(job_digest(settings), None, "", 1, 1, 9, []), tmp_path / "draft")
     assert {path.name for path in folder.iterdir()} == {"notes.txt", "plan.json", "tokenizer"}
     assert (folder / "notes.txt").read_text() == "notes.txt"
 
@@ -351,8 +351,8 @@ def test_a_shorter_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_epochs_are_passes_over_the_examples() -> None:
-    assert RunSettings(epochs=3, batch_size=8).with_steps(19).total_steps == 8, "57 examples in 8 steps of 8"
-    assert RunSettings(steps=5).with_steps(19).total_steps == 5
+    assert RunSettings(epochs=3, batch_size=8).with_steps(19, 190).total_steps == 8, "57 examples in 8 steps of 8"
+    assert RunSettings(steps=5).with_steps(19, 190).total_steps == 5
     for given in ({}, {"steps": 3, "epochs": 1.0}):
         with pytest.raises(ValueError, match="exactly one of 'steps' and 'epochs'"):
             RunSettings(**given)

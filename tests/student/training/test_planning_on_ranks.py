@@ -33,7 +33,7 @@ def plan_on_rank(rank: int, rendezvous: Path, settings: TrainSettings, results: 
             assert rank == 0
             if error is not None:
                 raise error
-            return TrainingPlan(job_digest(settings), "new", "", 7, 7, [])
+            return TrainingPlan(job_digest(settings), "new", "", 7, 7, 9, [])
 
         planner.plan_training = plan_training
         try:
@@ -49,7 +49,7 @@ def test_every_rank_gets_the_plan_or_the_error_of_rank_0(tmp_path: Path) -> None
     """With an older plan of the same job. Would catch ranks that train from it after rank 0 failed, or that wait."""
     settings = settings_of(tmp_path / "run", tmp_path)
     (tmp_path / "draft").mkdir()
-    write_plan(settings, TrainingPlan(job_digest(settings), "old", "", 1, 1, []), tmp_path / "draft")
+    write_plan(settings, TrainingPlan(job_digest(settings), "old", "", 1, 1, 9, []), tmp_path / "draft")
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     arguments = (tmp_path / "rendezvous", settings, results)

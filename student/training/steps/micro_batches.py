@@ -1,13 +1,11 @@
-"""Which examples of a step go into which micro-batch of which rank."""
+"""Which examples go into which micro-batch of which rank."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from student.data.batches import Batches
 from student.models.rows.packing import pack
-from student.training.settings import RunSettings
 
 
 class MicroBatch(NamedTuple):
@@ -17,27 +15,26 @@ class MicroBatch(NamedTuple):
     row_of: list[int]
 
 
-def micro_batches_of_step(
-    step: int, batches: Batches, run: RunSettings, rank: int, ranks: int, pack_to: int | None = None
-) -> list[MicroBatch]:
-    """Each of this rank's micro-batches of a step. pack_to: tokens of a packed row, if rows are packed.
+class MicroBatchLimit(NamedTuple):
+    """What bounds a micro-batch of one rank: rows, or positions with their padding. One of them is None."""
 
-    A pure function of the settings, the step and the sizes, so all ranks agree without communication.
-    """
-    examples = batches.order(step * run.batch_size, run.batch_size, run.seed)
-    rows = run.micro_batch_of(ranks, pack_to)
-    return divide(examples, batches.sizes[examples], rows, rank, ranks, pack_to)
+    rows: int | None
+    tokens: int | None
+
+    def rows_of(self, longest: int) -> int:
+        """The number of rows, at least 1. longest: tokens of the longest one."""
+        return self.rows if self.rows is not None else max(1, (self.tokens or 0) // max(longest, 1))
 
 
 def divide(
     examples: npt.NDArray[np.int64],
     sizes: npt.NDArray[np.int64],
-    rows: int,
+    limit: MicroBatchLimit,
     rank: int,
     ranks: int,
     pack_to: int | None = None,
 ) -> list[MicroBatch]:
-    """Each of this rank's micro-batches, at most `rows` rows in each. sizes: tokens of each example.
+    """Each of this rank's micro-batches, within the limit. sizes: tokens of each example.
 
     A row is one example, or as many as fit into `pack_to` tokens: then all examples of all ranks are packed together,
     into a number of rows that is a multiple of the ranks. The sum over examples does not depend on the grouping.
@@ -48,14 +45,19 @@ def divide(
     if pack_to is None:
         row, count = np.empty(len(examples), np.int64), len(examples)
         row[np.argsort(-sizes, kind="stable")] = np.arange(count)
+        lengths = -np.sort(-sizes)
     else:
         packing = pack(sizes, pack_to, ranks)
         row, count = packing.row, packing.rows
+        lengths = np.full(count, packing.width)
     members: list[list[int]] = [[] for _ in range(count)]
     for example, number in zip(examples.tolist(), row.tolist(), strict=True):
         members[number].append(example)
-    together = ranks * rows
-    groups = [members[start : start + together][rank::ranks] for start in range(0, count, together)]
+    groups, start = [], 0
+    while start < count:
+        together = ranks * limit.rows_of(int(lengths[start]))
+        groups.append(members[start : start + together][rank::ranks])
+        start += together
     return [
         MicroBatch([i for own in group for i in own], [row for row, own in enumerate(group) for _ in own])
         for group in groups

@@ -16,8 +16,9 @@ from student.losses.target_forms import TargetForm
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.kinds.causal import PackedLayout
 from student.models.rows.packing import pack
-from student.training.micro_batches import micro_batches_of_step
 from student.training.settings import RunSettings
+from student.training.steps.micro_batches import divide
+from student.training.steps.step_stream import StepStream
 
 EXAMPLES, PACK_TO = 3000, 4096
 # Lengths spread as those of instruction data: log-normal, median 245 tokens.
@@ -39,7 +40,9 @@ def step_of(
 ) -> list[list[list[int]]]:
     """The examples of the micro-batches of each rank."""
     batches: Any = Sizes(sizes)
-    planned = [micro_batches_of_step(step, batches, run, rank, ranks, pack_to) for rank in range(ranks)]
+    examples = StepStream(batches, run.step_size, run.seed).examples(step)
+    limit = run.micro_batch_limit(ranks, pack_to)
+    planned = [divide(examples, sizes[examples], limit, rank, ranks, pack_to) for rank in range(ranks)]
     return [[group.examples for group in mine] for mine in planned]
 
 
@@ -72,10 +75,12 @@ def computed_rows(run: RunSettings, ranks: int, pack_to: int, sizes: np.ndarray)
         WeightedObjectives.of(LossSettings(objective="hard_label"), TargetForm("none")),
         PackedLayout(pack_to),
     )
+    examples = StepStream(batches, run.step_size, run.seed).examples(0)
+    limit = run.micro_batch_limit(ranks, pack_to)
     return [
         batches.batch(*group).inputs["input_ids"].numpy()
         for rank in range(ranks)
-        for group in micro_batches_of_step(0, batches, run, rank, ranks, pack_to)
+        for group in divide(examples, sizes[examples], limit, rank, ranks, pack_to)
         if group.examples
     ]
 
