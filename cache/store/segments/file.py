@@ -144,14 +144,18 @@ class SegmentFile:
         bounds = decode_index(spec, index, f"{self._what}/{SORTED}")
         shard = Shard(spec, bounds, f"{self._what}/{SORTED}")
         chunks = np.searchsorted(self._fence, keys, side="right") - 1  # -1: before the first key
-        needed = np.unique(chunks[chunks >= 0]).tolist()
-        ranges = [(self.info.path, offset + bounds[i], bounds[i + 1] - bounds[i]) for i in needed]
+        order = np.argsort(chunks, kind="stable")
+        needed, starts = np.unique(chunks[order], return_index=True)
+        if len(needed) > len(self._fence) // 2:
+            return is_among(keys, self.keys())
+        mine = np.split(order, starts[1:])  # of each needed chunk, the places of its keys
+        wanted = [(number, places) for number, places in zip(needed.tolist(), mine, strict=True) if number >= 0]
+        ranges = [(self.info.path, offset + bounds[i], bounds[i + 1] - bounds[i]) for i, _ in wanted]
         found = np.zeros(len(keys), bool)
-        for number, data in zip(needed, self._storage.read_ranges(ranges), strict=True):
+        for (number, places), data in zip(wanted, self._storage.read_ranges(ranges), strict=True):
             values = shard.decode(data, number, number + 1)
             here = _as_keys(values[: max(0, spec.shape[0] - number * spec.chunk)])
-            mine = chunks == number
-            found[mine] = is_among(keys[mine], here)
+            found[places] = is_among(keys[places], here)
         return found
 
 

@@ -8,6 +8,8 @@ import numpy.typing as npt
 KEY_BYTES = 16
 # Any 16 bytes; unlike text of numpy it keeps zeros at the end.
 KEY = np.dtype(f"V{KEY_BYTES}")
+# Where keys are fewer than one in so many, looking them up costs less than making the numbers.
+FEW = 1024
 Array = npt.NDArray[np.void]
 
 
@@ -68,8 +70,22 @@ def is_among(keys: Array, sorted_keys: Array) -> npt.NDArray[np.bool_]:
     """Whether each key is one of the sorted keys; bool [keys]."""
     if not len(sorted_keys) or not len(keys):
         return np.zeros(len(keys), bool)
-    place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-    return np.asarray(sorted_keys[place] == keys)
+    if len(keys) < len(sorted_keys) // FEW:
+        place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+        return np.asarray(sorted_keys[place] == keys)
+    # Numbers are compared much faster than 16 bytes, once they are made. Random keys hardly ever share the first half.
+    upper, wanted = _upper_halves(sorted_keys), _upper_halves(keys)
+    place = np.minimum(np.searchsorted(upper, wanted), len(upper) - 1)
+    found: npt.NDArray[np.bool_] = sorted_keys[place] == keys
+    for i in np.flatnonzero(~found & (upper[place] == wanted)).tolist():
+        end = int(np.searchsorted(upper, wanted[i], side="right"))
+        found[i] = bool((sorted_keys[place[i] : end] == keys[i]).any())
+    return found
+
+
+def _upper_halves(keys: Array) -> npt.NDArray[np.uint64]:
+    """The first 8 bytes of each key, as a number of the same order."""
+    return np.ascontiguousarray(keys).view(">u8")[::2].astype(np.uint64)
 
 
 def sorting_order(keys: Array) -> npt.NDArray[np.int64]:
