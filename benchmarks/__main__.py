@@ -57,6 +57,7 @@ BENCHMARKS = (
     Benchmark("scale", "--examples 3000 --paced 500 --actors 2 --repeats 1", "--examples 100000"),
     Benchmark("reduction", "--device cpu --vocab 2000 --rows 16 --budget 0", "--rows 256"),
     Benchmark("train", "--vocab 2000 --hidden 64 --k 16 --batch 2 --length 32 --repeats 1", "--vocab 151936"),
+    Benchmark("optimizers", "--vocab 2000 --hidden 64 --layers 2 --repeats 1", ""),
     Benchmark("head_precision", "--vocab 2000 --width 64 --rows 64 --k 16 --repeats 1", ""),
     Benchmark("batches", "--examples 2000 --steps 1", ""),
     Benchmark("order", "--documents 18 --tokens 8000 --sizes 1000 --steps 32 --repeats 1", ""),

@@ -24,7 +24,7 @@ from environment.driver import OLDEST, cuda_version
 
 HERE = Path(__file__).resolve().parent
 # Optional dependencies that every lock has, beside those of its device.
-EXTRAS = ("models", "retrieval", "dev")
+EXTRAS = ("models", "retrieval", "quantised", "dev")
 DEVICES = ("cpu", "gpu")
 PYTHONS = ("3.11", "3.12")
 # The newest glibc that a wheel of a lock may need. llguidance has no wheel for an older one.

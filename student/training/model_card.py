@@ -10,6 +10,8 @@ from cache.settings import public_name
 from student.models.registry import kind_of
 from student.training.settings import TrainSettings
 
+OPTIMIZER_NAMES = {"adamw": "AdamW", "adamw_8bit": "AdamW with moments of 8 bits", "muon": "Muon"}
+
 TEXT_GENERATION = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -135,7 +137,9 @@ def _training(settings: TrainSettings, result: dict[str, Any]) -> str:
     rows = {
         "loss": " + ".join(terms),
         "steps": f"{result['steps']:,} of {run.step_size}, {result['tokens']:,} tokens with a loss",
-        "optimizer": f"AdamW, peak learning rate {optimizer.lr:g}, {optimizer.schedule}",
+        "optimizer": f"{OPTIMIZER_NAMES[optimizer.name]}, peak learning rate {optimizer.lr:g}"
+        + (f" ({optimizer.adam_lr:g} for AdamW)" if optimizer.adam_lr else "")
+        + f", {optimizer.schedule}",
         "precision, seed": f"{run.precision}, {run.seed}",
         "saved weights": "float32" if run.precision == "fp32" else "bfloat16, rounded from float32",
     }

@@ -21,18 +21,40 @@ DEFAULT_BATCH, DEFAULT_MICRO_BATCH = 64, 32
 
 
 class OptimizerSettings(Settings):
-    """AdamW with linear warm-up and a decay to final_lr_share of the peak rate at the last step."""
+    """An optimizer by name, with linear warm-up and a decay to final_lr_share of the peak rate at the last step.
 
+    adamw_8bit keeps both moments in 8 bits: 2 bytes a parameter in the place of 8. muon updates hidden matrices, each
+    by the nearest orthogonal matrix of its momentum (lr of about 0.02), and the rest by AdamW with adam_lr.
+    """
+
+    name: Literal["adamw", "adamw_8bit", "muon"] = Field("adamw", description="the optimizer")
     lr: float = Field(gt=0, description="peak learning rate")
+    adam_lr: float | None = Field(
+        None, gt=0, description="peak learning rate of embeddings, head, norms and biases; muon needs it"
+    )
+    momentum: float = Field(0.95, ge=0, lt=1, description="of Muon")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="decay after the warm-up")
     warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")
     final_lr_share: float = Field(0.1, ge=0, le=1, description="share of the peak rate at the last step")
     betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
-    clip: float = Field(1.0, gt=0, description="maximum norm of the gradient")
+    weight_decay: float = Field(0.01, ge=0, description="of matrices and embeddings")
+    clip: float = Field(1.0, gt=0, description="maximum norm of the gradient; not with muon, whose updates have one")
+
+    @model_validator(mode="after")
+    def _has_both_rates(self) -> Self:
+        if (self.name == "muon") != (self.adam_lr is not None):
+            raise ValueError(
+                'name = "muon" needs adam_lr, the rate of embeddings, head, norms and biases'
+                if self.name == "muon"
+                else f'adam_lr is for name = "muon"; the rate of {self.name} is lr'
+            )
+        return self
 
     def unused_keys(self) -> dict[str, str]:
-        return {"final_lr_share": 'schedule = "constant" has no decay'} if self.schedule == "constant" else {}
+        unused = {"final_lr_share": 'schedule = "constant" has no decay'} if self.schedule == "constant" else {}
+        if self.name == "muon":
+            return unused | {"clip": "an update of Muon has the same norm whatever the gradient has"}
+        return unused | {"momentum": 'it is for name = "muon"'}
 
 
 class RunSettings(Settings):
@@ -76,7 +98,7 @@ class RunSettings(Settings):
     cpu_threads: int | None = Field(
         None, ge=1, description="of a rank without a GPU; by default all cores for the only rank of a machine, else 1"
     )
-    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="of DeepSpeed; with bf16, 0 runs as 1")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="of DeepSpeed; with bf16 or muon, 0 runs as 1")
     offload: Literal["none", "optimizer", "all"] = Field("none", description="to the CPU; all: parameters too, stage 3")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of weights and activations")
     seed: int = Field(0, ge=0, description="of initial weights and order")
@@ -231,7 +253,7 @@ class TrainSettings(Settings):
     tokenizer: TokenizerSettings = Field(TokenizerSettings(), description="the student's tokenizer")
     model: ModelSettings = Field(description="the student")
     loss: LossSettings = Field(LossSettings(), description="what is minimised")
-    optimizer: OptimizerSettings = Field(description="AdamW and its schedule")
+    optimizer: OptimizerSettings = Field(description="the optimizer and its schedule")
     run: RunSettings = Field(description="size and speed")
     heldout: HeldoutSettings | None = Field(None, description="evaluation during training; none if not given")
     classes: ClassSettings | None = Field(None, description="the student is a classifier with these classes")
@@ -281,6 +303,10 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _offload_fits(self) -> Self:
         check_offload(self.deepspeed, self.run.offload)
+        if self.optimizer.name == "muon" and self.deepspeed.get("zero_optimization", {}).get("reduce_scatter"):
+            raise ValueError(
+                "deepspeed.zero_optimization.reduce_scatter: Muon needs the whole gradient of a matrix; leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from torch import nn
 
 from cache.json_documents import write_json
 from student.models.loss_model import LossModel
+from student.models.model_parts import head_of
 from student.training.engine.checkpoints import remove_older
 from student.training.engine.deepspeed_engine import Engine, start_ranks
 from student.training.export import save_student, write_card
@@ -99,7 +100,9 @@ def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: Chec
     settings = settings.with_steps(plan.examples, plan.tokens)
     counts = count_parameters(inputs.model)
     loss_model = LossModel(inputs.model, inputs.batches.objectives)
-    engine = Engine(loss_model, settings.optimizer, settings.run, settings.output / CHECKPOINTS, settings.deepspeed)
+    outer = list(head_of(inputs.model).parameters())
+    checkpoints = settings.output / CHECKPOINTS
+    engine = Engine(loss_model, settings.optimizer, settings.run, checkpoints, settings.deepspeed, outer)
 
     def result_of(progress: RunProgress) -> TrainResult:
         return _result(settings, plan, inputs, counts, progress)

@@ -77,6 +77,24 @@ def reuse() -> str:
     )
 
 
+def optimizers() -> str:
+    result, job = read("optimizers"), read("optimizers_medical_conversation")
+    rows = [
+        (name, spread(each["ms"], ".1f", ".1f"), f"{each['state_bytes']:.1f}" if each["state_bytes"] else "")
+        for name, each in result["updates"].items()
+    ]
+    runs = [(name, f"{each['loss']:.4f}", f"{each['seconds']:.0f}") for name, each in job["runs"].items()]
+    return (
+        "## What an update costs\n\n"
+        f"A random Llama of {result['parameters'] / 1e6:.0f} M parameters in float32 on {result['threads']} threads. The last row "
+        "reads and writes in one pass what AdamW reads and writes.\n\n"
+        f"{table(('optimizer', 'ms an update', 'bytes of state a parameter'), rows)}\n\n"
+        f"The same job, {job['job']}, for {job['steps']} steps with each of them; the loss is the mean over the last ten:\n\n"
+        f"{table(('optimizer', 'training loss', 'seconds'), runs)}\n\n"
+        f"{origin(['optimizers', 'optimizers_medical_conversation'])}\n"
+    )
+
+
 def batches() -> str:
     result = read("batches")
     parts = []

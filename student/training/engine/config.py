@@ -4,25 +4,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from student.training.deepspeed_options import merged
-from student.training.settings import RunSettings
+from student.training.settings import OptimizerSettings, RunSettings
 
 
-def effective_stage(run: RunSettings) -> int:
-    """The stage of ZeRO that a run uses. In bfloat16 it is at least 1.
+def effective_stage(run: RunSettings, optimizer: OptimizerSettings) -> int:
+    """The stage of ZeRO that a run uses. In bfloat16, and with Muon, it is at least 1.
 
-    At stage 0, DeepSpeed sums gradients in bfloat16. Stage 1 gives the same updates from float32 sums and weights.
+    At stage 0, DeepSpeed sums gradients in bfloat16, and Muon moves weights also by a gradient that is left out. Stage 1
+    gives the same updates from float32 sums and weights.
     """
-    return max(run.zero_stage, 1) if run.precision == "bf16" else run.zero_stage
+    return max(run.zero_stage, 1) if run.precision == "bf16" or optimizer.name == "muon" else run.zero_stage
 
 
 def deepspeed_config(
-    clip: float, run: RunSettings, ranks: int, universal: bool, options: Mapping[str, Any]
+    optimizer: OptimizerSettings, run: RunSettings, ranks: int, universal: bool, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The configuration of DeepSpeed.
+    """The configuration of DeepSpeed. Without ZeRO it does not clip.
 
     universal: the checkpoint to load is of another number of ranks. options: further keys, which are added.
     """
-    zero: dict[str, Any] = {"stage": effective_stage(run)}
+    stage = effective_stage(run, optimizer)
+    zero: dict[str, Any] = {"stage": stage}
+    if optimizer.name == "muon":
+        zero["reduce_scatter"] = False  # it needs whole matrices
     if run.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if run.offload == "all":
@@ -32,7 +36,8 @@ def deepspeed_config(
         "train_batch_size": ranks,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": clip,
+        # Muon's updates are made before DeepSpeed clips, which would clip them.
+        "gradient_clipping": optimizer.clip if stage and optimizer.name != "muon" else 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         # DeepSpeed's CPU optimizer needs minutes to compile.

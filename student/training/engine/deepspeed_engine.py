@@ -1,7 +1,7 @@
 """DeepSpeed around a model: initialisation, steps, checkpoints that survive a kill, and full weights."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +23,7 @@ from student.training.engine.checkpoints import (
 )
 from student.training.engine.config import deepspeed_config, effective_stage
 from student.training.engine.frozen_weights import frozen_checksum
-from student.training.engine.parameter_groups import parameter_groups
+from student.training.engine.optimizers import make_optimizer
 from student.training.engine.schedule import rate_factor
 from student.training.run_files import checkpoint_folder, read_progress
 from student.training.settings import OptimizerSettings, RunSettings
@@ -35,6 +35,9 @@ def start_ranks() -> None:
     """Join the process group that RANK, WORLD_SIZE and MASTER_ADDR name, unless the launcher already did."""
     # Compiling this CPU extension takes long. A kill meanwhile leaves a lock on which every later start hangs.
     compatible_ops["deepspeed_shm_comm"] = False
+    if not torch.cuda.is_available():
+        # DeepSpeed compiles Muon's update. On a CPU this takes longer than it saves, and needs a C++ compiler.
+        torch.compiler.set_stance("force_eager")
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, verbose=False, dist_init_required=not dist.is_initialized())
 
@@ -42,7 +45,7 @@ def start_ranks() -> None:
 class Engine:
     """A model under ZeRO on this rank, restored from the current checkpoint if `checkpoints` has one.
 
-    options: further keys of DeepSpeed's configuration. progress: what was saved with that checkpoint, or None.
+    options: further keys of DeepSpeed's configuration. outer: matrices of the head, for Muon. progress: what was saved with that checkpoint, or None.
     step_was_applied: whether the last update changed the weights. An update whose gradient is not finite changes none.
     Raises InputError if the checkpoint cannot be continued.
     """
@@ -54,11 +57,11 @@ class Engine:
         run: RunSettings,
         checkpoints: Path,
         options: Mapping[str, Any] = NO_OPTIONS,
+        outer: Collection[nn.Parameter] = (),
     ) -> None:
-        groups = parameter_groups(model, optimizer.weight_decay)
-        adam = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas)
-        schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate_factor(step, optimizer, run.total_steps))
-        self._weight_decays = [group["weight_decay"] for group in groups]
+        made = make_optimizer(model, optimizer, outer)
+        schedule = torch.optim.lr_scheduler.LambdaLR(made, lambda step: rate_factor(step, optimizer, run.total_steps))
+        self._weight_decays = [group["weight_decay"] for group in made.param_groups]
         self._folder, self._keep = checkpoints, run.keep_checkpoints
         self._frozen = frozen_checksum(model)
         self.progress = read_progress(checkpoints)
@@ -67,11 +70,14 @@ class Engine:
             require_known_format(checkpoints)
             self._require_same_base(self.progress)
         # A partitioned optimizer belongs to a number of ranks. Another number of ranks loads its universal form.
-        is_partitioned = effective_stage(run) > 0
+        is_partitioned = effective_stage(run, optimizer) > 0
         ranks_changed = bool(self.progress and is_partitioned and self.progress["ranks"] != ranks)
-        config = deepspeed_config(optimizer.clip if is_partitioned else 0.0, run, ranks, ranks_changed, options)
-        self._engine, *_ = deepspeed.initialize(model=model, optimizer=adam, lr_scheduler=schedule, config=config)
+        if ranks_changed:
+            self._require_universal(optimizer, ranks)
+        config = deepspeed_config(optimizer, run, ranks, ranks_changed, options)
+        self._engine, *_ = deepspeed.initialize(model=model, optimizer=made, lr_scheduler=schedule, config=config)
         self._clip = None if is_partitioned else optimizer.clip
+        self._knows_norm = optimizer.name != "muon"
         self._norm: float | None = None
         self.step_was_applied = True
         self._scale, self._ends_step = ranks, True
@@ -115,7 +121,7 @@ class Engine:
         self._engine.step()
         if self._clip is None:
             is_finite = self._engine.was_step_applied()
-            self._norm = float(self._engine.get_global_grad_norm()) if is_finite else None
+            self._norm = float(self._engine.get_global_grad_norm()) if is_finite and self._knows_norm else None
             if not is_finite:
                 self._engine.lr_scheduler.step()
         self.step_was_applied = is_finite
@@ -127,7 +133,7 @@ class Engine:
 
     @property
     def gradient_norm(self) -> float | None:
-        """Norm of the last gradient before clipping. None if it was not finite."""
+        """Norm of the last gradient before clipping. None if it was not finite, and with Muon."""
         return self._norm
 
     def save(self, step: int, progress: dict[str, Any]) -> None:
@@ -182,6 +188,13 @@ class Engine:
             for parameter in parameters:
                 parameter.grad = None
         return is_finite
+
+    def _require_universal(self, optimizer: OptimizerSettings, ranks: int) -> None:
+        if optimizer.name != "adamw" and self.progress:
+            raise InputError(
+                f"{self._folder}: a run with optimizer.name = {optimizer.name!r} continues with the number of ranks that "
+                f"it had, {self.progress['ranks']}, and not with {ranks}; set run.ranks = {self.progress['ranks']}"
+            )
 
     def _require_same_base(self, progress: dict[str, Any]) -> None:
         if progress.get("frozen") != self._frozen:

@@ -15,7 +15,9 @@ from student.classification.source import ClassSource
 from student.data.sources import describe_left_out
 from student.models.build import router_note
 from student.models.generation_settings import contradictions_of
+from student.models.model_parts import head_of
 from student.training.deepspeed_options import require_accepted
+from student.training.engine.optimizers import require_optimizer
 from student.training.export import require_savable
 from student.training.planning.examples import aligned_store
 from student.training.planning.inputs import InputBuilder, TrainingInputs, order_of
@@ -61,6 +63,7 @@ def plan_training(
         vocabulary = choose_vocabulary(settings, stores, draft)
         inputs = InputBuilder(settings, vocabulary, stores, progress=progress).build()
         require_steps_of_whole_examples(inputs.batches.sizes, settings.run.step_size)
+        require_optimizer(inputs.model, settings.optimizer, list(head_of(inputs.model).parameters()))
         require_savable(inputs.model, inputs.tokenizer, settings.trusts_code)
         _save_sources(inputs, draft)
         plan = TrainingPlan(

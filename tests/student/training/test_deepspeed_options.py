@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from cache.errors import InputError
 from student.training.deepspeed_options import OWN, PASSED, VALUES, merged, require_accepted
 from student.training.engine.config import deepspeed_config
-from student.training.settings import RunSettings
+from student.training.settings import OptimizerSettings, RunSettings
 from tests.student.training.ranks import TOPK, Job, make_store, settings_of, start
 
 
@@ -70,7 +70,7 @@ def test_keys_of_zero_are_those_of_this_deepspeed() -> None:
 def test_what_the_job_determines_stays() -> None:
     run = RunSettings(steps=1, zero_stage=2, offload="optimizer", precision="bf16")
     options = {"zero_optimization": {"reduce_bucket_size": 7, "offload_optimizer": {"pin_memory": True}}}
-    config = deepspeed_config(1.0, run, 2, False, options | {"wall_clock_breakdown": True})
+    config = deepspeed_config(OptimizerSettings(lr=1.0), run, 2, False, options | {"wall_clock_breakdown": True})
     assert config["zero_optimization"] == {
         "stage": 2,
         "reduce_bucket_size": 7,

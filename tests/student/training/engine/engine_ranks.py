@@ -1,12 +1,13 @@
 """What the engine does at every stage and precision, on two ranks. Run as a program: its argument is a folder.
 
-Rank 0 writes results.json: what happened, by case ("bf16-2", or "bf16-2-optimizer" with offload).
+Rank 0 writes results.json: what happened, by the name of a case ("bf16-2", "bf16-2-optimizer" with offload, and
+"bf16-2-muon").
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -17,8 +18,38 @@ from student.training.engine.deepspeed_engine import Engine, start_ranks
 from student.training.settings import OptimizerSettings, RunSettings
 
 WIDTH, VALUES = 6, 1000
-CASES = [(precision, stage, "none") for precision in ("fp32", "bf16") for stage in (0, 1, 2, 3)]
-CASES += [("bf16", 1, "optimizer"), ("bf16", 2, "optimizer"), ("bf16", 3, "all")]
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adamw": {"lr": 0.01},
+    "adamw_8bit": {"name": "adamw_8bit", "lr": 0.01},
+    "muon": {"name": "muon", "lr": 0.02, "adam_lr": 0.01},
+}
+
+
+class Case(NamedTuple):
+    """What a result is about."""
+
+    precision: str
+    stage: int
+    offload: str = "none"
+    optimizer: str = "adamw"
+
+    @property
+    def name(self) -> str:
+        parts = [self.precision, str(self.stage)]
+        parts += [self.offload] * (self.offload != "none") + [self.optimizer] * (self.optimizer != "adamw")
+        return "-".join(parts)
+
+
+CASES = [Case(precision, stage) for precision in ("fp32", "bf16") for stage in (0, 1, 2, 3)]
+CASES += [Case("bf16", 1, "optimizer"), Case("bf16", 2, "optimizer"), Case("bf16", 3, "all")]
+# Optimizers that are not PyTorch's.
+OTHERS = [
+    Case(precision, stage, optimizer=name)
+    for name in ("adamw_8bit", "muon")
+    for precision in ("fp32", "bf16")
+    for stage in (0, 1, 2, 3)
+]
+OTHERS += [Case("bf16", 2, "optimizer", "muon"), Case("bf16", 3, "all", "muon")]
 
 
 class Summands(nn.Module):
@@ -47,10 +78,9 @@ class Network(nn.Module):
         return out
 
 
-def engine(model: nn.Module, folder: Path, case: tuple[str, int, str], **optimizer: Any) -> Engine:
-    precision, stage, offload = case
-    run = {"steps": 20, "batch_size": 4, "zero_stage": stage, "precision": precision, "offload": offload}
-    settings = {"lr": 0.01, "warmup_steps": 0, "schedule": "linear", **optimizer}
+def engine(model: nn.Module, folder: Path, case: Case, **optimizer: Any) -> Engine:
+    run = {"steps": 20, "batch_size": 4, "zero_stage": case.stage, "precision": case.precision, "offload": case.offload}
+    settings = {"warmup_steps": 0, "schedule": "linear", **OPTIMIZERS[case.optimizer], **optimizer}
     return Engine(model, OptimizerSettings(**settings), RunSettings.model_validate(run), folder)
 
 
@@ -71,7 +101,7 @@ def inputs_of(number: int, is_bad: bool = False) -> list[Tensor]:
     return [first, second]
 
 
-def accumulated(case: tuple[str, int, str], folder: Path, count: int) -> float:
+def accumulated(case: Case, folder: Path, count: int) -> float:
     """Relative error of the sum of a step's gradients over micro-batches and ranks, against float64."""
     ranks, rank = dist.get_world_size(), dist.get_rank()
     generator = torch.Generator().manual_seed(0)
@@ -91,7 +121,7 @@ def accumulated(case: tuple[str, int, str], folder: Path, count: int) -> float:
     return float((total.double().cpu() - exact).norm() / exact.norm())
 
 
-def weights_after(case: tuple[str, int, str], folder: Path, bad: set[int], skip: set[int]) -> dict[str, Any]:
+def weights_after(case: Case, folder: Path, bad: set[int], skip: set[int]) -> dict[str, Any]:
     """Six steps, some of them bad, and some left out altogether, at a constant rate."""
     subject = engine(Network(), folder, case, schedule="constant", weight_decay=0.1)
     applied, norms = [], []
@@ -108,7 +138,7 @@ def weights_after(case: tuple[str, int, str], folder: Path, bad: set[int], skip:
     return {"weights": weights, "applied": applied, "norms": norms, "finite": finite}
 
 
-def rates(case: tuple[str, int, str], folder: Path, bad: set[int]) -> list[float]:
+def rates(case: Case, folder: Path, bad: set[int]) -> list[float]:
     """The learning rate of each step of a schedule."""
     subject, values = engine(Network(), folder, case), []
     for number in range(6):
@@ -117,7 +147,7 @@ def rates(case: tuple[str, int, str], folder: Path, bad: set[int]) -> list[float
     return values
 
 
-def decayed(case: tuple[str, int, str], folder: Path) -> dict[str, float]:
+def decayed(case: Case, folder: Path) -> dict[str, float]:
     """Size of each weight after a step without a gradient, as a share of that before."""
     model = Network()
     with torch.no_grad():
@@ -130,7 +160,7 @@ def decayed(case: tuple[str, int, str], folder: Path) -> dict[str, float]:
     return {name: float(weight.mean()) for name, weight in subject.full_weights().items()}
 
 
-def continued(case: tuple[str, int, str], folder: Path, frozen: bool) -> dict[str, Any]:
+def continued(case: Case, folder: Path, frozen: bool) -> dict[str, Any]:
     """Three steps, a checkpoint after each, a new engine that continues it, and three more steps of both."""
     subject = engine(Network(frozen), folder, case)
     for number in range(3):
@@ -165,21 +195,20 @@ def main() -> None:
     root = Path(sys.argv[1])
     start_ranks()
     results: dict[str, dict[str, Any]] = {}
-    for case in CASES:
-        name = "-".join(map(str, case)).removesuffix("-none")
-        folder = root / name
+    for case in [*CASES, *OTHERS]:
+        folder = root / case.name
         result: dict[str, Any] = {}
-        if case[0] == "bf16":
+        if case.precision == "bf16" and case in CASES:
             result["accumulated"] = [accumulated(case, folder / f"sum-{count}", count) for count in (8, 64)]
-        if case[2] == "none":
+        if case.offload == "none" or case in OTHERS:
             result["bad"] = weights_after(case, folder / "bad", {2, 3}, set())
             result["left_out"] = weights_after(case, folder / "left-out", set(), {2, 3})
             result["continued"] = continued(case, folder / "continued", frozen=False)
             result["adapters"] = continued(case, folder / "adapters", frozen=True)
-        if case[0] == "fp32" and case[1] in (0, 2):
+        if case.precision == "fp32" and case.stage in (0, 2):
             result["rates"] = rates(case, folder / "rates", {1, 2}), rates(case, folder / "good-rates", set())
             result["decayed"] = decayed(case, folder / "decayed")
-        results[name] = result
+        results[case.name] = result
     if dist.get_rank() == 0:
         (root / "results.json").write_text(json.dumps(results))
     dist.barrier()
