@@ -66,9 +66,8 @@ def updates(options: argparse.Namespace, settings: dict[str, dict[str, Any]]) ->
     }
     made[PEER] = torch.optim.AdamW(parameter_groups(model, 0.01), lr=options.lr)
     ways: dict[str, Callable[[], Any]] = {name: each.step for name, each in made.items()}
-    source = torch.ones(7 * parameters // 2)  # half of the bytes are read and half are written
-    target = torch.empty_like(source)
-    ways[LIMIT] = lambda: target.copy_(source)
+    values = torch.ones(7 * parameters // 2)  # half of the bytes are read, and half are written
+    ways[LIMIT] = values.neg_
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with torch.compiler.set_stance("force_eager"):
         for repeat in range(options.repeats + 1):

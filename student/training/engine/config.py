@@ -10,8 +10,8 @@ from student.training.settings import OptimizerSettings, RunSettings
 def effective_stage(run: RunSettings, optimizer: OptimizerSettings) -> int:
     """The stage of ZeRO that a run uses. In bfloat16, and with Muon, it is at least 1.
 
-    At stage 0, DeepSpeed sums gradients in bfloat16, and Muon moves weights also by a gradient that is left out. Stage 1
-    gives the same updates from float32 sums and weights.
+    At stage 0, DeepSpeed sums gradients in bfloat16, and Muon moves weights also by a gradient that is left out.
+    Stage 1 gives the same updates from float32 sums and weights.
     """
     return max(run.zero_stage, 1) if run.precision == "bf16" or optimizer.name == "muon" else run.zero_stage
 

@@ -45,8 +45,9 @@ def start_ranks() -> None:
 class Engine:
     """A model under ZeRO on this rank, restored from the current checkpoint if `checkpoints` has one.
 
-    options: further keys of DeepSpeed's configuration. outer: matrices of the head, for Muon. progress: what was saved with that checkpoint, or None.
-    step_was_applied: whether the last update changed the weights. An update whose gradient is not finite changes none.
+    options: further keys of DeepSpeed's configuration. outer: matrices of the head, for Muon. progress: what was saved
+    with that checkpoint, or None. step_was_applied: whether the last update changed the weights. An update whose
+    gradient is not finite changes none.
     Raises InputError if the checkpoint cannot be continued.
     """
 
@@ -192,8 +193,8 @@ class Engine:
     def _require_universal(self, optimizer: OptimizerSettings, ranks: int) -> None:
         if optimizer.name != "adamw" and self.progress:
             raise InputError(
-                f"{self._folder}: a run with optimizer.name = {optimizer.name!r} continues with the number of ranks that "
-                f"it had, {self.progress['ranks']}, and not with {ranks}; set run.ranks = {self.progress['ranks']}"
+                f"{self._folder}: a run with optimizer.name = {optimizer.name!r} continues with the number of ranks "
+                f"that it had, {self.progress['ranks']}, and not with {ranks}; set run.ranks = {self.progress['ranks']}"
             )
 
     def _require_same_base(self, progress: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ and run the tests of the engine with it.
 import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import nn
