@@ -89,3 +89,29 @@ def test_a_relative_path_is_one_of_the_folder_of_the_caller(root: Path) -> None:
     (root / "elsewhere/data").mkdir(parents=True)
     result = demo(root, "step_by_step", "--data", "data", folder=root / "elsewhere")
     assert result.returncode == 0 and f'data="{root}/elsewhere/data"' in result.stdout
+
+
+@pytest.mark.parametrize("tune", ["", "7"])
+def test_mts_dialog_trains_two_kinds_of_students_beside_their_baselines(root: Path, tune: str) -> None:
+    """Would catch options of a longer tuning that reach no job, and a report of other students than were trained."""
+    result = demo(root, "medical_conversation", "--data", str(root), seeds="3 14", **({"TUNE": tune} if tune else {}))
+    assert result.returncode == 0, result.stderr
+    printed = result.stdout
+    jobs = {
+        job: [line for line in printed.splitlines() if f"mts_dialog/{job}" in line]
+        for job in (
+            "teacher.toml",
+            "capture.toml",
+            "header.toml",
+            "header_evaluate.toml",
+            "header_report.toml",
+            "report.toml",
+        )
+    }
+    assert ("run.steps=7" in jobs["teacher.toml"][0]) == ("limit=1200" in jobs["capture.toml"][0]) == bool(tune)
+    assert len(jobs["header.toml"]) == 4
+    for name in ("header_kd_3", "header_ce_14"):
+        assert all(f"runs/medical/mts/{name}" in jobs[job][0] for job in ("header_evaluate.toml", "header_report.toml"))
+        assert name not in jobs["report.toml"][-1]
+    assert 'header_kd = ["header_kd_3", "header_kd_14"]' in jobs["header_report.toml"][0]
+    assert 'kd = ["kd_3", "kd_14"]' in jobs["report.toml"][-1]
