@@ -15,7 +15,14 @@ from cache.storage.base import Storage
 from cache.store.commits import committed_units
 from cache.store.index import StoreIndex
 from cache.store.quarantine.entries import document_path, read_all, waiting_keys
-from cache.store.segments.building import Piece, are_in, current_pieces, load_pieces, read_state, sorted_keys
+from cache.store.segments.building import (
+    StoreState,
+    are_current,
+    current_pieces,
+    current_sorted_keys,
+    load_pieces,
+    read_state,
+)
 from cache.store.segments.file import SegmentFile, SegmentInfo
 from cache.store.segments.files import read_segments, recover_segment
 from cache.store.segments.keys import Array, keys_of_hex
@@ -109,8 +116,7 @@ def current_index(storage: Storage, fingerprint: str, has_forgotten: bool = Fals
     """
 
     def read(latest: int) -> StoreIndex:
-        previous = newest_readable(storage, latest)
-        state = read_state(storage, fingerprint, previous.segments if previous else ())
+        state = _current_state(storage, fingerprint, latest)
         if has_forgotten:
             state = replace(state, superseded={}, forgotten=keys_of_hex([]))
         return StoreIndex.of_segments(load_pieces(storage, current_pieces(state, is_complete=False)))
@@ -120,24 +126,18 @@ def current_index(storage: Storage, fingerprint: str, has_forgotten: bool = Fals
 
 def current_keys(storage: Storage, fingerprint: str) -> list[Array]:
     """The keys of everything that is committed now, in sorted arrays: 16 bytes an example in memory. Writes nothing."""
-    pieces = _current_pieces(storage, fingerprint)
-    return [sorted_keys(storage, piece) for piece in pieces]
+    return with_newest(storage, lambda latest: current_sorted_keys(_current_state(storage, fingerprint, latest)))
 
 
 def are_committed(storage: Storage, fingerprint: str, keys: Array) -> npt.NDArray[np.bool_]:
     """Whether an example with each of these keys is committed now; bool [keys]. Reads only where they would be."""
-    return are_in(storage, _current_pieces(storage, fingerprint), keys)
+    return with_newest(storage, lambda latest: are_current(_current_state(storage, fingerprint, latest), keys))
 
 
-def _current_pieces(storage: Storage, fingerprint: str) -> list[Piece]:
-    """The segments of everything that is committed now."""
-
-    def read(latest: int) -> list[Piece]:
-        previous = newest_readable(storage, latest)
-        state = read_state(storage, fingerprint, previous.segments if previous else ())
-        return current_pieces(state, is_complete=False)
-
-    return with_newest(storage, read)
+def _current_state(storage: Storage, fingerprint: str, latest: int) -> StoreState:
+    """What is committed now, beside the newest snapshot that can be read."""
+    previous = newest_readable(storage, latest)
+    return read_state(storage, fingerprint, previous.segments if previous else ())
 
 
 def with_newest(storage: Storage, action: Callable[[int], Result]) -> Result:

@@ -145,7 +145,7 @@ def continue_job(settings: TrainSettings, stores: OpenStores) -> tuple[TrainSett
 
     Raises InputError if the output has a run of another job, or a longer one; or if a metrics service is missing.
     """
-    from student.training.metrics_log import require_wandb
+    from student.training.tracking.services import require_services
 
     result_file = settings.output / RESULT
     has_started = steps_done(settings.output) > 0 or result_file.exists()
@@ -157,8 +157,7 @@ def continue_job(settings: TrainSettings, stores: OpenStores) -> tuple[TrainSett
         require_known_format(settings.output / CHECKPOINTS)
         if settings.run.steps is not None:
             require_more_steps(settings)
-    if settings.tracking.wandb:
-        require_wandb()
+    require_services(settings)
     return settings, None
 
 

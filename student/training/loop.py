@@ -18,13 +18,13 @@ from student.training.engine.deepspeed_engine import Engine
 from student.training.engine.skipped_steps import refuse_divergence, refuse_weights
 from student.training.following import Following
 from student.training.heldout_loss import BestStudent, Heldout
-from student.training.metrics_log import Tracker, finite_or_none
 from student.training.mirror.checkpoint_copies import CheckpointCopies
 from student.training.planning.inputs import TrainingInputs
 from student.training.run_files import CHECKPOINTS
 from student.training.settings import TrainSettings
 from student.training.steps.micro_batches import MicroBatch, divide
 from student.training.steps.step_stream import StepStart, StepStream
+from student.training.tracking.tracker import Tracker, finite_or_none
 
 
 class LocalStep(NamedTuple):

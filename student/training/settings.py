@@ -238,6 +238,9 @@ class TrackingSettings(Settings):
 
     tensorboard: bool = Field(True, description="write files for TensorBoard")
     wandb: str | None = Field(None, description="project on Weights & Biases; needs `pip install wandb`")
+    mlflow: str | None = Field(
+        None, description="experiment of MLflow at MLFLOW_TRACKING_URI; needs `pip install mlflow`"
+    )
 
 
 class TrainSettings(Settings):

@@ -13,7 +13,7 @@ from cache.store.commits import Commit, commit_path, committed_units, read_commi
 from cache.store.segments.columns import Segment, concatenate_segments, segment_of_commits
 from cache.store.segments.file import SegmentFile, SegmentInfo
 from cache.store.segments.files import read_segments
-from cache.store.segments.keys import Array, is_among, is_first, keys_of_hex
+from cache.store.segments.keys import Array, is_among, is_first, keys_of_hex, sorting_order
 from cache.store.withdrawal.forgotten import forgotten_keys
 from cache.store.withdrawal.withdrawn import read_withdrawn, superseded_units
 
@@ -54,6 +54,25 @@ def current_pieces(state: StoreState, is_searched: bool = True, is_complete: boo
     is_searched: whether `base` may have forgotten examples. is_complete: whether every commit that `base` lists must
     exist. Raises IntegrityError if a commit is altered, of another spec, or missing although it must exist.
     """
+    pieces, new = _base_pieces(state, is_searched, is_complete)
+    return _merged(state.storage, [*pieces, *_new_segments(state, new, pieces)])
+
+
+def current_sorted_keys(state: StoreState) -> list[Array]:
+    """The keys of everything that counts now, in sorted arrays. Of each segment of the base nothing else is read."""
+    pieces, new = _base_pieces(state, is_searched=True, is_complete=False)
+    arrays = [_sorted_keys(state.storage, piece) for piece in pieces]
+    return arrays + [segment.keys.sorted for segment in _new_segments(state, new, arrays)]
+
+
+def are_current(state: StoreState, keys: Array) -> npt.NDArray[np.bool_]:
+    """Whether an example that counts now has each of these keys; bool [keys]. Reads only where they would be."""
+    pieces, new = _base_pieces(state, is_searched=True, is_complete=False)
+    return _are_in(state.storage, [*pieces, *_new_segments(state, new, ())], keys)
+
+
+def _base_pieces(state: StoreState, is_searched: bool, is_complete: bool) -> tuple[list[Piece], Iterator[str]]:
+    """The segments of the base as they are now, and the units that it does not list."""
     pieces: list[Piece] = []
     listed = [_names(state.storage, info) for info in state.base]
     known = set(chain.from_iterable(listed))
@@ -65,7 +84,7 @@ def current_pieces(state: StoreState, is_searched: bool = True, is_complete: boo
         if isinstance(piece, SegmentInfo) or len(piece):
             pieces.append(piece)
     new = (unit for unit in state.units if unit not in known and unit not in placed and unit not in state.superseded)
-    return _merged(state.storage, [*pieces, *_new_segments(state, new, pieces)])
+    return pieces, new
 
 
 def load_pieces(storage: Storage, pieces: Sequence[Piece], quiet: bool = False) -> list[Segment]:
@@ -74,7 +93,7 @@ def load_pieces(storage: Storage, pieces: Sequence[Piece], quiet: bool = False) 
     return [next(stored) if isinstance(piece, SegmentInfo) else piece for piece in pieces]
 
 
-def sorted_keys(storage: Storage, piece: Piece) -> Array:
+def _sorted_keys(storage: Storage, piece: Piece) -> Array:
     """The keys of a segment, sorted."""
     if isinstance(piece, Segment):
         return piece.keys.sorted
@@ -84,11 +103,15 @@ def sorted_keys(storage: Storage, piece: Piece) -> Array:
         return read_segments(storage, [piece], quiet=True)[0].keys.sorted
 
 
-def are_in(storage: Storage, pieces: Sequence[Piece], keys: Array) -> npt.NDArray[np.bool_]:
-    """Whether one of the segments has each of these keys; bool [keys]."""
-    found = np.zeros(len(keys), bool)
+def _are_in(storage: Storage, pieces: Sequence[Piece | Array], keys: Array) -> npt.NDArray[np.bool_]:
+    """Whether one of the segments, or of the sorted arrays of keys, has each of these keys; bool [keys]."""
+    order = sorting_order(keys)  # neighbours are looked up near to each other, which caches reward
+    ordered = keys[order]
+    here = np.zeros(len(keys), bool)
     for piece in pieces:
-        found |= _contains(storage, piece, keys)
+        here |= _contains(storage, piece, ordered)
+    found = np.empty_like(here)
+    found[order] = here
     return found
 
 
@@ -151,14 +174,14 @@ def _updated(
     return concatenate_segments([*parts, segment.with_units(places >= begin)])
 
 
-def _new_segments(state: StoreState, units: Iterator[str], before: Sequence[Piece]) -> list[Segment]:
+def _new_segments(state: StoreState, units: Iterator[str], before: Sequence[Piece | Array]) -> list[Segment]:
     """Segments of commits that no earlier one lists. An example that an earlier unit has is left out."""
     found: list[Segment] = []
     while batch := list(islice(units, BATCH_UNITS)):
         segment = segment_of_commits([_checked(state, *pair) for pair in read_commits(state.storage, batch)])
         keys = segment.keys.in_order
         left_out = ~is_first(keys) | is_among(keys, state.forgotten)
-        left_out |= are_in(state.storage, (*before, *found), keys)
+        left_out |= _are_in(state.storage, (*before, *found), keys)
         segment = segment.with_examples(~left_out)
         if found and _fits(found[-1], segment):
             segment = concatenate_segments([found.pop(), segment])
@@ -205,7 +228,9 @@ def _names(storage: Storage, info: SegmentInfo) -> list[str]:
         return read_segments(storage, [info], quiet=True)[0].names
 
 
-def _contains(storage: Storage, piece: Piece, keys: Array) -> npt.NDArray[np.bool_]:
+def _contains(storage: Storage, piece: Piece | Array, keys: Array) -> npt.NDArray[np.bool_]:
+    if isinstance(piece, np.ndarray):
+        return is_among(keys, piece)
     if isinstance(piece, Segment):
         return piece.keys.contains(keys)
     if not len(keys):

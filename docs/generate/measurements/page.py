@@ -23,6 +23,7 @@ def page() -> str:
         cluster.section(),
         reduction.section(),
         training.section(),
+        training.optimizers(),
         training.batches(),
         order.section(),
         training.head_precision(),

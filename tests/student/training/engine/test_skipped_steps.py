@@ -8,8 +8,8 @@ import pytest
 from student.training.engine.checkpoints import commit_checkpoint
 from student.training.engine.skipped_steps import DivergenceError, refuse_divergence
 from student.training.heldout_loss import BestStudent
-from student.training.metrics_log import Tracker
 from student.training.settings import RunSettings
+from student.training.tracking.tracker import Tracker
 from tests.student.training.ranks import settings_of
 
 NAN, INF = float("nan"), float("inf")

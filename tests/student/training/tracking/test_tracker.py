@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from student.training.metrics_log import Tracker
 from student.training.run_files import METRICS, TENSORBOARD
+from student.training.tracking.tracker import Tracker
 from tests.student.training.ranks import settings_of
 
 
