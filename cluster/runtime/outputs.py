@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cache.errors import InputError, plain_reason
 from cache.json_documents import write_json
 from cache.settings import Settings
@@ -87,8 +89,15 @@ def require_same_document(
     changeable: frozenset[str] = frozenset(),
     fix: str = "give another output, or remove the folder",
 ) -> None:
-    """Raise InputError, naming the keys, if the job of `where` has other settings. document: of its job.json."""
-    differences = _differences(document, job.model_dump(mode="json"))
+    """Raise InputError, naming the keys, if the job of `where` has other settings. document: of its job.json.
+
+    An earlier version may have written it: keys that it did not know have their defaults.
+    """
+    try:
+        known = type(job).model_validate(document).model_dump(mode="json")
+    except ValidationError:  # it has keys that this version does not know, which are differences
+        known = dict(document)
+    differences = _differences(known, job.model_dump(mode="json"))
     changed = [message for key, message in differences if not _is_in(key, changeable)]
     if changed:
         raise InputError(f"{where} contains the work of a job with other settings ({'; '.join(changed)}); {fix}")

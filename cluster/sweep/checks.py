@@ -136,10 +136,11 @@ def _evaluation_job(
 
 
 def _plan_trainings(trials: Sequence[Trial]) -> str:
-    """Plan each training that differs in more than its optimizer and its run. Returns what the first would do."""
-    previews: dict[str, str] = {}
+    """Plan each training that differs in what a plan checks. Returns what the first would do."""
+    previews: dict[tuple[object, ...], str] = {}
     for trial in trials:
-        plan = job_digest(trial.settings)
+        run, optimizer = trial.settings.run, trial.settings.optimizer
+        plan = (job_digest(trial.settings), run.batch_tokens, run.ranks, optimizer.name)
         if plan in previews or is_complete(trial):
             continue
         try:

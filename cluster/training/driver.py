@@ -17,7 +17,7 @@ from cluster.training.ray_ranks import run_under_ray
 from cluster.training.single_rank import SingleRank
 from cluster.training.snapshot_pinning import pin_snapshots
 from cluster.training.step_progress import StepProgress
-from student.training.engine.checkpoints import require_known_format
+from student.training.engine.checkpoints import require_continuable, require_known_format
 from student.training.planning.plan import TrainingPlan
 from student.training.planning.stores import OpenStores, newest_snapshot
 from student.training.run_files import CHECKPOINTS, RESULT, read_progress, steps_done
@@ -134,6 +134,7 @@ def _hold_output(job: TrainSettings, held: ExitStack) -> None:
 def _record_start(settings: TrainSettings, job: TrainSettings, ranks: int, hold: Callable[[], None]) -> None:
     """Record the job. Only now: a job that is refused leaves the record of the earlier one."""
     settings.run.micro_batch_limit(ranks, settings.data.pack_to)
+    require_continuable(settings.output / CHECKPOINTS, settings.optimizer, settings.run, ranks)
     hold()
     write_job(settings.output, job)
     DriverMirror(settings).send_job()

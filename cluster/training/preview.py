@@ -8,8 +8,10 @@ from cache.storage.open import open_storage
 from cache.store.commits import SPEC
 from cluster.training.driver import CHANGEABLE, choose_ranks, continue_job, local_gpus, require_more_steps, summary
 from cluster.training.mirroring import DriverMirror
+from student.training.engine.checkpoints import require_continuable
 from student.training.planning.planner import plan_training
 from student.training.planning.stores import OpenStores
+from student.training.run_files import CHECKPOINTS
 from student.training.settings import TrainSettings
 
 
@@ -32,6 +34,8 @@ def preview_training(settings: TrainSettings) -> str:
     planned = settings.with_steps(plan.examples, plan.tokens)
     require_more_steps(planned)
     ranks = choose_ranks(settings, local_gpus())
+    if settings.run.ranks is not None:  # otherwise the cluster decides
+        require_continuable(settings.output / CHECKPOINTS, settings.optimizer, settings.run, ranks)
     lines = [
         f"{plan.examples:,} training examples with {plan.tokens:,} tokens, {planned.run.total_steps:,} steps of "
         f"{settings.run.step_size} on {ranks} rank{'s' if ranks > 1 else ''} with micro-batches of "

@@ -106,7 +106,8 @@ def _summary(settings: TrainSettings, result: dict[str, Any]) -> str:
     if settings.loss.needs_teacher:
         method = f"by offline distillation from {teachers}: from next-token distributions that were captured once"
     else:
-        method = "on hard labels: with cross-entropy on the tokens of its examples, without a teacher's distributions"
+        what = "classes" if settings.classes is not None else "tokens"
+        method = f"on hard labels: with cross-entropy on the {what} of its examples, without a teacher's distributions"
     return f"{origin} {method}. It has {result['parameters']:,} parameters."
 
 

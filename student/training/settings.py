@@ -92,13 +92,16 @@ class RunSettings(Settings):
         None,
         ge=1,
         description="positions of a micro-batch with its padding, in the place of micro_batch_size: as many rows as "
-        "the longest of them allows, and at least one; not with data.pack_to, whose rows have a size already",
+        "the longest of them allows, and at least one; an encoder-decoder pads both sides, and may have up to twice as "
+        "many; not with data.pack_to, whose rows have a size already",
     )
     ranks: int | None = Field(None, ge=1, description="processes; by default one for each GPU, or 1 without a GPU")
     cpu_threads: int | None = Field(
         None, ge=1, description="of a rank without a GPU; by default all cores for the only rank of a machine, else 1"
     )
-    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="of DeepSpeed; with bf16 or muon, 0 runs as 1")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2, description="of DeepSpeed; with bf16 or muon, 0 runs as 1; with both, 2 runs as 1"
+    )
     offload: Literal["none", "optimizer", "all"] = Field("none", description="to the CPU; all: parameters too, stage 3")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of weights and activations")
     seed: int = Field(0, ge=0, description="of initial weights and order")

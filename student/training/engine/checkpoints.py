@@ -15,7 +15,9 @@ from typing import Any
 
 from cache.errors import InputError
 from cache.json_documents import write_json
+from student.training.engine.config import effective_stage
 from student.training.run_files import FORMAT, PROGRESS, checkpoint_folder, complete_checkpoints, read_progress
+from student.training.settings import OptimizerSettings, RunSettings
 
 
 def commit_checkpoint(folder: Path, step: int, progress: dict[str, Any], keep: int) -> None:
@@ -52,6 +54,25 @@ def require_known_format(folder: Path) -> None:
             f"{folder}: these checkpoints are of an earlier version of logitbank, which gave weight decay to norms and "
             "biases; train into another output, or remove this folder to start again"
         )
+
+
+def require_continuable(folder: Path, optimizer: OptimizerSettings, run: RunSettings, ranks: int) -> None:
+    """Raise InputError if the current checkpoint cannot be continued on so many ranks.
+
+    A partitioned optimizer belongs to a number of ranks. DeepSpeed's form for any number knows that of AdamW alone.
+    """
+    progress = read_progress(folder)
+    if (
+        optimizer.name == "adamw"
+        or progress is None
+        or progress["ranks"] == ranks
+        or not effective_stage(run, optimizer)
+    ):
+        return
+    raise InputError(
+        f"{folder}: a run with optimizer.name = {optimizer.name!r} continues with the number of ranks that it had, "
+        f"{progress['ranks']}, and not with {ranks}; set run.ranks = {progress['ranks']}"
+    )
 
 
 def universal_checkpoint(folder: Path, step: int) -> str:

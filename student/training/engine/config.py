@@ -11,8 +11,11 @@ def effective_stage(run: RunSettings, optimizer: OptimizerSettings) -> int:
     """The stage of ZeRO that a run uses. In bfloat16, and with Muon, it is at least 1.
 
     At stage 0, DeepSpeed sums gradients in bfloat16, and Muon moves weights also by a gradient that is left out.
-    Stage 1 gives the same updates from float32 sums and weights.
+    Stage 1 gives the same updates from float32 sums and weights. For Muon's whole matrices, stage 2 sums in bfloat16
+    too, so that it runs as 1.
     """
+    if optimizer.name == "muon" and run.precision == "bf16" and run.zero_stage == 2:
+        return 1
     return max(run.zero_stage, 1) if run.precision == "bf16" or optimizer.name == "muon" else run.zero_stage
 
 

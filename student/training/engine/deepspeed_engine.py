@@ -18,6 +18,7 @@ from student.training.engine.checkpoints import (
     commit_checkpoint,
     make_universal,
     remove_unfinished,
+    require_continuable,
     require_known_format,
     universal_checkpoint,
 )
@@ -62,7 +63,8 @@ class Engine:
     ) -> None:
         made = make_optimizer(model, optimizer, outer)
         schedule = torch.optim.lr_scheduler.LambdaLR(made, lambda step: rate_factor(step, optimizer, run.total_steps))
-        self._weight_decays = [group["weight_decay"] for group in made.param_groups]
+        kept = ("weight_decay", "fused", "foreach")
+        self._own = [{key: group[key] for key in kept if key in group} for group in made.param_groups]
         self._folder, self._keep = checkpoints, run.keep_checkpoints
         self._frozen = frozen_checksum(model)
         self.progress = read_progress(checkpoints)
@@ -73,8 +75,7 @@ class Engine:
         # A partitioned optimizer belongs to a number of ranks. Another number of ranks loads its universal form.
         is_partitioned = effective_stage(run, optimizer) > 0
         ranks_changed = bool(self.progress and is_partitioned and self.progress["ranks"] != ranks)
-        if ranks_changed:
-            self._require_universal(optimizer, ranks)
+        require_continuable(checkpoints, optimizer, run, ranks)
         config = deepspeed_config(optimizer, run, ranks, ranks_changed, options)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=made, lr_scheduler=schedule, config=config)
         self._clip = None if is_partitioned else optimizer.clip
@@ -124,6 +125,7 @@ class Engine:
             is_finite = self._engine.was_step_applied()
             self._norm = float(self._engine.get_global_grad_norm()) if is_finite and self._knows_norm else None
             if not is_finite:
+                self._forget_gradients()
                 self._engine.lr_scheduler.step()
         self.step_was_applied = is_finite
 
@@ -190,13 +192,6 @@ class Engine:
                 parameter.grad = None
         return is_finite
 
-    def _require_universal(self, optimizer: OptimizerSettings, ranks: int) -> None:
-        if optimizer.name != "adamw" and self.progress:
-            raise InputError(
-                f"{self._folder}: a run with optimizer.name = {optimizer.name!r} continues with the number of ranks "
-                f"that it had, {self.progress['ranks']}, and not with {ranks}; set run.ranks = {self.progress['ranks']}"
-            )
-
     def _require_same_base(self, progress: dict[str, Any]) -> None:
         if progress.get("frozen") != self._frozen:
             raise InputError(
@@ -219,15 +214,25 @@ class Engine:
             raise InputError(f"{self._folder}: the checkpoint {tag} is not complete; remove this folder to start again")
         self._separate_groups()
 
-    def _separate_groups(self) -> None:
-        """Undo what DeepSpeed mixes up when ZeRO-3 loads a checkpoint of another number of ranks.
+    def _forget_gradients(self) -> None:
+        """Remove the gradients of a step that was left out. With offload, DeepSpeed would add the next ones to them."""
+        zero = self._engine.optimizer
+        if getattr(zero, "cpu_offload", False):
+            for name in ("averaged_gradients", "all_grad_tensors"):
+                gradients = getattr(zero, name, {})
+                for group in gradients:
+                    gradients[group] = None
 
-        It gives all groups of parameters the weight decay of the first one, and lets them share one counter of steps,
-        which each of them then advances.
+    def _separate_groups(self) -> None:
+        """Undo what DeepSpeed mixes up when it loads a checkpoint.
+
+        Of another number of ranks, ZeRO-3 gives all groups of parameters the weight decay of the first one, and lets
+        them share one counter of steps, which each of them then advances; the counters are on the CPU, where the fused
+        update of a GPU cannot read them. A checkpoint of an earlier version takes the fused update back.
         """
-        adam = self._engine.basic_optimizer
-        for group, weight_decay in zip(adam.param_groups, self._weight_decays, strict=True):
-            group["weight_decay"] = weight_decay
-        for state in adam.state.values():
+        optimizer = self._engine.basic_optimizer
+        for group, own in zip(optimizer.param_groups, self._own, strict=True):
+            group.update(own)
+        for parameter, state in optimizer.state.items():
             if isinstance(state.get("step"), Tensor):
-                state["step"] = state["step"].clone()
+                state["step"] = state["step"].to(parameter.device, copy=True)

@@ -54,8 +54,7 @@ def _adamw_8bit(
 def _muon(model: nn.Module, settings: OptimizerSettings, outer: Collection[nn.Parameter]) -> torch.optim.Optimizer:
     """Muon of DeepSpeed, which knows how ZeRO divides a matrix, and its AdamW for all that is no hidden matrix.
 
-    A step that is left out changes no weight. With offload, and at stage 3, the momenta of matrices whose gradient was
-    finite still move.
+    A step that is left out changes no weight. At stage 3, the momenta of matrices whose gradient was finite still move.
     """
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -24,11 +25,13 @@ def muon_groups(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The group of the hidden matrices, and the groups of all other trained parameters.
 
-    outer: matrices of the head. They, embeddings, convolutions and stacked experts are no hidden matrices.
+    outer: matrices of the head. They, embeddings with their adapters, convolutions and stacked experts are no hidden
+    matrices; nor are those of GPT-2's Conv1D, which has inputs as rows: Muon scales an update by the shape.
     """
     apart = {id(parameter) for parameter in outer}
     for module in model.modules():
-        if isinstance(module, nn.Embedding):
+        is_adapted = isinstance(getattr(module, "base_layer", None), nn.Embedding)
+        if isinstance(module, nn.Embedding | Conv1D) or is_adapted:
             apart |= {id(parameter) for parameter in module.parameters()}
     hidden = [
         parameter

@@ -91,6 +91,8 @@ def read_plan(settings: TrainSettings) -> TrainingPlan | None:
         values = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return None
+    if isinstance(values, dict):
+        values.setdefault("tokens", 0)  # an earlier version had none, and no job that needs them
     if not isinstance(values, dict) or set(values) != {each.name for each in fields(TrainingPlan)}:
         return None
     plan = TrainingPlan(**values)

@@ -35,13 +35,14 @@ class StepStream:
     """The steps of a run, from one of them on. Its threads may ask for them in any order.
 
     Where a step has a number of tokens T, step k ends with the example whose tokens, with those of all examples before
-    it in the stream, are (k + 1) T or more; no example may be longer than T. A pure function of the sizes, the seed and
+    it in the stream, are (k + 1) T or more. A pure function of the sizes, the seed and
     where the first step begins, so all ranks agree without communication.
     """
 
     def __init__(self, batches: Batches, size: StepSize, seed: int, first: int = 0, start: StepStart = START) -> None:
         """first, start: number of the first step, and where it begins; by default the start of a run."""
         self._batches, self._size, self._seed, self._first = batches, size, seed, first
+        self._mean = max(1.0, float(batches.sizes.mean()))
         self._lock = threading.Lock()
         self._starts = [start]  # of the steps from `first` on, as far as they were asked for
 
@@ -62,12 +63,13 @@ class StepStream:
     def _end_of(self, step: int, start: StepStart) -> StepStart:
         """Where the step after this one begins."""
         assert self._size.tokens is not None
-        wanted = (step + 1) * self._size.tokens - start.tokens
+        # At least one: a store that grows may get an example that is longer than a step, after a run has begun.
+        wanted = max(1, (step + 1) * self._size.tokens - start.tokens)
         sizes = self._batches.sizes
         count, tokens = 0, 0
         while tokens < wanted:
             # As many as are probably missing, and some more.
-            chunk = 16 + int(1.1 * (wanted - tokens) / max(1.0, float(sizes.mean())))
+            chunk = 16 + int(1.1 * (wanted - tokens) / self._mean)
             reached = tokens + np.cumsum(sizes[self._batches.order(start.position + count, chunk, self._seed)])
             used = min(int(np.searchsorted(reached, wanted)) + 1, chunk)
             count, tokens = count + used, int(reached[used - 1])

@@ -193,6 +193,15 @@ def test_a_dry_run_lists_the_trials(root: Path, capsys: pytest.CaptureFixture[st
     assert not (root / "sweep").exists()
 
 
+def test_every_size_of_a_step_is_checked(root: Path) -> None:
+    """Would catch trials that are planned once because their data are the same."""
+    job = (root / "train.toml").read_text()
+    (root / "train.toml").write_text(job.replace("batch_size = 8", "batch_tokens = 90", 1))
+    sweep = sweep_of(root, '[space]\n"run.batch_tokens" = [2000, 3]\n')
+    with pytest.raises(InputError, match=r"batch_tokens = 3.*the longest example has"):
+        preview_sweep(sweep, root)
+
+
 def test_a_student_without_a_finite_loss_is_the_worst(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     maker, trials = make_trials(sweep_of(root, '[space]\n"run.seed" = [0]\n'), root, {})
     monkeypatch.setattr("cluster.sweep.trial_run.run_training", lambda *_: {"steps": 12, "best_loss": None})

@@ -17,7 +17,8 @@ PLAIN = [f"{precision}-{stage}" for precision in ("fp32", "bf16") for stage in (
 OFFLOADED = ["bf16-1-optimizer", "bf16-2-optimizer", "bf16-3-all"]
 OTHERS = [f"{each}-{name}" for name in ("adamw_8bit", "muon") for each in PLAIN]
 # DeepSpeed moves the momentum of a matrix before it finds that the gradient of another one is not finite.
-LEAVES_MOMENTUM = ["fp32-3-muon", "bf16-3-muon", "bf16-2-optimizer-muon", "bf16-3-all-muon"]
+LEAVES_MOMENTUM = ["fp32-3-muon", "bf16-3-muon", "bf16-3-all-muon"]
+OF_MUON = [*(f"bf16-{stage}-muon" for stage in (0, 1, 2, 3)), "bf16-2-optimizer-muon", "bf16-3-all-muon"]
 LIMIT = 500
 
 
@@ -33,13 +34,19 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     return content
 
 
-@pytest.mark.parametrize("name", [*PLAIN[4:], *OFFLOADED])
+@pytest.mark.parametrize("name", [*PLAIN[4:], *OFFLOADED, *OF_MUON])
 def test_gradients_of_a_bfloat16_run_are_summed_in_float32(results: dict[str, dict[str, Any]], name: str) -> None:
-    """Over 8 and 64 micro-batches and two ranks. In bfloat16, 3e-3 and 7e-3 are lost; by its exchange alone, 7e-4."""
+    """Over 8 and 64 micro-batches and two ranks. In bfloat16, 3e-3 and 7e-3 are lost; by its exchange alone, 7e-4.
+
+    Of Muon, the gradient of a matrix that it makes an update of.
+    """
     assert max(results[name]["accumulated"]) < 1e-7
 
 
-@pytest.mark.parametrize("name", [name for name in (*PLAIN, *OTHERS) if name not in LEAVES_MOMENTUM])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in (*PLAIN, *OFFLOADED[:2], *OTHERS, "bf16-2-optimizer-muon") if name not in LEAVES_MOMENTUM],
+)
 def test_a_step_that_is_not_finite_leaves_no_trace(results: dict[str, dict[str, Any]], name: str) -> None:
     """One value of one rank is infinite. Would catch weights and moments that it poisons, and sums that keep it."""
     bad, wanted = results[name]["bad"], results[name]["left_out"]
@@ -54,7 +61,7 @@ def test_a_step_that_is_not_finite_changes_no_weight(results: dict[str, dict[str
     """Would catch a momentum that it poisons."""
     bad, wanted = results[name]["bad"], results[name]["left_out"]
     assert bad["applied"] == [True, True, False, False, True, True] and bad["finite"] == [True, False]
-    assert bad["weights"] == pytest.approx(wanted["weights"], abs=0.1)
+    assert bad["weights"] == pytest.approx(wanted["weights"], abs=0.012), "steps move weights by 0.02"
 
 
 def test_stages_give_the_same_updates(results: dict[str, dict[str, Any]]) -> None:

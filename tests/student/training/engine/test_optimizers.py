@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GPT2Config, LlamaConfig, T5Config
 
@@ -31,7 +32,7 @@ def student(kind: str) -> Any:
     return AutoModelForCausalLM.from_config(config)
 
 
-@pytest.mark.parametrize("kind, per_layer", [("tied", 7), ("untied", 7), ("gpt2", 4), ("t5", None)])
+@pytest.mark.parametrize("kind, per_layer", [("tied", 7), ("untied", 7), ("t5", None)])
 def test_muon_updates_hidden_matrices_alone(kind: str, per_layer: int | None) -> None:
     """Would catch embeddings, heads and position tables among them, and a parameter in two groups or none."""
     model = student(kind)
@@ -49,6 +50,13 @@ def test_muon_updates_hidden_matrices_alone(kind: str, per_layer: int | None) ->
     decay = {id(parameter): group["weight_decay"] for group in (hidden, *others) for parameter in group["params"]}
     wanted = {id(p): group["weight_decay"] for group in parameter_groups(model, 0.1) for p in group["params"]}
     assert decay == wanted
+
+
+def test_adapters_of_embeddings_are_left_to_adamw() -> None:
+    model = get_peft_model(student("tied"), LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"]))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {names[id(parameter)] for parameter in muon_groups(model, 0.1)[0]["params"]}
+    assert len(found) == 4 and all("q_proj.lora_" in name for name in found)
 
 
 def test_muon_is_that_of_pytorch() -> None:
@@ -109,6 +117,8 @@ def test_settings_of_optimizers() -> None:
 def test_what_an_optimizer_needs_is_checked_before_ranks_start(monkeypatch: pytest.MonkeyPatch) -> None:
     muon = OptimizerSettings.model_validate(MUON)
     require_optimizer(student("tied"), muon)
+    with pytest.raises(InputError, match="no hidden matrix"):  # its matrices have inputs as rows
+        require_optimizer(student("gpt2"), muon)
     with pytest.raises(InputError, match="no hidden matrix"):
         require_optimizer(nn.Sequential(nn.Embedding(4, 4), nn.LayerNorm(4)), muon)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

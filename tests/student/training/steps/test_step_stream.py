@@ -11,7 +11,7 @@ from student.data.settings import StepSize
 from student.training.settings import RunSettings
 from student.training.steps.micro_batches import MicroBatchLimit, divide
 from student.training.steps.step_stream import START, StepStart, StepStream, require_steps_of_whole_examples
-from tests.student.training.steps.test_micro_batches import LENGTHS, Sizes
+from tests.student.training.steps.test_micro_batches import EXAMPLES, LENGTHS, Sizes
 
 TOKENS = 20_000
 BATCHES: Any = Sizes(LENGTHS)
@@ -66,6 +66,17 @@ def test_a_step_shorter_than_an_example_is_refused() -> None:
     require_steps_of_whole_examples(LENGTHS, StepSize(1))
     with pytest.raises(InputError, match=r"run\.batch_tokens = 100: the longest example has 2,048 tokens"):
         require_steps_of_whole_examples(LENGTHS, StepSize(None, 100))
+
+
+def test_an_example_longer_than_a_step_leaves_no_step_empty() -> None:
+    """As one that a growing store gets. Would catch steps without examples, and tokens that are never caught up."""
+    sizes = np.where(np.arange(EXAMPLES) % 50 == 7, 9000, LENGTHS)
+    batches: Any = Sizes(sizes)
+    steps = StepStream(batches, StepSize(None, 2048), 7)
+    used = [steps.examples(step) for step in range(400)]
+    assert min(map(len, used)) == 1
+    reached = np.cumsum([sizes[examples].sum() for examples in used])
+    assert (reached >= 2048 * np.arange(1, 401)).all() and reached[-1] < 2048 * 400 + 3 * 9000
 
 
 @pytest.mark.parametrize("ranks", [1, 3, 8])
