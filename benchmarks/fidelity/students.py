@@ -17,7 +17,7 @@ from student.data.collate import collate
 from student.evaluation.calibration import CalibrationBins
 from student.losses.normalisation import sum_coefficients, sum_row_weights
 from student.models.loss_model import LossModel
-from student.training.settings import OptimizerSettings
+from student.training.run_settings import OptimizerSettings
 
 
 @dataclass(frozen=True, slots=True)

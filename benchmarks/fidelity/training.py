@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cache.errors import InputError
 from student.training.engine.schedule import rate_factor
-from student.training.settings import OptimizerSettings
+from student.training.run_settings import OptimizerSettings
 
 HEAD_WIDTH = 32
 

@@ -19,7 +19,7 @@ from benchmarks.common.random_student import random_student
 from student.models.model_parts import head_of
 from student.training.engine.optimizers import make_optimizer
 from student.training.engine.parameter_groups import parameter_groups
-from student.training.settings import OptimizerSettings
+from student.training.run_settings import OptimizerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PEER, LIMIT = "PyTorch's AdamW as it comes", "one pass over 28 bytes a parameter"

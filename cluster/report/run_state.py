@@ -13,7 +13,7 @@ from cache.store.commits import SPEC
 from cluster.runtime.outputs import JOB, read_json
 from student.training.planning.plan import PLAN, PLAN_FILE
 from student.training.run_files import METRICS, RESULT, steps_done
-from student.training.settings import RunSettings
+from student.training.run_settings import RunSettings
 
 EVALUATION = "evaluation.json"
 EXAMPLES = "examples.json"

@@ -11,7 +11,8 @@ import torch.distributed as dist
 from student.data.batches import Batches
 from student.losses.normalisation import objective_weights, sum_row_weights
 from student.training.engine.deepspeed_engine import Engine
-from student.training.settings import HeldoutSettings, RunSettings
+from student.training.run_settings import RunSettings
+from student.training.settings import HeldoutSettings
 from student.training.steps.micro_batches import divide
 
 

@@ -19,7 +19,7 @@ from cache.examples.example import Example
 from cache.examples.tokenizers import load_tokenizer
 from cache.rendering.render import render
 from student.tokenizers.bpe import learn_tokenizer
-from student.training.settings import OptimizerSettings
+from student.training.run_settings import OptimizerSettings
 
 VOCAB, WIDTH, LAYERS = 8192, 128, 4
 STEPS, BATCH = 300, 8

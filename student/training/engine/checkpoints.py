@@ -17,7 +17,7 @@ from cache.errors import InputError
 from cache.json_documents import write_json
 from student.training.engine.config import effective_stage
 from student.training.run_files import FORMAT, PROGRESS, checkpoint_folder, complete_checkpoints, read_progress
-from student.training.settings import OptimizerSettings, RunSettings
+from student.training.run_settings import OptimizerSettings, RunSettings
 
 
 def commit_checkpoint(folder: Path, step: int, progress: dict[str, Any], keep: int) -> None:

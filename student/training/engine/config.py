@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from student.training.deepspeed_options import merged
-from student.training.settings import OptimizerSettings, RunSettings
+from student.training.run_settings import OptimizerSettings, RunSettings
 
 
 def effective_stage(run: RunSettings, optimizer: OptimizerSettings) -> int:

@@ -27,7 +27,7 @@ from student.training.engine.frozen_weights import frozen_checksum
 from student.training.engine.optimizers import make_optimizer
 from student.training.engine.schedule import rate_factor
 from student.training.run_files import checkpoint_folder, read_progress
-from student.training.settings import OptimizerSettings, RunSettings
+from student.training.run_settings import OptimizerSettings, RunSettings
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from cache.errors import InputError
 from student.training.engine.parameter_groups import muon_groups, parameter_groups
-from student.training.settings import OptimizerSettings
+from student.training.run_settings import OptimizerSettings
 
 # The newest method of DeepSpeed ("gram") needs half precision, which CPUs are slow at.
 NEWTON_SCHULZ = "standard"

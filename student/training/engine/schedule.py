@@ -2,7 +2,7 @@
 
 import math
 
-from student.training.settings import OptimizerSettings
+from student.training.run_settings import OptimizerSettings
 
 
 def rate_factor(step: int, settings: OptimizerSettings, steps: int) -> float:

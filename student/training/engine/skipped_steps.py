@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cache.errors import LogitbankError
 from student.training.run_files import checkpoint_folder, complete_checkpoints
-from student.training.settings import RunSettings
+from student.training.run_settings import RunSettings
 
 
 class DivergenceError(LogitbankError):

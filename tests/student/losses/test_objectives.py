@@ -22,7 +22,7 @@ from student.data.sources import FileSource, MixtureSource, StoreSource
 from student.losses.settings import LossSettings, TermSettings
 from student.losses.target_forms import TargetForm, require_supported
 from student.losses.weighted_objectives import WeightedObjectives
-from student.training.settings import RunSettings
+from student.training.run_settings import RunSettings
 from tests.cache.rows.rows import random_record, store_spec
 
 EXACT = TargetForm("exact", (2.0, 4.0))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from cache.errors import InputError
 from student.training.deepspeed_options import OWN, PASSED, VALUES, merged, require_accepted
 from student.training.engine.config import deepspeed_config
-from student.training.settings import OptimizerSettings, RunSettings
+from student.training.run_settings import OptimizerSettings, RunSettings
 from tests.student.training.ranks import TOPK, Job, make_store, settings_of, start
 
 

@@ -24,7 +24,8 @@ from student.models.attention import STAND_IN, flash_stand_in
 from student.training.planning.inputs import open_inputs
 from student.training.planning.plan import TrainingPlan, job_digest, plan_folder, read_plan, sizes_file, write_plan
 from student.training.planning.stores import OpenStores
-from student.training.settings import RunSettings, TrainSettings
+from student.training.run_settings import RunSettings
+from student.training.settings import TrainSettings
 from tests.student.models.test_special_students import CLASSES, COMPACT, graded, store_of
 from tests.student.training.ranks import LLAMA, TOPK, make_store, settings_of
 

@@ -18,7 +18,7 @@ from deepspeed.utils import safe_get_full_grad
 from torch import Tensor, nn
 
 from student.training.engine.deepspeed_engine import Engine, start_ranks
-from student.training.settings import OptimizerSettings, RunSettings
+from student.training.run_settings import OptimizerSettings, RunSettings
 
 VALUES = 1000
 # bitsandbytes keeps fewer than 4,096 values in 32 bits.

@@ -13,7 +13,8 @@ from cache.errors import InputError
 from student.models.model_parts import head_of
 from student.training.engine.optimizers import make_optimizer, require_optimizer
 from student.training.engine.parameter_groups import muon_groups, parameter_groups
-from student.training.settings import OptimizerSettings, TrainSettings
+from student.training.run_settings import OptimizerSettings
+from student.training.settings import TrainSettings
 from tests.student.training.ranks import TOPK, Job, curve, make_store, settings_of, start
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -8,7 +8,7 @@ import pytest
 from student.training.engine.checkpoints import commit_checkpoint
 from student.training.engine.skipped_steps import DivergenceError, refuse_divergence
 from student.training.heldout_loss import BestStudent
-from student.training.settings import RunSettings
+from student.training.run_settings import RunSettings
 from student.training.tracking.tracker import Tracker
 from tests.student.training.ranks import settings_of
 

@@ -16,7 +16,7 @@ from student.losses.target_forms import TargetForm
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.kinds.causal import PackedLayout
 from student.models.rows.packing import pack
-from student.training.settings import RunSettings
+from student.training.run_settings import RunSettings
 from student.training.steps.micro_batches import divide
 from student.training.steps.step_stream import StepStream
 

@@ -8,7 +8,7 @@ import pytest
 
 from cache.errors import InputError
 from student.data.settings import StepSize
-from student.training.settings import RunSettings
+from student.training.run_settings import RunSettings
 from student.training.steps.micro_batches import MicroBatchLimit, divide
 from student.training.steps.step_stream import START, StepStart, StepStream, require_steps_of_whole_examples
 from tests.student.training.steps.test_micro_batches import EXAMPLES, LENGTHS, Sizes
