@@ -65,11 +65,14 @@ def test_a_step_that_is_not_finite_changes_no_weight(results: dict[str, dict[str
 
 
 def test_stages_give_the_same_updates(results: dict[str, dict[str, Any]]) -> None:
-    """Two ranks, in float32. Would catch Muon on a part of a matrix."""
-    for optimizer in ("adamw_8bit", "muon"):
+    """Two ranks, in float32. Would catch Muon on a part of a matrix.
+
+    Stages divide the blocks of 8-bit moments differently: four steps of 0.01 agree to a rounding of these.
+    """
+    for optimizer, tolerance in (("adamw_8bit", 3e-3), ("muon", 1e-6)):
         first, *others = (results[f"fp32-{stage}-{optimizer}"]["left_out"]["weights"] for stage in (0, 1, 2, 3))
         for weights in others:
-            assert weights == pytest.approx(first, abs=1e-6)
+            assert weights == pytest.approx(first, abs=tolerance)
 
 
 @pytest.mark.parametrize("name", PLAIN)
