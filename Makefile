@@ -39,7 +39,7 @@ $(TASK_DEMOS): setup
 # Two worker processes. Each takes whole files, those with slow tests first, so that tests of a file share what they start.
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: setup
-	@echo "tests: at most 10 minutes on 2 cores; the slowest start real vLLM engines and DeepSpeed ranks"
+	@echo "tests: some 35 minutes on 2 cores, the slow ones first; the slowest start real vLLM engines and DeepSpeed ranks"
 	@$(PYTEST)
 
 test-fast: setup

@@ -139,12 +139,8 @@ class RunSettings(Settings):
         """The same settings with `steps` in place of `epochs`, for a number of training examples and their tokens."""
         if self.epochs is None:
             return self
-        steps = (
-            math.ceil(self.epochs * examples / self.batch_size)
-            if self.batch_size
-            else (math.ceil(self.epochs * tokens / (self.batch_tokens or 1)))
-        )
-        return self.model_copy(update={"steps": max(steps, 1), "epochs": None})
+        total, step = (examples, self.batch_size) if self.batch_size else (tokens, self.batch_tokens or 1)
+        return self.model_copy(update={"steps": max(1, math.ceil(self.epochs * total / step)), "epochs": None})
 
     def require_whole_micro_batches(self) -> None:
         """Raise ValueError unless the batch can be divided among ranks and micro-batches, a row an example."""
