@@ -39,6 +39,12 @@ def render_prompt(example: Example, tokenizer: Tokenizer, form: PromptForm = DEF
     return TokenizedExample(prompt, encoded.ids, np.full(len(encoded.ids), Segment.PROMPT, dtype=np.uint8))
 
 
+def prompt_tokens(example: Example, tokenizer: Tokenizer, form: PromptForm = DEFAULT_FORM) -> npt.NDArray[np.uint32]:
+    """Tokens of an example's prompt, uint32 [n], up to where the assistant's text begins. A response is ignored."""
+    prompt = example if example.is_trace else replace(example, rationale="", response="")
+    return render_prompt(prompt, tokenizer, form).tokens
+
+
 def render(
     example: Example, tokenizer: Tokenizer, targets_of: TargetsOf = "assistant", form: PromptForm = DEFAULT_FORM
 ) -> TokenizedExample:

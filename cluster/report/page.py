@@ -15,6 +15,7 @@ from cluster.report.metrics_table import NOT_METRICS, Spread, format_number, met
 from cluster.report.results import Sources
 from cluster.report.settings import ReportSettings
 from cluster.report.target_statistics import bytes_by_array, entropies, mass_by_k, sample_targets
+from cluster.report.written_samples import sample_rows
 from cluster.runtime.outputs import read_json
 from student.tasks import Chart, Panel, Task
 from student.tasks.figures import bars
@@ -37,6 +38,7 @@ def render_page(settings: ReportSettings, sources: Sources) -> str:
         charts=_charts(settings, sources),
         format_number=format_number,
         panels=_panels(settings.task, _one_of_each_group(settings, answers)) if settings.task else [],
+        samples=sample_rows(settings.trainings),
         summary=str(sources.store.info()),
         jobs={name: json.dumps(job, indent=1) for name, job in _jobs(settings, sources).items()},
     )

@@ -41,6 +41,7 @@ CHANGEABLE = frozenset(
         "data.readers",
         "data.cache",
         "mirror",
+        "samples",
     }
 )
 

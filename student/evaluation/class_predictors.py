@@ -14,11 +14,12 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 from cache.errors import InputError, SpecMismatchError
 from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer
+from cache.rendering.render import prompt_tokens
 from student.classification.labels import class_ids
 from student.classification.settings import ClassSettings
 from student.classification.source import ClassSource, answer_prompts, frequent_labels
 from student.classification.texts import pad_texts, require_readable
-from student.evaluation.heldout_examples import HeldoutExamples, encode_prompt
+from student.evaluation.heldout_examples import HeldoutExamples
 from student.models.build import load_student
 from student.models.model_parts import hidden_states, logits_of
 from student.models.registry import kind_of, read_config
@@ -138,4 +139,4 @@ def _prompts(
             'classes.at = "label" is a place in a written answer, which only a store of this model\'s tokenizer has; '
             'give such a store, or classes.at = "response"'
         )
-    return [encode_prompt(example, tokenizer).astype(np.int64) for example in source.examples]
+    return [prompt_tokens(example, tokenizer).astype(np.int64) for example in source.examples]

@@ -1,7 +1,7 @@
 """Held-out examples of an evaluation, from a store or a file, in the tokens of any model."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from cache.examples.example import Example, Segment
 from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import decode, tokenizer_digest
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
-from cache.rendering.render import render_prompt
+from cache.rendering.render import prompt_tokens
 from cache.store.logit_store import LogitStore
 from student.data.settings import DataSettings
 from student.data.sources import FileSource, StoreSource
@@ -86,21 +86,15 @@ class HeldoutExamples:
     def _all_prompts(self, tokenizer: Any, form: PromptForm) -> Iterator[Prompt]:
         if self.store is None:
             for example in read_examples(str(self.path)):
-                yield Prompt(example, encode_prompt(example, tokenizer, form))
+                yield Prompt(example, prompt_tokens(example, tokenizer, form))
             return
         own = self.has_tokenizer(tokenizer)
         for i in np.flatnonzero(self.store.has_origin(self.origins)):
             tokenized = self.store[int(i)].tokenized
             example = tokenized.example
             yield Prompt(
-                example, tokenized.tokens[: tokenized.prompt_length] if own else encode_prompt(example, tokenizer, form)
+                example, tokenized.tokens[: tokenized.prompt_length] if own else prompt_tokens(example, tokenizer, form)
             )
-
-
-def encode_prompt(example: Example, tokenizer: Any, form: PromptForm = DEFAULT_FORM) -> Tokens:
-    """Tokens of an example's prompt, uint32 [n], up to where the assistant's text begins."""
-    prompt = example if example.is_trace else replace(example, rationale="", response="")
-    return render_prompt(prompt, tokenizer, form).tokens
 
 
 def assistant_bytes(source: StoreSource | FileSource, tokenizer: Any, block: int = 256) -> int:

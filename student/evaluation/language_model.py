@@ -15,14 +15,15 @@ from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import load_tokenizer
 from cache.progress import Progress
 from cache.rendering.prompt_form import PromptForm, today, writes_date
+from cache.rendering.render import prompt_tokens
 from cache.store.logit_store import LogitStore
 from student.data.sequence_lengths import require_positions
-from student.evaluation.generation import generate_answers
-from student.evaluation.heldout_examples import HeldoutExamples, Tokens, assistant_bytes, encode_prompt
+from student.evaluation.heldout_examples import HeldoutExamples, Tokens, assistant_bytes
 from student.evaluation.heldout_metrics import evaluate_targets
 from student.evaluation.rounds import Answer, answer_in_rounds, metrics_by_round
 from student.evaluation.settings import AnswerSettings
 from student.models.build import load_student
+from student.models.generation import fits_positions, generate_texts
 from student.models.registry import kind_of, read_config
 from student.tasks import Task
 
@@ -55,15 +56,8 @@ class _Answering:
     shots: tuple[Example, ...] = ()
 
     def answer(self, prompts: Sequence[Tokens], progress: Progress) -> list[str | None]:
-        """Answers to prompts; None where prompt and the longest answer need more positions than the model has.
-
-        For an encoder-decoder they are sequences of their own.
-        """
-        positions = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0)
-        longest = sum if kind_of(self.model.config).learns_prompts else max
-        fits = [
-            not positions or longest((len(prompt), self.settings.max_new_tokens)) <= positions for prompt in prompts
-        ]
+        """Answers to prompts; None where prompt and the longest answer need more positions than the model has."""
+        fits = [fits_positions(self.model.config, len(prompt), self.settings.max_new_tokens) for prompt in prompts]
         asked = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
         texts = iter(self._generate(asked, progress) if asked else [])
         return [next(texts) if fit else None for fit in fits]
@@ -71,11 +65,14 @@ class _Answering:
     def _generate(self, prompts: Sequence[Tokens], progress: Progress) -> list[str]:
         if self.engine is not None:
             return self.engine(self.path, prompts, self.settings, progress)
-        return generate_answers(self.model, self.tokenizer, prompts, self.settings, progress)
+        settings = self.settings
+        return generate_texts(
+            self.model, self.tokenizer, prompts, settings.max_new_tokens, settings.batch_size, progress
+        )
 
     def answer_examples(self, progress: Progress, examples: Sequence[Example]) -> list[str | None]:
         """Answers to the texts of prompts; see `answer`."""
-        return self.answer([encode_prompt(example, self.tokenizer, self.form) for example in examples], progress)
+        return self.answer([prompt_tokens(example, self.tokenizer, self.form) for example in examples], progress)
 
     def with_shots(self, example: Example) -> Example:
         turns: list[dict[str, Any]] = []

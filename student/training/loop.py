@@ -21,6 +21,7 @@ from student.training.heldout_loss import BestStudent, Heldout
 from student.training.mirror.checkpoint_copies import CheckpointCopies
 from student.training.planning.inputs import TrainingInputs
 from student.training.run_files import CHECKPOINTS
+from student.training.samples import SampleWriter
 from student.training.settings import TrainSettings
 from student.training.steps.micro_batches import MicroBatch, divide
 from student.training.steps.step_stream import StepStart, StepStream
@@ -125,6 +126,9 @@ class Loop:
         self._following = None
         if settings.data.follow is not None and inputs.reopen is not None:
             self._following = Following(settings, inputs.batches, inputs.reopen, engine.device)
+        self._samples = None
+        if settings.samples is not None and inputs.samples:
+            self._samples = SampleWriter(inputs.model, inputs.tokenizer, inputs.samples, settings.samples)
         self._heldout = None
         if inputs.heldout and heldout:
             self._heldout = Heldout(inputs.heldout, heldout, settings.run, settings.data.pack_to)
@@ -139,6 +143,7 @@ class Loop:
         try:
             if progress.step == 0:
                 self._evaluate_at_start(tracker)
+                self._write_samples(0, tracker)
             while progress.step < run.total_steps and not progress.best.ends_run(self._settings.heldout):
                 until = run.total_steps
                 if self._following is not None:
@@ -256,8 +261,18 @@ class Loop:
         if tracker:
             tracker.log_step(progress.step, metrics)
         refuse_divergence(progress.step, progress.skipped_in_a_row, run, self._checkpoints)
-        self._save_where_due(progress, is_end=is_last or progress.best.ends_run(heldout))
+        is_end = is_last or progress.best.ends_run(heldout)
+        if self._samples is not None and self._samples.is_due(progress.step, is_end):
+            self._write_samples(progress.step, tracker)
+        self._save_where_due(progress, is_end)
         return progress
+
+    def _write_samples(self, step: int, tracker: Tracker | None) -> None:
+        """Let the student write texts, if the job asks for them. Every rank must call it."""
+        if self._samples is not None:
+            samples = self._samples.write(self._engine)
+            if tracker:
+                tracker.log_samples(step, samples)
 
     def _save_where_due(self, progress: RunProgress, is_end: bool) -> None:
         """Write a checkpoint where it is time for it. Raises DivergenceError if the weights are not finite.

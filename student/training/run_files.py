@@ -12,6 +12,7 @@ from cache.errors import StoreError
 
 RESULT = "training.json"
 METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
 TENSORBOARD = "tensorboard"
 RANK_LOG = "rank.log"
 MODEL = "model"
@@ -86,7 +87,7 @@ def steps_done(output: Path) -> int:
 
 def continue_metrics(path: Path, step: int) -> TextIO:
     """Open the metrics file to append to it, without the lines after `step`: the run repeats these steps."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text().split("\n") if path.exists() else []  # a text may contain other ends of lines
     valid = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")

@@ -48,6 +48,18 @@ class HeldoutSettings(Settings):
         return DataSettings.model_validate({**source, "max_tokens": data.max_tokens, "pack_to": data.pack_to})
 
 
+class SampleSettings(Settings):
+    """Texts that the student writes while it learns, into samples.jsonl: greedily, and also at the start and the end.
+
+    Prompts are those of the held-out examples, or of the training examples where a job has no others.
+    """
+
+    every: int = Field(100, ge=1, description="steps")
+    count: int = Field(4, ge=1, description="different prompts, from the first on")
+    examples: Path | None = Field(None, description="JSON Lines file of prompts instead; it needs no responses")
+    max_new_tokens: int = Field(64, ge=1, description="tokens of a text at most")
+
+
 class TrackingSettings(Settings):
     """Where metrics are logged, in addition to metrics.jsonl."""
 
@@ -74,6 +86,7 @@ class TrainSettings(Settings):
     optimizer: OptimizerSettings = Field(description="the optimizer and its schedule")
     run: RunSettings = Field(description="size and speed")
     heldout: HeldoutSettings | None = Field(None, description="evaluation during training; none if not given")
+    samples: SampleSettings | None = Field(None, description="texts that the student writes while it learns")
     classes: ClassSettings | None = Field(None, description="the student is a classifier with these classes")
     tracking: TrackingSettings = Field(TrackingSettings(), description="where metrics go")
     deepspeed: dict[str, Any] = Field(
@@ -189,6 +202,8 @@ class TrainSettings(Settings):
             )
         if self.data.follow is not None and (self.classes is not None or self.run.steps is None):
             raise ValueError("data.follow needs run.steps, because a store that grows has no passes, and no [classes]")
+        if self.classes is not None and self.samples is not None:
+            raise ValueError("[samples] has no use for [classes]: a classifier writes no text; leave it out")
         if self.classes is not None and self.model.lora is not None:
             raise ValueError("model.lora has no use for [classes]: a classifier is trained as a whole; leave it out")
         if self.heldout is not None and self.heldout.examples is not None and self.loss.needs_teacher:

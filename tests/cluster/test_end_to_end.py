@@ -129,5 +129,5 @@ def evaluation_act(place: Path) -> None:
     heldout = LogitStore.open(str(place / "runs/demo/heldout"))
     assert results["teacher_heldout_loss"] == pytest.approx(teacher_loss(heldout), abs=4e-3)
     page = (place / "runs/demo/report.html").read_text()
-    assert page.count("<svg") >= 6
+    assert page.count("<svg") >= 6 and page.count("after 6 steps") == 3 * 2  # prompts and runs
     assert "src=" not in page and "<link" not in page and "@import" not in page, "the page must need no other file"

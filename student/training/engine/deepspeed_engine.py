@@ -48,7 +48,7 @@ class Engine:
 
     options: further keys of DeepSpeed's configuration. outer: matrices of the head, for Muon. progress: what was saved
     with that checkpoint, or None. step_was_applied: whether the last update changed the weights. An update whose
-    gradient is not finite changes none.
+    gradient is not finite changes none. gathers_weights: whether all ranks must take part in each forward pass.
     Raises InputError if the checkpoint cannot be continued.
     """
 
@@ -73,7 +73,8 @@ class Engine:
             require_known_format(checkpoints)
             self._require_same_base(self.progress)
         # A partitioned optimizer belongs to a number of ranks. Another number of ranks loads its universal form.
-        is_partitioned = effective_stage(run, optimizer) > 0
+        stage = effective_stage(run, optimizer)
+        is_partitioned, self.gathers_weights = stage > 0, stage == 3 and ranks > 1
         ranks_changed = bool(self.progress and is_partitioned and self.progress["ranks"] != ranks)
         require_continuable(checkpoints, optimizer, run, ranks)
         config = deepspeed_config(optimizer, run, ranks, ranks_changed, options)

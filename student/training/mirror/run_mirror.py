@@ -6,7 +6,7 @@
     MIRROR/checkpoints/owner.json                the start that writes to the mirror: earlier ones stop once they see it
     MIRROR/best/step-N/                          the best student, as of the checkpoint
     MIRROR/checkpoints/progress.json             the current checkpoint; written last, so all that it names is there
-    MIRROR/metrics.jsonl, followed.json, tensorboard/, model/, training.json
+    MIRROR/metrics.jsonl, samples.jsonl, followed.json, tensorboard/, model/, training.json
                                                  as in the folder, as of the checkpoint or of the end
 
 START is a name of the start of the ranks: a checkpoint never has files of two of them.
@@ -29,6 +29,7 @@ from student.training.run_files import (
     MODEL,
     PROGRESS,
     RESULT,
+    SAMPLES,
     TENSORBOARD,
     checkpoint_folder,
     steps_done,
@@ -36,7 +37,7 @@ from student.training.run_files import (
 
 JOB = "job.json"
 # What rank 0 sends with each checkpoint, and at the end.
-WITH_CHECKPOINTS = (METRICS, FOLLOWED, TENSORBOARD)
+WITH_CHECKPOINTS = (METRICS, SAMPLES, FOLLOWED, TENSORBOARD)
 AT_END = (*WITH_CHECKPOINTS, MODEL)
 # What a machine of ranks needs besides a checkpoint.
 RECORD = (JOB, PLAN, *AT_END)

@@ -1,6 +1,6 @@
 """The model and the batches of a training job, opened and built from its settings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from student.models.rows.packing_probe import refuse_unpackable
 from student.tokenizers.cross_tokenizer_store import AlignedSizes
 from student.training.planning.examples import open_classes, open_examples
 from student.training.planning.plan import Split, TrainingPlan, classes_file, plan_folder, sizes_file
+from student.training.planning.sample_prompts import SamplePrompt, sample_prompts
 from student.training.planning.stores import OpenStores
 from student.training.planning.vocabulary import Vocabulary, load_vocabulary
 from student.training.settings import TrainSettings
@@ -40,6 +41,7 @@ class TrainingInputs:
 
     examples: training examples; left_out: those of the data that are not among them, by reason.
     reopen: opens the batches of another snapshot of the training store; None for a classifier.
+    samples: prompts that the student continues while it learns; empty if the job asks for none.
     """
 
     model: PreTrainedModel
@@ -50,6 +52,7 @@ class TrainingInputs:
     examples: int
     left_out: Mapping[str, int]
     reopen: Callable[[int], Batches] | None = None
+    samples: Sequence[SamplePrompt] = ()
 
 
 def open_inputs(settings: TrainSettings, plan: TrainingPlan, stores: OpenStores) -> TrainingInputs:
@@ -124,10 +127,26 @@ class InputBuilder:
             if self._plan is None:
                 require_positions(model.config, heldout_source, "held-out", SHORTER)
             heldout = self._language_batches("heldout", heldout_source, layout)
-        reopen = partial(self._reopen, model.config, layout)
         return TrainingInputs(
-            model, vocabulary.tokenizer, batches, heldout, sources, len(source), source.left_out, reopen
+            model,
+            vocabulary.tokenizer,
+            batches,
+            heldout,
+            sources,
+            len(source),
+            source.left_out,
+            partial(self._reopen, model.config, layout),
+            self._sample_prompts(sources, model.config),
         )
+
+    def _sample_prompts(
+        self, sources: Mapping[Split, Examples | ClassSource], config: PreTrainedConfig
+    ) -> Sequence[SamplePrompt]:
+        if self._settings.samples is None:
+            return ()
+        source = sources.get("heldout", sources["train"])
+        assert not isinstance(source, ClassSource)
+        return sample_prompts(self._settings.samples, source, self._vocabulary, config)
 
     def _reopen(self, config: PreTrainedConfig, layout: Layout, snapshot: int) -> Batches:
         """The training batches of another snapshot, in stores of their own: those of the last one can be closed."""

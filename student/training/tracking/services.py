@@ -6,7 +6,8 @@ the key of [tracking] that turns it on, and add this key to TrackingSettings.
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import indent
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -19,11 +20,23 @@ from student.training.settings import TrainSettings
 RUN_TAG = "logitbank.run"
 
 
+class Sample(NamedTuple):
+    """What a student wrote after a prompt. reference: what the example answers, "" if it answers nothing."""
+
+    prompt: str
+    text: str
+    reference: str
+
+
 class Service(Protocol):
     """What shows the metrics of one run. It is made on rank 0, with the number of steps that were done before."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Show finite numbers of a step. A continued run repeats steps after its checkpoint."""
+        ...
+
+    def log_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Show what the student writes after a step, if the job has [samples]."""
         ...
 
     def close(self) -> None:
@@ -42,6 +55,12 @@ class TensorBoard:
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
+
+    def log_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        for number, sample in enumerate(samples, start=1):
+            # Indented text is shown as it is, not as Markdown.
+            parts = [f"**{name}**\n\n{indent(text, '    ')}" for name, text in sample._asdict().items() if text]
+            self._writer.add_text(f"samples/{number}", "\n\n".join(parts), step)
 
     def close(self) -> None:
         self._writer.close()
@@ -62,6 +81,10 @@ class WeightsAndBiases:
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         self._run.log(dict(numbers), step=step)
+
+    def log_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        table = import_library("wandb").Table(columns=list(Sample._fields), data=[list(each) for each in samples])
+        self._run.log({"samples": table}, step=step)
 
     def close(self) -> None:
         self._run.finish()
@@ -90,6 +113,9 @@ class Mlflow:
         now = time.time_ns() // 1_000_000
         metrics = [self._metric(name, value, now, step) for name, value in numbers.items()]
         self._client.log_batch(self._number, metrics=metrics)
+
+    def log_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        self._client.log_dict(self._number, [each._asdict() for each in samples], f"samples/step-{step}.json")
 
     def close(self) -> None:
         self._client.set_terminated(self._number)

@@ -9,11 +9,11 @@ from transformers import AutoTokenizer
 
 from cache.errors import LogitbankError
 from cache.examples.example import Example
+from cache.rendering.render import prompt_tokens
 from cluster.evaluation.vllm_answers import generate_with_vllm
-from student.evaluation.generation import generate_answers
-from student.evaluation.heldout_examples import encode_prompt
 from student.evaluation.settings import AnswerSettings
 from student.models.build import load_student
+from student.models.generation import generate_texts
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def prompts(model: Path) -> list[npt.NDArray[np.uint32]]:
     tokenizer = AutoTokenizer.from_pretrained(model)
     texts = ("say one two", "say red", "say seven left right up")
-    return [encode_prompt(Example(words, ({"role": "user", "content": words},)), tokenizer) for words in texts]
+    return [prompt_tokens(Example(words, ({"role": "user", "content": words},)), tokenizer) for words in texts]
 
 
 def test_both_engines_answer_the_same(tiny_model: Path) -> None:
@@ -29,7 +29,7 @@ def test_both_engines_answer_the_same(tiny_model: Path) -> None:
     seen: list[tuple[int, int]] = []
     theirs = generate_with_vllm(str(tiny_model), asked, settings, lambda done, total: seen.append((done, total)))
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    ours = generate_answers(load_student(str(tiny_model), 1), tokenizer, asked, settings, lambda done, total: None)
+    ours = generate_texts(load_student(str(tiny_model), 1), tokenizer, asked, settings.max_new_tokens, 3)
     assert theirs == ours and any(ours)
     assert seen == [(3, 3)]
 

@@ -1,6 +1,6 @@
 """What services get of a run, through the one interface and in the libraries themselves where they are installed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,10 +8,11 @@ import pytest
 
 from cache.errors import InputError
 from student.training.settings import TrainSettings
-from student.training.tracking.services import SERVICES, ServiceKind, require_services
+from student.training.tracking.services import SERVICES, Sample, ServiceKind, require_services
 from student.training.tracking.tracker import Tracker
 from tests.student.training.ranks import settings_of
 
+SAMPLES = [Sample("a\u2028 question", "answer\n", "reference"), Sample("another", "", "")]
 STEPS = [(1, {"objective": 2.5, "tokens": 7}), (2, {"objective": float("nan"), "tokens": 9, "note": "text"})]
 
 
@@ -22,25 +23,33 @@ class Recorder:
 
     def __init__(self, settings: TrainSettings, first: int) -> None:
         self.first, self.logged, self.closed = first, list[tuple[int, dict[str, float]]](), 0
+        self.samples: list[tuple[int, list[Sample]]] = []
         self.made.append(self)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         self.logged.append((step, dict(numbers)))
+
+    def log_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        self.samples.append((step, list(samples)))
 
     def close(self) -> None:
         self.closed += 1
 
 
 def job(tmp_path: Path, **tracking: Any) -> TrainSettings:
-    settings = settings_of(tmp_path / "run", tmp_path / "store", tracking={"tensorboard": False, **tracking})
+    options = {"tracking": {"tensorboard": False, **tracking}, "samples": {}}
+    settings = settings_of(tmp_path / "run", tmp_path / "store", **options)
     settings.output.mkdir(exist_ok=True)
     return settings
 
 
 def log_all(settings: TrainSettings, first: int = 0) -> None:
     tracker = Tracker(settings, first)
+    if not first:
+        tracker.log_samples(0, SAMPLES)
     for step, values in STEPS[first:]:
         tracker.log_step(step, values)
+        tracker.log_samples(step, SAMPLES)
     tracker.close()
 
 
@@ -53,6 +62,7 @@ def test_a_service_gets_finite_numbers_of_each_step(tmp_path: Path, monkeypatch:
     (one,) = Recorder.made
     assert (one.first, one.closed) == (0, 1)
     assert one.logged == [(1, {"objective": 2.5, "tokens": 7.0}), (2, {"tokens": 9.0})]
+    assert one.samples == [(step, SAMPLES) for step in (0, 1, 2)]
     log_all(job(tmp_path, mlflow="experiment", wandb="project"), first=1)
     assert [each.first for each in Recorder.made] == [0, 1, 1]
 
@@ -84,6 +94,9 @@ def test_a_run_of_mlflow_is_continued(tmp_path: Path, monkeypatch: pytest.Monkey
     assert run.info.status == "FINISHED" and run.data.metrics == {"objective": 2.5, "tokens": 9.0}
     assert [each.step for each in client.get_metric_history(run.info.run_id, "tokens")][:2] == [1, 2]
     assert run.data.tags["optimizer.lr"] == "0.003"
+    assert {each.path for each in client.list_artifacts(run.info.run_id, "samples")} == {
+        f"samples/step-{step}.json" for step in (0, 1, 2)
+    }
 
 
 def test_a_run_of_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from cache.progress import no_progress
 from cache.store.logit_store import LogitStore
-from student.evaluation.generation import generate_answers
-from student.evaluation.settings import AnswerSettings
 from student.models.build import build_model
+from student.models.generation import generate_texts
 from student.models.settings import ModelSettings
 from tests.student.models.test_generation_settings import CHATML
 from tests.student.training.ranks import LLAMA, TOPK, VOCAB, make_store
@@ -39,8 +37,6 @@ def test_an_answer_ends_at_every_end_token(end: str, tiny_model: Path, tmp_path:
 
     model.register_forward_hook(count)
     with torch.no_grad():
-        texts = generate_answers(
-            model, tokenizer, prompts, AnswerSettings(max_new_tokens=20, batch_size=5), no_progress
-        )
+        texts = generate_texts(model, tokenizer, prompts, max_new_tokens=20, batch_size=5)
     assert texts == [""] * 5
     assert calls == 1

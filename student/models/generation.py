@@ -1,4 +1,4 @@
-"""Greedy answers of a student to prompts."""
+"""Greedy texts of a model after prompts, by Transformers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,32 +6,48 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from cache.examples.tokenizers import decode
-from cache.progress import Progress
-from student.evaluation.settings import AnswerSettings
+from cache.progress import Progress, no_progress
 from student.models.generation_settings import stop_ids
 from student.models.registry import kind_of
 
 
-@torch.inference_mode()
-def generate_answers(
+def fits_positions(config: PreTrainedConfig, prompt_length: int, max_new_tokens: int) -> bool:
+    """Whether a model has the positions for a prompt and its longest answer.
+
+    For an encoder-decoder they are sequences of their own. A model without a stated number has any.
+    """
+    positions = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 0)
+    longest = sum if kind_of(config).learns_prompts else max
+    return not positions or longest((prompt_length, max_new_tokens)) <= positions
+
+
+# Not in inference mode: under ZeRO-3 the weights that are gathered here are trained on afterwards.
+@torch.no_grad()
+def generate_texts(
     model: PreTrainedModel,
     tokenizer: Any,
     prompts: Sequence[npt.NDArray[np.uint32]],
-    settings: AnswerSettings,
-    progress: Progress,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Progress = no_progress,
+    device: torch.device | None = None,
+    in_step: bool = False,
 ) -> list[str]:
     """Continue each prompt greedily, up to a token that ends an answer (student.models.generation_settings.stop_ids).
 
-    prompts: token ids of each, uint32 [n]. Returns texts without special tokens, in the order of `prompts`.
+    prompts: token ids of each, uint32 [n]. device: where the inputs go; that of the model if not given. in_step: all
+    ranks make the same number of forward passes, which ZeRO-3 needs.
+    Returns texts without special tokens, in the order of `prompts`.
     """
     texts: list[str] = []
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     kind, ends = kind_of(model.config), stop_ids(model.generation_config, tokenizer)
-    for first in range(0, len(prompts), settings.batch_size):
-        chunk = prompts[first : first + settings.batch_size]
+    device = model.device if device is None else device
+    for first in range(0, len(prompts), batch_size):
+        chunk = prompts[first : first + batch_size]
         tokens = [prompt.astype(np.int64) for prompt in chunk]
         longest = max(map(len, tokens))
         ids = torch.full((len(chunk), longest), pad)
@@ -42,13 +58,14 @@ def generate_answers(
             ids[row, start : start + len(prompt)] = torch.from_numpy(prompt)
             mask[row, start : start + len(prompt)] = 1
         output = model.generate(
-            ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            max_new_tokens=settings.max_new_tokens,
+            ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
             pad_token_id=pad,
             eos_token_id=ends,
+            synced_gpus=in_step,
         )
         begin = kind.answer_start(longest)
         texts += [decode(_until(row[begin:].cpu().numpy(), ends), tokenizer) for row in output]

@@ -1,0 +1,57 @@
+"""Texts that a student writes while it learns, for people to read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.distributed as dist
+from transformers import PreTrainedModel
+
+from cache.examples.tokenizers import decode
+from student.models.generation import generate_texts
+from student.training.engine.deepspeed_engine import Engine
+from student.training.planning.sample_prompts import SamplePrompt
+from student.training.settings import SampleSettings
+from student.training.tracking.services import Sample
+
+# Prompts at a time. They are few, and their caches need memory beside gradients and moments.
+BATCH = 8
+
+
+class SampleWriter:
+    """Continues the same prompts again and again, with the weights of the moment."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any, prompts: Sequence[SamplePrompt], settings: SampleSettings
+    ) -> None:
+        self._model, self._tokenizer, self._prompts, self._settings = model, tokenizer, prompts, settings
+
+    def is_due(self, step: int, is_last: bool) -> bool:
+        """Whether there are samples of a step. Step 0 comes before the first update."""
+        return is_last or step % self._settings.every == 0
+
+    def write(self, engine: Engine) -> list[Sample]:
+        """Greedy continuations, in the order of the prompts. Every rank must call it; each writes a part of them."""
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        own = self._prompts[rank::ranks]
+        # Under ZeRO-3 a rank without a prompt of its own must take part in gathering the weights.
+        asked = own or self._prompts[:1]
+        was_training = self._model.training
+        self._model.eval()  # checkpointing of activations, which has no cache of keys and values, ends with it
+        try:
+            texts = generate_texts(
+                self._model,
+                self._tokenizer,
+                [prompt.tokens for prompt in asked],
+                self._settings.max_new_tokens,
+                BATCH,
+                device=engine.device,
+                in_step=engine.gathers_weights,
+            )
+        finally:
+            self._model.train(was_training)
+        parts: list[list[str]] = [[] for _ in range(ranks)]
+        dist.all_gather_object(parts, texts[: len(own)])
+        return [
+            Sample(decode(prompt.tokens, self._tokenizer), parts[number % ranks][number // ranks], prompt.reference)
+            for number, prompt in enumerate(self._prompts)
+        ]
