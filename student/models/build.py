@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cache.errors import InputError
 from cache.examples.tokenizers import one_line
+from student.models import quantised
 from student.models.generation_settings import complete_generation_config
 from student.models.layer_selection import keep_layers
 from student.models.model_parts import logits_width, require_known_head
@@ -126,7 +127,8 @@ def _unmergeable(model: PreTrainedModel, module: nn.Module) -> str:
 
 def _pretrained(settings: ModelSettings, vocab_size: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     path = str(settings.pretrained)
-    model = _load(path, settings.trust_remote_code)
+    in_4_bits = settings.lora is not None and settings.lora.quantise is not None
+    model = _load(path, settings.trust_remote_code, in_4_bits=in_4_bits)
     if settings.layers is not None:
         model = keep_layers(model, settings.layers, path)
     width = logits_width(model)
@@ -156,20 +158,23 @@ def _pretrained_classifier(
     return model
 
 
-def _load(path: str, trust_remote_code: bool, classes: Sequence[str] = ()) -> PreTrainedModel:
+def _load(path: str, trust_remote_code: bool, classes: Sequence[str] = (), in_4_bits: bool = False) -> PreTrainedModel:
+    how = quantised.loading_options() if in_4_bits else {}
     try:
         config = read_config(path, trust_remote_code)
         if classes:
             _set_classes(config, path, classes)
         _remove_noise(config)
         auto_class = kind_of(config).auto_class()
-        options = {"config": config, "dtype": torch.float32, "trust_remote_code": trust_remote_code}
+        options = {"config": config, "dtype": torch.float32, "trust_remote_code": trust_remote_code, **how}
         model: PreTrainedModel = auto_class.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = one_line(error)
         if "trust_remote_code" in str(error):
             reason = "contains Python code of its own, which is not run; set trust_remote_code = true, if you trust it"
         raise InputError(f"model {path!r}: cannot be loaded: {reason}") from error
+    if in_4_bits:
+        quantised.finish_loading(model, path)
     return model
 
 

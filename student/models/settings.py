@@ -1,6 +1,6 @@
 """Settings of a student model."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -16,6 +16,11 @@ class LoraSettings(Settings):
     rank: int = Field(16, ge=1, description="of the adapters")
     alpha: int = Field(32, ge=1, description="scale of the adapters")
     target_modules: str | tuple[str, ...] = Field("all-linear", description="names of modules, or all-linear")
+    quantise: Literal["nf4"] | None = Field(
+        None,
+        description="hold the frozen weights of linear layers in 4 bits (QLoRA, arXiv 2305.14314), without ZeRO-3; "
+        'needs `pip install "logitbank[quantised]"`; the saved student has the rounded weights, in full size',
+    )
     dora: bool = Field(False, description="learn the norm of each row of a weight as well (DoRA, arXiv 2402.09353)")
 
 

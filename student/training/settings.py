@@ -134,6 +134,11 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _offload_fits(self) -> Self:
         check_offload(self.deepspeed, self.run.offload)
+        if self.run.zero_stage == 3 and self.model.lora is not None and self.model.lora.quantise is not None:
+            raise ValueError(
+                "run.zero_stage = 3 divides weights among ranks, and those in 4 bits (model.lora.quantise) cannot be "
+                "divided; use a lower stage"
+            )
         if self.optimizer.name == "muon" and self.deepspeed.get("zero_optimization", {}).get("reduce_scatter"):
             raise ValueError(
                 "deepspeed.zero_optimization.reduce_scatter: Muon needs the whole gradient of a matrix; leave it out"

@@ -12,6 +12,7 @@ from torch import nn
 from cache.json_documents import write_json
 from student.models.loss_model import LossModel
 from student.models.model_parts import head_of
+from student.models.quantised import weight_count
 from student.training.engine.checkpoints import remove_older
 from student.training.engine.deepspeed_engine import Engine, start_ranks
 from student.training.export import save_student, write_card
@@ -144,7 +145,7 @@ def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: Chec
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Parameters of the student as it will be saved, its adapters merged; and those that are trained."""
-    sizes = [(name, weight.numel(), weight.requires_grad) for name, weight in model.named_parameters()]
+    sizes = [(name, weight_count(weight), weight.requires_grad) for name, weight in model.named_parameters()]
     saved = sum(count for name, count, _ in sizes if "lora_" not in name)
     return saved, sum(count for _, count, is_trained in sizes if is_trained)
 

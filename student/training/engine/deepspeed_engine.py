@@ -14,6 +14,7 @@ from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
 from cache.errors import InputError
+from student.models.quantised import plain_weight
 from student.training.engine.checkpoints import (
     commit_checkpoint,
     make_universal,
@@ -174,7 +175,7 @@ class Engine:
             full = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
             with deepspeed.zero.GatheredParameters([parameter], enabled=full is None and hasattr(parameter, "ds_id")):
                 if dist.get_rank() == 0:
-                    weights[name] = (parameter if full is None else full).detach().float().cpu().clone()
+                    weights[name] = (plain_weight(parameter) if full is None else full).detach().float().cpu().clone()
         return weights
 
     def _clip_gradient(self, limit: float) -> bool:

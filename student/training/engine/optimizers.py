@@ -4,7 +4,6 @@ A name is a key of OPTIMIZERS. To add one: write a function as those below, add 
 and run the tests of the engine with it.
 """
 
-import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from cache.errors import InputError
+from student.models.quantised import require_bitsandbytes
 from student.training.engine.parameter_groups import muon_groups, parameter_groups
 from student.training.run_settings import OptimizerSettings
 
@@ -28,8 +28,8 @@ def make_optimizer(
 
 def require_optimizer(model: nn.Module, settings: OptimizerSettings, outer: Collection[nn.Parameter] = ()) -> None:
     """Raise InputError if the optimizer needs a package that is not installed, or finds nothing to update."""
-    if settings.name == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError('optimizer.name = "adamw_8bit" needs bitsandbytes: pip install "logitbank[quantised]"')
+    if settings.name == "adamw_8bit":
+        require_bitsandbytes('optimizer.name = "adamw_8bit"')
     if settings.name == "muon" and not muon_groups(model, 0.0, outer)[0]["params"]:
         raise InputError('optimizer.name = "muon": the student has no hidden matrix that is trained; use "adamw"')
 

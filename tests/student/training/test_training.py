@@ -97,6 +97,7 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         "lora": {"model": lora("all-linear")},
         "lora-head": {"model": lora(MORE)},
         "dora": {"model": lora("all-linear") | {"lora": {"rank": 3, "dora": True}}},
+        "qlora": {"model": lora("all-linear") | {"lora": {"rank": 3, "quantise": "nf4"}}},
         "t5": {"model": {"config": T5}},
         "gpt2": {"model": {"config": GPT2}},
         "mixture": {"data": mixture},
@@ -104,7 +105,17 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
     }
     one = [job(f"one-{name}", 1, run={"zero_stage": 1}, **kind) for name, kind in kinds.items()]
     two = [job(f"mix-{stage}", 2, run={"zero_stage": stage}) for stage in STAGES]
-    stages = {"threshold": 2, "lora": 3, "lora-head": 3, "dora": 2, "t5": 3, "gpt2": 3, "mixture": 2, "heldout": 3}
+    stages = {
+        "threshold": 2,
+        "lora": 3,
+        "lora-head": 3,
+        "dora": 2,
+        "qlora": 2,
+        "t5": 3,
+        "gpt2": 3,
+        "mixture": 2,
+        "heldout": 3,
+    }
     two += [job(f"two-{name}", 2, run={"zero_stage": stage}, **kinds[name]) for name, stage in stages.items()]
     two += [
         # Steps of two and of three micro-batches of one row, and of one whose second rank has no example.
@@ -124,6 +135,9 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         half = {"zero_stage": stage, "precision": "bf16"}
         two += [job(f"bf16-whole-{stage}", 2, run={**half, "steps": 8})]
         two += [job(f"bf16-cut-{stage}", 2, run={**half, "steps": steps}) for steps in (4, 8)]
+        if stage < 3:
+            two += [job(f"qlora-whole-{stage}", 2, run={**half, "steps": 8}, **kinds["qlora"])]
+            two += [job(f"qlora-cut-{stage}", 2, run={**half, "steps": steps}, **kinds["qlora"]) for steps in (4, 8)]
     # Overfits: the held-out loss of random tokens rises soon.
     patient = {"heldout": {**heldout, "patience": 2}, "optimizer": {"lr": 0.02}}
     # Started again at its end, it finds nothing left to do.
@@ -218,7 +232,9 @@ def test_the_share_of_real_tokens_is_in_the_metrics(fleet: Fleet) -> None:
     assert max(line["real_token_share"] for line in fleet.metrics("mix-2")) < 1
 
 
-@pytest.mark.parametrize("name", ["threshold", "lora", "lora-head", "dora", "t5", "gpt2", "mixture", "heldout"])
+@pytest.mark.parametrize(
+    "name", ["threshold", "lora", "lora-head", "dora", "qlora", "t5", "gpt2", "mixture", "heldout"]
+)
 def test_two_ranks_agree_with_one(fleet: Fleet, name: str) -> None:
     """At ZeRO-3 but for stores of estimates and mixtures. Would catch weights that a rank never gathers or updates."""
     agree(fleet.curve(f"two-{name}"), fleet.curve(f"one-{name}"))
@@ -245,14 +261,16 @@ def test_bf16_learns(fleet: Fleet) -> None:
     assert objectives[0] == pytest.approx(fleet.curve("one-mix")[0][0], rel=0.01)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_bf16_continues_bit_exactly(fleet: Fleet, stage: int) -> None:
+@pytest.mark.parametrize(
+    "kind, stage", [*(("bf16", stage) for stage in (0, 1, 2, 3)), *(("qlora", stage) for stage in (0, 1, 2))]
+)
+def test_bf16_continues_bit_exactly(fleet: Fleet, kind: str, stage: int) -> None:
     """From a checkpoint after step 4. Would catch float32 originals that are rounded there."""
-    assert fleet.curve(f"bf16-cut-{stage}") == fleet.curve(f"bf16-whole-{stage}")
-    agree(fleet.curve(f"bf16-whole-{stage}"), fleet.curve("bf16-whole-0"), 0.02)
-    cut, whole = (weights(fleet.root / f"bf16-{way}-{stage}") for way in ("cut", "whole"))
+    assert fleet.curve(f"{kind}-cut-{stage}") == fleet.curve(f"{kind}-whole-{stage}")
+    agree(fleet.curve(f"{kind}-whole-{stage}"), fleet.curve(f"{kind}-whole-0"), 0.02)
+    cut, whole = (weights(fleet.root / f"{kind}-{way}-{stage}") for way in ("cut", "whole"))
     assert all(torch.equal(weight, whole[key]) for key, weight in cut.items())
-    config = json.loads((fleet.root / f"bf16-cut-{stage}" / "model" / "config.json").read_text())
+    config = json.loads((fleet.root / f"{kind}-cut-{stage}" / "model" / "config.json").read_text())
     assert config["dtype"] == "bfloat16"
 
 
@@ -268,6 +286,17 @@ def test_adapters_learn_and_the_rest_stays(fleet: Fleet) -> None:
         result = json.loads((fleet.root / f"two-{name}" / "training.json").read_text())
         assert 0 < result["trained_parameters"] < result["parameters"] / 4
         assert (fleet.root / f"two-{name}" / "model" / "adapter" / "adapter_config.json").is_file()
+
+
+def test_weights_in_4_bits_are_saved_as_weights(fleet: Fleet) -> None:
+    """The student has the rounded weights that it was trained with, and their number. Would catch the packed bytes."""
+    result = json.loads((fleet.root / "two-qlora" / "training.json").read_text())
+    before, after = weights(fleet.root, "pretrained"), weights(fleet.root / "two-qlora")
+    assert result["parameters"] == sum(weight.numel() for weight in before.values())
+    assert {key for key, weight in after.items() if torch.equal(weight, before[key])} == {
+        key for key in before if "proj" not in key
+    }
+    agree(fleet.curve("two-qlora"), fleet.curve("two-lora"), 0.2)
 
 
 @pytest.mark.parametrize(
