@@ -18,6 +18,7 @@ from pathlib import Path
 
 TEACHER, EXAMPLES = Path("runs/demo/teacher/model"), Path("runs/demo/examples/heldout.jsonl")
 STUDENTS = Path("runs/demo/store")
+MEDICAL = Path("runs/medical/examples/train.jsonl")
 SCIENCE, GENERALIST = Path("runs/science/examples/train.jsonl"), Path("runs/teachers/SmolLM2-135M-Instruct")
 OF_DEMO = ["--teacher", str(TEACHER), "--examples", str(EXAMPLES)]
 
@@ -57,6 +58,9 @@ BENCHMARKS = (
     Benchmark("scale", "--examples 3000 --paced 500 --actors 2 --repeats 1", "--examples 100000"),
     Benchmark("reduction", "--device cpu --vocab 2000 --rows 16 --budget 0", "--rows 256"),
     Benchmark("train", "--vocab 2000 --hidden 64 --k 16 --batch 2 --length 32 --repeats 1", "--vocab 151936"),
+    Benchmark(
+        "alignment", f"--examples {MEDICAL} --count 100 --repeats 1", f"--examples {MEDICAL}", (MEDICAL, GENERALIST)
+    ),
     Benchmark("optimizers", "--vocab 2000 --hidden 64 --layers 2 --repeats 1", ""),
     Benchmark("head_precision", "--vocab 2000 --width 64 --rows 64 --k 16 --repeats 1", ""),
     Benchmark("batches", "--examples 2000 --steps 1", ""),

@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from cache.settings import Settings
     from cache.storage.open import open_storage
     from cache.store.commits import create_store
+    from cache.store.copying.transcode import transcode_store
     from cache.store.fill import fill_store
     from cache.store.logit_store import LogitStore
     from cache.store.reading.sequence import RecordSequence
     from cache.store.reading.union import StoreUnion
     from cache.store.snapshots import take_snapshot
     from cache.store.store_info import StoreInfo
-    from cache.store.transcode import transcode_store
     from cache.store.unit_writer import write_unit
     from cache.store.upkeep.expiring import expire_snapshots
     from cache.store.upkeep.forgetting import forget_examples
@@ -129,7 +129,7 @@ if not TYPE_CHECKING:
             "cache.store.reading.union": ("StoreUnion",),
             "cache.store.snapshots": ("take_snapshot",),
             "cache.store.store_info": ("StoreInfo",),
-            "cache.store.transcode": ("transcode_store",),
+            "cache.store.copying.transcode": ("transcode_store",),
             "cache.store.unit_writer": ("write_unit",),
             "cache.store.verify": ("VerifyReport", "verify_store"),
         },

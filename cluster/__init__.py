@@ -5,6 +5,7 @@ Rooms, from the lowest to the highest; an import goes only downward:
     runtime/      what all jobs share: job files, output folders, progress bars, joining Ray
     capture/      fill a store: plan, engines in Ray actors, capture log
     training/     train a student: snapshots, ranks under Ray Train
+    alignment/    move a store to the tokens of another tokenizer
     evaluation/   build the examples of a task; evaluate models
     report/       results of several jobs as tables and one HTML page; how far a job is
     commands/     the `logitbank` command

@@ -15,7 +15,7 @@ from cache.rows.spec_fields import differences, merged, set_declared_types, unkn
 # Fields of a SamplingSpec that are written only if they are not empty: earlier stores do not have them.
 OPTIONAL_SAMPLING = ("json_schema",)
 # The same for a StoreSpec.
-OPTIONAL = ("engine_options",)
+OPTIONAL = ("engine_options", "aligned")
 
 TargetMode = Literal["topk", "nucleus", "threshold", "sampled"]
 
@@ -148,6 +148,8 @@ class StoreSpec:
     chat_template_kwargs: variables of the chat template beside the messages. template_date: the day, YYYY-MM-DD, that
         the template writes as today; "" if it writes none.
     engine_options: arguments of the engine, by its names, that change what the teacher says.
+    aligned: of a store whose rows were moved to the tokens of another tokenizer (`logitbank align`): "from", the
+        fingerprint of the store they were captured in, and "has_encoder", whether an encoder reads the prompts.
     """
 
     teacher: str
@@ -168,6 +170,7 @@ class StoreSpec:
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     template_date: str = ""
     engine_options: dict[str, Any] = field(default_factory=dict, hash=False)
+    aligned: dict[str, Any] = field(default_factory=dict, hash=False)
     unknown: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:

@@ -95,8 +95,8 @@ def _export(arguments: argparse.Namespace) -> Result:
 
 def _export_profile(arguments: argparse.Namespace, source: str, output: str) -> Result:
     """Write the same store with another profile."""
+    from cache.store.copying.transcode import transcode_store
     from cache.store.logit_store import LogitStore
-    from cache.store.transcode import transcode_store
     from cluster.runtime.progress_bars import counter
 
     transcode_store(source, output, arguments.profile, arguments.snapshot, progress=counter("export", "units"))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cluster.report.loss_history import LossPanel
+from cluster.report.training_history import LossPanel
 from student.tasks.figures import draw, to_svg
 
 SMOOTHED_STEPS = 20

@@ -10,12 +10,11 @@ import jinja2
 from cache.examples.example import Example
 from cluster.report import figures
 from cluster.report.groups import Metrics
-from cluster.report.loss_history import loss_panels
 from cluster.report.metrics_table import NOT_METRICS, Spread, format_number, metric_names
 from cluster.report.results import Sources
 from cluster.report.settings import ReportSettings
 from cluster.report.target_statistics import bytes_by_array, entropies, mass_by_k, sample_targets
-from cluster.report.written_samples import sample_rows
+from cluster.report.training_history import loss_panels, sample_rows
 from cluster.runtime.outputs import read_json
 from student.tasks import Chart, Panel, Task
 from student.tasks.figures import bars

@@ -10,8 +10,8 @@ import jinja2
 
 from cluster.report import figures
 from cluster.report.groups import group_models, table_values
-from cluster.report.loss_history import loss_panels
 from cluster.report.metrics_table import NOT_METRICS, Spread, format_number, metric_names
+from cluster.report.training_history import loss_panels
 from cluster.runtime.hardware import hardware
 from cluster.sweep.settings import SweepSettings
 from cluster.sweep.trials import Trial, identity, label, without_seed

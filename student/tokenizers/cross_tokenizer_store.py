@@ -1,23 +1,20 @@
 """Read a store in the tokens of a student whose tokenizer is not the teacher's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import SpecMismatchError, StoreError
-from cache.examples.example import Example, Segment, TokenizedExample
-from cache.examples.tokenizers import tokenizer_digest
+from cache.examples.example import Example
 from cache.progress import Progress, no_progress
 from cache.rendering.prompt_form import DEFAULT_FORM, PromptForm
-from cache.rendering.render import render
 from cache.rows.record import Record, Window
 from cache.store.logit_store import LogitStore
-from student.tokenizers.alignment import Aligned, Alignment, align
-from student.tokenizers.vocabulary_map import END_OF_TEXT, map_vocabularies
+from student.tokenizers.aligner import Aligner, in_tokens_of_student
+from student.tokenizers.alignment import Alignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +25,11 @@ class AlignedShares:
     chained: int
     inside: int
     masked: int
+
+    @classmethod
+    def of(cls, counts: npt.NDArray[np.int64]) -> "AlignedShares":
+        """From the number of tokens of each Alignment, int64 [kinds]."""
+        return cls(*(int(count) for count in counts[Alignment.EXACT :]))
 
     @property
     def tokens(self) -> int:
@@ -74,9 +76,8 @@ class CrossTokenizerStore:
     Every read renders and aligns its examples. Only the sizes are cached, 8 bytes an example. Safe to share between
     threads.
 
-    spec: that of the store, with the student's tokenizer and vocabulary, targets for the assistant's tokens only, and
-    without what an alignment loses. tokens, rows: uint32 [examples], the student's tokens of each example, and those
-    with a target. shares: over all examples.
+    spec: that of the store as an Aligner changes it. tokens, rows: uint32 [examples], the student's tokens of each
+    example, and those with a target. shares: over all examples.
     """
 
     def __init__(
@@ -94,29 +95,8 @@ class CrossTokenizerStore:
         was captured with another tokenizer than `teacher`, StoreError if its targets are estimates, InputError for a
         tokenizer whose tokens have no bytes, and for an example that the student's tokenizer cannot encode.
         """
-        if tokenizer_digest(teacher) != store.spec.tokenizer:
-            raise SpecMismatchError(
-                f"store {store.storage} was captured with another tokenizer than {teacher.name_or_path!r}; give "
-                "the teacher's"
-            )
-        targets = store.spec.targets
-        if targets.has_sampled:
-            raise StoreError(
-                f"{store.storage} has unbiased estimates ({targets.mode} targets), which are biased in other tokens: a "
-                "distribution within a teacher's token is a quotient of estimates, and skipping these positions "
-                "selects by the text that follows; capture topk or nucleus targets"
-            )
-        self._store, self._student, self._form = store, student, form
-        self._vocabulary = map_vocabularies(teacher, store.spec.vocab_size, student)
-        self.storage = store.storage
-        self.spec = replace(
-            store.spec,
-            tokenizer=tokenizer_digest(student),
-            vocab_size=len(self._vocabulary.student_bytes),
-            tokenizer_size=len(student),
-            targets=replace(targets, entropy=False, temperatures=()),
-            asked="assistant",
-        )
+        self._store, self._aligner = store, Aligner(store.spec, store.storage, teacher, student, form)
+        self.storage, self.spec = store.storage, self._aligner.spec
         self.sizes = sizes or self._compute_sizes(progress)
         self.tokens, self.rows, self.shares = self.sizes.tokens, self.sizes.rows, self.sizes.shares
 
@@ -129,7 +109,7 @@ class CrossTokenizerStore:
 
     def read(self, examples: Sequence[int]) -> list[Window]:
         """Windows of the examples in the student's tokens, in the requested order."""
-        return [self._align(record).window for record in self._store[list(examples)]]
+        return [self._aligner.align(record).window for record in self._store[list(examples)]]
 
     def texts(self, examples: Sequence[int]) -> list[Example]:
         """The texts of each of the examples, in the requested order."""
@@ -138,9 +118,7 @@ class CrossTokenizerStore:
     def __getitem__(self, i: int) -> Record:
         """An example with its texts. Its key is that of the store."""
         record = self._store[i]
-        window = self._align(record).window
-        tokenized = replace(record.tokenized, tokens=window.tokens, segments=window.segments)
-        return Record(record.key, tokenized, window.targets, window.token_logprobs)
+        return in_tokens_of_student(record, self._aligner.align(record))
 
     def _compute_sizes(self, progress: Progress) -> AlignedSizes:
         """Align every example, and count its tokens and rows."""
@@ -148,27 +126,9 @@ class CrossTokenizerStore:
         tokens, rows = np.zeros(n, np.uint32), np.zeros(n, np.uint32)
         counts = np.zeros(len(Alignment), np.int64)
         for i, record in enumerate(self._store):
-            aligned = self._align(record)
+            aligned = self._aligner.align(record)
             tokens[i] = len(aligned.window)
             rows[i] = np.count_nonzero(aligned.window.targets.counts)
             counts += np.bincount(aligned.kinds, minlength=len(Alignment))
             progress(i + 1, n)
-        return AlignedSizes(tokens, rows, AlignedShares(*(int(count) for count in counts[Alignment.EXACT :])))
-
-    def _align(self, record: Record) -> Aligned:
-        student = self._render(record.tokenized)
-        return align(record.window, student.tokens, student.segments, self._vocabulary)
-
-    def _render(self, teacher: TokenizedExample) -> TokenizedExample:
-        """An example in the student's tokens, without an end token if the teacher's response has none."""
-        rendered = render(teacher.example, self._student, self._store.spec.asked, self._form)  # type: ignore[arg-type]
-        spoken = np.flatnonzero(teacher.segments != Segment.PROMPT)
-        own = np.flatnonzero(rendered.segments != Segment.PROMPT)
-        if teacher.example.is_trace or not len(own) or not len(spoken):
-            return rendered
-        last = self._vocabulary.teacher_bytes[int(teacher.tokens[spoken[-1]])]
-        if last is None or last == END_OF_TEXT:
-            return rendered
-        if self._vocabulary.student_bytes[int(rendered.tokens[own[-1]])] != END_OF_TEXT:
-            return rendered
-        return replace(rendered, tokens=rendered.tokens[: own[-1]], segments=rendered.segments[: own[-1]])
+        return AlignedSizes(tokens, rows, AlignedShares.of(counts))

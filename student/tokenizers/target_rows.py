@@ -54,3 +54,19 @@ def build_rows(n: int, parts: list[Entries]) -> SparseTargets:
         np.minimum(np.log(masses[selected]), 0.0).astype(np.float32),
         np.where(counts > 0, log_tail, 0.0).astype(np.float32),
     )
+
+
+def keep_largest(targets: SparseTargets, most: int) -> SparseTargets:
+    """The first `most` entries of each row, which are its largest. The mass of the others goes to the tail."""
+    if not len(targets) or int(targets.counts.max()) <= most:
+        return targets
+    is_kept, masses = targets.rank_of_entry < most, np.exp(targets.logprobs.astype(np.float64))
+    moved = np.bincount(targets.row_of_entry[~is_kept], masses[~is_kept], len(targets))
+    with np.errstate(divide="ignore"):
+        log_tail = np.where(moved > 0, np.log(np.exp(targets.log_tail.astype(np.float64)) + moved), targets.log_tail)
+    return SparseTargets(
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(np.minimum(targets.counts, most))]),
+        targets.ids[is_kept],
+        targets.logprobs[is_kept],
+        np.minimum(log_tail, 0.0).astype(np.float32),
+    )

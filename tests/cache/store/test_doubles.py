@@ -11,10 +11,10 @@ from cache.errors import InputError
 from cache.rows.record import Record
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
+from cache.store.copying.transcode import transcode_store
 from cache.store.fill import fill_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
-from cache.store.transcode import transcode_store
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
 from tests.cache.rows.rows import TARGETS, store_spec

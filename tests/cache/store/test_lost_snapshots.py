@@ -13,12 +13,12 @@ import pytest
 from cache.errors import IntegrityError
 from cache.json_documents import decode_document
 from cache.storage.local import LocalStorage
+from cache.store.copying.transcode import transcode_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.segments.files import units_path
 from cache.store.snapshot_reading import latest_snapshot, read_snapshot
 from cache.store.snapshots import take_snapshot
-from cache.store.transcode import transcode_store
 from cache.store.unit_writer import write_unit
 from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store

@@ -14,9 +14,9 @@ from cache.rows.sparse_targets import empty_targets
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import create_store
+from cache.store.copying.transcode import transcode_store
 from cache.store.logit_store import LogitStore
 from cache.store.snapshots import take_snapshot
-from cache.store.transcode import transcode_store
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
 

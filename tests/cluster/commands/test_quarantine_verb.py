@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from cache.json_documents import decode_document, encode_document
+from cache.store.copying.transcode import transcode_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantined_keys
 from cache.store.snapshot_reading import latest_snapshot
 from cache.store.snapshots import take_snapshot
-from cache.store.transcode import transcode_store
 from cache.store.upkeep.garbage_collection import collect_garbage
 from cache.store.verify import verify_store
 from cluster.capture import driver

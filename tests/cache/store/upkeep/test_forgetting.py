@@ -20,12 +20,12 @@ from cache.rows.record import Record
 from cache.rows.spec import TargetMode, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import committed_units, create_store, read_commit
+from cache.store.copying.transcode import transcode_store
 from cache.store.fill import fill_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example
 from cache.store.snapshot_reading import latest_snapshot, snapshot_numbers
 from cache.store.snapshots import take_snapshot
-from cache.store.transcode import transcode_store
 from cache.store.unit_writer import write_unit
 from cache.store.upkeep.expiring import expire_snapshots
 from cache.store.upkeep.forgetting import forget_examples

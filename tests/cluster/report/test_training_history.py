@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from cluster.report.written_samples import MAX_PROMPT, MAX_ROWS, sample_rows
+from cluster.report.training_history import MAX_PROMPT, MAX_ROWS, sample_rows
 
 
 def write(run: Path, steps: list[int], prompts: int) -> Path:

@@ -15,11 +15,11 @@ from cache.rows.sparse_targets import SparseTargets, concatenate, empty_targets
 from cache.rows.spec import StoreSpec, TargetSpec
 from cache.storage.local import LocalStorage
 from cache.store.commits import committed_units, create_store, unit_name
+from cache.store.copying.transcode import transcode_store
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import quarantine_example, quarantined_keys
 from cache.store.reading.blocks import token_blocks
 from cache.store.snapshots import take_snapshot
-from cache.store.transcode import transcode_store
 from cache.store.unit_writer import write_unit
 from cache.store.verify import verify_store
 from tests.cache.store.sample_stores import (
@@ -92,7 +92,7 @@ def test_an_interrupted_transcode_continues_where_it_was(tmp_path: Path, monkeyp
         written.append(unit_name([record.key for record in records]))
         return write_unit(storage, spec, records, *rest)
 
-    monkeypatch.setattr("cache.store.transcode.write_unit", counted)
+    monkeypatch.setattr("cache.store.copying.transcode.write_unit", counted)
     source = make_store(tmp_path / "source", units=4)
     target = tmp_path / "target"
     with pytest.raises(KilledError):

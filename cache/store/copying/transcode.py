@@ -1,10 +1,8 @@
 """Copy a store into another profile: the same ids and values with another encoding."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.examples.permutation import sorted_permutation
@@ -21,15 +19,12 @@ from cache.store.claims.codebook_choice import CodebookChoice
 from cache.store.claims.codebook_claim import claim_codebook, newest_generation
 from cache.store.claims.tokenizer_files import transfer_tokenizer
 from cache.store.commits import committed_units, create_store, unit_name
+from cache.store.copying.copied_units import copy_quarantine, require_other_store, units_of_copy
 from cache.store.fill import require_profile, require_same_profile
 from cache.store.logit_store import LogitStore
-from cache.store.quarantine.entries import document_path, quarantine_example, read_entry
 from cache.store.reading.blocks import token_blocks
-from cache.store.segments.keys import Array, is_among, keys_of_hex
-from cache.store.snapshot_reading import read_snapshot
 from cache.store.snapshots import take_snapshot
 from cache.store.unit_writer import write_unit
-from cache.store.withdrawal.forgotten import forgotten_keys, mark_forgotten, read_forgotten
 
 
 def transcode_store(
@@ -53,13 +48,12 @@ def transcode_store(
     require_profile(profile)
     if unit_examples is not None and unit_examples < 1:
         raise InputError(f"{unit_examples} examples a unit; give 1 or more")
-    if _normalised_uri(source) == _normalised_uri(target):
-        raise InputError(f"{target}: is the source itself; give another store as target")
+    require_other_store(source, target)
     store = LogitStore.open(source, snapshot)
     storage = open_storage(target)
     create_store(storage, store.spec)
     transfer_tokenizer(store.storage, storage)
-    units = _units(store, unit_examples, _copy_forgotten(store, storage))
+    units = units_of_copy(store, storage, unit_examples)
     names = [unit_name([store.key(int(i)) for i in unit]) for unit in units]
     present = set(committed_units(storage)) & set(names)
     require_same_profile(storage, present, profile)
@@ -71,19 +65,8 @@ def transcode_store(
             records = [_unshifted(record, store.spec) for record in store[unit]]
             write_unit(storage, store.spec, records, profile, codebooks, store.rounding(unit.tolist()))
         progress(done, len(units))
-    _copy_quarantine(store, storage)
+    copy_quarantine(store, storage)
     take_snapshot(storage)
-
-
-def _units(store: LogitStore, unit_examples: int | None, forgotten: Array) -> list[npt.NDArray[np.int64]]:
-    """Examples of each unit of the target. forgotten: keys, sorted."""
-    keys = np.concatenate([each.in_order for each in store.index.keys])
-    examples = np.flatnonzero(~is_among(keys, forgotten))
-    if unit_examples is None:
-        cuts = np.flatnonzero(np.diff(store.index.unit_of[examples])) + 1
-    else:
-        cuts = np.arange(unit_examples, len(examples), unit_examples)
-    return [unit for unit in np.split(examples, cuts) if len(unit)]
 
 
 def _unshifted(record: Record, spec: StoreSpec) -> Record:
@@ -111,26 +94,3 @@ def _claim_codebook(storage: Storage, store: LogitStore) -> None:
     whole = concatenate(targets)
     learned = learn_codebook(whole, np.concatenate(tokens), store.spec.targets, store.spec.vocab_size)
     claim_codebook(storage, 1, learned, len(whole))
-
-
-def _copy_forgotten(store: LogitStore, storage: Storage) -> Array:
-    """Mark the examples in the target that are forgotten in the source. Returns the keys of both, sorted."""
-    for key in forgotten_keys(store.storage):
-        mark_forgotten(storage, [key], read_forgotten(store.storage, key).reason)
-    return keys_of_hex(forgotten_keys(storage))
-
-
-def _copy_quarantine(store: LogitStore, storage: Storage) -> None:
-    if store.snapshot is None:
-        return
-    forgotten = set(forgotten_keys(storage))
-    for key in read_snapshot(store.storage, store.snapshot, quiet=True).quarantine:
-        if key in forgotten:
-            continue
-        if store.storage.size(document_path(key)) is not None:  # a retry may have removed it after the snapshot
-            entry = read_entry(store.storage, key)
-            quarantine_example(storage, key, entry.id, entry.reason, entry.time)
-
-
-def _normalised_uri(uri: str) -> str:
-    return uri.rstrip("/") if "://" in uri else str(Path(uri).resolve())

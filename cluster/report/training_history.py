@@ -1,11 +1,12 @@
-"""Losses over time from the metrics files of training runs, grouped so that only comparable losses share an axis."""
+"""What training runs have noted: losses, grouped so that only comparable ones share an axis, and samples of text."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from student.training.run_files import METRICS
+from student.training.run_files import METRICS, SAMPLES
 
 # Keys of a metrics line that are not the mean of a loss term.
 NOT_TERMS = frozenset(
@@ -24,6 +25,10 @@ NOT_TERMS = frozenset(
         "heldout_objective",
     }
 )
+# Samples that are shown: prompts, and steps.
+MAX_ROWS, MAX_STEPS = 3, 4
+# Characters of a long prompt that are shown: its end, after which the student writes.
+MAX_PROMPT = 600
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
@@ -59,3 +64,35 @@ def _objective(line: Mapping[str, object]) -> str:
     """The terms of an objective in words, such as "forward kl + hard label"."""
     terms = [name for name in line if name not in NOT_TERMS and not name.startswith("heldout_")]
     return " + ".join(terms).replace("_", " ")
+
+
+class SampleRow(NamedTuple):
+    """texts: what the run wrote after the prompt, by step. reference: of the example; may be empty."""
+
+    run: str
+    prompt: str
+    texts: dict[int, str]
+    reference: str
+
+
+def sample_rows(trainings: Mapping[str, Path]) -> list[SampleRow]:
+    """The first prompts of each run that has samples."""
+    rows = []
+    for name, output in trainings.items():
+        path = output / SAMPLES
+        lines = [json.loads(line) for line in path.read_text().split("\n") if line] if path.exists() else []
+        for number in range(min(MAX_ROWS, len(lines[0]["samples"]) if lines else 0)):
+            first = lines[0]["samples"][number]
+            texts = {line["step"]: line["samples"][number]["text"] for line in _spread(lines)}
+            rows.append(SampleRow(name, _end_of(first["prompt"]), texts, first["reference"]))
+    return rows
+
+
+def _spread(lines: Sequence[Any]) -> list[Any]:
+    """A few of the lines, the first and the last among them."""
+    count = min(MAX_STEPS, len(lines))
+    return [lines[round(i * (len(lines) - 1) / max(count - 1, 1))] for i in range(count)]
+
+
+def _end_of(prompt: str) -> str:
+    return prompt if len(prompt) <= MAX_PROMPT else f"… {prompt[-MAX_PROMPT:]}"
