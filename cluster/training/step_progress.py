@@ -58,7 +58,8 @@ class StepProgress:
             self._bar = bar(self._settings.output.name, self._settings.run.total_steps, "steps", initial=last["step"])
         rate = last["tokens"] / last["seconds"]
         loss = "not finite" if last["objective"] is None else f"{last['objective']:.3f}"
-        self._bar.set_postfix_str(f"loss {loss}, {rate:,.0f} tokens/s", refresh=False)
+        mfu = f", MFU {last['mfu']:.1%}" if "mfu" in last else ""
+        self._bar.set_postfix_str(f"loss {loss}, {rate:,.0f} tokens/s{mfu}", refresh=False)
         self._bar.update(last["step"] - self._bar.n)
 
     def _line_from_elsewhere(self) -> Line:

@@ -1,6 +1,7 @@
 """Build a student: pretrained or from a configuration, optionally with adapters, always without dropout."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,12 +12,14 @@ from transformers.pytorch_utils import Conv1D
 from cache.errors import InputError
 from cache.examples.tokenizers import one_line
 from student.models import quantised
+from student.models.config import change_config, new_config
 from student.models.generation_settings import complete_generation_config
 from student.models.layer_selection import keep_layers
 from student.models.model_parts import logits_width, require_known_head
-from student.models.new_config import new_config
 from student.models.registry import kind_of, read_config
 from student.models.settings import LoraSettings, ModelSettings
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 def build_model(
@@ -128,7 +131,7 @@ def _unmergeable(model: PreTrainedModel, module: nn.Module) -> str:
 def _pretrained(settings: ModelSettings, vocab_size: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     path = str(settings.pretrained)
     in_4_bits = settings.lora is not None and settings.lora.quantise is not None
-    model = _load(path, settings.trust_remote_code, in_4_bits=in_4_bits)
+    model = _load(path, settings.trust_remote_code, in_4_bits=in_4_bits, options=settings.options)
     if settings.layers is not None:
         model = keep_layers(model, settings.layers, path)
     width = logits_width(model)
@@ -150,7 +153,7 @@ def _pretrained_classifier(
     """A pretrained encoder with a head for the classes. A new head has random weights of this seed."""
     torch.manual_seed(seed)
     path = str(settings.pretrained)
-    model = _load(path, settings.trust_remote_code, classes)
+    model = _load(path, settings.trust_remote_code, classes, options=settings.options)
     if settings.layers is not None:
         model = keep_layers(model, settings.layers, path)
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
@@ -158,17 +161,25 @@ def _pretrained_classifier(
     return model
 
 
-def _load(path: str, trust_remote_code: bool, classes: Sequence[str] = (), in_4_bits: bool = False) -> PreTrainedModel:
+def _load(
+    path: str,
+    trust_remote_code: bool,
+    classes: Sequence[str] = (),
+    in_4_bits: bool = False,
+    options: Mapping[str, Any] = NO_OPTIONS,
+) -> PreTrainedModel:
     how = quantised.loading_options() if in_4_bits else {}
     try:
         config = read_config(path, trust_remote_code)
+        if options:
+            config = change_config(config, options, path)
         if classes:
             _set_classes(config, path, classes)
         _remove_noise(config)
         auto_class = kind_of(config).auto_class()
-        options = {"config": config, "dtype": torch.float32, "trust_remote_code": trust_remote_code, **how}
-        model: PreTrainedModel = auto_class.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError) as error:
+        loading = {"config": config, "dtype": torch.float32, "trust_remote_code": trust_remote_code, **how}
+        model: PreTrainedModel = auto_class.from_pretrained(path, **loading)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # weights of other shapes are a RuntimeError
         reason = one_line(error)
         if "trust_remote_code" in str(error):
             reason = "contains Python code of its own, which is not run; set trust_remote_code = true, if you trust it"

@@ -32,6 +32,10 @@ class ModelSettings(Settings):
 
     pretrained: ModelPath | None = Field(None, description="folder or hub name of the weights")
     config: dict[str, Any] | None = Field(None, description="Transformers configuration, for random weights")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="keys of the configuration of the pretrained weights that are changed, such as rope_parameters",
+    )
     trust_remote_code: bool = Field(False, description="run Python code that the folder of pretrained weights contains")
     layers: PositiveInt | tuple[NonNegativeInt, ...] | None = Field(
         None,
@@ -46,11 +50,13 @@ class ModelSettings(Settings):
     gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass")
 
     def unused_keys(self) -> dict[str, str]:
-        fields = self.config or {}
-        dropout = (name for name, value in fields.items() if "drop" in name and isinstance(value, float) and value)
-        unused = {f"config.{name}": "students are trained without dropout" for name in dropout}
+        unused: dict[str, str] = {}
+        for table, fields in (("config", self.config or {}), ("options", self.options)):
+            dropout = (name for name, value in fields.items() if "drop" in name and isinstance(value, float) and value)
+            unused |= {f"{table}.{name}": "students are trained without dropout" for name in dropout}
         if self.pretrained is None:
             unused["trust_remote_code"] = "it is about the folder of 'pretrained', and there is none"
+            unused["options"] = "'config' has all keys of the configuration"
             unused["layers"] = "it is about the weights of 'pretrained', and there are none"
         return unused | {f"config.{name}": "run.precision decides it" for name in ("dtype", "torch_dtype")}
 

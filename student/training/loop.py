@@ -16,6 +16,7 @@ from student.losses.batch import Batch
 from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights, term_names
 from student.training.engine.deepspeed_engine import Engine
 from student.training.engine.skipped_steps import refuse_divergence, refuse_weights
+from student.training.engine.speed import Arithmetic, SpeedMeter
 from student.training.following import Following
 from student.training.heldout_loss import BestStudent, Heldout
 from student.training.mirror.checkpoint_copies import CheckpointCopies
@@ -26,6 +27,8 @@ from student.training.settings import TrainSettings
 from student.training.steps.micro_batches import MicroBatch, divide
 from student.training.steps.step_stream import StepStart, StepStream
 from student.training.tracking.tracker import Tracker, finite_or_none
+
+NOT_COUNTED = Arithmetic()
 
 
 class LocalStep(NamedTuple):
@@ -102,7 +105,7 @@ class Loop:
     """Steps from the checkpoint, or from the start, to the last step or to early stopping.
 
     save_best: called on every rank when the student is the best so far. copies: of the checkpoints, if the run has a
-    mirror.
+    mirror. arithmetic: of the model, for its MFU.
     """
 
     def __init__(
@@ -112,12 +115,14 @@ class Loop:
         settings: TrainSettings,
         save_best: Callable[[RunProgress], None],
         copies: CheckpointCopies | None = None,
+        arithmetic: Arithmetic = NOT_COUNTED,
     ) -> None:
         self._copies = copies
         self._engine, self._batches, self._settings, self._save_best = engine, inputs.batches, settings, save_best
         self._progress = RunProgress.from_document(engine.progress)
         self._checkpoints, self._saved_step = settings.output / CHECKPOINTS, self._progress.step
         self._ranks = dist.get_world_size()
+        self._speed = SpeedMeter(arithmetic, self._ranks, engine.device)
         self._limit = settings.run.micro_batch_limit(self._ranks, settings.data.pack_to)
         self._steps = self._steps_from(self._progress)
         objectives = inputs.batches.objectives
@@ -160,6 +165,7 @@ class Loop:
         self._steps = steps = self._steps_from(progress)
         reader = WindowReader(self._batches, self._examples_of, steps.start, progress.step, until)
         prefetcher = Prefetcher(partial(self._read_step, reader), progress.step, until, data.prefetch, data.readers)
+        began = time.monotonic()
         try:
             for local in prefetcher:
                 learning_rate = self._engine.learning_rate  # the optimizer's step sets that of the next step
@@ -179,7 +185,9 @@ class Loop:
                     skipped=progress.skipped + (not self._engine.step_was_applied),
                     skipped_in_a_row=0 if self._engine.step_was_applied else progress.skipped_in_a_row + 1,
                 )
-                progress = self._finish_step(progress, self._metrics(sums, progress, learning_rate), tracker)
+                metrics = self._metrics(sums, progress, learning_rate, time.monotonic() - began)
+                progress = self._finish_step(progress, metrics, tracker)
+                began = time.monotonic()
                 if progress.best.ends_run(self._settings.heldout):
                     break
         finally:
@@ -232,11 +240,11 @@ class Loop:
         dist.all_reduce(parts)
         return StepSums(parts.double().cpu(), weights.cpu(), counts.long().tolist())
 
-    def _metrics(self, sums: StepSums, progress: RunProgress, learning_rate: float) -> dict[str, Any]:
-        """Metrics of a step: the objective, and each term's mean in nats, before weight and T^2."""
+    def _metrics(self, sums: StepSums, progress: RunProgress, learning_rate: float, seconds: float) -> dict[str, Any]:
+        """Metrics of a step: the objective, and each term's mean in nats, before weight and T^2. seconds: it took."""
         means, counts = (sums.parts / self._weights).tolist(), sums.weights.tolist()
         terms = {name: mean for name, mean, count in zip(self._names, means, counts, strict=True) if count}
-        _, computed, real, without_loss = sums.counts
+        tokens, computed, real, without_loss = sums.counts
         return {
             "objective": progress.loss,
             **terms,
@@ -246,6 +254,7 @@ class Loop:
             "real_token_share": round(real / max(computed, 1), 4),
             **({"examples_without_loss": without_loss} if without_loss else {}),
             "skipped_steps": progress.skipped,
+            **self._speed.metrics(tokens, real, seconds),
             "seconds": round(progress.seconds, 3),
             "data_wait_seconds": round(progress.waited, 3),
             **({"snapshot": self._following.snapshot} if self._following else {}),

@@ -15,6 +15,7 @@ from student.models.model_parts import head_of
 from student.models.quantised import weight_count
 from student.training.engine.checkpoints import remove_older
 from student.training.engine.deepspeed_engine import Engine, start_ranks
+from student.training.engine.speed import Arithmetic
 from student.training.export import save_student, write_card
 from student.training.following import followed
 from student.training.loop import Loop, RunProgress
@@ -27,7 +28,7 @@ from student.training.planning.stores import OpenStores
 from student.training.run_files import BEST, CHECKPOINTS, MODEL, RESULT, full_disk_named
 from student.training.settings import TrainSettings
 
-# What a student is saved in: what it was trained in.
+# What a student is saved in: what it was trained in, if the job names no other.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -99,7 +100,7 @@ def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: Chec
     inputs = open_inputs(settings, plan, stores)
     stores.copy_ahead()
     settings = settings.with_steps(plan.examples, plan.tokens)
-    counts = count_parameters(inputs.model)
+    counts, arithmetic = count_parameters(inputs.model), Arithmetic.of(inputs.model)
     loss_model = LossModel(inputs.model, inputs.batches.objectives)
     outer = list(head_of(inputs.model).parameters())
     checkpoints = settings.output / CHECKPOINTS
@@ -119,7 +120,7 @@ def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: Chec
             settings,
         )
 
-    progress = Loop(engine, inputs, settings, save_best, copies).run()
+    progress = Loop(engine, inputs, settings, save_best, copies, arithmetic).run()
     if copies is not None:
         copies.wait()  # the best student is about to be moved
     result = result_of(progress)
@@ -187,7 +188,7 @@ def _result(
 def _save(engine: Engine, inputs: TrainingInputs, card: str, folder: Path, settings: TrainSettings) -> None:
     """Gather the weights from all ranks; rank 0 writes them."""
     weights = {name.removeprefix("model."): weight for name, weight in engine.full_weights().items()}
-    dtype, model = DTYPES[settings.run.precision], settings.model
+    dtype, model = DTYPES[settings.run.save_dtype or settings.run.precision], settings.model
     # Adapters of some layers of a model belong to no model that anybody has.
     base = model.pretrained if model.lora is not None and model.layers is None else None
     if dist.get_rank() == 0:

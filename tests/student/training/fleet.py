@@ -72,7 +72,8 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         "mixture": {"data": mixture},
         "heldout": {"heldout": heldout},
     }
-    one = [job(f"one-{name}", 1, run={"zero_stage": 1}, **kind) for name, kind in kinds.items()]
+    saved = job("saved-bf16", 1, run={"zero_stage": 1, "save_dtype": "bf16"})
+    one = [saved] + [job(f"one-{name}", 1, run={"zero_stage": 1}, **kind) for name, kind in kinds.items()]
     two = [job(f"mix-{stage}", 2, run={"zero_stage": stage}) for stage in STAGES]
     stages = {
         "threshold": 2,

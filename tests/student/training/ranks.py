@@ -159,4 +159,5 @@ def metrics(output: Path) -> list[dict[str, Any]]:
 def curve(output: Path) -> list[list[float | None]]:
     """Objective, each of its terms, and the norm of the gradient, by step."""
     other = {"step", "lr", "tokens", "real_token_share", "skipped_steps", "seconds", "data_wait_seconds"}
+    other |= {"tokens_per_s", "memory_mib", "mfu"}
     return [[value for name, value in line.items() if name not in other] for line in metrics(output)]

@@ -166,6 +166,14 @@ def test_adapters_learn_and_the_rest_stays(fleet: Fleet) -> None:
         assert (fleet.root / f"two-{name}" / "model" / "adapter" / "adapter_config.json").is_file()
 
 
+def test_a_student_is_saved_in_the_dtype_of_the_job(fleet: Fleet) -> None:
+    """Would catch a run that is trained in it."""
+    assert fleet.curve("saved-bf16") == fleet.curve("one-mix")
+    whole = weights(fleet.root / "one-mix")
+    for key, weight in weights(fleet.root / "saved-bf16").items():
+        assert weight.dtype == torch.bfloat16 and torch.equal(weight, whole[key].bfloat16()), key
+
+
 def test_weights_in_4_bits_are_saved_as_weights(fleet: Fleet) -> None:
     """The student has the rounded weights that it was trained with, and their number. Would catch the packed bytes."""
     result = json.loads((fleet.root / "two-qlora" / "training.json").read_text())

@@ -17,9 +17,9 @@ from student.losses.settings import LossSettings
 from student.losses.target_forms import TargetForm
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.build import build_model
+from student.models.config import new_config
 from student.models.loss_model import LossModel
 from student.models.model_parts import layout_of
-from student.models.new_config import new_config
 from student.models.settings import ModelSettings
 from student.tokenizers.bpe import learn_tokenizer
 

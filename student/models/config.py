@@ -1,4 +1,4 @@
-"""The configuration of a new student, from the table [model.config] of a job and the student's tokenizer.
+"""The configuration of a student: of a new one, from [model.config] and its tokenizer, or changed by [model.options].
 
 Names that the model type does not have are refused. Special tokens come from the tokenizer: the defaults of a
 configuration class are ids in the vocabulary of the model that the class was made for.
@@ -10,6 +10,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -32,6 +33,21 @@ TOKEN_IDS = {
 COMMON = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "num_labels", "tie_word_embeddings"),
     *("attn_implementation", "experts_implementation", "name_or_path", "_name_or_path", "torch_dtype"),
+)
+# Keys that the weights or another key of the job determine.
+DECIDED = MappingProxyType(
+    {
+        "model_type": "the weights are of one type",
+        "architectures": "the weights are of one type",
+        "vocab_size": "the weights and the targets determine it",
+        "num_hidden_layers": "use model.layers",
+        "num_layers": "use model.layers",
+        "dtype": "use run.precision",
+        "torch_dtype": "use run.precision",
+        "quantization_config": "use model.lora.quantise",
+        "attn_implementation": "use model.attn_implementation",
+        "use_cache": "training has no cache, and generation needs one",
+    }
 )
 SHOWN_NAMES = 3
 
@@ -67,6 +83,34 @@ def new_config(
     return config
 
 
+def change_config(config: PreTrainedConfig, options: Mapping[str, Any], name: str) -> PreTrainedConfig:
+    """The configuration of a saved model with other values. name: of the model, for messages.
+
+    Options of a model with several parts are those of the part that reads text. Raises InputError for a key that the
+    job decides elsewhere, one that the configuration does not have, and a value that it refuses.
+    """
+    for key in options:
+        if key in DECIDED:
+            raise InputError(f"model.options.{key}: {DECIDED[key]}; leave it out")
+    try:
+        changed = type(config).from_dict({**config.to_dict(), **_of_text(config, options)})
+    except Exception as error:  # the code of a configuration may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"model.options: the configuration of {name!r} refuses them: {reason}") from error
+    text = changed.get_text_config()
+    _require_known_keys(text.model_type, options, text, table="model.options")
+    return changed
+
+
+def _of_text(config: PreTrainedConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options where the configuration has its text part."""
+    text = config.get_text_config()
+    for key, part in vars(config).items():
+        if part is text and isinstance(part, PreTrainedConfig):
+            return {key: {**part.to_dict(), **options}}
+    return dict(options)
+
+
 def _make(model_type: str, fields: dict[str, Any]) -> PreTrainedConfig:
     try:
         return make_config(model_type, **fields)
@@ -84,20 +128,25 @@ def _model_types() -> list[str]:
     return list(CONFIG_MAPPING.keys())
 
 
-def _require_known_keys(model_type: str, given: Mapping[str, Any], config: PreTrainedConfig, path: str = "") -> None:
-    """Raise InputError for the first key that does nothing but become an attribute which no code reads."""
+def _require_known_keys(
+    model_type: str, given: Mapping[str, Any], config: PreTrainedConfig, path: str = "", table: str = "model.config"
+) -> None:
+    """Raise InputError for the first key that does nothing but become an attribute which no code reads.
+
+    path: of the keys, within `table` of the job.
+    """
     known = _known_keys(type(config))
     known |= _attributes(type(config), {name: value for name, value in given.items() if name in known})
     for name, value in given.items():
         if name not in known and not _changes_others(config, given, name) and not _is_read(config, name):
             raise InputError(
-                f"model.config.{path}{name}: a configuration of model_type {model_type!r} has no such key"
+                f"{table}.{path}{name}: a configuration of model_type {model_type!r} has no such key"
                 f"{_similar(name, known)}"
             )
         part = getattr(config, name, None)
         if isinstance(value, dict) and isinstance(part, PreTrainedConfig):
             inner = {key: each for key, each in value.items() if key != "model_type"}
-            _require_known_keys(part.model_type or model_type, inner, part, f"{path}{name}.")
+            _require_known_keys(part.model_type or model_type, inner, part, f"{path}{name}.", table)
 
 
 def _known_keys(config_class: type[PreTrainedConfig]) -> set[str]:
