@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,7 @@ def publish(
     beside = Path(str(store.storage)).parent
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=beside if beside.is_dir() else None) as draft:
         write_publication(store, Path(draft), form, title, licence, name, progress)
-        return upload(Path(draft), name, private)
+        return upload(Path(draft), name, private, "dataset", [f"{each}/**" for each in DATA_FOLDERS])
 
 
 def require_nothing_forgotten(store: LogitStore) -> None:
@@ -77,7 +78,12 @@ def _require_folder(store: LogitStore, folder: Path, target: str) -> None:
         raise InputError(f"{target}: publish into a folder, or to {PREFIX}OWNER/NAME")
     if folder.resolve().is_relative_to(Path(str(store.storage)).resolve()):
         raise InputError(f"{target}: lies inside the store itself; give a folder outside")
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - set(DATA_FOLDERS)):
+    require_new_folder(folder, target, DATA_FOLDERS)
+
+
+def require_new_folder(folder: Path, target: str, left: Collection[str] = ()) -> None:
+    """Raise InputError unless the folder is new, or has nothing but `left`."""
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - set(left)):
         raise InputError(f"{target}: is not empty; give a new folder")
 
 
@@ -137,26 +143,26 @@ def _copy_file(source: Storage, name: str, target: Path) -> None:
         path.write_bytes(source.read(name))
 
 
-def upload(folder: Path, name: str, private: bool) -> str:
-    """Upload a folder as a data set, in one commit that replaces an earlier publication. Returns its address.
+def upload(folder: Path, name: str, private: bool, kind: Literal["dataset", "model"], replaced: Sequence[str]) -> str:
+    """Upload a folder as a data set or a model, in one commit. Returns its address.
 
-    Raises StoreError if the hub refuses.
+    replaced: patterns of files of an earlier publication that are removed. Raises StoreError if the hub refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    api = HfApi()
+    api, address = HfApi(), f"{PREFIX if kind == 'dataset' else HUB}{name}"
     try:
-        api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
+        api.create_repo(name, repo_type=kind, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=name,
-            repo_type="dataset",
+            repo_type=kind,
             folder_path=folder,
-            commit_message="Publish a store",
-            delete_patterns=[f"{each}/**" for each in DATA_FOLDERS],
+            commit_message="Publish a store" if kind == "dataset" else "Publish a student",
+            delete_patterns=list(replaced),
         )
     except Exception as error:  # the library has errors of its HTTP client, of names and of tokens
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
         token = "; HF_TOKEN must be a token that may write there" if status in (401, 403) else ""
-        raise StoreError(f"{PREFIX}{name}: cannot be written: {' '.join(str(error).split())}{token}") from error
-    return f"{PREFIX}{name}"
+        raise StoreError(f"{address}: cannot be written: {' '.join(str(error).split())}{token}") from error
+    return address

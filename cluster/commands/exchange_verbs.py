@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cache.errors import InputError
 from cluster.commands.store_verbs import SNAPSHOT_HELP, STORE_HELP, store_facts, tokenizer_name
@@ -52,15 +52,16 @@ def add_exchange_verbs(verbs: Verbs) -> None:
     publish = verbs.add(
         "publish",
         _publish,
-        "write a store with a data card, into a folder or as a data set on a hub",
+        "write a store or a student with its card, into a folder or to a hub",
         "logitbank publish runs/demo/store hf://datasets/me/molecules --license apache-2.0",
     )
-    complete_folders(publish.add_argument("store", help=STORE_HELP))
-    complete_folders(publish.add_argument("target", help="new folder, or hf://datasets/OWNER/NAME (with HF_TOKEN)"))
-    publish.add_argument("--format", choices=("store", "parquet"), default="store", help="(default: store)")
+    complete_folders(publish.add_argument("store", help=f"{STORE_HELP}; or the output of a training run"))
+    target = "new folder; or, with HF_TOKEN, hf://datasets/OWNER/NAME for a store, hf://OWNER/NAME for a student"
+    complete_folders(publish.add_argument("target", help=target))
+    publish.add_argument("--format", choices=("store", "parquet"), help="of a store (default: store)")
     publish.add_argument("--license", help='identifier of a licence on hubs, such as "apache-2.0"')
     publish.add_argument("--title", help="of the card (default: the name of the target)")
-    publish.add_argument("--private", action="store_true", help="make a new data set private")
+    publish.add_argument("--private", action="store_true", help="make a new data set or model private")
     publish.add_argument("--snapshot", type=int, help=SNAPSHOT_HELP)
 
 
@@ -69,12 +70,20 @@ def _publish(arguments: argparse.Namespace) -> Result:
     from cache.storage.open import absolute_uri
     from cache.store.logit_store import LogitStore
     from cluster.runtime.progress_bars import counter
+    from cluster.training.student_publication import publish_student, student_of
 
-    store = LogitStore.open(absolute_uri(arguments.store, arguments.root), arguments.snapshot)
-    target = absolute_uri(arguments.target, arguments.root)
+    source, target = absolute_uri(arguments.store, arguments.root), absolute_uri(arguments.target, arguments.root)
+    if (student := student_of(source)) is not None:
+        for option in ("format", "snapshot"):
+            if getattr(arguments, option) is not None:
+                raise InputError(f"--{option} is for a store, and {arguments.store} has a student; leave it out")
+        place = publish_student(student, target, arguments.title, arguments.license, arguments.private)
+        return Result(f"publish: the student {student} in {place}", {"student": student, "card": place})
+    form: Literal["store", "parquet"] = arguments.format or "store"
+    store = LogitStore.open(source, arguments.snapshot)
     title = arguments.title or target.rstrip("/").rpartition("/")[2]
-    progress = counter("publish", "files" if arguments.format == "store" else "examples")
-    place = publish(store, target, arguments.format, title, arguments.license, arguments.private, progress)
+    progress = counter("publish", "files" if form == "store" else "examples")
+    place = publish(store, target, form, title, arguments.license, arguments.private, progress)
     missing = "" if arguments.license else "; no --license was given, and the card says so"
     text = f"publish: {len(store):,} examples, snapshot {store.snapshot}, in {place}{missing}"
     return Result(text, {"examples": len(store), "snapshot": store.snapshot, "card": place})

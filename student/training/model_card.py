@@ -142,12 +142,13 @@ def _training(settings: TrainSettings, result: dict[str, Any]) -> str:
         + (f" ({optimizer.adam_lr:g} for AdamW)" if optimizer.adam_lr else "")
         + f", {optimizer.schedule}",
         "precision, seed": f"{run.precision}, {run.seed}",
-        "saved weights": "float32" if run.precision == "fp32" else "bfloat16, rounded from float32",
+        "saved weights": "float32" if (run.save_dtype or run.precision) == "fp32" else "bfloat16, rounded from float32",
     }
     if lora is not None:
         rows["adapters"] = (
             f"{'DoRA' if lora.dora else 'LoRA'} of rank {lora.rank}, {result['trained_parameters']:,} trained "
             "parameters, merged into the weights"
+            + (f", which were rounded to {lora.quantise}" if lora.quantise else "")
         )
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 

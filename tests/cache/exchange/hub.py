@@ -13,11 +13,11 @@ from urllib.parse import unquote, urlparse
 
 TOKEN = "hf_of_this_test"
 SHA = "0123456789abcdef0123456789abcdef01234567"
-RESOLVE = re.compile(rf"/datasets/me/data/resolve/(?:main|{SHA})/(.+)")
+RESOLVE = re.compile(rf"(?:/datasets)?/me/data/resolve/(?:main|{SHA})/(.+)")
 
 
 class Hub:
-    """files: content by name, of the only data set. created: bodies of requests that make a data set."""
+    """files: content by name, of the only data set or model. created: bodies of requests that make one."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -77,7 +77,7 @@ def running_hub() -> Iterator[Hub]:
                 self._json({"error": f"stub: {self.path}"}, 404)
 
         def do_GET(self) -> None:
-            path = unquote(urlparse(self.path).path)
+            path = unquote(urlparse(self.path).path).replace("/api/models/", "/api/datasets/")
             if path.startswith("/api/datasets/me/data/tree/"):
                 self._json([{"type": "file", "path": n, "size": len(d), "oid": _oid(d)} for n, d in hub.files.items()])
             elif path.startswith("/api/datasets/me/data"):
