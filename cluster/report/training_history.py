@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from student.training.run_files import METRICS, SAMPLES
 
@@ -84,17 +84,23 @@ def sample_rows(trainings: Mapping[str, Path]) -> list[SampleRow]:
     for name, output in trainings.items():
         path = output / SAMPLES
         lines = [json.loads(line) for line in path.read_text().split("\n") if line] if path.exists() else []
-        for number in range(min(MAX_ROWS, len(lines[0]["samples"]) if lines else 0)):
-            first = lines[0]["samples"][number]
-            texts = {line["step"]: line["samples"][number]["text"] for line in _spread(lines)}
-            rows.append(SampleRow(name, _end_of(first["prompt"]), texts, first["reference"]))
+        # Those of the last step: a run may go on with other prompts.
+        for sample in lines[-1]["samples"][:MAX_ROWS] if lines else []:
+            texts = {
+                line["step"]: each["text"]
+                for line in lines
+                for each in line["samples"]
+                if each["prompt"] == sample["prompt"]
+            }
+            shown = {step: texts[step] for step in _spread(list(texts))}
+            rows.append(SampleRow(name, _end_of(sample["prompt"]), shown, sample["reference"]))
     return rows
 
 
-def _spread(lines: Sequence[Any]) -> list[Any]:
-    """A few of the lines, the first and the last among them."""
-    count = min(MAX_STEPS, len(lines))
-    return [lines[round(i * (len(lines) - 1) / max(count - 1, 1))] for i in range(count)]
+def _spread(steps: Sequence[int]) -> list[int]:
+    """A few of the steps, the first and the last among them."""
+    count = min(MAX_STEPS, len(steps))
+    return [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def _end_of(prompt: str) -> str:

@@ -32,7 +32,6 @@ CHANGEABLE = frozenset(
         "run.cpu_threads",
         "run.micro_batch_size",
         "run.micro_batch_tokens",
-        "run.save_dtype",
         "run.checkpoint_every",
         "run.keep_checkpoints",
         "run.max_skipped_steps",

@@ -178,12 +178,15 @@ def _load(
         _remove_noise(config)
         auto_class = kind_of(config).auto_class()
         loading = {"config": config, "dtype": torch.float32, "trust_remote_code": trust_remote_code, **how}
-        model: PreTrainedModel = auto_class.from_pretrained(path, **loading)
+        model: PreTrainedModel
+        model, info = auto_class.from_pretrained(path, output_loading_info=True, **loading)
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # weights of other shapes are a RuntimeError
         reason = one_line(error)
         if "trust_remote_code" in str(error):
             reason = "contains Python code of its own, which is not run; set trust_remote_code = true, if you trust it"
         raise InputError(f"model {path!r}: cannot be loaded: {reason}") from error
+    if options and (strange := sorted(info["missing_keys"]) + sorted(info["unexpected_keys"])):
+        raise InputError(f"model.options: {path!r} has other weights than a model with them; the first is {strange[0]}")
     if in_4_bits:
         quantised.finish_loading(model, path)
     return model

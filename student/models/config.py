@@ -10,6 +10,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from types import MappingProxyType
 from typing import Any
 
@@ -34,14 +35,19 @@ COMMON = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "num_labels", "tie_word_embeddings"),
     *("attn_implementation", "experts_implementation", "name_or_path", "_name_or_path", "torch_dtype"),
 )
-# Keys that the weights or another key of the job determine.
+# Keys that the weights or another key of the job determine, by the common name of Transformers.
 DECIDED = MappingProxyType(
     {
         "model_type": "the weights are of one type",
         "architectures": "the weights are of one type",
         "vocab_size": "the weights and the targets determine it",
+        "tie_word_embeddings": "the weights determine it",
+        "is_encoder_decoder": "the weights are of one type",
         "num_hidden_layers": "use model.layers",
         "num_layers": "use model.layers",
+        "num_decoder_layers": "use model.layers",
+        "decoder_layers": "use model.layers",
+        "encoder_layers": "use model.layers",
         "dtype": "use run.precision",
         "torch_dtype": "use run.precision",
         "quantization_config": "use model.lora.quantise",
@@ -49,6 +55,10 @@ DECIDED = MappingProxyType(
         "use_cache": "training has no cache, and generation needs one",
     }
 )
+# Earlier and present names of the parameters of rotary positions, which are one table now.
+ROPE, ROPE_BEFORE = "rope_parameters", "rope_scaling"
+# Keys from which a configuration derives the kind of attention of each layer.
+OF_LAYER_TYPES = ("sliding_window", "use_sliding_window", "max_window_layers", "sliding_window_pattern")
 SHOWN_NAMES = 3
 
 
@@ -86,29 +96,61 @@ def new_config(
 def change_config(config: PreTrainedConfig, options: Mapping[str, Any], name: str) -> PreTrainedConfig:
     """The configuration of a saved model with other values. name: of the model, for messages.
 
-    Options of a model with several parts are those of the part that reads text. Raises InputError for a key that the
-    job decides elsewhere, one that the configuration does not have, and a value that it refuses.
+    Options of a model with several parts are those of the part that reads text. A table is added to the one that the
+    configuration has, but that other kinds of rotary positions keep nothing of the old kind except rope_theta.
+    Raises InputError for a key that the job decides elsewhere, one that the configuration does not have, one without an
+    effect, and a value that it refuses.
     """
+    options = deepcopy(dict(options))  # Transformers completes the tables that it gets
+    text = config.get_text_config()
+    aliases = {alias: common for common, alias in text.attribute_map.items()}
     for key in options:
-        if key in DECIDED:
-            raise InputError(f"model.options.{key}: {DECIDED[key]}; leave it out")
+        if reason := DECIDED.get(key) or DECIDED.get(aliases.get(key, "")):
+            raise InputError(f"model.options.{key}: {reason}; leave it out")
+    wanted = _with_rope(text, options)
+    before = text.to_dict()
+    if any(key in options for key in OF_LAYER_TYPES) and "layer_types" not in options:
+        before.pop("layer_types", None)
     try:
-        changed = type(config).from_dict({**config.to_dict(), **_of_text(config, options)})
+        whole = {**before, **wanted}
+        part = next((key for key, each in vars(config).items() if each is text), None)
+        changed = type(config).from_dict(whole if part is None else {**config.to_dict(), part: whole})
     except Exception as error:  # the code of a configuration may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"model.options: the configuration of {name!r} refuses them: {reason}") from error
-    text = changed.get_text_config()
-    _require_known_keys(text.model_type, options, text, table="model.options")
+    result = changed.get_text_config()
+    named = {key: each for key, each in options.items() if key != "rope_theta"}
+    _require_known_keys(text.model_type, named, result, table="model.options")
+    for key, value in wanted.items():
+        found = getattr(result, key, None)
+        is_there = all(found.get(k) == v for k, v in value.items()) if isinstance(found, dict) else found == value
+        if not is_there:
+            raise InputError(f"model.options.{key} = {value!r}: has no effect on {name!r}, which has {found!r} then")
     return changed
 
 
-def _of_text(config: PreTrainedConfig, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options where the configuration has its text part."""
-    text = config.get_text_config()
-    for key, part in vars(config).items():
-        if part is text and isinstance(part, PreTrainedConfig):
-            return {key: {**part.to_dict(), **options}}
-    return dict(options)
+def _with_rope(text: PreTrainedConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with those of rotary positions as one table, as a configuration has them. text: what there is."""
+    wanted = {key: value for key, value in options.items() if key not in (ROPE, ROPE_BEFORE, "rope_theta")}
+    given = options.get(ROPE, options.get(ROPE_BEFORE))
+    old = getattr(text, ROPE, None)
+    if given is None and "rope_theta" not in options:
+        return wanted
+    if not isinstance(old, dict) or not isinstance(given, dict | None):
+        return dict(options)
+    given = dict(given or {})
+    if any(isinstance(each, dict) for each in old.values()):  # a table for each kind of layer
+        if "rope_theta" in options or not all(isinstance(each, dict) for each in given.values()):
+            raise InputError(f"model.options.{ROPE}: this model has a table for each of {', '.join(old)}; name them")
+        return {**wanted, ROPE: {**old, **{key: _rope(old.get(key, {}), each) for key, each in given.items()}}}
+    if "rope_theta" in options:
+        given.setdefault("rope_theta", options["rope_theta"])
+    return {**wanted, ROPE: _rope(old, given)}
+
+
+def _rope(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("rope_theta", "partial_rotary_factor")
+    return {**{key: value for key, value in old.items() if "rope_type" not in given or key in kept}, **given}
 
 
 def _make(model_type: str, fields: dict[str, Any]) -> PreTrainedConfig:

@@ -1,17 +1,24 @@
 """Greedy texts of a model after prompts, by Transformers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from cache.examples.tokenizers import decode
 from cache.progress import Progress, no_progress
 from student.models.generation_settings import stop_ids
 from student.models.registry import kind_of
+
+# What a model's settings of generation say of tokens.
+TOKEN_SETTINGS = (
+    *("bos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"),
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
+)
 
 
 def fits_positions(config: PreTrainedConfig, prompt_length: int, max_new_tokens: int) -> bool:
@@ -57,20 +64,29 @@ def generate_texts(
             start = longest - len(prompt) if kind.pads_prompts_left else 0
             ids[row, start : start + len(prompt)] = torch.from_numpy(prompt)
             mask[row, start : start + len(prompt)] = 1
-        output = model.generate(
-            ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=pad,
-            eos_token_id=ends,
-            synced_gpus=in_step,
-        )
+        with _only_greedy(model, max_new_tokens, pad, ends):
+            output = model.generate(ids.to(device), attention_mask=mask.to(device), synced_gpus=in_step)
         begin = kind.answer_start(longest)
         texts += [decode(_until(row[begin:].cpu().numpy(), ends), tokenizer) for row in output]
         progress(len(texts), len(prompts))
     return texts
+
+
+@contextmanager
+def _only_greedy(model: PreTrainedModel, max_new_tokens: int, pad: int, ends: list[int]) -> Iterator[None]:
+    """Take all but tokens out of the model's own settings of generation, for a while.
+
+    They may ask for samples, beams, penalties, contrastive search or other results, and Transformers fills in what a
+    caller does not give.
+    """
+    own = model.generation_config
+    tokens = {name: getattr(own, name, None) for name in TOKEN_SETTINGS}
+    tokens |= {"pad_token_id": pad, "eos_token_id": ends}
+    try:
+        model.generation_config = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, **tokens)
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _until(tokens: npt.NDArray[np.int64], ends: list[int]) -> npt.NDArray[np.uint32]:

@@ -38,6 +38,12 @@ def finish_loading(model: PreTrainedModel, name: str) -> None:
     if not layers or any(getattr(layer, "source_cls", None) is Conv1D for layer in layers):
         kind = "layers that are stored transposed" if layers else "no linear layer besides its head"
         raise InputError(f"model.lora.quantise: {name!r} has {kind}; leave it out")
+    in_full_size = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 2)
+    if in_full_size > sum(weight_count(layer.weight) for layer in layers):
+        raise InputError(
+            f"model.lora.quantise: most weights of {name!r} are in no linear layers, such as those of its experts, and "
+            "would stay in full size; leave it out"
+        )
     for layer in layers:
         # In the dtype of the first input, which is that of the run.
         layer.compute_dtype, layer.compute_type_is_set = None, False

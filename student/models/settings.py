@@ -68,6 +68,8 @@ class ModelSettings(Settings):
             raise ValueError("'config' needs a 'model_type', such as \"llama\"")
         if self.lora is not None and self.pretrained is None:
             raise ValueError("'lora' adapts pretrained weights; give 'pretrained'")
+        if self.lora is not None and self.lora.quantise is not None and self.layers is not None:
+            raise ValueError("'layers' and 'lora.quantise' cannot be combined; leave out one of them")
         if isinstance(self.layers, tuple) and (not self.layers or sorted(set(self.layers)) != list(self.layers)):
             raise ValueError(f"'layers' must be different numbers that rise (given {list(self.layers)})")
         return self

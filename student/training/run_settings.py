@@ -61,7 +61,7 @@ class RunSettings(Settings):
     as fit into that many tokens; otherwise it is one example, padded to the longest of its micro-batch. Then batch_size
     must be a multiple of ranks x micro_batch_size; batch_tokens and micro_batch_tokens need no such rule.
 
-    When a run is continued, ranks, cpu_threads, micro_batch_size, micro_batch_tokens, save_dtype, checkpoint_every,
+    When a run is continued, ranks, cpu_threads, micro_batch_size, micro_batch_tokens, checkpoint_every,
     keep_checkpoints, max_skipped_steps and max_failures may change, and steps or epochs may be raised, also after its
     end. The learning rate then follows the schedule of the new length.
     """

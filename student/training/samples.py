@@ -32,9 +32,10 @@ class SampleWriter:
     def write(self, engine: Engine) -> list[Sample]:
         """Greedy continuations, in the order of the prompts. Every rank must call it; each writes a part of them."""
         rank, ranks = dist.get_rank(), dist.get_world_size()
-        own = self._prompts[rank::ranks]
-        # Under ZeRO-3 a rank without a prompt of its own must take part in gathering the weights.
-        asked = own or self._prompts[:1]
+        own = list(self._prompts[rank::ranks])
+        # Under ZeRO-3 all ranks take part in gathering the weights, so they have the same number of prompts.
+        most = -(-len(self._prompts) // ranks) if engine.gathers_weights else len(own)
+        asked = own + [self._prompts[0]] * (most - len(own))
         was_training = self._model.training
         self._model.eval()  # checkpointing of activations, which has no cache of keys and values, ends with it
         try:

@@ -189,8 +189,9 @@ def _save(engine: Engine, inputs: TrainingInputs, card: str, folder: Path, setti
     """Gather the weights from all ranks; rank 0 writes them."""
     weights = {name.removeprefix("model."): weight for name, weight in engine.full_weights().items()}
     dtype, model = DTYPES[settings.run.save_dtype or settings.run.precision], settings.model
-    # Adapters of some layers of a model belong to no model that anybody has.
-    base = model.pretrained if model.lora is not None and model.layers is None else None
+    # Adapters of some layers of a model, or of one with other options, belong to no model that anybody has.
+    is_base = model.lora is not None and model.layers is None and not model.options
+    base = model.pretrained if is_base else None
     if dist.get_rank() == 0:
         save_student(inputs.model, weights, inputs.tokenizer, card, folder, dtype, base or "")
     dist.barrier()

@@ -1,5 +1,6 @@
 """How fast a run is: tokens a second, memory, and the share of a GPU's arithmetic that the model uses (MFU)."""
 
+import re
 import resource
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from student.models.registry import kind_of
 # The first that fits counts.
 PEAK_TFLOPS = {
     "B200": 2250,
+    "GB200": 2250,
+    "GH200": 989,
     "H200": 989,
     "H100 PCIe": 756,
     "H100": 989,
@@ -42,7 +45,8 @@ class Arithmetic:
     """Operations of the matrix products with weights, forwards and backwards, for each token. Attention is left out.
 
     body: of a token that the model reads. head: of a token with a loss. Both 0 where that says little: an
-    encoder-decoder reads prompt and response with different weights, and experts do not all read each token.
+    encoder-decoder reads prompt and response with different weights, and experts or towers for images do not read each
+    token.
     """
 
     body: float = 0.0
@@ -54,7 +58,8 @@ class Arithmetic:
         config = model.config.get_text_config()
         kind = kind_of(model.config)
         has_experts = any(getattr(config, name, None) for name in EXPERTS)
-        if not kind.learns_prompts or kind.needs_classes or has_experts:
+        has_parts = config is not model.config  # such as a tower for images, which text does not read
+        if not kind.learns_prompts or kind.needs_classes or has_experts or has_parts:
             return cls()
         head = head_of(model)
         looked_up = [module for module in model.modules() if isinstance(module, nn.Embedding)]
@@ -94,5 +99,5 @@ class SpeedMeter:
 
 
 def peak_of(name: str) -> float:
-    """Operations a second of a GPU with this name; 0 if it is unknown."""
-    return next((1e12 * peak for part, peak in PEAK_TFLOPS.items() if part in name), 0.0)
+    """Operations a second of a GPU with this name; 0 if it is unknown. A part of a name counts as a whole word."""
+    return next((1e12 * peak for part, peak in PEAK_TFLOPS.items() if re.search(rf"\b{part}\b", name)), 0.0)

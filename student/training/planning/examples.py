@@ -1,10 +1,13 @@
 """Open the training and held-out examples of a job."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from cache.errors import SpecMismatchError
 from cache.examples.files.jsonl import read_examples
 from cache.progress import Progress, no_progress
+from cache.store.logit_store import LogitStore
 from cache.store.reading.union import StoreUnion
 from student.classification.source import ClassSource
 from student.data.averaged_stores import AveragedStores
@@ -38,6 +41,7 @@ def open_examples(
         examples = read_examples(data.examples)
         return FileSource(examples, vocabulary.tokenizer, data, loss, vocabulary.form, step)
     opened = stores.open_all(data)
+    _require_kind_of_aligned(opened, vocabulary)
     readable: list[Store] = list(opened)
     left_out = Counter[str]()
     if data.union:
@@ -59,6 +63,18 @@ def open_examples(
         file = FileSource(examples, vocabulary.tokenizer, replayed, loss, vocabulary.form, step)
         return MixtureSource([*sources, file], [*weights, data.replay.weight])
     return sources[0] if len(sources) == 1 else MixtureSource(sources, weights)
+
+
+def _require_kind_of_aligned(stores: Sequence[LogitStore], vocabulary: Vocabulary) -> None:
+    """Raise SpecMismatchError for a store that was aligned for students of the other kind: its prompts are others."""
+    for store in stores:
+        aligned, has_encoder = store.spec.aligned, vocabulary.form.has_encoder
+        if aligned and bool(aligned.get("has_encoder")) != has_encoder:
+            raise SpecMismatchError(
+                f"{store.storage}: was aligned for students {'without' if has_encoder else 'with'} an encoder, and "
+                f"this one has {'one' if has_encoder else 'none'}; align the original store "
+                f"{'with' if has_encoder else 'without'} --encoder into another folder"
+            )
 
 
 def aligned_store(source: Examples) -> CrossTokenizerStore | None:

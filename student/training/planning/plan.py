@@ -77,6 +77,11 @@ def job_digest(settings: TrainSettings) -> str:
     values = settings.model_dump(mode="json", include=depends_on)
     for name in ("prefetch", "readers", "cache"):
         values["data"].pop(name)
+    # Keys that earlier versions had not, where they change nothing: a run that began before goes on with its plan.
+    if not values["model"]["options"]:
+        del values["model"]["options"]
+    if values["model"]["lora"] is not None and values["model"]["lora"]["quantise"] is None:
+        del values["model"]["lora"]["quantise"]
     # A model that was tested with one packed row at a time is tested again before it reads several.
     return digest(values | {"packs_several_rows": settings.packed_rows > 1})
 

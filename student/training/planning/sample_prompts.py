@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from student.training.planning.vocabulary import Vocabulary
 from student.training.settings import SampleSettings
 
 BLOCK = 64
+# Examples that are looked at for each prompt: where few prompts differ, a store is not read to its end.
+SEARCHED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ def sample_prompts(
     """
     found: dict[bytes, SamplePrompt] = {}
     prompts = _of_source(source, vocabulary) if settings.examples is None else _of_file(settings, vocabulary)
-    for prompt in prompts:
+    for prompt in islice(prompts, SEARCHED * settings.count):
         if fits_positions(config, len(prompt.tokens), settings.max_new_tokens):
             found.setdefault(prompt.tokens.tobytes(), prompt)
         if len(found) == settings.count:
@@ -47,8 +50,8 @@ def sample_prompts(
     if not found:
         where = "the examples of the job" if settings.examples is None else str(settings.examples)
         raise InputError(
-            f"samples: the model has no positions for any prompt of {where} with samples.max_new_tokens = "
-            f"{settings.max_new_tokens:,} tokens after it; lower it, or name shorter prompts in samples.examples"
+            f"samples: the model has no positions for the first prompts of {where} with samples.max_new_tokens = "
+            f"{settings.max_new_tokens:,} tokens after them; lower it, or name shorter prompts in samples.examples"
         )
     return list(found.values())
 

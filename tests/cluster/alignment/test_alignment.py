@@ -34,7 +34,10 @@ from student.data.sources import StoreSource
 from student.losses.settings import LossSettings
 from student.tokenizers.bpe import learn_tokenizer, save_tokenizer
 from student.tokenizers.cross_tokenizer_store import CrossTokenizerStore
+from student.training.planning.planner import plan_training
+from student.training.planning.stores import OpenStores
 from tests.student.tokenizers.test_cross_tokenizer import PADDING, record
+from tests.student.training.ranks import settings_of
 
 ROOT = Path(__file__).resolve().parents[3]
 FORM = PromptForm()
@@ -258,3 +261,15 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
         assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
     assert run(str(tmp_path / "other"), "--tokenizer", "student", "--chat-template-kwargs", "[1]").returncode == 2
     assert not (tmp_path / "other").exists()
+
+
+def test_a_store_for_the_other_kind_of_student_is_refused(folder: Path, aligned: Path, tmp_path: Path) -> None:
+    """Would catch a T5 that learns from prompts without the end token that its tokenizer adds."""
+    run_alignment(str(folder / "store"), str(tmp_path / "for_encoder"), student(folder), PromptForm(has_encoder=True))
+    t5 = {"config": {"model_type": "t5", "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 1, "num_heads": 2}}
+    for store, model, other in ((aligned, t5, "without"), (tmp_path / "for_encoder", {}, "with")):
+        settings = settings_of(tmp_path / "run", store, model=model)
+        with pytest.raises(SpecMismatchError, match=f"was aligned for students {other} an encoder"):
+            plan_training(settings, OpenStores())
+    plan_training(settings_of(tmp_path / "run", aligned), OpenStores())
+    plan_training(settings_of(tmp_path / "other", tmp_path / "for_encoder", model=t5), OpenStores())

@@ -29,3 +29,15 @@ def test_first_and_last_steps_are_shown(tmp_path: Path) -> None:
 def test_a_file_without_lines(tmp_path: Path) -> None:
     (tmp_path / "samples.jsonl").write_text("")
     assert sample_rows({"run": tmp_path}) == []
+
+
+def test_prompts_that_changed_on_the_way(tmp_path: Path) -> None:
+    """Would catch a text under the prompt of another one, and fewer prompts than before."""
+    lines = [(0, "ab"), (10, "bc"), (20, "c")]
+    documents = [
+        {"step": step, "samples": [{"prompt": p, "text": f"{p}{step}", "reference": ""} for p in prompts]}
+        for step, prompts in lines
+    ]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(each) + "\n" for each in documents))
+    (row,) = sample_rows({"run": tmp_path})
+    assert (row.prompt, row.texts) == ("c", {10: "c10", 20: "c20"})

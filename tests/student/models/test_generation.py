@@ -1,8 +1,10 @@
 """Greedy answers end where the model ends them."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -40,3 +42,27 @@ def test_an_answer_ends_at_every_end_token(end: str, tiny_model: Path, tmp_path:
         texts = generate_texts(model, tokenizer, prompts, max_new_tokens=20, batch_size=5)
     assert texts == [""] * 5
     assert calls == 1
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"return_dict_in_generate": True, "output_scores": True},
+        {"stop_strings": ["a"]},
+        {"num_return_sequences": 2, "do_sample": True, "num_beams": 2},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "max_length": 3},
+    ],
+)
+def test_settings_of_a_published_model_do_not_change_greedy_texts(own: dict[str, Any], tiny_model: Path) -> None:
+    """Would catch penalties and samples in a text that is called greedy, and results that are no tensor."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
+    model = build_model(ModelSettings(config=LLAMA), VOCAB, tokenizer, 0)
+    prompts = [np.array([5, 9, 11], np.uint32), np.array([7, 30], np.uint32)]
+    plain = generate_texts(model, tokenizer, prompts, 12, 2)
+    before = copy.deepcopy(model.generation_config)
+    for name, value in own.items():
+        setattr(before, name, value)
+    model.generation_config = before
+    assert generate_texts(model, tokenizer, prompts, 12, 2) == plain
+    assert model.generation_config is before

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from pydantic import ValidationError
+from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerBase
 
 from cache.errors import InputError
 from student.models.build import build_model, load_student
@@ -108,3 +109,18 @@ def test_a_missing_library_is_named(
     monkeypatch.setattr("student.models.quantised.importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"model\.lora\.quantise needs bitsandbytes: pip install"):
         build(tmp_path / "base", "plain", tokenizer)
+
+
+def test_experts_that_would_stay_in_full_size_are_refused(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    config = MixtralConfig(vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_local_experts=4)
+    config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads = 1, 2, 2
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    settings = {"pretrained": str(tmp_path), "lora": {"target_modules": ["q_proj"], "quantise": "nf4"}}
+    with pytest.raises(InputError, match="in no linear layers, such as those of its experts"):
+        build_model(ModelSettings.model_validate(settings), VOCAB, tokenizer, 0)
+
+
+def test_layers_cannot_be_chosen_too() -> None:
+    settings = {"pretrained": "x", "layers": 2, "lora": {"quantise": "nf4"}}
+    with pytest.raises(ValidationError, match=r"'layers' and 'lora\.quantise' cannot be combined"):
+        ModelSettings.model_validate(settings)

@@ -1,21 +1,29 @@
 """Texts that students write while they learn: the same on any ranks and stage, and without effect on the training."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig
 
 from cache.errors import InputError
+from cache.rows.record import Window
 from cache.store.logit_store import LogitStore
+from student.data.settings import DataSettings
+from student.data.sources import StoreSource
+from student.losses.settings import LossSettings
 from student.models.build import load_student
 from student.models.generation import generate_texts
+from student.training.planning.plan import job_digest
 from student.training.planning.planner import plan_training
+from student.training.planning.sample_prompts import sample_prompts
 from student.training.planning.stores import OpenStores
+from student.training.planning.vocabulary import Vocabulary
+from student.training.settings import SampleSettings, TrainSettings
 from tests.student.training.ranks import MIX, TOPK, VOCAB, Job, curve, make_pretrained, make_store, settings_of, start
 
 T5 = {
@@ -36,6 +44,9 @@ CASES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "stage_1_ranks": (2, 3, {"run": {"zero_stage": 1}}),
     "stage_3_ranks": (2, 3, STAGE_3),
     "stage_3_one_prompt": (2, 1, STAGE_3),
+    # More than one batch a rank, and not the same number of prompts.
+    "stage_3_many": (2, 17, STAGE_3),
+    "many": (1, 17, {}),
     "offload": (2, 1, {"run": {"zero_stage": 3, "offload": "all"}}),
     "t5": (1, 3, {"model": {"config": T5}}),
     "t5_stage_3": (2, 3, {"model": {"config": T5}, **STAGE_3}),
@@ -59,7 +70,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """One folder a run. Those of `silent` write no samples; `again` continues one that ended between two samples."""
     folder = tmp_path_factory.mktemp("samples")
     store = make_store(folder / "store", tiny_model, TOPK, 40)
-    heldout = {"store": make_store(folder / "heldout", tiny_model, TOPK, 12, seed=5), "every": 2}
+    heldout = {"store": make_store(folder / "heldout", tiny_model, TOPK, 20, seed=5), "every": 2}
     pretrained = make_pretrained(folder / "pretrained", tiny_model)
     with_adapters = {"model": {"pretrained": str(pretrained), **ADAPTERS}}
     cases = {**CASES, "adapters": (1, 3, with_adapters), "adapters_stage_3": (2, 3, {**with_adapters, **STAGE_3})}
@@ -107,7 +118,9 @@ def test_ranks_and_stages_write_the_same(runs: Path, name: str) -> None:
         assert line["samples"] == plain["samples"][: len(line["samples"])]
 
 
-@pytest.mark.parametrize(("name", "one"), [("t5_stage_3", "t5"), ("adapters_stage_3", "adapters")])
+@pytest.mark.parametrize(
+    ("name", "one"), [("t5_stage_3", "t5"), ("adapters_stage_3", "adapters"), ("stage_3_many", "many")]
+)
 def test_other_kinds_write_the_same_on_two_ranks(runs: Path, name: str, one: str) -> None:
     assert lines(runs / name) == lines(runs / one)
 
@@ -153,7 +166,9 @@ def test_prompts_without_positions_are_refused_before_the_run(tmp_path: Path, ti
     store = make_store(tmp_path / "store", tiny_model, TOPK, 8)
     model = {"config": {**settings_of(tmp_path, store).model.config, "max_position_embeddings": 40}}  # type: ignore[dict-item]
     plan(tmp_path, store, samples={"max_new_tokens": 33}, model=model)
-    with pytest.raises(InputError, match=r"no positions for any prompt of the examples of the job with .* = 37 tokens"):
+    with pytest.raises(
+        InputError, match=r"no positions for the first prompts of the examples of the job with .* = 37 tok"
+    ):
         plan(tmp_path, store, samples={"max_new_tokens": 37}, model=model)
 
 
@@ -161,3 +176,39 @@ def test_a_classifier_writes_nothing(tmp_path: Path) -> None:
     classes = {"labels": ["a", "b"]}
     with pytest.raises(ValidationError, match=r"\[samples\] has no use for \[classes\]"):
         settings_of(tmp_path / "run", tmp_path / "store", classes=classes, samples={})
+
+
+def test_a_plan_of_an_earlier_version_is_kept() -> None:
+    """Its digest as the version before [model.options] and lora.quantise computed it."""
+    job = {
+        "output": "runs/x",
+        "data": {"store": "runs/store"},
+        "model": {"pretrained": "base", "lora": {"rank": 4}},
+        "optimizer": {"lr": 0.001},
+        "run": {"steps": 4},
+    }
+    digest = "035d12d9f0e0d89ba44b11263ae7e9010fdbd31b47e4b09bfe30656b99499d67"
+    assert job_digest(TrainSettings.model_validate(job)) == digest
+    job["model"] = {"pretrained": "base", "lora": {"rank": 4, "quantise": "nf4"}}
+    assert job_digest(TrainSettings.model_validate(job)) != digest
+
+
+def test_few_different_prompts_end_the_search(tmp_path: Path, tiny_model: Path) -> None:
+    """Would catch a store that is read to its end."""
+    store = make_store(tmp_path / "store", tiny_model, TOPK, 8)
+    source = StoreSource(
+        LogitStore.open(str(store)), DataSettings.model_validate({"store": str(store)}), LossSettings()
+    )
+    read: list[int] = []
+
+    class Same:
+        def __len__(self) -> int:
+            return 10_000
+
+        def read(self, examples: Sequence[int]) -> list[Window]:
+            read.extend(examples)
+            return source.read([0] * len(examples))
+
+    vocabulary = Vocabulary(AutoTokenizer.from_pretrained(tiny_model), VOCAB)
+    found = sample_prompts(SampleSettings(count=3), Same(), vocabulary, LlamaConfig())  # type: ignore[arg-type]
+    assert len(found) == 1 and len(read) < 400

@@ -73,7 +73,10 @@ def test_a_step_is_measured_against_all_gpus(monkeypatch: pytest.MonkeyPatch) ->
         ("NVIDIA L40S", 362),
         ("NVIDIA L4", 121),
         ("AMD Instinct MI300X", 1307),
+        ("NVIDIA GB200", 2250),
         ("Tesla T4", 0),
+        ("NVIDIA RTX A1000 Laptop GPU", 0),
+        ("NVIDIA RTX A4000", 0),
     ],
 )
 def test_names_of_gpus(name: str, tflops: float) -> None:
