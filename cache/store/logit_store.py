@@ -114,7 +114,7 @@ class LogitStore(RecordSequence):
 
         def open_number(number: int) -> "LogitStore":
             if number == 0 and snapshot is None:
-                raise StoreError(f"{uri}: no snapshot yet; let the capture finish, or run 'logitbank snapshot {uri}'")
+                raise StoreError(f"{uri}: no snapshot yet; let what fills it finish, or run 'logitbank snapshot {uri}'")
             pinned, index = open_snapshot(storage, number)
             if pinned.fingerprint != spec.fingerprint:
                 raise IntegrityError(f"{uri}: snapshot {number} belongs to another spec")

@@ -125,6 +125,7 @@ def _spec_lines(spec: StoreSpec) -> list[tuple[str, str]]:
         ("vocabulary", f"{spec.vocab_size:,} logits, {spec.tokenizer_size:,} ids of the tokenizer"),
         ("targets", str(spec.targets)),
         ("responses", f"written by the teacher: {generation}"),
+        ("aligned from", spec.aligned.get("from", "")),
         ("service", spec.service),
         ("adapter", spec.adapter[:23]),
         ("quantization", spec.quantization),

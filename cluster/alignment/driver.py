@@ -4,6 +4,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from cache.examples.tokenizers import tokenizer_files
 from cache.parts.layout import Profile
 from cache.progress import Progress, no_progress
 from cache.rendering.prompt_form import PromptForm, require_template_variables, today, writes_date
+from cache.rows.spec import StoreSpec
 from cache.storage.base import Storage
 from cache.storage.open import open_storage
 from cache.store.claims.tokenizer_files import claim_tokenizer
@@ -73,12 +75,29 @@ def run_alignment(
     form = replace(form, template_date=_template_date(storage, student))
     job = AlignmentJob(source, store.snapshot, target, student, form, profile)
     spec = job.aligner.spec
+    with ExitStack() as joined:
+        if workers != 1 and (workers is not None or not is_embedded(address)):
+            # Before the target exists: a head that does not answer leaves nothing behind.
+            joined.enter_context(ray_session(address, workers or 1))
+        return _write(job, spec, store, workers, address, progress)
+
+
+def _write(
+    job: AlignmentJob,
+    spec: StoreSpec,
+    store: LogitStore,
+    workers: int | None,
+    address: str | None,
+    progress: Progress,
+) -> AlignmentResult:
+    """Write the units that the target lacks, and take a snapshot."""
+    storage = job.storage
     create_store(storage, spec)
-    claim_tokenizer(storage, spec, tokenizer_files(student))
+    claim_tokenizer(storage, spec, tokenizer_files(job.student))
     units = units_of_copy(store, storage)
     present = set(committed_units(storage))
     names = [unit_name([store.key(int(i)) for i in unit]) for unit in units]
-    require_same_profile(storage, present & set(names), profile)
+    require_same_profile(storage, present & set(names), job.profile)
     missing = [unit for name, unit in zip(names, units, strict=True) if name not in present]
     total = sum(map(len, units))
     done = before = total - sum(map(len, missing))

@@ -40,7 +40,7 @@ def read_sources(settings: ReportSettings) -> Sources:
     _require_known_models(settings, evaluations)
     trainings = {name: read_json(path / "training.json") for name, path in settings.trainings.items()}
     stores = {"capture": settings.store, "heldout": settings.heldout_store, **settings.captures}
-    captures = {name: _capture_totals(store) for name, store in stores.items()}
+    captures = {name: capture_totals(store) for name, store in stores.items()}
     return Sources(
         store=LogitStore.open(str(settings.store)),
         evaluation=evaluations[""],
@@ -113,9 +113,13 @@ def summary_table(sources: Sources, info: StoreInfo) -> str:
     )
 
 
-def _capture_totals(store: str) -> dict[str, Any]:
+def capture_totals(store: str) -> dict[str, Any]:
     """Rows, seconds and rate over all runs that filled a store, and their job."""
-    log = read_json(capture_log_path(store))
+    path = capture_log_path(store)
+    if not path.exists() and (aligned := LogitStore.open(store)).spec.aligned:  # nothing was asked of a teacher
+        nothing = {"seconds": 0.0, "start_seconds": 0.0, "truncated": 0, "tokens_per_s": 0.0}
+        return {"rows": int(aligned.rows.sum()), **nothing, "job": {"aligned": aligned.spec.aligned}}
+    log = read_json(path)
     rows = sum(run["rows"] for run in log["runs"])
     seconds = sum(run["seconds"] for run in log["runs"])
     return {

@@ -62,8 +62,8 @@ class RunSettings(Settings):
     must be a multiple of ranks x micro_batch_size; batch_tokens and micro_batch_tokens need no such rule.
 
     When a run is continued, ranks, cpu_threads, micro_batch_size, micro_batch_tokens, checkpoint_every,
-    keep_checkpoints, max_skipped_steps and max_failures may change, and steps or epochs may be raised, also after its
-    end. The learning rate then follows the schedule of the new length.
+    keep_checkpoints, max_skipped_steps, max_failures and [samples] may change, and steps or epochs may be raised, also
+    after its end. The learning rate then follows the schedule of the new length.
     """
 
     steps: int | None = Field(None, ge=1, description="optimizer steps; give these or epochs")

@@ -6,7 +6,6 @@ from typing import Any
 import torch.distributed as dist
 from transformers import PreTrainedModel
 
-from cache.examples.tokenizers import decode
 from student.models.generation import generate_texts
 from student.training.engine.deepspeed_engine import Engine
 from student.training.planning.sample_prompts import SamplePrompt
@@ -52,7 +51,9 @@ class SampleWriter:
             self._model.train(was_training)
         parts: list[list[str]] = [[] for _ in range(ranks)]
         dist.all_gather_object(parts, texts[: len(own)])
+        # Prompts as the student reads them: special tokens show whose words they are.
+        shown = [self._tokenizer.decode(prompt.tokens.tolist()) for prompt in self._prompts]
         return [
-            Sample(decode(prompt.tokens, self._tokenizer), parts[number % ranks][number // ranks], prompt.reference)
+            Sample(shown[number], parts[number % ranks][number // ranks], prompt.reference)
             for number, prompt in enumerate(self._prompts)
         ]

@@ -117,8 +117,10 @@ def _parse(value: Any, default_id: str) -> Example:
         raise ValueError("give exactly one of 'messages' and 'prompt'")
     if not isinstance(value.get("id", ""), str | int) or isinstance(value.get("id"), bool):
         raise ValueError("'id' must be text or an integer")
+    if not isinstance(value.get("prompt", ""), str):
+        raise ValueError("'prompt' must be text; turns go into 'messages'")
     messages = value["messages"] if "messages" in value else [{"role": "user", "content": value["prompt"]}]
-    if not isinstance(messages, list) or not messages or not isinstance(value.get("prompt", ""), str):
+    if not isinstance(messages, list) or not messages:
         raise ValueError(f"the prompt must be text, or {TURN_FORM}")
     for name in ("rationale", "response", "label"):
         if not isinstance(value.get(name, ""), str):

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from cache.errors import InputError
 from cache.storage.base import Storage
+from cache.store.commits import SPEC
 from cache.store.logit_store import LogitStore
 from cache.store.quarantine.entries import document_path, quarantine_example, read_entry
 from cache.store.segments.keys import Array, is_among, keys_of_hex
@@ -15,9 +16,16 @@ from cache.store.withdrawal.forgotten import forgotten_keys, mark_forgotten, rea
 
 
 def require_other_store(source: str, target: str) -> None:
-    """Raise InputError if the target of a copy is its source."""
+    """Raise InputError if the target of a copy is its source, lies inside it, or is a folder with other files."""
     if _normalised_uri(source) == _normalised_uri(target):
         raise InputError(f"{target}: is the source itself; give another store as target")
+    if "://" in target:
+        return
+    folder = Path(target)
+    if "://" not in source and folder.resolve().is_relative_to(Path(source).resolve()):
+        raise InputError(f"{target}: lies inside the store itself; give a folder outside")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / SPEC).is_file():
+        raise InputError(f"{target}: has other files and no store; give a new folder")
 
 
 def units_of_copy(store: LogitStore, target: Storage, unit_examples: int | None = None) -> list[npt.NDArray[np.int64]]:

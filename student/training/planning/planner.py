@@ -133,6 +133,11 @@ def _notes(inputs: TrainingInputs, settings: TrainSettings) -> str:
             notes.append(str(store.shares) if split == "train" else f"{name}: {store.shares}")
         if split == "heldout" and settings.heldout is not None and len(source) > settings.heldout.limit:
             notes.append(f"heldout.limit: the first {settings.heldout.limit:,} of {len(source):,} held-out examples")
+    if settings.samples is not None and len(inputs.samples) < settings.samples.count:
+        notes.append(
+            f"samples: {len(inputs.samples)} different prompts that the model has positions for, and samples.count = "
+            f"{settings.samples.count}"
+        )
     if contradictions := contradictions_of(settings.model.pretrained):
         notes.append(f"generation settings of model.pretrained without effect, left out: {', '.join(contradictions)}")
     notes.append(router_note(inputs.model.config))

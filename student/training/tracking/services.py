@@ -21,7 +21,7 @@ RUN_TAG = "logitbank.run"
 
 
 class Sample(NamedTuple):
-    """What a student wrote after a prompt. reference: what the example answers, "" if it answers nothing."""
+    """What a student wrote after a prompt, which has its special tokens. reference: what the example answers, or ""."""
 
     prompt: str
     text: str

@@ -29,6 +29,7 @@ from cache.store.withdrawal.forgotten import mark_forgotten
 from cluster.alignment import driver
 from cluster.alignment.driver import run_alignment
 from cluster.alignment.units import align_unit
+from cluster.report.results import capture_totals
 from student.data.settings import DataSettings
 from student.data.sources import StoreSource
 from student.losses.settings import LossSettings
@@ -198,6 +199,7 @@ def test_what_is_forgotten_stays_out_and_the_quarantine_is_copied(folder: Path, 
     store, written = LogitStore.open(str(folder / "store")), LogitStore.open(str(aligned))
     assert {written.key(i) for i in range(len(written))} == {store.key(i) for i in range(len(store))}
     assert written.info().quarantined == 1
+    assert f"aligned from   {store.spec.fingerprint}" in str(written.info())
 
 
 def test_a_template_keeps_the_day_of_its_first_run(
@@ -221,6 +223,12 @@ def test_refusals_leave_nothing_behind(folder: Path, tmp_path: Path, tiny_model:
     source, target = str(folder / "store"), tmp_path / "target"
     with pytest.raises(InputError, match="is the source itself"):
         run_alignment(source, source, student(folder), FORM)
+    with pytest.raises(InputError, match="lies inside the store itself"):
+        run_alignment(source, f"{source}/inner", student(folder), FORM)
+    with pytest.raises(InputError, match="has other files and no store"):
+        run_alignment(source, str(folder), student(folder), FORM)
+    with pytest.raises(InputError, match=r"1\.2\.3\.4"):
+        run_alignment(source, str(target), student(folder), FORM, workers=2, address="1.2.3.4:99")
     with pytest.raises(InputError, match="the chat template does not use this variable"):
         run_alignment(source, str(target), student(folder), PromptForm({"enable_thinking": False}))
     with pytest.raises(LogitbankError, match="profile 'small'"):
@@ -273,3 +281,9 @@ def test_a_store_for_the_other_kind_of_student_is_refused(folder: Path, aligned:
             plan_training(settings, OpenStores())
     plan_training(settings_of(tmp_path / "run", aligned), OpenStores())
     plan_training(settings_of(tmp_path / "other", tmp_path / "for_encoder", model=t5), OpenStores())
+
+
+def test_a_report_needs_no_log_of_a_capture(aligned: Path) -> None:
+    """An aligned store has none: nothing was asked of a teacher."""
+    totals = capture_totals(str(aligned))
+    assert totals["rows"] > 1000 and totals["tokens_per_s"] == 0 and totals["job"]["aligned"]

@@ -136,6 +136,7 @@ def test_the_last_samples_are_those_of_the_saved_student(runs: Path, tiny_model:
     assert [sample["text"] for sample in lines(run)[-1]["samples"]] == texts
     first = tokenizer.decode(records[0].tokens[records[0].prompt_length :], skip_special_tokens=True)
     assert lines(run)[0]["samples"][0]["reference"] == first
+    assert lines(run)[0]["samples"][0]["prompt"] == tokenizer.decode(prompts[0]), "with its special tokens"
 
 
 @pytest.mark.parametrize(("name", "silent"), [("plain", "silent"), ("stage_3_ranks", "silent_stage_3")])

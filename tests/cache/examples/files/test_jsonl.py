@@ -32,7 +32,7 @@ def test_prompt_and_messages_are_two_spellings(tmp_path: Path) -> None:
         ("[1]", "line 2: is not a JSON object; give one object a line"),
         ('{"prompt": "a", "answer": "b"}', "line 2: unknown key 'answer'; known keys"),
         ('{"response": "b"}', "line 2: give exactly one of"),
-        ('{"prompt": 3}', "line 2: the prompt must be text"),
+        ('{"prompt": 3}', "line 2: 'prompt' must be text"),
         ('{"messages": []}', "line 2: the prompt must be"),
         ('{"prompt": null}', "line 2: give exactly one of 'messages' and 'prompt'"),
         ('{"prompt": "a", "prompt": "b"}', "line 2: has the key 'prompt' twice"),
@@ -154,7 +154,7 @@ def test_a_file_of_bad_lines_only_is_refused_by_the_first(tmp_path: Path) -> Non
     path = tmp_path / "examples.jsonl"
     path.write_text('\n{"prompt": 5}\n[1]\n')
     bad: list[BadExample] = []
-    with pytest.raises(InputError, match="line 2: the prompt must be text"):
+    with pytest.raises(InputError, match="line 2: 'prompt' must be text"):
         read_examples(path, bad.append)
     assert [each.line for each in bad] == [2, 3]
     path.write_text("\n")
