@@ -30,6 +30,7 @@ CHANGEABLE = frozenset(
         "run.epochs",
         "run.ranks",
         "run.cpu_threads",
+        "run.sequence_parallel",
         "run.micro_batch_size",
         "run.micro_batch_tokens",
         "run.checkpoint_every",

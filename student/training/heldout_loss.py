@@ -10,10 +10,12 @@ import torch.distributed as dist
 
 from student.data.batches import Batches
 from student.losses.normalisation import objective_weights, sum_row_weights
+from student.models.attention.sequence_parallel import SequenceGroup
 from student.training.engine.deepspeed_engine import Engine
 from student.training.run_settings import RunSettings
 from student.training.settings import HeldoutSettings
 from student.training.steps.micro_batches import divide
+from student.training.steps.sequence_parts import data_rank, part_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,18 @@ class Heldout:
     """Held-out examples in this rank's micro-batches. Every rank has the same number: ZeRO-3 needs all ranks."""
 
     def __init__(
-        self, batches: Batches, settings: HeldoutSettings, run: RunSettings, pack_to: int | None = None
+        self,
+        batches: Batches,
+        settings: HeldoutSettings,
+        run: RunSettings,
+        pack_to: int | None = None,
+        group: SequenceGroup | None = None,
     ) -> None:
         self._batches = batches
         examples = np.arange(min(settings.limit, len(batches.sizes)))
-        ranks = dist.get_world_size()
-        limit = run.micro_batch_limit(ranks, pack_to)
-        self._groups = divide(examples, batches.sizes[examples], limit, dist.get_rank(), ranks, pack_to)
+        limit = run.micro_batch_limit(dist.get_world_size(), pack_to)
+        self._groups = divide(examples, batches.sizes[examples], limit, *data_rank(group), pack_to)
+        self._group = group
 
     @torch.no_grad()
     def loss(self, engine: Engine) -> tuple[float, list[float]]:
@@ -62,7 +69,7 @@ class Heldout:
         terms = len(self._batches.objectives.terms)
         sums = torch.zeros(2, terms, dtype=torch.float64)
         for group in self._groups:
-            batch = self._batches.batch(*group).to(engine.device)
+            batch = part_of(self._batches.batch(*group), self._group).to(engine.device)
             parts = engine.forward(batch, torch.ones(terms, device=engine.device)).parts
             sums += torch.stack([parts.double().cpu(), sum_row_weights([batch]).cpu()])
         reduced = sums.to(engine.device)

@@ -14,6 +14,7 @@ from student.data.prefetch import Prefetcher
 from student.data.window_reader import WindowReader
 from student.losses.batch import Batch
 from student.losses.normalisation import objective_weights, sum_coefficients, sum_row_weights, term_names
+from student.models.attention.sequence_parallel import SequenceGroup
 from student.training.engine.deepspeed_engine import Engine
 from student.training.engine.skipped_steps import refuse_divergence, refuse_weights
 from student.training.engine.speed import Arithmetic, SpeedMeter
@@ -25,6 +26,7 @@ from student.training.run_files import CHECKPOINTS
 from student.training.samples import SampleWriter
 from student.training.settings import TrainSettings
 from student.training.steps.micro_batches import MicroBatch, divide
+from student.training.steps.sequence_parts import data_rank, part_of
 from student.training.steps.step_stream import StepStart, StepStream
 from student.training.tracking.tracker import Tracker, finite_or_none
 
@@ -105,7 +107,7 @@ class Loop:
     """Steps from the checkpoint, or from the start, to the last step or to early stopping.
 
     save_best: called on every rank when the student is the best so far. copies: of the checkpoints, if the run has a
-    mirror. arithmetic: of the model, for its MFU.
+    mirror. arithmetic: of the model, for its MFU. group: ranks that share the tokens of each example, if they do.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Loop:
         save_best: Callable[[RunProgress], None],
         copies: CheckpointCopies | None = None,
         arithmetic: Arithmetic = NOT_COUNTED,
+        group: SequenceGroup | None = None,
     ) -> None:
         self._copies = copies
         self._engine, self._batches, self._settings, self._save_best = engine, inputs.batches, settings, save_best
@@ -123,6 +126,7 @@ class Loop:
         self._checkpoints, self._saved_step = settings.output / CHECKPOINTS, self._progress.step
         self._ranks = dist.get_world_size()
         self._speed = SpeedMeter(arithmetic, self._ranks, engine.device)
+        self._group = group
         self._limit = settings.run.micro_batch_limit(self._ranks, settings.data.pack_to)
         self._steps = self._steps_from(self._progress)
         objectives = inputs.batches.objectives
@@ -133,10 +137,11 @@ class Loop:
             self._following = Following(settings, inputs.batches, inputs.reopen, engine.device)
         self._samples = None
         if settings.samples is not None and inputs.samples:
-            self._samples = SampleWriter(inputs.model, inputs.tokenizer, inputs.samples, settings.samples)
+            attention = inputs.attention if group is not None else None
+            self._samples = SampleWriter(inputs.model, inputs.tokenizer, inputs.samples, settings.samples, attention)
         self._heldout = None
         if inputs.heldout and heldout:
-            self._heldout = Heldout(inputs.heldout, heldout, settings.run, settings.data.pack_to)
+            self._heldout = Heldout(inputs.heldout, heldout, settings.run, settings.data.pack_to, group)
 
     def run(self) -> RunProgress:
         """Train to the end. Returns at once if nothing is left to do."""
@@ -203,7 +208,8 @@ class Loop:
         """This rank's micro-batches of a step."""
         examples, pack_to = self._steps.examples(step), self._settings.data.pack_to
         sizes = self._batches.sizes[examples]
-        return divide(examples, sizes, self._limit, dist.get_rank(), self._ranks, pack_to)
+        rank, ranks = data_rank(self._group)
+        return divide(examples, sizes, self._limit, rank, ranks, pack_to)
 
     def _examples_of(self, step: int) -> list[int]:
         """This rank's examples of a step."""
@@ -213,12 +219,14 @@ class Loop:
         """Read and decode this rank's micro-batches of a step."""
         batches, groups = self._batches, self._micro_batches_of(step)
         reader.prepare(step)
-        read = [batches.batch(*group) for group in groups]
+        whole = [batches.batch(*group) for group in groups]
+        read = [part_of(batch, self._group) for batch in whole]
+        is_first = self._group is None or self._group.rank == 0  # the others have parts of the same examples
         counts = (
             sum(int((batch.weights > 0).any(0).sum()) for batch in read),
             sum(batch.positions for batch in read),
-            sum(int(batches.sizes[group.examples].sum()) for group in groups if group.examples),
-            sum(batch.without_loss for batch, group in zip(read, groups, strict=True) if group.examples),
+            is_first * sum(int(batches.sizes[group.examples].sum()) for group in groups if group.examples),
+            is_first * sum(batch.without_loss for batch, group in zip(whole, groups, strict=True) if group.examples),
         )
         return LocalStep(read, torch.tensor(counts))
 

@@ -61,9 +61,9 @@ class RunSettings(Settings):
     as fit into that many tokens; otherwise it is one example, padded to the longest of its micro-batch. Then batch_size
     must be a multiple of ranks x micro_batch_size; batch_tokens and micro_batch_tokens need no such rule.
 
-    When a run is continued, ranks, cpu_threads, micro_batch_size, micro_batch_tokens, checkpoint_every,
-    keep_checkpoints, max_skipped_steps, max_failures and [samples] may change, and steps or epochs may be raised, also
-    after its end. The learning rate then follows the schedule of the new length.
+    When a run is continued, ranks, cpu_threads, micro_batch_size, micro_batch_tokens, sequence_parallel,
+    checkpoint_every, keep_checkpoints, max_skipped_steps, max_failures and [samples] may change, and steps or epochs
+    may be raised, also after its end. The learning rate then follows the schedule of the new length.
     """
 
     steps: int | None = Field(None, ge=1, description="optimizer steps; give these or epochs")
@@ -89,6 +89,12 @@ class RunSettings(Settings):
         "many; not with data.pack_to, whose rows have a size already",
     )
     ranks: int | None = Field(None, ge=1, description="processes; by default one for each GPU, or 1 without a GPU")
+    sequence_parallel: int = Field(
+        1,
+        ge=1,
+        description="ranks that share the tokens of each example, for long ones (Ulysses, arXiv 2309.14509); ranks is "
+        "a multiple of it",
+    )
     cpu_threads: int | None = Field(
         None, ge=1, description="of a rank without a GPU; by default all cores for the only rank of a machine, else 1"
     )
@@ -120,6 +126,8 @@ class RunSettings(Settings):
         for one, other in (("batch_size", "batch_tokens"), ("micro_batch_size", "micro_batch_tokens")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ValueError(f"give {one!r} or {other!r}, not both")
+        if self.ranks is not None and self.ranks % self.sequence_parallel:
+            raise ValueError(f"ranks {self.ranks} must be a multiple of sequence_parallel = {self.sequence_parallel}")
         if self.offload != "none" and self.zero_stage < (3 if self.offload == "all" else 1):
             raise ValueError(f"offload = {self.offload!r} needs zero_stage {3 if self.offload == 'all' else '1 to 3'}")
         return self
@@ -145,7 +153,7 @@ class RunSettings(Settings):
 
     def require_whole_micro_batches(self) -> None:
         """Raise ValueError unless the batch can be divided among ranks and micro-batches, a row an example."""
-        ranks, micro = self.ranks or 1, self.micro_batch_size or 1
+        ranks, micro = max((self.ranks or 1) // self.sequence_parallel, 1), self.micro_batch_size or 1
         if not self._divides_evenly(micro * ranks):
             given = {"ranks": self.ranks, "micro_batch_size": self.micro_batch_size}
             names, values = zip(*((name, str(value)) for name, value in given.items() if value), strict=True)
@@ -155,13 +163,17 @@ class RunSettings(Settings):
 
     def fits_ranks(self, ranks: int, pack_to: int | None = None) -> bool:
         """Whether so many ranks can share a batch. Packed rows can be divided in any way."""
-        return pack_to is not None or self._divides_evenly(ranks * (self.micro_batch_size or 1))
+        groups, rest = divmod(ranks, self.sequence_parallel)
+        if rest or not groups:
+            return False
+        return pack_to is not None or self._divides_evenly(groups * (self.micro_batch_size or 1))
 
     def ranks_for(self, gpus: int, pack_to: int | None = None) -> int:
         """The number of ranks on a cluster with so many GPUs: as requested, or as many GPUs as can share the batch."""
         if self.ranks is not None:
             return self.ranks
-        return next(ranks for ranks in range(max(gpus, 1), 0, -1) if self.fits_ranks(ranks, pack_to))
+        most = max(gpus, self.sequence_parallel)
+        return next(ranks for ranks in range(most, 0, -1) if self.fits_ranks(ranks, pack_to))
 
     def micro_batch_of(self, ranks: int, pack_to: int | None = None) -> int:
         """Rows in a micro-batch of one of `ranks`: as requested; otherwise 1 if rows are packed, or the default.
@@ -173,7 +185,7 @@ class RunSettings(Settings):
             return self.micro_batch_size or 1
         if self.batch_size is None:
             return self.micro_batch_size or DEFAULT_MICRO_BATCH
-        share, rest = divmod(self.batch_size, ranks)
+        share, rest = divmod(self.batch_size, max(ranks // self.sequence_parallel, 1))
         if rest or (self.micro_batch_size is not None and share % self.micro_batch_size):
             raise InputError(
                 f"run.batch_size {self.batch_size} cannot be divided among {ranks} ranks with micro-batches of "

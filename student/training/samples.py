@@ -1,11 +1,13 @@
 """Texts that a student writes while it learns, for people to read."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch.distributed as dist
 from transformers import PreTrainedModel
 
+from student.models.attention.sequence_parallel import alone
 from student.models.generation import generate_texts
 from student.training.engine.deepspeed_engine import Engine
 from student.training.planning.sample_prompts import SamplePrompt
@@ -20,8 +22,15 @@ class SampleWriter:
     """Continues the same prompts again and again, with the weights of the moment."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Any, prompts: Sequence[SamplePrompt], settings: SampleSettings
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        prompts: Sequence[SamplePrompt],
+        settings: SampleSettings,
+        attention: str | None = None,
     ) -> None:
+        """attention: the model's own, where ranks share sequences; None where it attends by itself anyway."""
+        self._attention = attention
         self._model, self._tokenizer, self._prompts, self._settings = model, tokenizer, prompts, settings
 
     def is_due(self, step: int, is_last: bool) -> bool:
@@ -38,15 +47,16 @@ class SampleWriter:
         was_training = self._model.training
         self._model.eval()  # checkpointing of activations, which has no cache of keys and values, ends with it
         try:
-            texts = generate_texts(
-                self._model,
-                self._tokenizer,
-                [prompt.tokens for prompt in asked],
-                self._settings.max_new_tokens,
-                BATCH,
-                device=engine.device,
-                in_step=engine.gathers_weights,
-            )
+            with nullcontext() if self._attention is None else alone(self._model, self._attention):
+                texts = generate_texts(
+                    self._model,
+                    self._tokenizer,
+                    [prompt.tokens for prompt in asked],
+                    self._settings.max_new_tokens,
+                    BATCH,
+                    device=engine.device,
+                    in_step=engine.gathers_weights,
+                )
         finally:
             self._model.train(was_training)
         parts: list[list[str]] = [[] for _ in range(ranks)]

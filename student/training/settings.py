@@ -146,6 +146,19 @@ class TrainSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _sequences_can_be_shared(self) -> Self:
+        if self.run.sequence_parallel == 1:
+            return self
+        if self.classes is not None:
+            raise ValueError("run.sequence_parallel is for language models, not for [classes]; leave it out")
+        if self.packed_rows > 1:
+            raise ValueError(
+                "run.sequence_parallel keeps packed examples apart in a micro-batch of one row only; set "
+                "run.micro_batch_size = 1, with a larger data.pack_to if it fits"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _attention_fits(self) -> Self:
         attention = self.model.attn_implementation
         if attention is None:

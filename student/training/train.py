@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from cache.json_documents import write_json
+from student.models.attention.sequence_parallel import refuse_unsharable, sequence_group, share_sequences
 from student.models.loss_model import LossModel
 from student.models.model_parts import head_of
 from student.models.quantised import weight_count
@@ -104,7 +105,11 @@ def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: Chec
     loss_model = LossModel(inputs.model, inputs.batches.objectives)
     outer = list(head_of(inputs.model).parameters())
     checkpoints = settings.output / CHECKPOINTS
+    if (group := sequence_group(settings.run.sequence_parallel)) is not None:
+        share_sequences(inputs.model, group)
     engine = Engine(loss_model, settings.optimizer, settings.run, checkpoints, settings.deepspeed, outer)
+    if group is not None:
+        refuse_unsharable(inputs.model, group, inputs.attention, engine.device)
 
     def result_of(progress: RunProgress) -> TrainResult:
         return _result(settings, plan, inputs, counts, progress)
@@ -120,7 +125,7 @@ def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: Chec
             settings,
         )
 
-    progress = Loop(engine, inputs, settings, save_best, copies, arithmetic).run()
+    progress = Loop(engine, inputs, settings, save_best, copies, arithmetic, group).run()
     if copies is not None:
         copies.wait()  # the best student is about to be moved
     result = result_of(progress)

@@ -19,7 +19,8 @@ from student.data.settings import DataSettings
 from student.data.sources import Examples
 from student.losses.target_forms import TargetForm, require_supported
 from student.losses.weighted_objectives import WeightedObjectives
-from student.models.attention import flash_stand_in, set_attention, uses_flash
+from student.models.attention.implementations import flash_stand_in, set_attention, uses_flash
+from student.models.attention.sequence_parallel import require_divisible
 from student.models.build import build_model
 from student.models.model_parts import layout_of
 from student.models.rows.layout import Layout
@@ -41,7 +42,8 @@ class TrainingInputs:
 
     examples: training examples; left_out: those of the data that are not among them, by reason.
     reopen: opens the batches of another snapshot of the training store; None for a classifier.
-    samples: prompts that the student continues while it learns; empty if the job asks for none.
+    samples: prompts that the student continues while it learns; empty if the job asks for none. attention: the
+    implementation of the model, before ranks share sequences.
     """
 
     model: PreTrainedModel
@@ -53,6 +55,7 @@ class TrainingInputs:
     left_out: Mapping[str, int]
     reopen: Callable[[int], Batches] | None = None
     samples: Sequence[SamplePrompt] = ()
+    attention: str = ""
 
 
 def open_inputs(settings: TrainSettings, plan: TrainingPlan, stores: OpenStores) -> TrainingInputs:
@@ -118,6 +121,8 @@ class InputBuilder:
             if settings.data.pack_to:
                 self._refuse_unpackable(model)
             require_positions(model.config, source, "training", SHORTER)
+            if settings.run.sequence_parallel > 1:
+                require_divisible(model.config, settings.run.sequence_parallel)
             require_learners(source, settings.loss.all_terms)
         batches = self._language_batches("train", source, layout)
         sources: dict[Split, Examples | ClassSource] = {"train": source}
@@ -137,6 +142,7 @@ class InputBuilder:
             source.left_out,
             partial(self._reopen, model.config, layout),
             self._sample_prompts(sources, model.config),
+            model.config._attn_implementation,
         )
 
     def _sample_prompts(

@@ -1,8 +1,13 @@
 """The jobs of tests.student.training.test_training: many tiny ones, which two launches of ranks train."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tests.student.training.ranks import (
     LLAMA,
@@ -131,3 +136,21 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         for stage in stages_of:
             jobs += [job(f"{name}-{stage}", ranks, f"{name}-{stage}", run={"steps": 8, "zero_stage": stage})]
     return one, two
+
+
+def agree(ours: list[list[float | None]], wanted: list[list[float | None]], rel: float = 2e-4) -> None:
+    """The same curves; DeepSpeed tells no norm at stage 0."""
+    assert len(ours) == len(wanted) > 0
+    for mine, theirs in zip(ours, wanted, strict=True):
+        told = len(mine) - (mine[-1] is None or theirs[-1] is None)
+        assert mine[:told] == pytest.approx(theirs[:told], rel=rel)
+
+
+def weights(output: Path, folder: str = "model") -> dict[str, torch.Tensor]:
+    """Of the student that a run left, as Transformers loads it."""
+    if (output / "error").exists():
+        raise AssertionError((output / "error").read_text())
+    config = json.loads((output / folder / "config.json").read_text())
+    kind = AutoModelForSeq2SeqLM if config["model_type"] == "t5" else AutoModelForCausalLM
+    state: dict[str, torch.Tensor] = kind.from_pretrained(output / folder).state_dict()
+    return state

@@ -20,7 +20,7 @@ from cache.store.logit_store import LogitStore
 from cluster.training.driver import is_complete, make_plan, summary
 from cluster.training.snapshot_pinning import pin_snapshots
 from student.classification.source import ClassSource
-from student.models.attention import STAND_IN, flash_stand_in
+from student.models.attention.implementations import STAND_IN, flash_stand_in
 from student.training.planning.inputs import open_inputs
 from student.training.planning.plan import TrainingPlan, job_digest, plan_folder, read_plan, sizes_file, write_plan
 from student.training.planning.stores import OpenStores

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from student.data.batches import LanguageBatches
 from student.losses.normalisation import objective_weights, sum_row_weights
@@ -29,7 +29,7 @@ from student.training.planning.examples import open_examples
 from student.training.planning.stores import OpenStores
 from student.training.planning.vocabulary import Vocabulary
 from student.training.settings import HeldoutSettings, TrainSettings
-from tests.student.training.fleet import LIMIT, NARROWED, PACKED, STAGES, WIDENED, Fleet, jobs_of
+from tests.student.training.fleet import LIMIT, NARROWED, PACKED, STAGES, WIDENED, Fleet, agree, jobs_of, weights
 from tests.student.training.ranks import (
     MIX,
     VOCAB,
@@ -55,14 +55,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
         for launch in launches.values():
             if launch.poll() is None:
                 os.killpg(launch.pid, signal.SIGKILL)
-
-
-def agree(ours: list[list[float | None]], wanted: list[list[float | None]], rel: float = 2e-4) -> None:
-    """The same curves; DeepSpeed tells no norm at stage 0."""
-    assert len(ours) == len(wanted) > 0
-    for mine, theirs in zip(ours, wanted, strict=True):
-        told = len(mine) - (mine[-1] is None or theirs[-1] is None)
-        assert mine[:told] == pytest.approx(theirs[:told], rel=rel)
 
 
 @pytest.mark.parametrize(
@@ -276,16 +268,6 @@ def test_a_killed_run_continues_bit_exactly(fleet: Fleet, tiny_model: Path) -> N
         assert not (whole.output / "training.json").exists(), "the kill came too late to test anything"
     assert start([Job(whole)], 2, fleet.root / "log-killed").wait(LIMIT) == 0
     assert fleet.curve("killed") == fleet.curve("whole-60")
-
-
-def weights(output: Path, folder: str = "model") -> dict[str, torch.Tensor]:
-    """Of the student that a run left, as Transformers loads it."""
-    if (output / "error").exists():
-        raise AssertionError((output / "error").read_text())
-    config = json.loads((output / folder / "config.json").read_text())
-    kind = AutoModelForSeq2SeqLM if config["model_type"] == "t5" else AutoModelForCausalLM
-    state: dict[str, torch.Tensor] = kind.from_pretrained(output / folder).state_dict()
-    return state
 
 
 def heldout_loss(folder: Path, settings: TrainSettings, store: Path) -> float:

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from cache.errors import InputError
-from student.models.attention import flash_stand_in, set_attention
+from student.models.attention.implementations import flash_stand_in, set_attention
 from student.models.rows.packing import Packing, pack, positions
 from student.models.rows.packing_probe import refuse_unpackable
 

@@ -45,7 +45,7 @@ def flash_stand_in(model: PreTrainedModel, requested: str = STAND_IN) -> Iterato
     That is by the positions that reach the attention, in a batch of one row. Windows and soft-caps are left out.
     requested: the flash attention of the job. Raises InputError if the model's attention cannot be chosen.
     """
-    AttentionInterface.register(STAND_IN, _separated)
+    AttentionInterface.register(STAND_IN, separated)
     AttentionMaskInterface.register(STAND_IN, flash_attention_mask)
     before = model.config._attn_implementation
     set_attention(model, STAND_IN, requested)
@@ -55,7 +55,7 @@ def flash_stand_in(model: PreTrainedModel, requested: str = STAND_IN) -> Iterato
         set_attention(model, before)
 
 
-def _separated(
+def separated(
     module: Any,
     query: Tensor,
     key: Tensor,
