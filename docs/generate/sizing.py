@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from docs.generate import student_sizing
 from docs.generate.demo_table import between
 from docs.generate.measurements.results import origin, read, table
 
@@ -22,7 +23,8 @@ STORES = ("store_smollm2_k64", "store_k64_v151936", "store_scale")
 
 def page(root: Path) -> str:
     """docs/sizing.md with the current tables."""
-    return between((root / "docs/sizing.md").read_text(), BEGIN, END, tables())
+    text = between((root / "docs/sizing.md").read_text(), BEGIN, END, tables())
+    return between(text, student_sizing.BEGIN, student_sizing.END, student_sizing.tables())
 
 
 def tables() -> str:
