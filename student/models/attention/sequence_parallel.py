@@ -83,7 +83,10 @@ class _Whole(torch.nn.Module):
 
 
 def share_sequences(model: PreTrainedModel, group: SequenceGroup) -> None:
-    """Let the model attend over the parts of the group. Its positions must be given, those of the whole sequence."""
+    """Let the model attend over the parts of the group. Its positions must be given, those of the whole sequence.
+
+    Raises InputError if the attention of the model cannot be replaced.
+    """
     attention = DistributedAttention(_Whole(model.config._attn_implementation), group.handle, 2, 1)
 
     def attend(
@@ -96,7 +99,10 @@ def share_sequences(model: PreTrainedModel, group: SequenceGroup) -> None:
         **others: Any,
     ) -> tuple[Tensor, None]:
         if position_ids is None:
-            raise RuntimeError("this model does not tell its attention the positions")
+            raise InputError(
+                f"run.sequence_parallel: model type {model.config.model_type!r} does not tell its attention the "
+                "positions of the tokens; leave it out, or use a model of another family"
+            )
         positions = [torch.empty_like(position_ids) for _ in range(group.ranks)]
         dist.all_gather(positions, position_ids.contiguous(), group=group.handle)
         times = max(1, group.ranks // key.shape[1])
@@ -107,7 +113,13 @@ def share_sequences(model: PreTrainedModel, group: SequenceGroup) -> None:
 
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, flash_attention_mask)
-    set_attention(model, NAME)
+    try:
+        set_attention(model, NAME)
+    except InputError as error:
+        raise InputError(
+            f"run.sequence_parallel = {group.ranks}: the attention of model type {model.config.model_type!r} cannot be "
+            "replaced; leave it out, or use a model of another family"
+        ) from error
 
 
 @contextmanager

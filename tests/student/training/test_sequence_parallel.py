@@ -9,12 +9,27 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from transformers import AutoTokenizer
 
 from cache.errors import InputError
+from student.models.attention.sequence_parallel import SequenceGroup, share_sequences
+from student.models.build import build_model
+from student.models.settings import ModelSettings
 from student.training.planning.planner import plan_training
 from student.training.planning.stores import OpenStores
 from tests.student.training.fleet import PACKED, agree, weights
-from tests.student.training.ranks import LLAMA, MIX, TOPK, Job, curve, make_pretrained, make_store, settings_of, start
+from tests.student.training.ranks import (
+    LLAMA,
+    MIX,
+    TOPK,
+    VOCAB,
+    Job,
+    curve,
+    make_pretrained,
+    make_store,
+    settings_of,
+    start,
+)
 
 pytestmark = pytest.mark.slow
 STAGES = (0, 1, 2, 3)
@@ -131,3 +146,10 @@ def test_ranks_are_a_multiple_of_those_that_share() -> None:
     assert [run.ranks_for(gpus) for gpus in (0, 1, 4, 7, 8, 12)] == [4, 4, 4, 4, 8, 12]
     assert run.fits_ranks(12) and not run.fits_ranks(6) and not run.fits_ranks(2)
     assert run.micro_batch_of(8) == 1
+
+
+def test_attention_that_cannot_be_replaced_is_named(tiny_model: Path) -> None:
+    fields = {"model_type": "bloom", "hidden_size": 32, "n_layer": 1, "n_head": 2}
+    model = build_model(ModelSettings(config=fields), VOCAB, AutoTokenizer.from_pretrained(tiny_model), 0)
+    with pytest.raises(InputError, match=r"run.sequence_parallel = 2: the attention of model type 'bloom' cannot be"):
+        share_sequences(model, SequenceGroup(None, 0, 2, 0, 1))
