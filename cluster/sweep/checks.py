@@ -74,7 +74,7 @@ def is_complete(trial: Trial) -> bool:
 
 def _require_same_resources(trials: Sequence[Trial]) -> None:
     """Raise InputError if trials need different resources: Ray Tune gives each the same, and one could wait forever."""
-    for name in ("ranks", "cpu_threads"):
+    for name in ("ranks", "sequence_parallel", "cpu_threads"):
         if len({getattr(trial.settings.run, name) for trial in trials}) > 1:
             raise InputError(f"run.{name}: all trials of a sweep take the same; sweep each value by itself")
 
