@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import student.models.build
-import student.tokenizers.cross_tokenizer_store
+import student.tokenizers.aligner
 import student.training.planning.inputs
 from cache.errors import InputError, SpecMismatchError, StoreError
 from cache.examples.files.jsonl import write_examples
@@ -60,7 +60,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, wrapper)
 
-    count(student.tokenizers.cross_tokenizer_store, "align")
+    count(student.tokenizers.aligner, "align")
     count(student.models.build, "require_known_head")
     count(student.training.planning.inputs, "refuse_unpackable")
     return counts
