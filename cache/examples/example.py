@@ -28,6 +28,12 @@ class Segment(IntEnum):
     RESPONSE = 3
 
 
+def prompt_length(segments: npt.NDArray[np.uint8]) -> int:
+    """Number of tokens before the first one of the assistant; all of them if there is none. segments: uint8 [n]."""
+    others = np.flatnonzero(segments != Segment.PROMPT)
+    return int(others[0]) if len(others) else len(segments)
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One training item, as in the examples file.
@@ -132,5 +138,4 @@ class TokenizedExample:
     @property
     def prompt_length(self) -> int:
         """Number of leading prompt tokens."""
-        others = np.flatnonzero(self.segments != Segment.PROMPT)
-        return int(others[0]) if len(others) else len(self.tokens)
+        return prompt_length(self.segments)

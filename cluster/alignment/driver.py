@@ -24,10 +24,11 @@ from cache.store.claims.tokenizer_files import claim_tokenizer
 from cache.store.commits import SPEC, committed_units, create_store, read_spec, unit_name
 from cache.store.copying.copied_units import copy_quarantine, require_other_store, units_of_copy
 from cache.store.fill import require_profile, require_same_profile
-from cache.store.logit_store import LogitStore
+from cache.store.snapshot_reading import latest_snapshot
 from cache.store.snapshots import take_snapshot
 from cluster.alignment.units import AlignmentJob, align_unit
 from cluster.runtime.ray_session import is_embedded, own_error, ray_session
+from cluster.runtime.shared_object import share, shared_object
 from student.tokenizers.alignment import Alignment
 from student.tokenizers.cross_tokenizer_store import AlignedShares
 
@@ -36,8 +37,6 @@ Unit = npt.NDArray[np.int64]
 AHEAD = 2
 # Seconds of work for which more processes are not worth their start.
 SHORT_S = 60.0
-# By name: jobs that this process keeps between its tasks.
-_JOBS: dict[str, AlignmentJob] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +63,35 @@ def run_alignment(
 
     student: a fast tokenizer, with the template of the student. workers: units that are aligned at a time; 1 is this
     process, more are tasks of Ray at `address`; None: this process, or one for each core if that would take it longer
-    than SHORT_S. Examples that are forgotten in the source are left out. Units that the
-    target contains already are skipped, so a rerun continues. At the end a snapshot is taken. progress: of examples.
+    than SHORT_S. progress: of examples.
+    Examples that are forgotten in the source are left out. Units that the target contains already are skipped, so a
+    rerun continues. At the end a snapshot is taken.
     Raises a LogitbankError, before the target exists, if the two tokenizers or the targets cannot be aligned.
     """
     require_profile(profile)
     require_other_store(source, target)
     require_template_variables(student, form.chat_template_kwargs, "chat_template_kwargs")
-    store, storage = LogitStore.open(source, snapshot), open_storage(target)
-    form = replace(form, template_date=_template_date(storage, student))
-    job = AlignmentJob(source, store.snapshot, target, student, form, profile)
+    form = replace(form, template_date=_template_date(open_storage(target), student))
+    # All processes read one snapshot; without any, opening the store says so.
+    pinned = snapshot if snapshot is not None else latest_snapshot(open_storage(source)) or None
+    job = AlignmentJob(source, pinned, target, student, form, profile)
     spec = job.aligner.spec
     with ExitStack() as joined:
         if workers != 1 and (workers is not None or not is_embedded(address)):
             # Before the target exists: a head that does not answer leaves nothing behind.
             joined.enter_context(ray_session(address, workers or 1))
-        return _write(job, spec, store, workers, address, progress)
+        return _write(job, spec, workers, address, progress)
 
 
 def _write(
     job: AlignmentJob,
     spec: StoreSpec,
-    store: LogitStore,
     workers: int | None,
     address: str | None,
     progress: Progress,
 ) -> AlignmentResult:
     """Write the units that the target lacks, and take a snapshot."""
-    storage = job.storage
+    store, storage = job.store, job.storage
     create_store(storage, spec)
     claim_tokenizer(storage, spec, tokenizer_files(job.student))
     units = units_of_copy(store, storage)
@@ -139,7 +139,7 @@ def _align_with_ray(
     job: AlignmentJob, units: Sequence[Unit], workers: int, address: str | None
 ) -> Iterator[tuple[Unit, npt.NDArray[np.int64]]]:
     with ray_session(address, workers):
-        shared = [ray.put(job)]
+        shared = share(job)
         align = ray.remote(_align_shared).options(num_cpus=1, scheduling_strategy="SPREAD")
         waiting, running = deque(units), dict[Any, Unit]()
         while waiting or running:
@@ -155,9 +155,5 @@ def _align_with_ray(
 
 
 def _align_shared(job: list[Any], unit: Unit) -> npt.NDArray[np.int64]:
-    """A task of Ray. job: in a list, so that Ray does not fetch it for every task."""
-    name = job[0].hex()
-    if name not in _JOBS:
-        _JOBS.clear()
-        _JOBS[name] = ray.get(job[0])
-    return align_unit(_JOBS[name], unit)
+    """A task of Ray."""
+    return align_unit(shared_object(job), unit)

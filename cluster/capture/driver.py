@@ -12,6 +12,7 @@ from cluster.capture.planning import open_windows
 from cluster.capture.run import CaptureOutcome, CaptureRun, engine_settings
 from cluster.capture.settings import CaptureSettings
 from cluster.runtime.ray_session import ray_session
+from cluster.runtime.shared_object import share
 
 # Windows that are planned ahead, besides one for each engine.
 PLAN_AHEAD = 2
@@ -33,8 +34,8 @@ def run_capture(settings: CaptureSettings, log: EventLog | None = None) -> Captu
                 run.capture()
     else:
         with _ray(settings, settings.most_actors):
-            shared = ray.put(job)
-            job = ray.get(shared)  # its keys are now where all processes of this machine read them
+            shared = share(job)
+            job = ray.get(shared[0])  # its keys are now where all processes of this machine read them
             run = CaptureRun(job, log)
             run.plan(RayPlanner(job, shared, chain(first, windows), PLAN_AHEAD + settings.most_actors))
             if run.known_units:

@@ -49,7 +49,8 @@ def publish_student(student: Path, target: str, title: str | None, licence: str 
         require_new_folder(Path(target), target)
         draft = Path(f"{target.rstrip('/')}.tmp")
         shutil.rmtree(draft, ignore_errors=True)
-        _copy(student, draft, title, licence)
+        shutil.copytree(student, draft)
+        _write_card(draft, title, licence)
         shutil.rmtree(target, ignore_errors=True)  # it is empty
         draft.rename(target)
         return str(Path(target) / CARD)
@@ -58,14 +59,14 @@ def publish_student(student: Path, target: str, title: str | None, licence: str 
         raise InputError(f"{target}: is no model on a hub; write {HUB}OWNER/NAME")
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=student.parent) as name:
         draft = Path(name) / "model"
-        _copy(student, draft, title, licence)
+        shutil.copytree(student, draft, copy_function=_link)
+        _write_card(draft, title, licence)
         return upload(draft, match["name"], private, "model", REPLACED)
 
 
-def _copy(student: Path, target: Path, title: str | None, licence: str | None) -> None:
-    """Weights are linked where the disk can, and not copied."""
-    shutil.copytree(student, target, copy_function=_link)
-    card = target / CARD
+def _write_card(folder: Path, title: str | None, licence: str | None) -> None:
+    """The card that training wrote, with another title and a licence if they are given."""
+    card = folder / CARD
     text = card.read_text()
     card.unlink()  # it may be linked
     if licence is not None:
@@ -78,6 +79,7 @@ def _copy(student: Path, target: Path, title: str | None, licence: str | None) -
 
 
 def _link(source: str, target: str) -> None:
+    """Weights that are only sent are not copied where the disk can link them."""
     try:
         Path(target).hardlink_to(source)
     except OSError:  # another disk

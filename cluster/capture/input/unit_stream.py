@@ -16,9 +16,7 @@ from cluster.capture.input.tries import Tries
 from cluster.capture.input.window_planning import PlannedWindow, Unit, plan_window
 from cluster.capture.input.work import Work
 from cluster.runtime.ray_session import own_error
-
-# The job that a process of Ray plans with, by the name of its reference.
-_JOBS: dict[str, CaptureJob] = {}
+from cluster.runtime.shared_object import shared_object
 
 
 class Planner(Protocol):
@@ -63,14 +61,13 @@ class PackedUnits:
 class RayPlanner:
     """Plans in tasks of Ray, `ahead` windows at a time. The units stay in Ray's object store.
 
-    shared: the job in Ray's object store.
+    shared: the job in Ray's object store (cluster.runtime.shared_object).
     """
 
-    def __init__(self, job: CaptureJob, shared: Any, windows: Iterator[Window], ahead: int) -> None:
+    def __init__(self, job: CaptureJob, shared: list[Any], windows: Iterator[Window], ahead: int) -> None:
         self._numbers = _Numbers(job)
         self._windows, self._ahead = windows, ahead
-        # In a list, so that Ray does not fetch it for every task: a process keeps it.
-        self._job = [shared]
+        self._job = shared
         # They need no core of their own: on a small machine the engines have all.
         self._plan = ray.remote(_plan_window).options(num_cpus=0, num_returns=2, scheduling_strategy="SPREAD")
         self._tasks: deque[tuple[Any, Any]] = deque()
@@ -194,13 +191,5 @@ class _Numbers:
 
 
 def _plan_window(job: list[Any], window: Window, first: int, most: int | None) -> tuple[PlannedWindow, PackedUnits]:
-    planned, units = plan_window(_job_of(job[0].hex(), job), window, first, most)
+    planned, units = plan_window(shared_object(job), window, first, most)
     return planned, PackedUnits(units)
-
-
-def _job_of(name: str, job: list[Any]) -> CaptureJob:
-    """The job, with its tokenizer, that this process keeps between its tasks."""
-    if name not in _JOBS:
-        _JOBS.clear()
-        _JOBS[name] = ray.get(job[0])
-    return _JOBS[name]

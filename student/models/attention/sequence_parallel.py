@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from deepspeed.sequence.layer import DistributedAttention
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import flash_attention_mask
@@ -87,6 +86,8 @@ def share_sequences(model: PreTrainedModel, group: SequenceGroup) -> None:
 
     Raises InputError if the attention of the model cannot be replaced.
     """
+    from deepspeed.sequence.layer import DistributedAttention  # here: a driver that plans needs no DeepSpeed
+
     attention = DistributedAttention(_Whole(model.config._attn_implementation), group.handle, 2, 1)
 
     def attend(
@@ -140,7 +141,8 @@ def refuse_unsharable(model: PreTrainedModel, group: SequenceGroup, name: str, d
     name: the model's own attention. Random tokens on the device of the rank, also where ZeRO-3 has divided the weights.
     """
     length = PROBE * group.ranks
-    ids = torch.randint(1, 100, (1, length), generator=torch.Generator().manual_seed(0)).to(device)
+    known = min(100, model.get_input_embeddings().num_embeddings)
+    ids = torch.randint(known, (1, length), generator=torch.Generator().manual_seed(0)).to(device)
     positions = torch.arange(length, device=device)[None]
     part = slice(group.rank * PROBE, (group.rank + 1) * PROBE)
     inputs = {"input_ids": ids[:, part], "position_ids": positions[:, part], "use_cache": False}

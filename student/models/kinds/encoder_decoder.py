@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
-from cache.examples.example import Segment
+from cache.examples.example import prompt_length
 from cache.rows.record import Window
 from student.losses.head.transform import LogitTransform
 from student.models.rows.layout import ArrangedExamples, Layout, side_by_side
@@ -27,7 +27,7 @@ class EncoderDecoderLayout:
     def arrange(
         self, windows: Sequence[Window], rows: Sequence[npt.NDArray[np.int64]], row_of: Sequence[int] | None = None
     ) -> ArrangedExamples:
-        prompts = [_prompt_length(window) for window in windows]
+        prompts = [prompt_length(window.segments) for window in windows]
         longest = max(prompts)
         input_ids = side_by_side([w.tokens[:n] for w, n in zip(windows, prompts, strict=True)], longest)
         mask = (np.arange(longest) < np.array(prompts)[:, None]).astype(np.int64)
@@ -42,12 +42,6 @@ class EncoderDecoderLayout:
         # Target row n - 1 of an example, that of its first token after the prompt, is the decoder's first position.
         pairs = zip(rows, prompts, strict=True)
         return ArrangedExamples(inputs, [b * length + row + 1 - n for b, (row, n) in enumerate(pairs)])
-
-
-def _prompt_length(window: Window) -> int:
-    """Tokens before the first one of the assistant."""
-    answer = np.flatnonzero(window.segments != Segment.PROMPT)
-    return int(answer[0]) if len(answer) else len(window)
 
 
 class EncoderDecoder(StudentKind):
@@ -92,7 +86,7 @@ class EncoderDecoder(StudentKind):
         return EncoderDecoderLayout(config.pad_token_id if start is None else start)
 
     def longest_sequence(self, window: Window) -> int:
-        prompt = _prompt_length(window)
+        prompt = prompt_length(window.segments)
         return max(prompt, len(window) - prompt)
 
     def answer_start(self, prompt_length: int) -> int:

@@ -9,11 +9,10 @@ import numpy.typing as npt
 from transformers import PreTrainedConfig
 
 from cache.errors import InputError
-from cache.examples.example import Segment
+from cache.examples.example import prompt_length
 from cache.examples.files.jsonl import read_examples
 from cache.examples.tokenizers import decode
 from cache.rendering.render import prompt_tokens
-from cache.rows.record import Window
 from student.data.sources import Examples
 from student.models.generation import fits_positions
 from student.training.planning.vocabulary import Vocabulary
@@ -65,11 +64,5 @@ def _of_file(settings: SampleSettings, vocabulary: Vocabulary) -> Iterator[Sampl
 def _of_source(source: Examples, vocabulary: Vocabulary) -> Iterator[SamplePrompt]:
     for start in range(0, len(source), BLOCK):
         for window in source.read(range(start, min(start + BLOCK, len(source)))):
-            n = _prompt_length(window)
+            n = max(1, prompt_length(window.segments))  # nothing can follow an empty prompt
             yield SamplePrompt(window.tokens[:n], decode(window.tokens[n:], vocabulary.tokenizer))
-
-
-def _prompt_length(window: Window) -> int:
-    """Tokens before the first one of the assistant, and at least one: nothing can follow an empty prompt."""
-    answer = np.flatnonzero(window.segments != Segment.PROMPT)
-    return max(1, int(answer[0]) if len(answer) else len(window))

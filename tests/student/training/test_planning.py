@@ -1,6 +1,8 @@
 """A job is planned once: ranks open each store once, and align, learn and test nothing again."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +46,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(LogitStore, "open", classmethod(count))
     return counts
+
+
+def test_a_driver_that_plans_loads_no_deepspeed() -> None:
+    """It takes seconds, before every training. Ranks load it meanwhile."""
+    code = "import sys, student.training.planning.planner; print('deepspeed' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "False"
 
 
 @pytest.fixture
