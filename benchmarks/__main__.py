@@ -64,6 +64,7 @@ BENCHMARKS = (
     Benchmark("optimizers", "--vocab 2000 --hidden 64 --layers 2 --repeats 1", ""),
     Benchmark("head_precision", "--vocab 2000 --width 64 --rows 64 --k 16 --repeats 1", ""),
     Benchmark("batches", "--examples 2000 --steps 1", ""),
+    Benchmark("start", "--hidden 256 --layers 2 --vocab 2000 --repeats 1", "--ranks 4"),
     Benchmark("order", "--documents 18 --tokens 8000 --sizes 1000 --steps 32 --repeats 1", ""),
     Benchmark("order.students", "--seeds 1 --steps 2 --output runs/order/quick", "", (STUDENTS,)),
     Benchmark(

@@ -8,6 +8,7 @@
     parts      the Zarr v3 group with the records of one unit
     store      commits, snapshots, LogitStore, filling, verification, transcoding, forgetting
     exchange   Parquet, DistillKit and axolotl files, in both directions
+    comparison rows of two stores beside one another
 
 Beside the rooms: errors, registry, settings, progress, json_documents (JSON with a checksum), lazy_names.
 pyproject.toml declares which room may import which. This package knows numpy, Zarr's file format and numcodecs. It
@@ -28,6 +29,7 @@ from cache.errors import InputError, IntegrityError, LogitbankError, SpecMismatc
 from cache.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from cache.comparison.store_comparison import StoreComparison, compare_stores
     from cache.examples.example import Example, Segment, TokenizedExample
     from cache.examples.files.jsonl import read_examples, write_examples
     from cache.examples.tokenizers import load_tokenizer
@@ -71,6 +73,7 @@ __all__ = [
     "Settings",
     "SparseTargets",
     "SpecMismatchError",
+    "StoreComparison",
     "StoreError",
     "StoreInfo",
     "StoreSpec",
@@ -80,6 +83,7 @@ __all__ = [
     "VerifyReport",
     "Window",
     "collect_garbage",
+    "compare_stores",
     "create_store",
     "expire_snapshots",
     "export_axolotl",
@@ -109,6 +113,7 @@ if not TYPE_CHECKING:
             "cache.examples.files.jsonl": ("read_examples", "write_examples"),
             "cache.rendering.render": ("render",),
             "cache.examples.tokenizers": ("load_tokenizer",),
+            "cache.comparison.store_comparison": ("StoreComparison", "compare_stores"),
             "cache.exchange.axolotl": ("export_axolotl", "import_axolotl"),
             "cache.exchange.conversion": ("ImportedTeacher",),
             "cache.exchange.distillkit": ("export_distillkit", "import_distillkit"),

@@ -43,6 +43,7 @@ DEADLY_SECONDS = 120.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=20_000, help="of the largest job")
+    parser.add_argument("--smaller", type=int, default=0, help="of the smaller one; 0: a tenth of the largest")
     parser.add_argument("--paced", type=int, default=3000, help="examples of the jobs with a paced teacher")
     parser.add_argument("--tokens-per-s", type=float, default=5000.0, help="pace of one stand-in engine")
     parser.add_argument("--k", type=int, default=64)
@@ -62,7 +63,7 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All figures. Captures of one kind are repeated in turns with those that they are compared with."""
     model = make_model(folder / "model")
-    small, large = max(1, options.examples // 10), options.examples
+    small, large = options.smaller or max(1, options.examples // 10), options.examples
     for count in {small, large, options.paced}:
         write_examples(folder / f"{count}.jsonl", count)
     job = Job(folder, model, options.k)

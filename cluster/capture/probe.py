@@ -90,7 +90,7 @@ def run_probe(settings: CaptureSettings, sample: Sample) -> Estimate | None:
     examples = sample.examples
     if not examples:
         return None
-    with _folder(settings) as folder:
+    with shared_folder(settings) as folder:
         write_examples(folder / "examples.jsonl", examples)
         trial = settings.model_copy(
             update={
@@ -127,7 +127,7 @@ def run_probe(settings: CaptureSettings, sample: Sample) -> Estimate | None:
 
 
 @contextmanager
-def _folder(settings: CaptureSettings) -> Iterator[Path]:
+def shared_folder(settings: CaptureSettings) -> Iterator[Path]:
     """A folder that all nodes can reach, for a while: beside the store, where the engines are on a cluster."""
     parent = None
     if not is_embedded(settings.address):

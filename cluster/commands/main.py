@@ -13,6 +13,7 @@ import shtab
 
 from cache.errors import LogitbankError
 from cluster.commands.alignment_verb import add_alignment_verb
+from cluster.commands.comparison_verbs import add_comparison_verbs
 from cluster.commands.exchange_verbs import add_exchange_verbs
 from cluster.commands.job_verbs import add_job_verbs
 from cluster.commands.quarantine_verb import add_quarantine_verb
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_quarantine_verb(verbs)
     add_exchange_verbs(verbs)
     add_alignment_verb(verbs)
+    add_comparison_verbs(verbs)
     add_step_by_step_verb(verbs)
     add_ray_job_verbs(verbs, build_parser)
     return top

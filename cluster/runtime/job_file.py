@@ -25,7 +25,7 @@ def load_job(path: Path, overrides: Sequence[str], kind: type[Job], root: Path) 
     """
     values = read_toml(path)
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     return resolve_job(values, kind, f"job file {path}", root)
 
 
@@ -68,15 +68,16 @@ def find_unused(job: Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
                 yield from find_unused(part, f"{prefix}{path}.")
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str, option: str = "--set") -> None:
+    """Set a `key.path=value` of a job's values: a TOML value, or text. option: that gave it, for messages."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise InputError(f"--set {override!r}: expected key=value, such as run.steps=100")
+        raise InputError(f"{option} {override!r}: expected key=value, such as run.steps=100")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    set_key(values, key, value, f"--set {override!r}")
+    set_key(values, key, value, f"{option} {override!r}")
 
 
 def set_key(values: dict[str, Any], key: str, value: Any, name: str) -> None:

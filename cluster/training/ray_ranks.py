@@ -18,7 +18,8 @@ def run_under_ray(
 ) -> None:
     """Run the ranks to the end on the Ray that this process has joined. Ray Train starts them again if one is lost.
 
-    show: called about twice a second. Raises the project's own error if a rank raised one.
+    show: called about twice a second. Raises the project's own error if a rank raised one: Ray Train knows no error
+    that ends a run, so the ranks that it starts again return at once.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -26,7 +27,11 @@ def run_under_ray(
     threads = settings.run.cpu_threads or 1
     trainer = TorchTrainer(
         _rank,
-        train_loop_config={"settings": settings.model_dump(mode="json"), "plan": asdict(plan)},
+        train_loop_config={
+            "settings": settings.model_dump(mode="json"),
+            "plan": asdict(plan),
+            "first_error": _first_error(),
+        },
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=ranks, use_gpu=on_gpu, resources_per_worker=None if on_gpu else {"CPU": threads}
@@ -43,8 +48,8 @@ def run_under_ray(
 
     def fit() -> None:
         try:
-            if message := trainer.fit().return_value:
-                errors.append(DivergenceError(message))
+            if (error := trainer.fit().return_value) is not None:
+                errors.append(error)
         except BaseException as error:
             errors.append(error)
 
@@ -58,14 +63,48 @@ def run_under_ray(
         raise _own_error(errors[0]) or errors[0] from None
 
 
-def _rank(config: dict[str, Any]) -> str | None:
-    """What each Ray Train worker runs. Returns why the run diverged, if it did: a restart would only repeat it."""
+class FirstError:
+    """An actor that keeps the first error of a run, from one start of its ranks to the next."""
+
+    def __init__(self) -> None:
+        self._error: LogitbankError | None = None
+
+    def keep(self, error: LogitbankError) -> None:
+        """Keep this error if it is the first one."""
+        self._error = self._error or error
+
+    def get(self) -> LogitbankError | None:
+        """The error that was kept."""
+        return self._error
+
+
+def _first_error() -> Any:
+    """A handle of the actor, which lives as long as this process uses it."""
+    import ray
+
+    return ray.remote(FirstError).options(num_cpus=0).remote()
+
+
+def _rank(config: dict[str, Any]) -> LogitbankError | None:
+    """What each Ray Train worker runs. Returns the error of the job, if there is one: a restart would only repeat it.
+
+    An error of one rank is raised, because the others wait for it. They and it return it when they are started again.
+    """
+    import ray
+
     from student.training.train import train
 
+    kept = config["first_error"]
+    error: LogitbankError | None = ray.get(kept.get.remote())
+    if error is not None:
+        return error
     try:
         train(TrainSettings.model_validate(config["settings"]), TrainingPlan(**config["plan"]))
-    except DivergenceError as error:
-        return str(error)
+    except DivergenceError as diverged:  # of all ranks
+        return diverged
+    except LogitbankError as own:
+        ray.get(kept.keep.remote(own))
+        raise
     return None
 
 

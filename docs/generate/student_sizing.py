@@ -17,8 +17,8 @@ GPU_BYTES, PEAK, NETWORK, NODE = 80e9, 989e12, 50e9, 8
 TOKENS = 8192
 # Of bfloat16 training: weights, float32 sums of gradients, and float32 weights with two moments.
 WEIGHT, GRADIENT, STATE = 2, 4, 12
-# Bytes of host memory a weight that each rank takes while it loads a model: float32.
-HOST = 4
+# Bytes of host memory a weight that rank 0 takes while it loads a model: those of the file, in bfloat16.
+HOST = 2
 # Bytes of one layer's activations, a token and unit of width, without scores of attention (arXiv 2205.05198, table 2).
 LAYER = 34
 # float32 logits of a block of rows, one and a half times (student/losses/head/fused_loss.py).
@@ -70,7 +70,7 @@ def tables() -> str:
         "GPUs",
         "ZeRO",
         "GB a GPU",
-        "GB of a node at the start",
+        "GB of rank 0 at the start",
         "tokens/s",
         "10^10 tokens",
         "MB/s of the store",
@@ -96,7 +96,7 @@ def _rows() -> Iterator[tuple[str, ...]]:
     for student in STUDENTS:
         for gpus in GPUS:
             stage, size = student.stage(gpus, TOKENS)
-            host = f"{NODE * HOST * student.parameters / 1e9:,.0f}"
+            host = f"{HOST * student.parameters / 1e9:,.0f}"
             if not stage:
                 yield (student.name, f"{gpus}", "none fits", f"{size / 1e9:.0f}", host, "", "", "", "", "memory")
                 continue

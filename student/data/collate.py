@@ -68,9 +68,29 @@ def row_weights(window: Window, objectives: WeightedObjectives) -> npt.NDArray[n
     weights = objectives.segment_weights[:, window.segments[1:]]
     has_target = window.targets.counts[:-1] > 0
     weights[np.ix_(np.array(objectives.needs_teacher), ~has_target)] = 0
+    weights = _weighted_by_perplexity(weights, window.targets.entropy, objectives)
     if objectives.average_examples:
         weights = weights / np.maximum((weights > 0).sum(axis=1, keepdims=True), 1)
     return weights.astype(np.float32)
+
+
+def _weighted_by_perplexity(
+    weights: npt.NDArray[np.float32], entropy: npt.NDArray[np.float32] | None, objectives: WeightedObjectives
+) -> npt.NDArray[np.float32]:
+    """Row weights, times a power of the teacher's perplexity. It is 1 for a token without a target.
+
+    Where a mean is over examples, the factors of an example have a mean of 1: no example counts more than another.
+    """
+    if entropy is None or not any(objectives.perplexity_powers):
+        return weights
+    known = np.nan_to_num(entropy[:-1], nan=0.0)
+    weighted = []
+    for own, power in zip(weights, objectives.perplexity_powers, strict=True):
+        factors = np.exp((power or 0.0) * known)
+        if objectives.average_examples and own.any():
+            factors /= factors[own > 0].mean()
+        weighted.append(own * factors)
+    return np.stack(weighted)
 
 
 def _dense_targets(windows: Sequence[Window], selected: Sequence[Rows], objectives: WeightedObjectives) -> DenseTargets:

@@ -1,5 +1,7 @@
 """The terms of a loss over one micro-batch."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,10 @@ DECOUPLED = Objective("decoupled forward_kl", decoupled_kl, is_linear_in_teacher
 def make_loss_terms(batch: Batch, objectives: WeightedObjectives, coefficients: Tensor) -> list[LossTerm]:
     """One LossTerm for each objective. coefficients: float32 [terms], factors of the row weights of each term."""
     return [
-        _make_term(batch, objectives, term, batch.weights[i] * coefficients[i])
+        replace(
+            _make_term(batch, objectives, term, batch.weights[i] * coefficients[i]),
+            min_entropy=term.min_student_entropy,
+        )
         for i, term in enumerate(objectives.terms)
     ]
 

@@ -21,6 +21,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from student.losses.divergence import ABSENT
 from student.losses.objective import Objective
 
+# Columns whose summands of an entropy exist at a time: a block of logits has no room for a second one.
+ENTROPY_COLUMNS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class LossTerm:
@@ -36,6 +39,7 @@ class LossTerm:
     temperature: divides the student's logits. The conventional factor T^2 belongs in the weights.
     entropy: [R], of the teacher's distribution. It turns a cross-entropy into a divergence, without effect on the
         gradient.
+    min_entropy: rows where the student's own distribution at `temperature` has less entropy, in nats, weigh 0.
     """
 
     weights: Tensor
@@ -46,12 +50,13 @@ class LossTerm:
     log_tail: Tensor | None = None
     temperature: float = 1.0
     entropy: Tensor | None = None
+    min_entropy: float | None = None
 
     def rows(self, start: int, stop: int) -> "LossTerm":
         """Rows start:stop as views."""
         columns = (self.weights[start:stop], self.ids[start:stop], self.log_p[start:stop])
         tail, entropy = (None if x is None else x[start:stop] for x in (self.log_tail, self.entropy))
-        return LossTerm(*columns, self.objective, self.parameter, tail, self.temperature, entropy)
+        return LossTerm(*columns, self.objective, self.parameter, tail, self.temperature, entropy, self.min_entropy)
 
 
 class BucketLosses(NamedTuple):
@@ -100,6 +105,8 @@ def _same_temperature(logits: Tensor, terms: Sequence[LossTerm], with_gradient: 
     q = logits
     # The largest probability is at least 1 / V, so its logarithm is finite however sharp the row is.
     log_normalizer = max_logit - q.gather(-1, argmax).log()
+    selects = any(term.min_entropy is not None for term in terms)
+    student_entropy = entropies(q) if selects else None
     factor_of_q = q.new_zeros(len(q), 1)
     added_at_ids = []
     sums = []
@@ -107,10 +114,13 @@ def _same_temperature(logits: Tensor, terms: Sequence[LossTerm], with_gradient: 
         loss, by_ids, by_tail, student_tail = _bucket_losses(term, logits_at_ids - log_normalizer, with_gradient)
         if term.entropy is not None:
             loss = loss - term.entropy
-        sums.append((loss * term.weights).sum())
+        weights = term.weights
+        if term.min_entropy is not None and student_entropy is not None:
+            weights = weights * (student_entropy >= term.min_entropy)
+        sums.append((loss * weights).sum())
         if with_gradient:
             tail_slope = by_tail / student_tail
-            weights = term.weights.unsqueeze(-1)
+            weights = weights.unsqueeze(-1)
             factor_of_q += weights * (tail_slope - by_ids.sum(-1, keepdim=True) - by_tail)
             at_ids = (by_ids - q.gather(-1, term.ids) * tail_slope).masked_fill_(torch.isneginf(term.log_p), 0.0)
             added_at_ids.append((term.ids, at_ids.mul_(weights)))
@@ -119,6 +129,14 @@ def _same_temperature(logits: Tensor, terms: Sequence[LossTerm], with_gradient: 
         for ids, values in added_at_ids:
             q.scatter_add_(-1, ids, values)
     return sums
+
+
+def entropies(p: Tensor) -> Tensor:
+    """Entropy of each row of probabilities in nats, [R]. p: [R, V]."""
+    total = p.new_zeros(len(p))
+    for columns in torch.split(p, ENTROPY_COLUMNS, -1):
+        total += torch.special.entr(columns).sum(-1)
+    return total
 
 
 def _bucket_losses(term: LossTerm, log_q: Tensor, with_gradient: bool) -> BucketLosses:

@@ -10,6 +10,33 @@ from student.losses.registry import OBJECTIVES
 Tail = Literal["bucket", "decoupled", "renormalise"]
 # The name of a registered objective.
 ObjectiveName = Annotated[str, NameOf(OBJECTIVES)]
+PerplexityPower = Annotated[
+    float | None,
+    Field(
+        ge=-4,
+        le=4,
+        description="a token weighs the teacher's perplexity there to this power: below 0, more where the teacher is "
+        "sure; needs a store with targets.entropy = true",
+    ),
+]
+MinStudentEntropy = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        description="tokens where the student's own distribution has less entropy than so many nats are left out of a "
+        "step; they count 0 in its mean",
+    ),
+]
+# Keys of a loss that `terms` takes the place of.
+OF_ONE_TERM = (
+    "objective",
+    "temperature",
+    "beta",
+    "tail",
+    "hard_label_weight",
+    "perplexity_power",
+    "min_student_entropy",
+)
 
 
 class SegmentWeights(Settings):
@@ -50,6 +77,10 @@ class TermSettings(Settings):
         at temperature 1, beside the stored ids among themselves, at `temperature`; forward_kl only. renormalise: it is
         left out, and the stored ids are divided by their sum; biased, for comparison.
     segments: by default those of the whole loss. Each term is a mean over its own tokens.
+    perplexity_power: a token weighs the teacher's perplexity there (e to the entropy) to this power. Below 0, tokens of
+        which the teacher is sure weigh more; above 0, those of which it is not. A token without a target weighs 1.
+    min_student_entropy: only tokens of which the student is not sure yet are learned: those where its own distribution,
+        at `temperature`, has so many nats of entropy. The others count 0 in the mean: no rank need know of them.
     where: the term learns only from examples whose metadata have these values, such as { task = "explain" }.
     """
 
@@ -59,6 +90,8 @@ class TermSettings(Settings):
     beta: float | None = Field(None, gt=0, lt=1)
     tail: Tail = "bucket"
     segments: SegmentWeights | None = None
+    perplexity_power: PerplexityPower = None
+    min_student_entropy: MinStudentEntropy = None
     where: dict[str, Any] = Field({}, description="only examples whose metadata have these values; all if not given")
 
     @model_validator(mode="after")
@@ -90,9 +123,9 @@ class TermSettings(Settings):
 class LossSettings(Settings):
     """objective: what is minimised, with hard_label_weight as the share of hard-label cross-entropy in it.
 
-    terms: any objectives in place of these. segments: weights of tokens. average: a mean over tokens, or over
-    examples, in which each token weighs 1 / tokens of its example. example_weight: key of the metadata that has the
-    weight of each example.
+    terms: any objectives in place of these. perplexity_power, min_student_entropy: as those of a term. segments:
+    weights of tokens. average: a mean over tokens, or over examples, in which each token weighs 1 / tokens of its
+    example. example_weight: key of the metadata that has the weight of each example.
     """
 
     objective: ObjectiveName = "forward_kl"
@@ -102,6 +135,8 @@ class LossSettings(Settings):
     beta: float | None = Field(None, gt=0, lt=1, description="parameter of jsd and of the skewed divergences")
     tail: Tail = Field("bucket", description="how the mass outside the stored ids counts")
     hard_label_weight: float = Field(0.0, ge=0, lt=1, description="share of hard-label cross-entropy")
+    perplexity_power: PerplexityPower = None
+    min_student_entropy: MinStudentEntropy = None
     terms: tuple[TermSettings, ...] = ()
     segments: SegmentWeights = SegmentWeights()
     average: Literal["tokens", "examples"] = "tokens"
@@ -109,7 +144,7 @@ class LossSettings(Settings):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        single = {"objective", "temperature", "beta", "tail", "hard_label_weight"} & self.model_fields_set
+        single = set(OF_ONE_TERM) & self.model_fields_set
         if self.terms and any(getattr(self, name) != type(self).model_fields[name].default for name in single):
             raise ValueError(f"'terms' replaces {', '.join(sorted(single))}; leave them out, or leave out 'terms'")
         if not OBJECTIVES[self.objective].needs_teacher and self.hard_label_weight:
@@ -120,8 +155,7 @@ class LossSettings(Settings):
     def unused_keys(self) -> dict[str, str]:
         if not self.terms:
             return _unused_without_teacher(self.objective)
-        replaced = ("objective", "temperature", "beta", "tail", "hard_label_weight")
-        unused = dict.fromkeys(replaced, "'terms' takes its place")
+        unused = dict.fromkeys(OF_ONE_TERM, "'terms' takes its place")
         if all(term.segments is not None for term in self.terms):
             unused["segments"] = "every term has segments of its own"
         return unused
@@ -131,11 +165,12 @@ class LossSettings(Settings):
         """The terms, whether given as `terms` or as a single objective."""
         if self.terms:
             return self.terms
-        shared = {"temperature": self.temperature, "beta": self.beta, "tail": self.tail}
-        first = TermSettings(objective=self.objective, weight=1 - self.hard_label_weight, **shared)
+        own = {"temperature": self.temperature, "beta": self.beta, "tail": self.tail}
+        both = {"perplexity_power": self.perplexity_power, "min_student_entropy": self.min_student_entropy}
+        first = TermSettings(objective=self.objective, weight=1 - self.hard_label_weight, **own, **both)
         if not self.hard_label_weight:
             return (first,)
-        return (first, TermSettings(objective="hard_label", weight=self.hard_label_weight))
+        return (first, TermSettings(objective="hard_label", weight=self.hard_label_weight, **both))
 
     def segments_of(self, term: TermSettings) -> SegmentWeights:
         """The segment weights of a term: its own, or those of the loss."""

@@ -53,6 +53,11 @@ def require_supported(loss: LossSettings, form: TargetForm, source: str) -> None
 def _reason_against(term: TermSettings, form: TargetForm) -> str:
     """Why a term cannot be computed from such targets; empty if it can."""
     objective = OBJECTIVES[term.objective]
+    if term.perplexity_power and not form.entropy:
+        return (
+            "has no entropies of the teacher's distributions, which loss.perplexity_power needs; capture with "
+            "targets.entropy = true, or leave it out"
+        )
     if not objective.needs_teacher:
         return ""
     if form.kind == "none":

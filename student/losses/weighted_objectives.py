@@ -40,6 +40,11 @@ class WeightedObjectives:
         return tuple(dict.fromkeys(row_temperature(term) for term, needs_teacher in pairs if needs_teacher))
 
     @property
+    def perplexity_powers(self) -> tuple[float | None, ...]:
+        """Of each term, the power of the teacher's perplexity by which a token weighs; None if it has no effect."""
+        return tuple(term.perplexity_power or None for term in self.terms)
+
+    @property
     def weighs_prompts(self) -> bool:
         """Whether a term has a weight for the tokens of prompts."""
         return bool((self.segment_weights[:, 0] > 0).any())

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
@@ -29,18 +30,50 @@ def build_model(
     seed: int,
     classes: Sequence[str] = (),
     test_head: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
-    """Build the student in float32, with at least `vocab_size` logits or with one for each of `classes`.
+    """Build the student, with at least `vocab_size` logits or with one for each of `classes`.
 
     Without dropout: its random draws would differ after a restart. Its generation ends at every token that ends an
     answer (student.models.generation_settings). test_head: whether a forward pass tests how the
-    model computes its logits. Raises InputError if the model cannot have so many logits, or fails this test.
+    model computes its logits. dtype: that the run computes in. Weights that are stored in it keep it, all others are
+    float32. Raises InputError if the model cannot have so many logits, or fails this test.
     """
+    return _build(settings, vocab_size, tokenizer, seed, classes, test_head, dtype)
+
+
+def build_structure(
+    settings: ModelSettings,
+    vocab_size: int,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    classes: Sequence[str] = (),
+) -> PreTrainedModel:
+    """The model that build_model returns, but with parameters on the meta device: shapes and names without weights.
+
+    Its buffers have their initial values. No weights are read, so files of weights are not checked.
+    """
+    with init_empty_weights(include_buffers=False):
+        model = _build(settings, vocab_size, tokenizer, seed, classes, test_head=False, has_weights=False)
+    model.tie_weights()  # within that context, each name of a shared weight gets a parameter of its own
+    return model
+
+
+def _build(
+    settings: ModelSettings,
+    vocab_size: int,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    classes: Sequence[str],
+    test_head: bool,
+    dtype: torch.dtype = torch.float32,
+    has_weights: bool = True,
+) -> PreTrainedModel:
     if settings.pretrained is not None:
         model = (
-            _pretrained_classifier(settings, tokenizer, seed, classes)
+            _pretrained_classifier(settings, tokenizer, seed, classes, dtype, has_weights)
             if classes
-            else _pretrained(settings, vocab_size, tokenizer)
+            else _pretrained(settings, vocab_size, tokenizer, seed, dtype, has_weights)
         )
         name = settings.pretrained
     else:
@@ -51,7 +84,7 @@ def build_model(
         model.generation_config, _ = complete_generation_config(model.generation_config, tokenizer)
     model.eval()
     if test_head and not kind_of(model.config).needs_classes:  # a classifier has no sequence of token ids to test
-        _require_known_head(model, name)
+        require_working_head(model, name)
     if settings.lora is not None:
         torch.manual_seed(seed)
         model = add_adapters(model, settings.lora, name)
@@ -60,8 +93,11 @@ def build_model(
     return model
 
 
-def _require_known_head(model: PreTrainedModel, name: str) -> None:
-    """Raise InputError unless a forward pass works, and the logits are the known function of hidden states and head."""
+def require_working_head(model: PreTrainedModel, name: str) -> None:
+    """Raise InputError unless a forward pass works, and the logits are the known function of hidden states and head.
+
+    name: of the model, for messages.
+    """
     try:
         require_known_head(model, name)
     except InputError:
@@ -81,7 +117,7 @@ def load_student(path: str, vocab_size: int, trust_remote_code: bool = False) ->
             f"model {path!r} has {logits_width(model)} logits, but the store's vocabulary {vocab_size} ids; "
             "give a student that was trained from this store"
         )
-    _require_known_head(model.eval(), path)
+    require_working_head(model.eval(), path)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -128,16 +164,24 @@ def _unmergeable(model: PreTrainedModel, module: nn.Module) -> str:
     return ""
 
 
-def _pretrained(settings: ModelSettings, vocab_size: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _pretrained(
+    settings: ModelSettings,
+    vocab_size: int,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    dtype: torch.dtype,
+    has_weights: bool,
+) -> PreTrainedModel:
     path = str(settings.pretrained)
     in_4_bits = settings.lora is not None and settings.lora.quantise is not None
-    model = _load(path, settings.trust_remote_code, in_4_bits=in_4_bits, options=settings.options)
+    model = _load(path, settings.trust_remote_code, (), in_4_bits, settings.options, dtype, has_weights)
     if settings.layers is not None:
         model = keep_layers(model, settings.layers, path)
     width = logits_width(model)
     if len(tokenizer) <= width < vocab_size:
         # Models of one family share a tokenizer and pad their vocabularies to different widths.
-        model.resize_token_embeddings(vocab_size)
+        torch.manual_seed(seed)  # of what the new rows begin with
+        model.resize_token_embeddings(vocab_size, mean_resizing=has_weights)
         width = vocab_size
     if width < vocab_size:
         raise InputError(
@@ -148,12 +192,17 @@ def _pretrained(settings: ModelSettings, vocab_size: int, tokenizer: PreTrainedT
 
 
 def _pretrained_classifier(
-    settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, seed: int, classes: Sequence[str]
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    classes: Sequence[str],
+    dtype: torch.dtype,
+    has_weights: bool,
 ) -> PreTrainedModel:
     """A pretrained encoder with a head for the classes. A new head has random weights of this seed."""
     torch.manual_seed(seed)
     path = str(settings.pretrained)
-    model = _load(path, settings.trust_remote_code, classes, options=settings.options)
+    model = _load(path, settings.trust_remote_code, classes, False, settings.options, dtype, has_weights)
     if settings.layers is not None:
         model = keep_layers(model, settings.layers, path)
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
@@ -167,8 +216,10 @@ def _load(
     classes: Sequence[str] = (),
     in_4_bits: bool = False,
     options: Mapping[str, Any] = NO_OPTIONS,
+    dtype: torch.dtype = torch.float32,
+    has_weights: bool = True,
 ) -> PreTrainedModel:
-    how = quantised.loading_options() if in_4_bits else {}
+    how = quantised.loading_options() if in_4_bits and has_weights else {}
     try:
         config = read_config(path, trust_remote_code)
         if options:
@@ -177,8 +228,12 @@ def _load(
             _set_classes(config, path, classes)
         _remove_noise(config)
         auto_class = kind_of(config).auto_class()
-        loading = {"config": config, "dtype": torch.float32, "trust_remote_code": trust_remote_code, **how}
         model: PreTrainedModel
+        if not has_weights:
+            model = auto_class.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+            return model
+        dtype = torch.float32 if in_4_bits or _stored_dtype(config) is not dtype else dtype
+        loading = {"config": config, "dtype": dtype, "trust_remote_code": trust_remote_code, **how}
         model, info = auto_class.from_pretrained(path, output_loading_info=True, **loading)
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # weights of other shapes are a RuntimeError
         reason = one_line(error)
@@ -190,6 +245,12 @@ def _load(
     if in_4_bits:
         quantised.finish_loading(model, path)
     return model
+
+
+def _stored_dtype(config: PreTrainedConfig) -> torch.dtype | None:
+    """That of saved weights, as their configuration names it."""
+    stored = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
+    return getattr(torch, stored, None) if isinstance(stored, str) else stored
 
 
 def _set_classes(config: PreTrainedConfig, path: str, classes: Sequence[str]) -> None:

@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from cache.errors import InputError
 
@@ -26,15 +27,21 @@ def keep_layers(model: PreTrainedModel, layers: int | Sequence[int], name: str) 
     chosen = _chosen(layers, total, name)
     smaller = copy.deepcopy(model.config)
     text = smaller.get_text_config()
-    for key, value in list(vars(text).items()):
-        if isinstance(value, list | tuple) and len(value) == total:  # such as the kind of attention of each layer
-            setattr(text, key, type(value)(value[number] for number in chosen))
+    for key, value in lists_by_layer(text).items():
+        setattr(text, key, type(value)(value[number] for number in chosen))
     text.num_hidden_layers = len(chosen)
-    student: PreTrainedModel = type(model)._from_config(smaller, dtype=torch.float32)
+    student: PreTrainedModel = type(model)._from_config(smaller, dtype=model.dtype)
     student.load_state_dict(_weights(model, stacks[0], chosen))
     if getattr(model, "generation_config", None) is not None:  # a classifier has none
         student.generation_config = model.generation_config
     return student
+
+
+def lists_by_layer(config: PreTrainedConfig) -> dict[str, Any]:
+    """The entries of a configuration that have a value for each layer, such as the kind of its attention."""
+    total = getattr(config, "num_hidden_layers", None)
+    entries = vars(config).items()
+    return {key: value for key, value in entries if isinstance(value, list | tuple) and len(value) == total}
 
 
 def _chosen(layers: int | Sequence[int], total: int, name: str) -> list[int]:

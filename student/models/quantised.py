@@ -65,6 +65,11 @@ def plain_weight(parameter: nn.Parameter) -> Tensor:
     return weight
 
 
+def is_in_4_bits(model: nn.Module) -> bool:
+    """Whether any weight of the model is in 4 bits."""
+    return any(getattr(parameter, "quant_state", None) is not None for parameter in model.parameters())
+
+
 def weight_count(parameter: nn.Parameter) -> int:
     """Number of weights. A parameter in 4 bits has two in each of its elements."""
     state = getattr(parameter, "quant_state", None)

@@ -228,6 +228,8 @@ class Loop:
             is_first * sum(int(batches.sizes[group.examples].sum()) for group in groups if group.examples),
             is_first * sum(batch.without_loss for batch, group in zip(whole, groups, strict=True) if group.examples),
         )
+        if self._engine.device.type == "cuda":
+            read = [batch.pinned() for batch in read]
         return LocalStep(read, torch.tensor(counts))
 
     def _step(self, local: LocalStep) -> StepSums:

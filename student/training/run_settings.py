@@ -102,7 +102,11 @@ class RunSettings(Settings):
         2, description="of DeepSpeed; with bf16 or muon, 0 runs as 1; with both, 2 runs as 1"
     )
     offload: Literal["none", "optimizer", "all"] = Field("none", description="to the CPU; all: parameters too, stage 3")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of weights and activations")
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32",
+        description="of weights and activations; tf32: float32, but matrix products on a GPU round their factors to 10 "
+        "bits of mantissa",
+    )
     save_dtype: Literal["fp32", "bf16"] | None = Field(None, description="of the saved student; precision if not given")
     seed: int = Field(0, ge=0, description="of initial weights and order")
     checkpoint_every: int = Field(100, ge=1, description="steps")

@@ -15,7 +15,9 @@ from student.models.loss_model import LossModel
 from student.models.model_parts import head_of
 from student.models.quantised import weight_count
 from student.training.engine.checkpoints import remove_older
+from student.training.engine.config import PRECISIONS
 from student.training.engine.deepspeed_engine import Engine, start_ranks
+from student.training.engine.first_rank_weights import has_one_reader
 from student.training.engine.speed import Arithmetic
 from student.training.export import save_student, write_card
 from student.training.following import followed
@@ -28,9 +30,6 @@ from student.training.planning.planner import plan_on_first_rank
 from student.training.planning.stores import OpenStores
 from student.training.run_files import BEST, CHECKPOINTS, MODEL, RESULT, full_disk_named
 from student.training.settings import TrainSettings
-
-# What a student is saved in: what it was trained in, if the job names no other.
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,7 @@ def train(settings: TrainSettings, plan: TrainingPlan | None = None) -> TrainRes
 
 def _train(settings: TrainSettings, plan: TrainingPlan | None) -> TrainResult:
     start_ranks()
+    torch.backends.cuda.matmul.allow_tf32 = settings.run.precision == "tf32"
     if settings.mirror is None:
         return _train_here(settings, plan, None)
     copies = CheckpointCopies(settings.output, settings.mirror, settings.run.keep_checkpoints)
@@ -98,7 +98,10 @@ def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: Chec
         plan = plan_on_first_rank(settings, stores)
         if copies is not None:
             copies.share_plan()
-    inputs = open_inputs(settings, plan, stores)
+    in_4_bits = settings.model.lora is not None and settings.model.lora.quantise is not None
+    ranks = dist.get_world_size()
+    one_reader = has_one_reader(settings.run, settings.optimizer, settings.deepspeed, ranks, in_4_bits)
+    inputs = open_inputs(settings, plan, stores, has_weights=dist.get_rank() == 0 or not one_reader)
     stores.copy_ahead()
     settings = settings.with_steps(plan.examples, plan.tokens)
     counts, arithmetic = count_parameters(inputs.model), Arithmetic.of(inputs.model)
@@ -192,8 +195,10 @@ def _result(
 
 def _save(engine: Engine, inputs: TrainingInputs, card: str, folder: Path, settings: TrainSettings) -> None:
     """Gather the weights from all ranks; rank 0 writes them."""
-    weights = {name.removeprefix("model."): weight for name, weight in engine.full_weights().items()}
-    dtype, model = DTYPES[settings.run.save_dtype or settings.run.precision], settings.model
+    dtype, model = PRECISIONS[settings.run.save_dtype or settings.run.precision], settings.model
+    # Adapters are merged in float32.
+    gathered = engine.full_weights(torch.float32 if model.lora is not None else dtype)
+    weights = {name.removeprefix("model."): weight for name, weight in gathered.items()}
     # Adapters of some layers of a model, or of one with other options, belong to no model that anybody has.
     is_base = model.lora is not None and model.layers is None and not model.options
     base = model.pretrained if is_base else None

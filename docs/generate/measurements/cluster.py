@@ -6,9 +6,9 @@ from docs.generate.measurements.results import RESULTS, origin, read, spread, ta
 
 RATES = """\
 The teacher is a stand-in that needs no core: what remains is what Ray, the driver and the writing of parts cost. *Free*
-means that it takes no time; *paced* engines sleep {pace}. The
-smaller of the two free jobs is planned by the driver itself; in the larger one, processes of Ray plan ahead, and what they
-take to start counts. Eight paced engines have two units of 64 examples each, so most of their time is the last one.
+means that it takes no time; *paced* engines sleep {pace}. *More
+examples a second* are those that the larger of two free jobs has more, over the seconds that its command takes longer. Processes
+of Ray plan both jobs ahead.
 """
 RESUME = """\
 What a driver needs to know before it hands out the first unit: the keys of all that is committed. A snapshot lists all

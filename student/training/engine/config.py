@@ -1,10 +1,16 @@
 """The configuration of DeepSpeed for the settings of a run."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
+
+import torch
 
 from student.training.deepspeed_options import merged
 from student.training.run_settings import OptimizerSettings, RunSettings
+
+# What a run computes in, by run.precision.
+PRECISIONS = MappingProxyType({"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16})
 
 
 def effective_stage(run: RunSettings, optimizer: OptimizerSettings) -> int:

@@ -14,7 +14,7 @@ from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
 from cache.errors import InputError
-from student.models.quantised import plain_weight
+from student.models.quantised import is_in_4_bits, plain_weight
 from student.training.engine.checkpoints import (
     commit_checkpoint,
     make_universal,
@@ -23,8 +23,13 @@ from student.training.engine.checkpoints import (
     require_known_format,
     universal_checkpoint,
 )
-from student.training.engine.config import deepspeed_config, effective_stage
-from student.training.engine.frozen_weights import frozen_checksum
+from student.training.engine.config import PRECISIONS, deepspeed_config, effective_stage
+from student.training.engine.first_rank_weights import (
+    checksum_of_first_rank,
+    give_weights,
+    has_one_reader,
+    rank_device,
+)
 from student.training.engine.optimizers import make_optimizer
 from student.training.engine.schedule import rate_factor
 from student.training.run_files import checkpoint_folder, read_progress
@@ -47,6 +52,7 @@ def start_ranks() -> None:
 class Engine:
     """A model under ZeRO on this rank, restored from the current checkpoint if `checkpoints` has one.
 
+    model: those of rank 0 count. Of the other ranks, parameters may be on the meta device (has_one_reader).
     options: further keys of DeepSpeed's configuration. outer: matrices of the head, for Muon. progress: what was saved
     with that checkpoint, or None. step_was_applied: whether the last update changed the weights. An update whose
     gradient is not finite changes none. gathers_weights: whether all ranks must take part in each forward pass.
@@ -62,19 +68,21 @@ class Engine:
         options: Mapping[str, Any] = NO_OPTIONS,
         outer: Collection[nn.Parameter] = (),
     ) -> None:
+        ranks, stage, device = dist.get_world_size(), effective_stage(run, optimizer), rank_device()
+        self._frozen = checksum_of_first_rank(model, device)
+        if has_one_reader(run, optimizer, options, ranks, is_in_4_bits(model)):
+            config = deepspeed_config(optimizer, run, ranks, False, options) if stage == 3 else None
+            give_weights(model, PRECISIONS[run.precision], device, config)
         made = make_optimizer(model, optimizer, outer)
         schedule = torch.optim.lr_scheduler.LambdaLR(made, lambda step: rate_factor(step, optimizer, run.total_steps))
         kept = ("weight_decay", "fused", "foreach")
         self._own = [{key: group[key] for key in kept if key in group} for group in made.param_groups]
         self._folder, self._keep = checkpoints, run.keep_checkpoints
-        self._frozen = frozen_checksum(model)
         self.progress = read_progress(checkpoints)
-        ranks = dist.get_world_size()
         if self.progress:
             require_known_format(checkpoints)
             self._require_same_base(self.progress)
         # A partitioned optimizer belongs to a number of ranks. Another number of ranks loads its universal form.
-        stage = effective_stage(run, optimizer)
         is_partitioned, self.gathers_weights = stage > 0, stage == 3 and ranks > 1
         ranks_changed = bool(self.progress and is_partitioned and self.progress["ranks"] != ranks)
         require_continuable(checkpoints, optimizer, run, ranks)
@@ -165,17 +173,19 @@ class Engine:
         dist.all_reduce(is_finite, dist.ReduceOp.MIN)
         return bool(is_finite)
 
-    def full_weights(self) -> dict[str, Tensor]:
-        """float32 weights by name: complete on rank 0, an empty dict on the others, at any ZeRO stage.
+    def full_weights(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Weights by name, on the CPU: complete on rank 0, an empty dict on the others, at any ZeRO stage.
 
-        Of trained weights these are the float32 originals, also in a bfloat16 run.
+        Of trained weights these are the float32 originals, also in a bfloat16 run; rounded to `dtype`.
         """
         weights = {}
         for name, parameter in self.model.named_parameters():
             full = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
             with deepspeed.zero.GatheredParameters([parameter], enabled=full is None and hasattr(parameter, "ds_id")):
                 if dist.get_rank() == 0:
-                    weights[name] = (plain_weight(parameter) if full is None else full).detach().float().cpu().clone()
+                    weights[name] = (
+                        (plain_weight(parameter) if full is None else full).detach().to("cpu", dtype, copy=True)
+                    )
         return weights
 
     def _clip_gradient(self, limit: float) -> bool:

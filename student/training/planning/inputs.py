@@ -21,11 +21,13 @@ from student.losses.target_forms import TargetForm, require_supported
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.attention.implementations import flash_stand_in, set_attention, uses_flash
 from student.models.attention.sequence_parallel import require_divisible
-from student.models.build import build_model
+from student.models.build import build_model, build_structure
 from student.models.model_parts import layout_of
 from student.models.rows.layout import Layout
 from student.models.rows.packing_probe import refuse_unpackable
+from student.models.small_copy import model_to_plan
 from student.tokenizers.cross_tokenizer_store import AlignedSizes
+from student.training.engine.config import PRECISIONS
 from student.training.planning.examples import open_classes, open_examples
 from student.training.planning.plan import Split, TrainingPlan, classes_file, plan_folder, sizes_file
 from student.training.planning.sample_prompts import SamplePrompt, sample_prompts
@@ -58,13 +60,17 @@ class TrainingInputs:
     attention: str = ""
 
 
-def open_inputs(settings: TrainSettings, plan: TrainingPlan, stores: OpenStores) -> TrainingInputs:
+def open_inputs(
+    settings: TrainSettings, plan: TrainingPlan, stores: OpenStores, has_weights: bool = True
+) -> TrainingInputs:
     """Open the inputs of one rank, as planned: nothing is aligned, learned or tested again.
 
+    has_weights: whether the model of this rank is loaded; otherwise its parameters are on the meta device.
     Raises SpecMismatchError if the tokenizer or the order of the examples has changed since the job was planned.
     """
     folder = plan_folder(settings)
-    inputs = InputBuilder(settings, load_vocabulary(settings, folder, plan), stores, folder).build()
+    vocabulary = load_vocabulary(settings, folder, plan)
+    inputs = InputBuilder(settings, vocabulary, stores, folder, has_weights=has_weights).build()
     if (order := order_of(inputs.sources["train"])) != plan.order:
         raise SpecMismatchError(
             f"{settings.output}: the run began with its examples in the order {plan.order}, and this version would go "
@@ -81,7 +87,8 @@ def order_of(source: Examples | ClassSource) -> list[dict[str, int]]:
 class InputBuilder:
     """Builds the inputs of a job.
 
-    plan: folder of a finished plan; what it contains is loaded, and nothing is tested again. None: the job is planned.
+    plan: folder of a finished plan; what it contains is loaded, and nothing is tested again. None: the job is planned,
+    and a large model is not loaded for it. has_weights: as in open_inputs.
     """
 
     def __init__(
@@ -91,9 +98,10 @@ class InputBuilder:
         stores: OpenStores,
         plan: Path | None = None,
         progress: Progress = no_progress,
+        has_weights: bool = True,
     ) -> None:
         self._settings, self._vocabulary, self._stores = settings, vocabulary, stores
-        self._plan, self._progress = plan, progress
+        self._plan, self._progress, self._has_weights = plan, progress, has_weights
         self._data: dict[Split, DataSettings] = {"train": settings.data}
         if settings.heldout is not None:
             self._data["heldout"] = settings.heldout.as_data(settings.data)
@@ -105,21 +113,20 @@ class InputBuilder:
     def _language_model(self) -> TrainingInputs:
         settings, vocabulary = self._settings, self._vocabulary
         source = self._open_examples("train")
-        model = build_model(
-            settings.model,
-            vocabulary.size,
-            vocabulary.tokenizer,
-            settings.run.seed,
-            test_head=self._plan is None,
-        )
+        if self._plan is None:
+            model, tested = model_to_plan(settings.model, vocabulary.size, vocabulary.tokenizer, settings.run.seed)
+        else:
+            model = tested = self._model(vocabulary.size)
         attention = settings.model.attn_implementation
         # A plan is made without a GPU, so flash attention is only set in the ranks.
         if attention is not None and not (uses_flash(attention) and self._plan is None):
             set_attention(model, attention)
+            if tested is not model:
+                set_attention(tested, attention)
         layout = layout_of(model, settings.data.pack_to)
         if self._plan is None:
             if settings.data.pack_to:
-                self._refuse_unpackable(model)
+                self._refuse_unpackable(tested)
             require_positions(model.config, source, "training", SHORTER)
             if settings.run.sequence_parallel > 1:
                 require_divisible(model.config, settings.run.sequence_parallel)
@@ -144,6 +151,14 @@ class InputBuilder:
             self._sample_prompts(sources, model.config),
             model.config._attn_implementation,
         )
+
+    def _model(self, vocab_size: int, classes: Sequence[str] = ()) -> PreTrainedModel:
+        """The model of a rank; or of the plan of a classifier, which is small."""
+        settings, tokenizer = self._settings, self._vocabulary.tokenizer
+        what = (settings.model, vocab_size, tokenizer, settings.run.seed, classes)
+        if not self._has_weights:
+            return build_structure(*what)
+        return build_model(*what, test_head=False, dtype=PRECISIONS[settings.run.precision])
 
     def _sample_prompts(
         self, sources: Mapping[Split, Examples | ClassSource], config: PreTrainedConfig
@@ -172,11 +187,9 @@ class InputBuilder:
             refuse_unpackable(model, rows, row_length)
 
     def _classifier(self) -> TrainingInputs:
-        settings, vocabulary = self._settings, self._vocabulary
+        vocabulary = self._vocabulary
         source = self._open_classes("train")
-        model = build_model(
-            settings.model, len(vocabulary.tokenizer), vocabulary.tokenizer, settings.run.seed, source.names
-        )
+        model = self._model(len(vocabulary.tokenizer), source.names)
         require_readable(model.config, source.tokens)
         batches = self._class_batches("train", source)
         sources: dict[Split, Examples | ClassSource] = {"train": source}

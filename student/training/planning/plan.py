@@ -82,6 +82,10 @@ def job_digest(settings: TrainSettings) -> str:
         del values["model"]["options"]
     if values["model"]["lora"] is not None and values["model"]["lora"]["quantise"] is None:
         del values["model"]["lora"]["quantise"]
+    for table in (values["loss"], *values["loss"]["terms"]):
+        for name in ("perplexity_power", "min_student_entropy"):
+            if table[name] is None:
+                del table[name]
     # A model that was tested with one packed row at a time is tested again before it reads several.
     return digest(values | {"packs_several_rows": settings.packed_rows > 1})
 

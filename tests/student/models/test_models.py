@@ -269,6 +269,8 @@ def test_vocabularies_of_one_family_may_be_padded_differently(
     wider = build(path, tokenizer, 350)
     assert logits_width(wider) == 350 and wider.config.vocab_size == 350
     assert wider.get_output_embeddings().weight is wider.get_input_embeddings().weight
+    again = build(path, tokenizer, 350).get_input_embeddings().weight
+    assert torch.equal(again, wider.get_input_embeddings().weight), "new rows begin with the same values each time"
     narrow = save("plain", vocab_size=len(tokenizer) - 1)
     with pytest.raises(
         InputError, match=f"has {len(tokenizer) - 1} logits, the targets need 350; a student must share"

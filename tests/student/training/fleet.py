@@ -68,6 +68,8 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
     kinds: dict[str, dict[str, Any]] = {
         "mix": {},
         "threshold": {"of": estimates, "loss": {}},
+        "weighted": {"of": estimates, "loss": {"perplexity_power": -0.5, "min_student_entropy": 4.0}},
+        "tf32": {"precision": "tf32"},
         "lora": {"model": lora("all-linear")},
         "lora-head": {"model": lora(MORE)},
         "dora": {"model": lora("all-linear") | {"lora": {"rank": 3, "dora": True}}},
@@ -78,10 +80,13 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         "heldout": {"heldout": heldout},
     }
     saved = job("saved-bf16", 1, run={"zero_stage": 1, "save_dtype": "bf16"})
-    one = [saved] + [job(f"one-{name}", 1, run={"zero_stage": 1}, **kind) for name, kind in kinds.items()]
+    runs = {name: {"precision": kind.pop("precision", "fp32")} for name, kind in kinds.items()}
+    one = [saved] + [job(f"one-{name}", 1, run={**runs[name], "zero_stage": 1}, **kinds[name]) for name in kinds]
     two = [job(f"mix-{stage}", 2, run={"zero_stage": stage}) for stage in STAGES]
     stages = {
         "threshold": 2,
+        "weighted": 3,
+        "tf32": 0,
         "lora": 3,
         "lora-head": 3,
         "dora": 2,
@@ -91,7 +96,9 @@ def jobs_of(root: Path, tiny_model: Path) -> tuple[list[Job], list[Job]]:
         "mixture": 2,
         "heldout": 3,
     }
-    two += [job(f"two-{name}", 2, run={"zero_stage": stage}, **kinds[name]) for name, stage in stages.items()]
+    two += [
+        job(f"two-{name}", 2, run={**runs[name], "zero_stage": stage}, **kinds[name]) for name, stage in stages.items()
+    ]
     two += [
         # Steps of two and of three micro-batches of one row, and of one whose second rank has no example.
         *(job(f"packed-{stage}", 2, data=PACKED, run={"zero_stage": stage, "micro_batch_size": 1}) for stage in STAGES),

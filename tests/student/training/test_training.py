@@ -103,7 +103,7 @@ def test_the_share_of_real_tokens_is_in_the_metrics(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["threshold", "lora", "lora-head", "dora", "qlora", "t5", "gpt2", "mixture", "heldout"]
+    "name", ["threshold", "weighted", "tf32", "lora", "lora-head", "dora", "qlora", "t5", "gpt2", "mixture", "heldout"]
 )
 def test_two_ranks_agree_with_one(fleet: Fleet, name: str) -> None:
     """At ZeRO-3 but for stores of estimates and mixtures. Would catch weights that a rank never gathers or updates."""

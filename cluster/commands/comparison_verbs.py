@@ -1,0 +1,130 @@
+"""The verbs that hold rows against others: compare two stores, and probe the engine of a capture job."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache.errors import InputError
+from cluster.commands.store_verbs import STORE_HELP
+from cluster.commands.verbs import Result, Verbs, complete_files, complete_folders
+
+if TYPE_CHECKING:  # numpy is heavy
+    from cache.comparison.store_comparison import Spread, StoreComparison
+
+EXAMPLES = 200
+
+
+def add_comparison_verbs(verbs: Verbs) -> None:
+    compare = verbs.add(
+        "compare",
+        _compare,
+        "show how far the rows of two stores are from one another",
+        "logitbank compare runs/demo/store runs/demo/other",
+    )
+    complete_folders(compare.add_argument("store", help=STORE_HELP))
+    complete_folders(
+        compare.add_argument("other", help="store of the same examples and tokenizer, such as of another engine")
+    )
+    probe = verbs.add(
+        "probe",
+        _probe,
+        "hold the rows of a job's engine against those of Transformers in float32",
+        "logitbank probe cluster/jobs/demo/capture.toml --examples 50",
+    )
+    complete_files(probe.add_argument("job", type=Path, help="TOML file of a capture job; its store is not touched"))
+    probe.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a key of the job"
+    )
+    probe.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the reference alone, such as teacher.dtype=bfloat16, or teacher.model=FOLDER of weights "
+        "that are not quantised",
+    )
+    probe.add_argument("--address", help="Ray head to join (default: RAY_ADDRESS, or an embedded Ray)")
+    for verb in (compare, probe):
+        verb.add_argument("--examples", type=int, metavar="N", help=f"the first N examples (default: {EXAMPLES})")
+        verb.add_argument(
+            "--max-kl", type=float, metavar="NATS", help="exit with 1 if the mean divergence of a token is above this"
+        )
+
+
+def _compare(arguments: argparse.Namespace) -> Result:
+    from cache.comparison.store_comparison import compare_stores
+    from cache.storage.open import absolute_uri
+    from cache.store.logit_store import LogitStore
+    from cluster.runtime.progress_bars import counter
+
+    uris = [absolute_uri(each, arguments.root) for each in (arguments.store, arguments.other)]
+    with LogitStore.open(uris[0]) as reference, LogitStore.open(uris[1]) as other:
+        found = compare_stores(reference, other, _examples(arguments), counter("compare", "examples"))
+    heads = [f"compare: rows of {arguments.other} beside those of {arguments.store}"]
+    return _result(found, arguments.max_kl, heads, {})
+
+
+def _probe(arguments: argparse.Namespace) -> Result:
+    from cluster.capture.reference import reference_job, run_reference
+    from cluster.capture.settings import CaptureSettings
+    from cluster.runtime.job_file import load_job
+    from cluster.runtime.progress_bars import counter
+
+    root = arguments.root.resolve()
+    path = arguments.job if arguments.job.is_absolute() or arguments.job.exists() else arguments.root / arguments.job
+    job = load_job(path, arguments.overrides, CaptureSettings, root)
+    reference = reference_job(path, arguments.overrides, arguments.reference, root)
+    if arguments.address:
+        job, reference = (each.model_copy(update={"address": arguments.address}) for each in (job, reference))
+    probe = run_reference(job, reference, _examples(arguments), counter("compare", "examples"))
+    rates = {
+        name: outcome.rows / outcome.seconds if outcome.seconds else 0.0
+        for name, outcome in (("engine", probe.engine), ("reference", probe.reference))
+    }
+    heads = [
+        f"probe: {name}: {each.engine.kind}, {each.teacher.model}, {each.teacher.dtype}, {rates[name]:,.0f} tokens/s"
+        for name, each in (("engine", job), ("reference", reference))
+    ]
+    captures = {"engine": asdict(probe.engine), "reference": asdict(probe.reference), "tokens_per_s": rates}
+    return _result(probe.comparison, arguments.max_kl, heads, captures)
+
+
+def _examples(arguments: argparse.Namespace) -> int:
+    count = EXAMPLES if arguments.examples is None else arguments.examples
+    if count < 1:
+        raise InputError(f"--examples {count}: give 1 or more")
+    return int(count)
+
+
+def _result(found: "StoreComparison", max_kl: float | None, heads: list[str], data: dict[str, Any]) -> Result:
+    is_far = max_kl is not None and not found.kl.mean <= max_kl
+    verdict = [f"mean divergence {found.kl.mean:.2e} is above --max-kl {max_kl:g}"] if is_far else []
+    return Result(
+        "\n".join([*heads, *_lines(found), *verdict]),
+        {**found.to_document(), **data, "max_kl": max_kl},
+        exit_code=1 if is_far else 0,
+    )
+
+
+def _lines(found: "StoreComparison") -> list[str]:
+    left_out = [
+        *([f"{found.other_tokens:,} with other tokens"] if found.other_tokens else []),
+        *([f"{found.only_reference:,} in the first alone"] if found.only_reference else []),
+        *([f"{found.only_other:,} in the other alone"] if found.only_other else []),
+    ]
+    return [
+        f"{found.rows:,} rows of {found.examples:,} examples"
+        + (f"; left out: {', '.join(left_out)}" if left_out else ""),
+        f"{'':<34}{'mean':>11}{'median':>11}{'99%':>11}{'max':>11}",
+        _line("divergence, nats", found.kl),
+        _line("total variation", found.total_variation),
+        _line("error of the first log-probability", found.first_error),
+        f"the same most probable token: {found.same_first:.2%}; shared ids: {found.shared:.2%}",
+        f"log-probability of the texts: {found.label:+.2e} nats a token higher in the first",
+        *(f"far apart: token {row.position} of example {row.key}, {row.kl:.2e} nats" for row in found.worst),
+    ]
+
+
+def _line(name: str, spread: "Spread") -> str:
+    return f"{name:<34}" + "".join(f"{value:>11.2e}" for value in (spread.mean, spread.median, spread.p99, spread.max))

@@ -1,0 +1,86 @@
+"""The start of several ranks: rank 0 alone reads the weights of the model, and the others get theirs from it."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from student.training.engine.config import effective_stage
+from student.training.engine.frozen_weights import frozen_checksum
+from student.training.run_settings import OptimizerSettings, RunSettings
+
+
+def rank_device() -> torch.device:
+    """Where this rank computes."""
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def has_one_reader(
+    run: RunSettings, optimizer: OptimizerSettings, options: Mapping[str, Any], ranks: int, in_4_bits: bool
+) -> bool:
+    """Whether only rank 0 needs the weights of the model, and all other ranks its structure.
+
+    options: further keys of DeepSpeed's configuration. in_4_bits: each rank reads and rounds such weights itself.
+    MiCS divides weights by a class of its own, later.
+    """
+    uses_mics = options.get("zero_optimization", {}).get("mics_shard_size", -1) > 0
+    return ranks > 1 and not in_4_bits and not (uses_mics and effective_stage(run, optimizer) == 3)
+
+
+def give_weights(
+    model: nn.Module, dtype: torch.dtype, device: torch.device, config: Mapping[str, Any] | None = None
+) -> None:
+    """Give all ranks the parameters and buffers of rank 0, on `device`, one after the other.
+
+    model: on the other ranks, its parameters may be on the meta device. They stay the same objects. dtype: of the
+    parameters from now on. config: of DeepSpeed for ZeRO-3, under which each rank keeps a share of every parameter;
+    None: every rank keeps all of them. Every rank must call it, with a model of the same structure.
+    """
+    convert: Any = None
+    for parameter in model.parameters():
+        _materialise(parameter, dtype, device)
+        if config is None:
+            parameter.data = _of_first_rank(parameter.data)
+        elif convert is None:
+            convert = _divided(parameter, config, dtype)
+        else:
+            convert(param_list=[parameter])
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = _of_first_rank(buffer.detach().to(device))
+
+
+def checksum_of_first_rank(model: nn.Module, device: torch.device) -> str | None:
+    """The checksum of the frozen weights that rank 0 has, on every rank."""
+    found = [frozen_checksum(model) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(found, 0, device=device)
+    return found[0]
+
+
+def _divided(parameter: nn.Parameter, config: Mapping[str, Any], dtype: torch.dtype) -> Any:
+    """Divide the first parameter. Returns the function of DeepSpeed that divides others as this one."""
+    deepspeed.zero.Init(module=nn.ParameterList([parameter]), config_dict_or_path=dict(config), dtype=dtype)
+    return parameter.convert_to_zero_parameters  # type: ignore[attr-defined]
+
+
+def _materialise(parameter: nn.Parameter, dtype: torch.dtype, device: torch.device) -> None:
+    """Give a parameter its dtype and, if it has none, memory."""
+    if not parameter.is_meta:
+        parameter.data = parameter.data.to(device, dtype)
+        return
+    empty = torch.empty(parameter.shape, dtype=dtype, device=device)
+    filled = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    torch.utils.swap_tensors(parameter, filled)  # type: ignore[no-untyped-call]
+
+
+def _of_first_rank(values: Tensor) -> Tensor:
+    """The tensor with the values of rank 0: the same one if it lies in one piece."""
+    flat = values.contiguous().view(-1)
+    dist.broadcast(flat.view(torch.uint8), 0)
+    if not values.is_contiguous():
+        values = flat.view(values.shape)
+    return values
