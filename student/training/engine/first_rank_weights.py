@@ -41,8 +41,12 @@ def give_weights(
     None: every rank keeps all of them. Every rank must call it, with a model of the same structure.
     """
     convert: Any = None
+    # Each parameter is whole for a moment, in the same place: memory that is given back one by one has holes.
+    largest = max((parameter.numel() for parameter in model.parameters()), default=0) if config is not None else 0
+    place = torch.empty(largest, dtype=dtype, device=device)
     for parameter in model.parameters():
-        _materialise(parameter, dtype, device)
+        values = place[: parameter.numel()].view(parameter.shape) if config is not None else None
+        _materialise(parameter, dtype, device, values)
         if config is None:
             parameter.data = _of_first_rank(parameter.data)
         elif convert is None:
@@ -67,13 +71,13 @@ def _divided(parameter: nn.Parameter, config: Mapping[str, Any], dtype: torch.dt
     return parameter.convert_to_zero_parameters  # type: ignore[attr-defined]
 
 
-def _materialise(parameter: nn.Parameter, dtype: torch.dtype, device: torch.device) -> None:
-    """Give a parameter its dtype and, if it has none, memory."""
+def _materialise(parameter: nn.Parameter, dtype: torch.dtype, device: torch.device, place: Tensor | None) -> None:
+    """Give a parameter its dtype, its device and, if it has none, memory. place: for its values; None: anywhere."""
     if not parameter.is_meta:
-        parameter.data = parameter.data.to(device, dtype)
+        parameter.data = parameter.data.to(device, dtype) if place is None else place.copy_(parameter.data)
         return
-    empty = torch.empty(parameter.shape, dtype=dtype, device=device)
-    filled = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    place = torch.empty(parameter.shape, dtype=dtype, device=device) if place is None else place
+    filled = nn.Parameter(place, requires_grad=parameter.requires_grad)
     torch.utils.swap_tensors(parameter, filled)  # type: ignore[no-untyped-call]
 
 
