@@ -17,6 +17,8 @@ from cache.store.reading.sequence import RecordSequence
 
 # Rows with the largest divergence that are named.
 WORST = 5
+# Nats: what is less is no difference between the teachers.
+ROUNDING = 1e-6
 # Examples that are read together.
 BATCH = 64
 
@@ -40,9 +42,13 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class WorstRow:
-    """A row with a large divergence. position: of the token that it predicts; token: its id."""
+    """A row with a large divergence. position: of the token that it predicts; token: its id.
+
+    key, example: key and id of the example in the reference.
+    """
 
     key: str
+    example: str
     position: int
     token: int
     kl: float
@@ -101,9 +107,9 @@ def compare_stores(
             )
     for store in (reference, other):
         if not store.spec.targets.max_entries or not store.spec.targets.has_exact:
+            what = "draws" if store.spec.targets.max_entries else "texts without rows"
             raise InputError(
-                f"{store.storage}: has {store.spec.targets}, and draws or texts without rows cannot be compared one by "
-                'one; capture with targets.mode = "topk"'
+                f'{store.storage}: has {what}, which cannot be compared; capture with targets.mode = "topk"'
             )
     if pairs is None:
         pairs = _common(*(_rows_of(store.keys) for store in (reference, other)))
@@ -114,7 +120,7 @@ def compare_stores(
         pairs = pairs[:limit]
     rows: list[RowDifferences] = []
     labels: list[npt.NDArray[np.float64]] = []
-    worst: list[tuple[float, str, int, int]] = []
+    worst: list[tuple[float, int, int, int]] = []
     different = 0
     for done, (i, *windows) in enumerate(_read(reference, other, pairs), start=1):
         if done % BATCH == 0 or done == len(pairs):
@@ -129,7 +135,7 @@ def compare_stores(
         for place in np.argsort(found.kl)[-WORST:]:
             position = int(found.row[place]) + 1
             token = int(ours.tokens[position]) if position < same else -1
-            entry = (float(found.kl[place]), reference.key(i), position, token)
+            entry = (float(found.kl[place]), i, position, token)
             (heapq.heappush if len(worst) < WORST else heapq.heappushpop)(worst, entry)
     if not rows:
         raise InputError(
@@ -156,7 +162,11 @@ def compare_stores(
         float(differences.same_first.mean()),
         float(differences.shared.mean()),
         float(np.nanmean(label)) if np.isfinite(label).any() else float("nan"),
-        [WorstRow(key, position, token, kl) for kl, key, position, token in sorted(worst, reverse=True)],
+        [
+            WorstRow(reference.key(i), reference.texts([i])[0].id, position, token, kl)
+            for kl, i, position, token in sorted(worst, reverse=True)
+            if kl > ROUNDING
+        ],
     )
 
 

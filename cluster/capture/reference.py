@@ -13,6 +13,7 @@ from cache.comparison.store_comparison import StoreComparison, compare_stores
 from cache.errors import InputError
 from cache.examples.example import Example
 from cache.examples.files.jsonl import write_examples
+from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
 from cache.progress import Progress, no_progress
 from cache.store.logit_store import LogitStore
 from cluster.capture.driver import run_capture
@@ -29,11 +30,15 @@ K = 64
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the engine of a job and the reference say. engine, reference: of each capture, with its seconds."""
+    """What the engine of a job and the reference say. engine, reference: of each capture, with its seconds.
+
+    dtypes: of the weights of both, as the stores name them.
+    """
 
     comparison: StoreComparison
     engine: CaptureOutcome
     reference: CaptureOutcome
+    dtypes: tuple[str, str]
 
 
 def reference_job(path: Path, overrides: Sequence[str], changes: Sequence[str], root: Path) -> CaptureSettings:
@@ -52,6 +57,11 @@ def reference_job(path: Path, overrides: Sequence[str], changes: Sequence[str], 
             teacher.pop(key, None)
         teacher["dtype"] = "float32"
     for change in changes:
+        if not change.startswith(("teacher.", "engine.")):
+            raise InputError(
+                f"--reference {change!r}: the reference has the examples and the targets of the job; change a key of "
+                "[teacher] or [engine]"
+            )
         apply_override(values, change, "--reference")
     return resolve_job(values, CaptureSettings, f"job file {path}, as the reference", root)
 
@@ -64,6 +74,7 @@ def run_reference(
     reference: see reference_job. It scores the texts that the job's teacher wrote, if it writes any.
     Raises InputError if one of them captures nothing, or no example can be compared.
     """
+    _require_same_tokenizer(job, reference)
     limit = min(examples, job.limit or examples)
     with shared_folder(job) as folder:
         targets = _comparable(job)
@@ -80,7 +91,8 @@ def run_reference(
             )
             with LogitStore.open(str(folder / "reference")) as other:
                 pairs = None if job.generation is None else _pairs(other, own)
-                return Probe(compare_stores(other, own, None, progress, pairs), first, second)
+                found = compare_stores(other, own, None, progress, pairs)
+                return Probe(found, first, second, (own.spec.dtype, other.spec.dtype))
 
 
 def _written(store: LogitStore) -> Iterator[Example]:
@@ -95,6 +107,22 @@ def _pairs(reference: LogitStore, own: LogitStore) -> npt.NDArray[np.int64]:
     number = {own.key(i): i for i in range(len(own))}
     ids = [example.id for example in reference.texts(reference.numbers().tolist())]
     return np.array([[i, number[key]] for i, key in enumerate(ids)], np.int64).reshape(-1, 2)
+
+
+def _require_same_tokenizer(job: CaptureSettings, reference: CaptureSettings) -> None:
+    """Raise InputError, before anything is captured, unless both teachers have the same tokenizer."""
+    names = [each.teacher.tokenizer or each.teacher.model for each in (job, reference)]
+    if names[0] == names[1]:
+        return
+    ours, theirs = (
+        tokenizer_digest(load_tokenizer(name, each.teacher.trust_remote_code))
+        for name, each in zip(names, (job, reference), strict=True)
+    )
+    if ours != theirs:
+        raise InputError(
+            f"the reference {names[1]!r} has another tokenizer than {names[0]!r}, so their rows would be about other "
+            "tokens; give a reference with the same one"
+        )
 
 
 def _comparable(job: CaptureSettings) -> Any:

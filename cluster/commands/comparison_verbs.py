@@ -83,8 +83,8 @@ def _probe(arguments: argparse.Namespace) -> Result:
         for name, outcome in (("engine", probe.engine), ("reference", probe.reference))
     }
     heads = [
-        f"probe: {name}: {each.engine.kind}, {each.teacher.model}, {each.teacher.dtype}, {rates[name]:,.0f} tokens/s"
-        for name, each in (("engine", job), ("reference", reference))
+        f"probe: {name}: {each.engine.kind}, {each.teacher.model}, {dtype}, {rates[name]:,.0f} tokens/s"
+        for name, each, dtype in zip(("engine", "reference"), (job, reference), probe.dtypes, strict=True)
     ]
     captures = {"engine": asdict(probe.engine), "reference": asdict(probe.reference), "tokens_per_s": rates}
     return _result(probe.comparison, arguments.max_kl, heads, captures)
@@ -94,6 +94,8 @@ def _examples(arguments: argparse.Namespace) -> int:
     count = EXAMPLES if arguments.examples is None else arguments.examples
     if count < 1:
         raise InputError(f"--examples {count}: give 1 or more")
+    if arguments.max_kl is not None and not arguments.max_kl > 0:
+        raise InputError(f"--max-kl {arguments.max_kl:g}: give a number of nats above 0, such as 0.01")
     return int(count)
 
 
@@ -122,7 +124,11 @@ def _lines(found: "StoreComparison") -> list[str]:
         _line("error of the first log-probability", found.first_error),
         f"the same most probable token: {found.same_first:.2%}; shared ids: {found.shared:.2%}",
         f"log-probability of the texts: {found.label:+.2e} nats a token higher in the first",
-        *(f"far apart: token {row.position} of example {row.key}, {row.kl:.2e} nats" for row in found.worst),
+        *(
+            f"far apart: token {row.position} (id {row.token}) of example {row.example!r}, key {row.key[:12]}, "
+            f"{row.kl:.2e} nats"
+            for row in found.worst
+        ),
     ]
 
 

@@ -17,6 +17,7 @@ NOT_TERMS = frozenset(
         "gradient_norm",
         "tokens",
         "real_token_share",
+        "learned_token_share",
         "examples_without_loss",
         "skipped_steps",
         "tokens_per_s",

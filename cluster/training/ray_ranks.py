@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from cache.errors import LogitbankError
+from cache.errors import InputError, LogitbankError, SpecMismatchError
 from cluster.training.rank_environment import rank_on_cpu
 from student.training.engine.skipped_steps import DivergenceError
 from student.training.planning.plan import TrainingPlan
@@ -16,7 +16,7 @@ from student.training.settings import TrainSettings
 def run_under_ray(
     settings: TrainSettings, plan: TrainingPlan, ranks: int, on_gpu: bool, show: Callable[[], None]
 ) -> None:
-    """Run the ranks to the end on the Ray that this process has joined. Ray Train starts them again if one is lost.
+    """Run the ranks to the end on the Ray that this process has joined. Ray Train starts them again if one fails.
 
     show: called about twice a second. Raises the project's own error if a rank raised one: Ray Train knows no error
     that ends a run, so the ranks that it starts again return at once.
@@ -79,10 +79,12 @@ class FirstError:
 
 
 def _first_error() -> Any:
-    """A handle of the actor, which lives as long as this process uses it."""
+    """A handle of the actor, which lives as long as this process uses it, on the same machine."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return ray.remote(FirstError).options(num_cpus=0).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(FirstError).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 def _rank(config: dict[str, Any]) -> LogitbankError | None:
@@ -102,7 +104,7 @@ def _rank(config: dict[str, Any]) -> LogitbankError | None:
         train(TrainSettings.model_validate(config["settings"]), TrainingPlan(**config["plan"]))
     except DivergenceError as diverged:  # of all ranks
         return diverged
-    except LogitbankError as own:
+    except (InputError, SpecMismatchError) as own:  # others may pass, such as those of an object store
         ray.get(kept.keep.remote(own))
         raise
     return None

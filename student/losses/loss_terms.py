@@ -17,15 +17,20 @@ from student.losses.weighted_objectives import WeightedObjectives, row_temperatu
 DECOUPLED = Objective("decoupled forward_kl", decoupled_kl, is_linear_in_teacher=True)
 
 
-def make_loss_terms(batch: Batch, objectives: WeightedObjectives, coefficients: Tensor) -> list[LossTerm]:
-    """One LossTerm for each objective. coefficients: float32 [terms], factors of the row weights of each term."""
-    return [
-        replace(
-            _make_term(batch, objectives, term, batch.weights[i] * coefficients[i]),
-            min_entropy=term.min_student_entropy,
-        )
-        for i, term in enumerate(objectives.terms)
-    ]
+def make_loss_terms(
+    batch: Batch, objectives: WeightedObjectives, coefficients: Tensor, learned: Tensor | None = None
+) -> list[LossTerm]:
+    """One LossTerm for each objective. coefficients: float32 [terms], factors of the row weights of each term.
+
+    learned: float32 [2], to which the rows that `min_student_entropy` keeps, and all that it decides about, are added.
+    Without gradients it leaves out none: a held-out loss is one of all tokens.
+    """
+    terms = []
+    for i, term in enumerate(objectives.terms):
+        made = _make_term(batch, objectives, term, batch.weights[i] * coefficients[i])
+        selects = term.min_student_entropy is not None and torch.is_grad_enabled()
+        terms.append(replace(made, min_entropy=term.min_student_entropy, kept=learned) if selects else made)
+    return terms
 
 
 def _make_term(batch: Batch, objectives: WeightedObjectives, term: TermSettings, weights: Tensor) -> LossTerm:

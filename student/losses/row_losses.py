@@ -39,7 +39,8 @@ class LossTerm:
     temperature: divides the student's logits. The conventional factor T^2 belongs in the weights.
     entropy: [R], of the teacher's distribution. It turns a cross-entropy into a divergence, without effect on the
         gradient.
-    min_entropy: rows where the student's own distribution at `temperature` has less entropy, in nats, weigh 0.
+    min_entropy: rows where the student's own distribution at `temperature` has less entropy, in nats, weigh 0. kept:
+    [2], to which the rows that do not are added, and all rows with a weight.
     """
 
     weights: Tensor
@@ -51,12 +52,14 @@ class LossTerm:
     temperature: float = 1.0
     entropy: Tensor | None = None
     min_entropy: float | None = None
+    kept: Tensor | None = None
 
     def rows(self, start: int, stop: int) -> "LossTerm":
         """Rows start:stop as views."""
         columns = (self.weights[start:stop], self.ids[start:stop], self.log_p[start:stop])
         tail, entropy = (None if x is None else x[start:stop] for x in (self.log_tail, self.entropy))
-        return LossTerm(*columns, self.objective, self.parameter, tail, self.temperature, entropy, self.min_entropy)
+        selection = (self.min_entropy, self.kept)
+        return LossTerm(*columns, self.objective, self.parameter, tail, self.temperature, entropy, *selection)
 
 
 class BucketLosses(NamedTuple):
@@ -117,6 +120,8 @@ def _same_temperature(logits: Tensor, terms: Sequence[LossTerm], with_gradient: 
         weights = term.weights
         if term.min_entropy is not None and student_entropy is not None:
             weights = weights * (student_entropy >= term.min_entropy)
+            if term.kept is not None:
+                term.kept.add_(torch.stack([(weights > 0).sum(), (term.weights > 0).sum()]).to(term.kept))
         sums.append((loss * weights).sum())
         if with_gradient:
             tail_slope = by_tail / student_tail

@@ -123,9 +123,9 @@ class TermSettings(Settings):
 class LossSettings(Settings):
     """objective: what is minimised, with hard_label_weight as the share of hard-label cross-entropy in it.
 
-    terms: any objectives in place of these. perplexity_power, min_student_entropy: as those of a term. segments:
-    weights of tokens. average: a mean over tokens, or over examples, in which each token weighs 1 / tokens of its
-    example. example_weight: key of the metadata that has the weight of each example.
+    terms: any objectives in place of these. segments: weights of tokens. average: a mean over tokens, or over
+    examples, in which each token weighs 1 / tokens of its example. example_weight: key of the metadata that has the
+    weight of each example.
     """
 
     objective: ObjectiveName = "forward_kl"

@@ -5,10 +5,11 @@ tail. Estimates (threshold, sampled) are unbiased for every id. So only a loss t
 distribution can be learned from them: the cross-entropy. Class probabilities are exact and complete.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from cache.errors import StoreError
+from cache.errors import InputError, StoreError
 from cache.rows.spec import TargetSpec
 from student.losses.registry import OBJECTIVES
 from student.losses.settings import LossSettings, TermSettings
@@ -48,6 +49,17 @@ def require_supported(loss: LossSettings, form: TargetForm, source: str) -> None
     for term in loss.all_terms:
         if reason := _reason_against(term, form):
             raise StoreError(f"{source}: {reason}")
+
+
+def require_reachable(loss: LossSettings, vocab_size: int) -> None:
+    """Raise InputError if a term asks for more entropy of the student than any distribution over its ids has."""
+    most = math.log(vocab_size)
+    for term in loss.all_terms:
+        if term.min_student_entropy is not None and term.min_student_entropy >= most:
+            raise InputError(
+                f"loss.min_student_entropy = {term.min_student_entropy:g}: {vocab_size:,} ids have at most {most:.2f} "
+                f"nats, so no token would be learned; give less, such as {most / 4:.1f}"
+            )
 
 
 def _reason_against(term: TermSettings, form: TargetForm) -> str:

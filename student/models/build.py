@@ -48,14 +48,20 @@ def build_structure(
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
     classes: Sequence[str] = (),
-) -> PreTrainedModel:
-    """The model that build_model returns, but with parameters on the meta device: shapes and names without weights.
+) -> PreTrainedModel | None:
+    """The model that build_model returns, but on the meta device: names and shapes without values.
 
-    Its buffers have their initial values. No weights are read, so files of weights are not checked.
+    No weights are read, so files of weights are not checked. Weights that the configuration ties are one. None if the
+    code of the model needs values. Raises InputError as build_model does.
     """
-    with init_empty_weights(include_buffers=False):
-        model = _build(settings, vocab_size, tokenizer, seed, classes, test_head=False, has_weights=False)
-    model.tie_weights()  # within that context, each name of a shared weight gets a parameter of its own
+    try:
+        with init_empty_weights(include_buffers=True):
+            model = _build(settings, vocab_size, tokenizer, seed, classes, test_head=False, has_weights=False)
+        model.tie_weights()  # within that context, each name of a shared weight gets a parameter of its own
+    except InputError:
+        raise
+    except Exception:  # the code of a model may raise anything
+        return None
     return model
 
 
@@ -235,7 +241,9 @@ def _load(
         dtype = torch.float32 if in_4_bits or _stored_dtype(config) is not dtype else dtype
         loading = {"config": config, "dtype": dtype, "trust_remote_code": trust_remote_code, **how}
         model, info = auto_class.from_pretrained(path, output_loading_info=True, **loading)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:  # weights of other shapes are a RuntimeError
+    except InputError:
+        raise
+    except Exception as error:  # damaged files, weights of other shapes, and whatever the code of a model raises
         reason = one_line(error)
         if "trust_remote_code" in str(error):
             reason = "contains Python code of its own, which is not run; set trust_remote_code = true, if you trust it"

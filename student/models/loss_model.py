@@ -23,11 +23,13 @@ from student.models.model_parts import (
 class LossSums(NamedTuple):
     """The objective of a micro-batch (with gradient), and each term's part of it, [terms], in nats.
 
+    learned: float32 [2], how many rows `min_student_entropy` kept, and about how many it decided.
     A tuple, because ZeRO-3 searches the output of a module for tensors.
     """
 
     objective: Tensor
     parts: Tensor
+    learned: Tensor
 
 
 class LossModel(nn.Module):
@@ -47,18 +49,21 @@ class LossModel(nn.Module):
     def forward(self, batch: Batch, coefficients: Tensor) -> LossSums:
         """The loss of a micro-batch. coefficients: float32 [terms], factors of the row weights of each term."""
         hidden = hidden_states(self.model, batch.inputs).index_select(0, batch.rows)
-        terms = make_loss_terms(batch, self.objectives, coefficients)
+        learned = torch.zeros(2, device=hidden.device)
+        terms = make_loss_terms(batch, self.objectives, coefficients, learned)
         head = head_of(self.model)
         rows = block_rows(self._width, hidden.device)
         if not is_one_matrix(head):
             blocks = _max_over_ranks(-(-len(hidden) // rows), hidden.device)
-            return LossSums(*checkpointed_loss(head, hidden, self._transform, terms, rows, max(blocks, 1)))
+            sums = checkpointed_loss(head, hidden, self._transform, terms, rows, max(blocks, 1))
+            return LossSums(*sums, learned)
 
         def forward(states: Tensor) -> tuple[Tensor, Tensor]:
             return fused_loss(states, head.weight, head.bias, self._transform, terms, rows)
 
         with forward_replaced(head, forward):
-            return LossSums(*head(hidden))
+            total, parts = head(hidden)
+        return LossSums(total, parts, learned)
 
 
 def _max_over_ranks(count: int, device: torch.device) -> int:

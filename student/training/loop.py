@@ -47,12 +47,13 @@ class StepSums(NamedTuple):
     """Sums of a step over all ranks.
 
     parts: float64 [terms], each term's part of the objective. weights: float64 [terms], of its rows. counts: as in
-    LocalStep.
+    LocalStep. learned: share of the rows that `min_student_entropy` kept; None if it decides about none.
     """
 
     parts: Tensor
     weights: Tensor
     counts: list[int]
+    learned: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,15 +241,19 @@ class Loop:
         dist.all_reduce(totals)
         weights, counts = totals[: len(weights)], totals[len(weights) :]
         factors = sum_coefficients(self._batches.objectives, weights)
-        parts = torch.zeros(len(self._names), device=engine.device)
+        parts, learned = (torch.zeros(size, device=engine.device) for size in (len(self._names), 2))
         for number, batch in enumerate(batches, start=1):
             engine.begin_micro_batch(ends_step=number == len(batches))
             sums = engine.forward(batch.to(engine.device), factors)
             engine.backward(sums.objective)
             engine.step()
             parts += sums.parts.float()
-        dist.all_reduce(parts)
-        return StepSums(parts.double().cpu(), weights.cpu(), counts.long().tolist())
+            learned += sums.learned
+        reduced = torch.cat([parts, learned])
+        dist.all_reduce(reduced)
+        *sums_of_terms, kept, rows = reduced.double().cpu()
+        share = float(kept / rows) if rows else None
+        return StepSums(torch.stack(sums_of_terms), weights.cpu(), counts.long().tolist(), share)
 
     def _metrics(self, sums: StepSums, progress: RunProgress, learning_rate: float, seconds: float) -> dict[str, Any]:
         """Metrics of a step: the objective, and each term's mean in nats, before weight and T^2. seconds: it took."""
@@ -262,6 +267,7 @@ class Loop:
             "gradient_norm": self._engine.gradient_norm,
             "tokens": progress.tokens,
             "real_token_share": round(real / max(computed, 1), 4),
+            **({} if sums.learned is None else {"learned_token_share": round(sums.learned, 4)}),
             **({"examples_without_loss": without_loss} if without_loss else {}),
             "skipped_steps": progress.skipped,
             **self._speed.metrics(tokens, real, seconds),

@@ -17,7 +17,7 @@ from student.models.quantised import weight_count
 from student.training.engine.checkpoints import remove_older
 from student.training.engine.config import PRECISIONS
 from student.training.engine.deepspeed_engine import Engine, start_ranks
-from student.training.engine.first_rank_weights import has_one_reader
+from student.training.engine.first_rank_weights import has_one_reader, has_same_structure, rank_device
 from student.training.engine.speed import Arithmetic
 from student.training.export import save_student, write_card
 from student.training.following import followed
@@ -102,6 +102,8 @@ def _train_here(settings: TrainSettings, plan: TrainingPlan | None, copies: Chec
     ranks = dist.get_world_size()
     one_reader = has_one_reader(settings.run, settings.optimizer, settings.deepspeed, ranks, in_4_bits)
     inputs = open_inputs(settings, plan, stores, has_weights=dist.get_rank() == 0 or not one_reader)
+    if one_reader and not has_same_structure(inputs.model, rank_device()) and dist.get_rank() != 0:
+        inputs = open_inputs(settings, plan, stores)  # the files of the model have more to say than its configuration
     stores.copy_ahead()
     settings = settings.with_steps(plan.examples, plan.tokens)
     counts, arithmetic = count_parameters(inputs.model), Arithmetic.of(inputs.model)

@@ -3,7 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -115,3 +118,67 @@ def test_mts_dialog_trains_two_kinds_of_students_beside_their_baselines(root: Pa
         assert name not in jobs["report.toml"][-1]
     assert 'header_kd = ["header_kd_3", "header_kd_14"]' in jobs["header_report.toml"][0]
     assert 'kd = ["kd_3", "kd_14"]' in jobs["report.toml"][-1]
+
+
+# Python that says when it begins and ends; a job of the text "slow" takes a minute, and one of "broken" fails.
+SLOW = """#!/bin/sh
+echo "begin $$" >> "{log}"
+case $* in *broken*) echo "what is wrong"; exit 3 ;; esac
+case $* in *slow*) sleep 60 & trap 'kill $!; echo "ended $$" >> "{log}"; exit 1' TERM; wait ;; esac
+"""
+BESIDE = """set -eu; folder={folder}; . {steps}
+beside other "one of two" train a.toml --set name={first}
+step "the other" train b.toml --set name={second} --set "$half"
+beside_done
+echo "all done"
+"""
+
+
+def beside(root: Path, first: str, second: str) -> subprocess.Popen[str]:
+    (root / "bin/python").write_text(SLOW.format(log=root / "log"))
+    script = root / "cluster/jobs/drug_editing/two.sh"
+    script.write_text(
+        BESIDE.format(folder="runs/two", steps=root / "cluster/jobs/steps.sh", first=first, second=second)
+    )
+    environment = os.environ | {"PATH": f"{root / 'bin'}:{os.environ['PATH']}"}
+    return subprocess.Popen(["sh", str(script)], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(("first", "second"), [("broken", "fine"), ("slow", "broken")])
+def test_of_two_trainings_side_by_side_each_can_fail(root: Path, first: str, second: str) -> None:
+    """Would catch a demo that goes on without a student, and a training that goes on without its demo."""
+    process = beside(root, first, second)
+    printed, _ = process.communicate(timeout=30)
+    assert process.returncode == 3 and "all done" not in printed and "what is wrong" in printed
+    lines = wait_for(root / "log", 3 if first == "slow" else 2)
+    assert sum(line.startswith("ended") for line in lines) == (first == "slow")
+
+
+def test_ctrl_c_stops_both_trainings(root: Path) -> None:
+    process = beside(root, "slow", "slow")
+    assert len(wait_for(root / "log", 2)) == 2
+    process.send_signal(signal.SIGTERM)
+    for line in (root / "log").read_text().splitlines():  # as a terminal signals the one in the foreground
+        with suppress(ProcessLookupError):
+            os.kill(int(line.split()[1]), signal.SIGTERM)
+    assert process.wait(timeout=30) != 0
+    assert sum(line.startswith("ended") for line in wait_for(root / "log", 4)) == 2
+
+
+def test_two_trainings_share_the_cores(root: Path) -> None:
+    process = beside(root, "fine", "fine")
+    printed, _ = process.communicate(timeout=30)
+    assert process.returncode == 0 and "all done" in printed
+    half = max(1, (os.cpu_count() or 2) // 2)
+    assert f"run.cpu_threads={half}" in printed
+
+
+def wait_for(path: Path, count: int) -> list[str]:
+    """The lines of a file once it has so many, or after ten seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        lines = path.read_text().splitlines() if path.exists() else []
+        if len(lines) >= count:
+            return lines
+        time.sleep(0.05)
+    return lines

@@ -27,19 +27,21 @@ step "8/12 the held-out conversations" capture $jobs/heldout.toml
 
 trained teacher
 for seed in $seeds; do
-    step "9/12 student $seed: Llama" train $jobs/student_llama.toml \
-        --set "output=$folder/llama_$seed" --set "run.seed=$seed"
-    step "9/12 its baseline: the same records without distributions, in the same order" train $jobs/student_llama.toml \
-        --set "output=$folder/llama_text_$seed" --set "run.seed=$seed" \
+    beside llama_text_$seed "9/12 a baseline: the same records without distributions, in the same order" \
+        train $jobs/student_llama.toml --set "output=$folder/llama_text_$seed" --set "run.seed=$seed" \
         --set 'loss={ objective = "hard_label", segments = { prompt = 0.3 } }'
+    step "9/12 student $seed: Llama" train $jobs/student_llama.toml \
+        --set "output=$folder/llama_$seed" --set "run.seed=$seed" --set "$half"
+    beside_done
     trained llama_$seed
     trained llama_text_$seed
 done
 for seed in $seeds; do
-    step "10/12 student $seed: T5, from the same capture" train $jobs/student_t5.toml \
-        --set "output=$folder/t5_$seed" --set "run.seed=$seed"
-    step "10/12 its baseline: the same records without distributions" train $jobs/student_t5.toml \
+    beside t5_text_$seed "10/12 a baseline: the same records without distributions" train $jobs/student_t5.toml \
         --set "output=$folder/t5_text_$seed" --set "run.seed=$seed" --set 'loss={ objective = "hard_label" }'
+    step "10/12 student $seed: T5, from the same capture" train $jobs/student_t5.toml \
+        --set "output=$folder/t5_$seed" --set "run.seed=$seed" --set "$half"
+    beside_done
     trained t5_$seed
     trained t5_text_$seed
 done

@@ -59,6 +59,13 @@ def require_divisible(config: PreTrainedConfig, ranks: int) -> None:
             f"run.sequence_parallel = {ranks}: the model has {heads} attention heads, {kv} of keys and values, and so "
             "many ranks cannot divide them; give a divisor"
         )
+    rope = getattr(text, "rope_parameters", None) or {}
+    tables = [rope, *(each for each in rope.values() if isinstance(each, dict))]
+    if found := {"dynamic", "longrope"} & {str(table.get("rope_type")) for table in tables}:
+        raise InputError(
+            f"run.sequence_parallel = {ranks}: rotary positions of type {found.pop()!r} depend on the length of the "
+            "sequence, of which each rank would see its part; use a model with others, or leave it out"
+        )
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     window = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
     if kinds - {"full_attention"} or window or getattr(text, "attention_chunk_size", None):
@@ -99,6 +106,11 @@ def share_sequences(model: PreTrainedModel, group: SequenceGroup) -> None:
         position_ids: Tensor | None = None,
         **others: Any,
     ) -> tuple[Tensor, None]:
+        if attention_mask is not None:
+            raise InputError(
+                f"run.sequence_parallel: model type {model.config.model_type!r} gives its attention a mask of its own, "
+                "which would have no effect; leave it out, or use a model of another family"
+            )
         if position_ids is None:
             raise InputError(
                 f"run.sequence_parallel: model type {model.config.model_type!r} does not tell its attention the "

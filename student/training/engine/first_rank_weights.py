@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import deepspeed
 import torch
@@ -16,7 +16,11 @@ from student.training.run_settings import OptimizerSettings, RunSettings
 
 def rank_device() -> torch.device:
     """Where this rank computes."""
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 def has_one_reader(
@@ -36,10 +40,16 @@ def give_weights(
 ) -> None:
     """Give all ranks the parameters and buffers of rank 0, on `device`, one after the other.
 
-    model: on the other ranks, its parameters may be on the meta device. They stay the same objects. dtype: of the
+    model: on the other ranks, it may be on the meta device. Its parameters stay the same objects. dtype: of the
     parameters from now on. config: of DeepSpeed for ZeRO-3, under which each rank keeps a share of every parameter;
-    None: every rank keeps all of them. Every rank must call it, with a model of the same structure.
+    None: every rank keeps all of them. Which of them are trained, and the dtypes of buffers, are those of rank 0.
+    Every rank must call it. Raises RuntimeError on all of them unless they have the same structure.
     """
+    wanted = _structure_of_first_rank(model, device)
+    if not _is_everywhere(wanted.matches(_Structure.of(model)), device):
+        raise RuntimeError("the ranks have models of different structures")
+    for parameter, (*_, is_trained) in zip(model.parameters(), wanted.parameters, strict=True):
+        parameter.requires_grad_(is_trained)
     convert: Any = None
     # Each parameter is whole for a moment, in the same place: memory that is given back one by one has holes.
     largest = max((parameter.numel() for parameter in model.parameters()), default=0) if config is not None else 0
@@ -53,9 +63,57 @@ def give_weights(
             convert = _divided(parameter, config, dtype)
         else:
             convert(param_list=[parameter])
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            module._buffers[name] = _of_first_rank(buffer.detach().to(device))
+    for (module, name), (*_, kind) in zip(_places_of_buffers(model), wanted.buffers, strict=True):
+        buffer = module._buffers[name]
+        assert buffer is not None
+        is_empty = buffer.is_meta
+        values = torch.empty(buffer.shape, dtype=kind, device=device) if is_empty else buffer.detach().to(device, kind)
+        module._buffers[name] = _of_first_rank(values)
+
+
+def has_same_structure(model: nn.Module, device: torch.device) -> bool:
+    """Whether the models of all ranks have the same parameters and buffers, by name and shape. All must call it.
+
+    The files of a model may say otherwise than its configuration: weights that it ties may be two.
+    """
+    return _is_everywhere(_structure_of_first_rank(model, device).matches(_Structure.of(model)), device)
+
+
+class _Structure(NamedTuple):
+    """What a model consists of. parameters: name, shape and whether it is trained. buffers: name, shape and dtype."""
+
+    parameters: list[tuple[str, tuple[int, ...], bool]]
+    buffers: list[tuple[str, tuple[int, ...], torch.dtype]]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "_Structure":
+        parameters = [(key, tuple(each.shape), each.requires_grad) for key, each in model.named_parameters()]
+        buffers = [(name, module._buffers[name]) for module, name in _places_of_buffers(model)]
+        return cls(parameters, [(name, tuple(each.shape), each.dtype) for name, each in buffers if each is not None])
+
+    def matches(self, other: "_Structure") -> bool:
+        """Whether names and shapes are the same."""
+        return [each[:2] for each in (*self.parameters, *self.buffers)] == [
+            each[:2] for each in (*other.parameters, *other.buffers)
+        ]
+
+
+def _places_of_buffers(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Each module and the name of a buffer of its own."""
+    return [(module, name) for module in model.modules() for name, _ in module.named_buffers(recurse=False)]
+
+
+def _structure_of_first_rank(model: nn.Module, device: torch.device) -> _Structure:
+    found = [_Structure.of(model) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(found, 0, device=device)
+    assert found[0] is not None
+    return found[0]
+
+
+def _is_everywhere(value: bool, device: torch.device) -> bool:
+    everywhere = torch.tensor(int(value), device=device)
+    dist.all_reduce(everywhere, dist.ReduceOp.MIN)
+    return bool(everywhere)
 
 
 def checksum_of_first_rank(model: nn.Module, device: torch.device) -> str | None:

@@ -17,12 +17,12 @@ from student.data.example_weights import require_learners
 from student.data.sequence_lengths import require_positions
 from student.data.settings import DataSettings
 from student.data.sources import Examples
-from student.losses.target_forms import TargetForm, require_supported
+from student.losses.target_forms import TargetForm, require_reachable, require_supported
 from student.losses.weighted_objectives import WeightedObjectives
 from student.models.attention.implementations import flash_stand_in, set_attention, uses_flash
 from student.models.attention.sequence_parallel import require_divisible
 from student.models.build import build_model, build_structure
-from student.models.model_parts import layout_of
+from student.models.model_parts import layout_of, logits_width
 from student.models.rows.layout import Layout
 from student.models.rows.packing_probe import refuse_unpackable
 from student.models.small_copy import model_to_plan
@@ -131,6 +131,7 @@ class InputBuilder:
             if settings.run.sequence_parallel > 1:
                 require_divisible(model.config, settings.run.sequence_parallel)
             require_learners(source, settings.loss.all_terms)
+            require_reachable(settings.loss, logits_width(model))
         batches = self._language_batches("train", source, layout)
         sources: dict[Split, Examples | ClassSource] = {"train": source}
         heldout = None
@@ -156,8 +157,8 @@ class InputBuilder:
         """The model of a rank; or of the plan of a classifier, which is small."""
         settings, tokenizer = self._settings, self._vocabulary.tokenizer
         what = (settings.model, vocab_size, tokenizer, settings.run.seed, classes)
-        if not self._has_weights:
-            return build_structure(*what)
+        if not self._has_weights and (structure := build_structure(*what)) is not None:
+            return structure
         return build_model(*what, test_head=False, dtype=PRECISIONS[settings.run.precision])
 
     def _sample_prompts(

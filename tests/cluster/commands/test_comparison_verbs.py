@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.commands.main import main
 from tests.cache.rows.rows import TARGETS
@@ -42,9 +42,10 @@ def test_compare_prints_a_table_and_judges(stores: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("one", "drawn"), 'capture with targets.mode = "topk"'),
+        (("one", "drawn"), 'which cannot be compared; capture with targets.mode = "topk"'),
         (("one", "missing"), "missing"),
         (("one", "other", "--examples", "0"), "--examples 0: give 1 or more"),
+        (("one", "other", "--max-kl", "nan"), "--max-kl nan: give a number of nats above 0"),
     ],
 )
 def test_compare_refuses(
@@ -112,5 +113,16 @@ def test_other_weights_are_far_from_the_reference(job: Path, capsys: pytest.Capt
 def test_a_reference_that_cannot_be(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = run(capsys, "--root", job.parent, "probe", job, "--reference", "teacher.model")
     assert code == 2 and "--reference 'teacher.model': expected key=value" in error
+    for key in ("store=elsewhere", "targets.k=256", "limit=2"):
+        code, _, error = run(capsys, "--root", job.parent, "probe", job, "--reference", key)
+        assert code == 2 and "change a key of [teacher] or [engine]" in error
+    other = AutoTokenizer.from_pretrained(job.parent / "rounded")
+    other.add_tokens(["a new one"])
+    other.save_pretrained(job.parent / "longer")
+    (job.parent / "longer/config.json").write_text((job.parent / "rounded/config.json").read_text())
+    code, _, error = run(
+        capsys, "--root", job.parent, "probe", job, "--reference", f"teacher.model={job.parent}/longer"
+    )
+    assert code == 2 and "has another tokenizer than" in error and error.count("\n") == 1
     code, _, error = run(capsys, "--root", job.parent, "probe", job, "--reference", "teacher.colour=red")
     assert code == 2 and "colour" in error and "as the reference" in error

@@ -65,7 +65,7 @@ def loss_and_gradient(
     factors = sum_coefficients(objectives, sum_row_weights(batches))
     loss_model, total = LossModel(model, objectives), 0.0
     for batch in batches:
-        objective, _ = loss_model(batch, factors)
+        objective = loss_model(batch, factors).objective
         objective.backward()
         total += float(objective.detach())
     return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

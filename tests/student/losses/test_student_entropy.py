@@ -1,15 +1,19 @@
 """Rows of which the student is sure are left out of a loss, in blocks and at any temperature, as by autograd."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from cache.errors import InputError
 from student.losses import row_losses
 from student.losses.head.fused_loss import checkpointed_loss, fused_loss, loss_of_logits
 from student.losses.head.transform import LogitTransform
 from student.losses.loss_terms import make_loss_terms
 from student.losses.row_losses import LossTerm, entropies
-from student.losses.target_forms import TargetForm
+from student.losses.settings import LossSettings
+from student.losses.target_forms import TargetForm, require_reachable
 from tests.student.losses.dense import coarse, dense_loss, random_law, random_logits, sparse_term, top_k
 from tests.student.losses.test_row_losses import batch_of, objectives_of
 
@@ -93,3 +97,28 @@ def test_a_job_selects_by_its_key() -> None:
     each = dense_loss("forward_kl", 0.3, coarse(law, ids), coarse(log_q, ids))
     assert 0 < int(kept.sum()) < R
     assert found == pytest.approx([float(each.mean()), float((each * kept).sum() / R)], rel=1e-5)
+
+
+def test_what_is_kept_is_counted_and_a_heldout_loss_leaves_out_nothing() -> None:
+    law, logits = random_law(R, V, 0), random_logits(R, V, 1, 2.0).requires_grad_()
+    ids, held, tail = top_k(law, K)
+    batch = batch_of(law, ids, [held.float().numpy()], [tail.float().numpy()])
+    objectives = objectives_of(TargetForm("exact"), min_student_entropy=2.6)
+    log_q = logits.detach().log_softmax(-1)
+    kept = int((-(log_q.exp() * log_q).sum(-1) >= 2.6).sum())
+    learned = torch.zeros(2)
+    loss_of_logits(logits, make_loss_terms(batch, objectives, torch.ones(1), learned))
+    assert learned.tolist() == [kept, R]
+    plain = make_loss_terms(batch, objectives_of(TargetForm("exact")), torch.ones(1))
+    with torch.no_grad():
+        sums = loss_of_logits(logits, make_loss_terms(batch, objectives, torch.ones(1), learned))[1]
+        assert torch.equal(sums, loss_of_logits(logits, plain)[1])
+    assert learned.tolist() == [kept, R]
+
+
+def test_a_threshold_that_nothing_reaches_is_refused() -> None:
+    """Would catch a run that ends well and has learned nothing."""
+    for least in (math.log(V), 7.0):
+        with pytest.raises(InputError, match=r"50 ids have at most 3.91 nats, so no token would be learned"):
+            require_reachable(LossSettings.model_validate({"min_student_entropy": least}), V)
+    require_reachable(LossSettings.model_validate({"min_student_entropy": 3.9}), V)

@@ -346,3 +346,12 @@ def test_a_model_without_hidden_states_is_refused(tokenizer: PreTrainedTokenizer
     )
     with pytest.raises(InputError, match=r"^model type 'llama4_text': .* cannot be a student; use another model$"):
         build_model(settings, len(tokenizer), tokenizer, 0)
+
+
+def test_damaged_weights_are_one_error(save: Callable[..., str], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Would catch an error of the library that reads them, which is none of Python's own."""
+    path = save(next(iter(CONFIGS)))
+    (file,) = Path(path).glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match="cannot be loaded"):
+        build(path, tokenizer)

@@ -109,6 +109,9 @@ def test_counts_and_samples_are_those_of_one_rank(runs: Path, name: str) -> None
     assert texts[0] == texts[1]
 
 
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -118,6 +121,8 @@ def test_counts_and_samples_are_those_of_one_rank(runs: Path, name: str) -> None
             "'t5'",
         ),
         ({"config": {**LLAMA, "model_type": "mistral", "sliding_window": 8}}, "has windows"),
+        # Their factors depend on the highest position, and a rank knows that of its part.
+        ({"config": {**LLAMA, "rope_parameters": DYNAMIC}}, "rotary positions of type 'dynamic'"),
     ],
 )
 def test_models_that_cannot_be_shared_are_refused_before_the_run(
