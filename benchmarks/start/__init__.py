@@ -1,0 +1,1 @@
+"""The start of a student on several ranks: `python -m benchmarks.start`."""
