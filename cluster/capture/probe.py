@@ -1,149 +1,141 @@
-"""What a capture will take: a sample of its examples is captured for a trial, and scaled to what the store lacks."""
+"""What an engine says beside Transformers: the first examples of a capture job, captured by both and compared."""
 
-import heapq
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from cache.comparison.store_comparison import StoreComparison, compare_stores
 from cache.errors import InputError
 from cache.examples.example import Example
 from cache.examples.files.jsonl import write_examples
+from cache.examples.tokenizers import load_tokenizer, tokenizer_digest
+from cache.progress import Progress, no_progress
 from cache.store.logit_store import LogitStore
 from cluster.capture.driver import run_capture
-from cluster.capture.input.work import Work
-from cluster.capture.planning import preview_job
+from cluster.capture.run import CaptureOutcome
 from cluster.capture.settings import CaptureSettings
-from cluster.runtime.ray_session import is_embedded
+from cluster.capture.trial import shared_folder
+from cluster.runtime.job_file import apply_override, resolve_job
+from cluster.runtime.job_messages import read_toml
+from teacher_serving.engines.transformers.settings import TransformersSettings
 
-# Units of a trial: one engine must have the next one while it writes one.
-TRIAL_UNITS = 4
+# Entries of each row where the job's own rows are draws, which cannot be compared one by one.
+K = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a job will take, from a trial with one engine.
+class Probe:
+    """What the engine of a job and the reference say. engine, reference: of each capture, with its seconds.
 
-    responses, tokens: that the store lacks; the tokens are those of the prompts, and of responses that are given.
-    trial_responses, trial_tokens, trial_seconds, start_seconds: of the trial; its seconds are those after the start.
-    engines: that work at the same time; on one machine they share its cores, and count as one. hours, bytes, cost: of
-    the whole job, without starting; bytes are those of the parts, cost is the price of a service, 0 for an engine.
+    dtypes: of the weights of both, as the stores name them.
     """
 
-    responses: int
-    tokens: int
-    trial_responses: int
-    trial_tokens: int
-    trial_seconds: float
-    start_seconds: float
-    engines: int
-    hours: float
-    bytes: int
-    cost: float
-
-    def __str__(self) -> str:
-        rate = self.trial_tokens / self.trial_seconds
-        size = f"{self.bytes / 1e9:,.3g} GB" if self.bytes >= 1e9 else f"{self.bytes / 1e6:,.3g} MB"
-        price = f", cost {self.cost:,.2f}" if self.cost else ""
-        engines = "one engine" if self.engines == 1 else f"{self.engines} engines"
-        return (
-            f"trial: {self.trial_responses:,} responses, {self.trial_tokens:,} tokens, in {self.trial_seconds:,.1f} s "
-            f"with one engine ({rate:,.0f} tokens/s; it started in {self.start_seconds:,.0f} s)\n"
-            f"the whole: {self.responses:,} responses, {self.tokens:,} tokens: about {_duration(self.hours)} with "
-            f"{engines}, {size} of parts{price}"
-        )
+    comparison: StoreComparison
+    engine: CaptureOutcome
+    reference: CaptureOutcome
+    dtypes: tuple[str, str]
 
 
-class Sample:
-    """A uniform sample of the responses that a store lacks, the same each time, and the size of all of them."""
+def reference_job(path: Path, overrides: Sequence[str], changes: Sequence[str], root: Path) -> CaptureSettings:
+    """The job with Transformers as its engine and float32 weights, without a quantisation scheme.
 
-    def __init__(self, most: int) -> None:
-        """most: responses in the sample."""
-        self._most = most
-        self._kept: list[tuple[int, str, Example]] = []
-        self.responses = self.tokens = 0
-
-    def look(self, work: Work) -> None:
-        """Count a unit that this process planned, and take a share of it: the lowest keys, which are hashes."""
-        for place in work.places.tolist():
-            planned = work.units[work.number][place]
-            self.responses += 1
-            self.tokens += len(planned.teacher_prompt)
-            entry = (-int(planned.key, 16), planned.key, planned.tokenized.example)
-            if len(self._kept) < self._most:
-                heapq.heappush(self._kept, entry)
-            elif entry[0] > self._kept[0][0]:
-                heapq.heapreplace(self._kept, entry)
-
-    @property
-    def examples(self) -> list[Example]:
-        """The examples of the responses in the sample, each once."""
-        return list({example.identity: example for _, _, example in self._kept}.values())
-
-
-def run_probe(settings: CaptureSettings, sample: Sample) -> Estimate | None:
-    """Capture the sample into a store that is removed afterwards. None if the store lacks nothing.
-
-    Raises InputError if the nodes of a cluster could not reach that store, or nothing of the sample was captured.
+    overrides: of the job itself; changes: of the reference alone; both as `key.path=value`. Raises InputError as
+    `load_job` does.
     """
-    examples = sample.examples
-    if not examples:
-        return None
-    with shared_folder(settings) as folder:
-        write_examples(folder / "examples.jsonl", examples)
-        trial = settings.model_copy(
-            update={
-                "examples": str(folder / "examples.jsonl"),
-                "fields": {},
-                "store": str(folder / "store"),
-                "limit": None,
-                "actors": 1,
-                "unit_size": max(1, -(-len(examples) // TRIAL_UNITS)),
-            }
-        )
-        count = Sample(len(examples))
-        preview_job(trial, look=count.look)
-        outcome = run_capture(trial)
-        if not outcome.captured or not outcome.seconds:
-            reasons = ", ".join(outcome.reasons) or "no reason"
-            raise InputError(f"the trial of {len(examples)} examples captured none of them ({reasons})")
-        with LogitStore.open(str(folder / "store")) as store:
-            part_bytes = store.info().part_bytes
-    scale = sample.tokens / count.tokens
-    engines = 1 if is_embedded(settings.address) else settings.most_actors
-    return Estimate(
-        sample.responses,
-        sample.tokens,
-        count.responses,
-        count.tokens,
-        outcome.seconds,
-        outcome.start_seconds,
-        engines,
-        outcome.seconds * scale / engines / 3600,
-        round(part_bytes * scale),
-        outcome.cost * scale,
-    )
-
-
-@contextmanager
-def shared_folder(settings: CaptureSettings) -> Iterator[Path]:
-    """A folder that all nodes can reach, for a while: beside the store, where the engines are on a cluster."""
-    parent = None
-    if not is_embedded(settings.address):
-        if "://" in settings.store:
+    values: dict[str, Any] = deepcopy(read_toml(path))
+    for override in overrides:
+        apply_override(values, override)
+    values["engine"] = {"kind": "transformers"}
+    teacher = values.get("teacher")
+    if isinstance(teacher, dict):
+        for key in TransformersSettings.unused_teacher_keys:
+            teacher.pop(key, None)
+        teacher["dtype"] = "float32"
+    for change in changes:
+        if not change.startswith(("teacher.", "engine.")):
             raise InputError(
-                f"store = {settings.store!r}: a trial on a cluster is written beside the store, in a folder that all "
-                "nodes share; run it on one node, without an address"
+                f"--reference {change!r}: the reference has the examples and the targets of the job; change a key of "
+                "[teacher] or [engine]"
             )
-        parent = Path(settings.store).parent
-        parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="logitbank-probe-", dir=parent) as name:
-        yield Path(name)
+        apply_override(values, change, "--reference")
+    return resolve_job(values, CaptureSettings, f"job file {path}, as the reference", root)
 
 
-def _duration(hours: float) -> str:
-    seconds = hours * 3600
-    if seconds < 120:
-        return f"{seconds:,.0f} s"
-    return f"{seconds / 60:,.0f} minutes" if seconds < 7200 else f"{hours:,.1f} hours"
+def run_probe(
+    job: CaptureSettings, reference: CaptureSettings, examples: int, progress: Progress = no_progress
+) -> Probe:
+    """Capture the first examples of a job twice, into stores that are removed afterwards, and compare their rows.
+
+    reference: see reference_job. It scores the texts that the job's teacher wrote, if it writes any.
+    Raises InputError if one of them captures nothing, or no example can be compared.
+    """
+    _require_same_tokenizer(job, reference)
+    limit = min(examples, job.limit or examples)
+    with shared_folder(job) as folder:
+        targets = _comparable(job)
+        common = {"limit": limit, "actors": 1, "targets": targets}
+        first = _captured(job.model_copy(update={**common, "store": str(folder / "engine")}), "the job")
+        source: Mapping[str, Any] = {"examples": reference.examples, "fields": reference.fields}
+        with LogitStore.open(str(folder / "engine")) as own:
+            if job.generation is not None:
+                write_examples(folder / "texts.jsonl", _written(own))
+                source = {"examples": str(folder / "texts.jsonl"), "fields": {}, "generation": None, "score": True}
+                common["limit"] = None
+            second = _captured(
+                reference.model_copy(update={**common, **source, "store": str(folder / "reference")}), "the reference"
+            )
+            with LogitStore.open(str(folder / "reference")) as other:
+                pairs = None if job.generation is None else _pairs(other, own)
+                found = compare_stores(other, own, None, progress, pairs)
+                return Probe(found, first, second, (own.spec.dtype, other.spec.dtype))
+
+
+def _written(store: LogitStore) -> Iterator[Example]:
+    """The texts of a store, each with its key there as its id."""
+    numbers = store.numbers().tolist()
+    for number, example in zip(numbers, store.texts(numbers), strict=True):
+        yield replace(example, id=store.key(number))
+
+
+def _pairs(reference: LogitStore, own: LogitStore) -> npt.NDArray[np.int64]:
+    """Which examples of the two are the same text, [pairs, 2]: the reference has keys of the other as ids."""
+    number = {own.key(i): i for i in range(len(own))}
+    ids = [example.id for example in reference.texts(reference.numbers().tolist())]
+    return np.array([[i, number[key]] for i, key in enumerate(ids)], np.int64).reshape(-1, 2)
+
+
+def _require_same_tokenizer(job: CaptureSettings, reference: CaptureSettings) -> None:
+    """Raise InputError, before anything is captured, unless both teachers have the same tokenizer."""
+    names = [each.teacher.tokenizer or each.teacher.model for each in (job, reference)]
+    if names[0] == names[1]:
+        return
+    ours, theirs = (
+        tokenizer_digest(load_tokenizer(name, each.teacher.trust_remote_code))
+        for name, each in zip(names, (job, reference), strict=True)
+    )
+    if ours != theirs:
+        raise InputError(
+            f"the reference {names[1]!r} has another tokenizer than {names[0]!r}, so their rows would be about other "
+            "tokens; give a reference with the same one"
+        )
+
+
+def _comparable(job: CaptureSettings) -> Any:
+    """The targets of the job, or the most probable tokens where it stores estimates."""
+    targets = job.targets
+    if targets.with_mode(job.engine.default_mode).mode in ("topk", "nucleus"):
+        return targets
+    return type(targets).model_validate({"mode": "topk", "k": K, "of": targets.of})
+
+
+def _captured(settings: CaptureSettings, name: str) -> CaptureOutcome:
+    outcome = run_capture(settings)
+    if not outcome.captured:
+        reasons = ", ".join(outcome.reasons) or "no reason"
+        raise InputError(f"{name} captured none of {settings.limit or 'the'} examples ({reasons})")
+    return outcome

@@ -2,12 +2,12 @@
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import InputError
+from cluster.commands.job_verbs import add_job, job_path, load_job_of
 from cluster.commands.store_verbs import STORE_HELP
-from cluster.commands.verbs import Result, Verbs, complete_files, complete_folders
+from cluster.commands.verbs import Result, Verbs, complete_folders
 
 if TYPE_CHECKING:  # numpy is heavy
     from cache.comparison.store_comparison import Spread, StoreComparison
@@ -32,10 +32,7 @@ def add_comparison_verbs(verbs: Verbs) -> None:
         "hold the rows of a job's engine against those of Transformers in float32",
         "logitbank probe cluster/jobs/demo/capture.toml --examples 50",
     )
-    complete_files(probe.add_argument("job", type=Path, help="TOML file of a capture job; its store is not touched"))
-    probe.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a key of the job"
-    )
+    add_job(probe)
     probe.add_argument(
         "--reference",
         action="append",
@@ -66,18 +63,16 @@ def _compare(arguments: argparse.Namespace) -> Result:
 
 
 def _probe(arguments: argparse.Namespace) -> Result:
-    from cluster.capture.reference import reference_job, run_reference
+    from cluster.capture.probe import reference_job, run_probe
     from cluster.capture.settings import CaptureSettings
-    from cluster.runtime.job_file import load_job
     from cluster.runtime.progress_bars import counter
 
+    job = load_job_of(arguments, CaptureSettings)
     root = arguments.root.resolve()
-    path = arguments.job if arguments.job.is_absolute() or arguments.job.exists() else arguments.root / arguments.job
-    job = load_job(path, arguments.overrides, CaptureSettings, root)
-    reference = reference_job(path, arguments.overrides, arguments.reference, root)
+    reference = reference_job(job_path(arguments), arguments.overrides, arguments.reference, root)
     if arguments.address:
         job, reference = (each.model_copy(update={"address": arguments.address}) for each in (job, reference))
-    probe = run_reference(job, reference, _examples(arguments), counter("compare", "examples"))
+    probe = run_probe(job, reference, _examples(arguments), counter("compare", "examples"))
     rates = {
         name: outcome.rows / outcome.seconds if outcome.seconds else 0.0
         for name, outcome in (("engine", probe.engine), ("reference", probe.reference))
@@ -110,13 +105,13 @@ def _result(found: "StoreComparison", max_kl: float | None, heads: list[str], da
 
 
 def _lines(found: "StoreComparison") -> list[str]:
+    cut = f"; {found.other_tokens:,} of them up to the first other token" if found.other_tokens else ""
     left_out = [
-        *([f"{found.other_tokens:,} with other tokens"] if found.other_tokens else []),
         *([f"{found.only_reference:,} in the first alone"] if found.only_reference else []),
         *([f"{found.only_other:,} in the other alone"] if found.only_other else []),
     ]
     return [
-        f"{found.rows:,} rows of {found.examples:,} examples"
+        f"{found.rows:,} rows of {found.examples:,} examples{cut}"
         + (f"; left out: {', '.join(left_out)}" if left_out else ""),
         f"{'':<34}{'mean':>11}{'median':>11}{'99%':>11}{'max':>11}",
         _line("divergence, nats", found.kl),

@@ -30,10 +30,7 @@ Job = TypeVar("Job", bound="Settings")
 def add_job_verbs(verbs: Verbs) -> None:
     def add(name: str, run: VerbFunction, summary: str, example: str) -> argparse.ArgumentParser:
         verb = verbs.add(name, run, summary, f"logitbank {name} {JOBS}/{example}")
-        complete_files(verb.add_argument("job", type=Path, help="TOML file of the job, in any folder"))
-        verb.add_argument(
-            "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a key of the job"
-        )
+        add_job(verb)
         verb.add_argument("--dry-run", action="store_true", help="print the resolved job and what it would do")
         return verb
 
@@ -63,11 +60,25 @@ def add_job_verbs(verbs: Verbs) -> None:
     add("report", _report, "collect the results of several jobs in one page", "report.toml")
 
 
-def _load(arguments: argparse.Namespace, kind: type[Job]) -> Job:
-    """The job of the command. A relative path is tried from the working folder first, then from the root."""
+def add_job(verb: argparse.ArgumentParser) -> None:
+    """The arguments that name a job and change its keys."""
+    complete_files(verb.add_argument("job", type=Path, help="TOML file of the job, in any folder"))
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a key of the job"
+    )
+
+
+def job_path(arguments: argparse.Namespace) -> Path:
+    """The job file of a command. A relative path is tried from the working folder first, then from the root."""
+    given: Path = arguments.job
+    return given if given.is_absolute() or given.exists() else arguments.root / given
+
+
+def load_job_of(arguments: argparse.Namespace, kind: type[Job]) -> Job:
+    """The job of a command."""
     from cluster.runtime.job_file import load_job
 
-    path = arguments.job if arguments.job.is_absolute() or arguments.job.exists() else arguments.root / arguments.job
+    path = job_path(arguments)
     try:
         return load_job(path, arguments.overrides, kind, arguments.root.resolve())
     except InputError:
@@ -115,7 +126,7 @@ def _examples(arguments: argparse.Namespace) -> Result:
     from cluster.evaluation.settings import ExamplesSettings
     from cluster.evaluation.task_examples import run_examples
 
-    job = _load(arguments, ExamplesSettings)
+    job = load_job_of(arguments, ExamplesSettings)
     if arguments.dry_run:
         return _dry_run(job)
     result = run_examples(job)
@@ -141,7 +152,7 @@ def _capture(arguments: argparse.Namespace) -> Result:
     from cluster.capture.settings import CaptureSettings
     from cluster.runtime.progress_bars import counter
 
-    job = _load(arguments, CaptureSettings)
+    job = load_job_of(arguments, CaptureSettings)
     if arguments.address:
         job = job.model_copy(update={"address": arguments.address})
     if arguments.probe is not None:
@@ -193,12 +204,12 @@ def _logged(
 def _probe(job: "CaptureSettings", count: int) -> Result:
     """A dry run with a trial."""
     from cluster.capture.planning import preview_job
-    from cluster.capture.probe import Sample, run_probe
+    from cluster.capture.trial import Sample, run_trial
     from cluster.runtime.progress_bars import counter
 
     sample = Sample(count)
     preview = preview_job(job, counter("reading", "B"), sample.look)
-    estimate = run_probe(job, sample)
+    estimate = run_trial(job, sample)
     text = "nothing is missing, so there was no trial" if estimate is None else str(estimate)
     result = _dry_run(job, f"{preview}\n{text}")
     return Result(result.text, {**result.data, "estimate": None if estimate is None else asdict(estimate)})
@@ -230,7 +241,7 @@ def _train(arguments: argparse.Namespace) -> Result:
     from cluster.training.driver import run_training, summary
     from student.training.settings import TrainSettings
 
-    job = _load(arguments, TrainSettings)
+    job = load_job_of(arguments, TrainSettings)
     if arguments.dry_run:
         from cluster.training.preview import preview_training
 
@@ -245,7 +256,7 @@ def _sweep(arguments: argparse.Namespace) -> Result:
     from cluster.sweep.driver import preview_sweep, run_sweep
     from cluster.sweep.settings import SweepSettings
 
-    job, root = _load(arguments, SweepSettings), arguments.root.resolve()
+    job, root = load_job_of(arguments, SweepSettings), arguments.root.resolve()
     if arguments.dry_run:
         return _dry_run(job, preview_sweep(job, root))
     result = run_sweep(job, root, arguments.address)
@@ -264,7 +275,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
     from cluster.evaluation.settings import EvaluateSettings
     from cluster.report.metrics_table import metrics_table
 
-    job = _load(arguments, EvaluateSettings)
+    job = load_job_of(arguments, EvaluateSettings)
     if arguments.dry_run:
         return _dry_run(job)
     summary = run_evaluation(job)
@@ -275,7 +286,7 @@ def _report(arguments: argparse.Namespace) -> Result:
     from cluster.report.report import run_report
     from cluster.report.settings import ReportSettings
 
-    job = _load(arguments, ReportSettings)
+    job = load_job_of(arguments, ReportSettings)
     if arguments.dry_run:
         return _dry_run(job)
     report = run_report(job)

@@ -40,7 +40,7 @@ class LossTerm:
     entropy: [R], of the teacher's distribution. It turns a cross-entropy into a divergence, without effect on the
         gradient.
     min_entropy: rows where the student's own distribution at `temperature` has less entropy, in nats, weigh 0. kept:
-    [2], to which the rows that do not are added, and all rows with a weight.
+        [2], to which the rows that do not are added, and all rows with a weight.
     """
 
     weights: Tensor

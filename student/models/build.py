@@ -1,7 +1,6 @@
 """Build a student: pretrained or from a configuration, optionally with adapters, always without dropout."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,8 +18,6 @@ from student.models.layer_selection import keep_layers
 from student.models.model_parts import logits_width, require_known_head
 from student.models.registry import kind_of, read_config
 from student.models.settings import LoraSettings, ModelSettings
-
-NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 def build_model(
@@ -56,7 +53,7 @@ def build_structure(
     """
     try:
         with init_empty_weights(include_buffers=True):
-            model = _build(settings, vocab_size, tokenizer, seed, classes, test_head=False, has_weights=False)
+            model = _build(settings, vocab_size, tokenizer, seed, classes, test_head=False, dtype=None)
         model.tie_weights()  # within that context, each name of a shared weight gets a parameter of its own
     except InputError:
         raise
@@ -72,14 +69,14 @@ def _build(
     seed: int,
     classes: Sequence[str],
     test_head: bool,
-    dtype: torch.dtype = torch.float32,
-    has_weights: bool = True,
+    dtype: torch.dtype | None,
 ) -> PreTrainedModel:
+    """As build_model. dtype: None for a structure without weights."""
     if settings.pretrained is not None:
         model = (
-            _pretrained_classifier(settings, tokenizer, seed, classes, dtype, has_weights)
+            _pretrained_classifier(settings, tokenizer, seed, classes, dtype)
             if classes
-            else _pretrained(settings, vocab_size, tokenizer, seed, dtype, has_weights)
+            else _pretrained(settings, vocab_size, tokenizer, seed, dtype)
         )
         name = settings.pretrained
     else:
@@ -117,7 +114,7 @@ def require_working_head(model: PreTrainedModel, name: str) -> None:
 
 def load_student(path: str, vocab_size: int, trust_remote_code: bool = False) -> PreTrainedModel:
     """Load a model to evaluate, in float32. Raises InputError if it has fewer logits than `vocab_size`."""
-    model = _load(path, trust_remote_code)
+    model = _load(ModelSettings(pretrained=path, trust_remote_code=trust_remote_code), torch.float32)
     if logits_width(model) < vocab_size:
         raise InputError(
             f"model {path!r} has {logits_width(model)} logits, but the store's vocabulary {vocab_size} ids; "
@@ -175,19 +172,17 @@ def _pretrained(
     vocab_size: int,
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
-    dtype: torch.dtype,
-    has_weights: bool,
+    dtype: torch.dtype | None,
 ) -> PreTrainedModel:
     path = str(settings.pretrained)
-    in_4_bits = settings.lora is not None and settings.lora.quantise is not None
-    model = _load(path, settings.trust_remote_code, (), in_4_bits, settings.options, dtype, has_weights)
+    model = _load(settings, dtype)
     if settings.layers is not None:
         model = keep_layers(model, settings.layers, path)
     width = logits_width(model)
     if len(tokenizer) <= width < vocab_size:
         # Models of one family share a tokenizer and pad their vocabularies to different widths.
         torch.manual_seed(seed)  # of what the new rows begin with
-        model.resize_token_embeddings(vocab_size, mean_resizing=has_weights)
+        model.resize_token_embeddings(vocab_size, mean_resizing=dtype is not None)
         width = vocab_size
     if width < vocab_size:
         raise InputError(
@@ -202,13 +197,12 @@ def _pretrained_classifier(
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
     classes: Sequence[str],
-    dtype: torch.dtype,
-    has_weights: bool,
+    dtype: torch.dtype | None,
 ) -> PreTrainedModel:
     """A pretrained encoder with a head for the classes. A new head has random weights of this seed."""
     torch.manual_seed(seed)
     path = str(settings.pretrained)
-    model = _load(path, settings.trust_remote_code, classes, False, settings.options, dtype, has_weights)
+    model = _load(settings, dtype, classes)
     if settings.layers is not None:
         model = keep_layers(model, settings.layers, path)
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
@@ -216,16 +210,11 @@ def _pretrained_classifier(
     return model
 
 
-def _load(
-    path: str,
-    trust_remote_code: bool,
-    classes: Sequence[str] = (),
-    in_4_bits: bool = False,
-    options: Mapping[str, Any] = NO_OPTIONS,
-    dtype: torch.dtype = torch.float32,
-    has_weights: bool = True,
-) -> PreTrainedModel:
-    how = quantised.loading_options() if in_4_bits and has_weights else {}
+def _load(settings: ModelSettings, dtype: torch.dtype | None, classes: Sequence[str] = ()) -> PreTrainedModel:
+    """The model of `settings.pretrained`, with its options. dtype, classes: as in build_model; no dtype, no weights."""
+    path, options, trust_remote_code = str(settings.pretrained), settings.options, settings.trust_remote_code
+    in_4_bits = dtype is not None and not classes and settings.lora is not None and settings.lora.quantise is not None
+    how = quantised.loading_options() if in_4_bits else {}
     try:
         config = read_config(path, trust_remote_code)
         if options:
@@ -235,7 +224,7 @@ def _load(
         _remove_noise(config)
         auto_class = kind_of(config).auto_class()
         model: PreTrainedModel
-        if not has_weights:
+        if dtype is None:
             model = auto_class.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
             return model
         dtype = torch.float32 if in_4_bits or _stored_dtype(config) is not dtype else dtype

@@ -50,13 +50,13 @@ def small_copy(model: PreTrainedModel) -> PreTrainedModel | None:
     """
     state = torch.get_rng_state()
     try:
-        return _works(model, is_narrow=True) or _works(model, is_narrow=False)
+        return _copy(model, is_narrow=True) or _copy(model, is_narrow=False)
     finally:
         torch.set_rng_state(state)
 
 
-def _works(model: PreTrainedModel, is_narrow: bool) -> PreTrainedModel | None:
-    """The copy, if it can be built and run."""
+def _copy(model: PreTrainedModel, is_narrow: bool) -> PreTrainedModel | None:
+    """The copy; None if it cannot be built or run."""
     torch.manual_seed(0)
     config = copy.deepcopy(model.config)
     text = config.get_text_config()

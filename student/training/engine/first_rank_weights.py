@@ -40,13 +40,14 @@ def give_weights(
 ) -> None:
     """Give all ranks the parameters and buffers of rank 0, on `device`, one after the other.
 
-    model: on the other ranks, it may be on the meta device. Its parameters stay the same objects. dtype: of the
-    parameters from now on. config: of DeepSpeed for ZeRO-3, under which each rank keeps a share of every parameter;
-    None: every rank keeps all of them. Which of them are trained, and the dtypes of buffers, are those of rank 0.
+    model: on the other ranks, it may be on the meta device. Its parameters stay the same objects. dtype: of parameters
+    that are no integers, from now on. config: of DeepSpeed for ZeRO-3, under which each rank keeps a share of every
+    parameter; None: every rank keeps all of them. Which of them are trained, and the dtypes of buffers, are those of
+    rank 0.
     Every rank must call it. Raises RuntimeError on all of them unless they have the same structure.
     """
-    wanted = _structure_of_first_rank(model, device)
-    if not _is_everywhere(wanted.matches(_Structure.of(model)), device):
+    wanted, is_same = _structure_of_first_rank(model, device)
+    if not is_same:
         raise RuntimeError("the ranks have models of different structures")
     for parameter, (*_, is_trained) in zip(model.parameters(), wanted.parameters, strict=True):
         parameter.requires_grad_(is_trained)
@@ -55,8 +56,9 @@ def give_weights(
     largest = max((parameter.numel() for parameter in model.parameters()), default=0) if config is not None else 0
     place = torch.empty(largest, dtype=dtype, device=device)
     for parameter in model.parameters():
-        values = place[: parameter.numel()].view(parameter.shape) if config is not None else None
-        _materialise(parameter, dtype, device, values)
+        is_float = parameter.is_floating_point()
+        values = place[: parameter.numel()].view(parameter.shape) if config is not None and is_float else None
+        _materialise(parameter, dtype if is_float else parameter.dtype, device, values)
         if config is None:
             parameter.data = _of_first_rank(parameter.data)
         elif convert is None:
@@ -76,7 +78,7 @@ def has_same_structure(model: nn.Module, device: torch.device) -> bool:
 
     The files of a model may say otherwise than its configuration: weights that it ties may be two.
     """
-    return _is_everywhere(_structure_of_first_rank(model, device).matches(_Structure.of(model)), device)
+    return _structure_of_first_rank(model, device)[1]
 
 
 class _Structure(NamedTuple):
@@ -103,17 +105,15 @@ def _places_of_buffers(model: nn.Module) -> list[tuple[nn.Module, str]]:
     return [(module, name) for module in model.modules() for name, _ in module.named_buffers(recurse=False)]
 
 
-def _structure_of_first_rank(model: nn.Module, device: torch.device) -> _Structure:
-    found = [_Structure.of(model) if dist.get_rank() == 0 else None]
+def _structure_of_first_rank(model: nn.Module, device: torch.device) -> tuple[_Structure, bool]:
+    """That of rank 0, and whether the models of all ranks match it."""
+    own = _Structure.of(model)
+    found = [own if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(found, 0, device=device)
     assert found[0] is not None
-    return found[0]
-
-
-def _is_everywhere(value: bool, device: torch.device) -> bool:
-    everywhere = torch.tensor(int(value), device=device)
-    dist.all_reduce(everywhere, dist.ReduceOp.MIN)
-    return bool(everywhere)
+    is_same = torch.tensor(int(found[0].matches(own)), device=device)
+    dist.all_reduce(is_same, dist.ReduceOp.MIN)
+    return found[0], bool(is_same)
 
 
 def checksum_of_first_rank(model: nn.Module, device: torch.device) -> str | None:

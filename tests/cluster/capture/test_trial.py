@@ -12,8 +12,8 @@ import pytest
 from cache.errors import InputError
 from cache.registry import PLUGINS_VARIABLE
 from cluster.capture.planning import preview_job
-from cluster.capture.probe import Estimate, Sample, run_probe
 from cluster.capture.settings import CaptureSettings
+from cluster.capture.trial import Estimate, Sample, run_trial
 from cluster.runtime.job_file import load_job
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -55,14 +55,14 @@ def test_a_sample_is_of_the_whole_file_and_the_same_each_time(folder: Path) -> N
 
 
 def test_where_nothing_is_missing_there_is_no_trial(folder: Path) -> None:
-    assert run_probe(job(folder), Sample(10)) is None
+    assert run_trial(job(folder), Sample(10)) is None
 
 
 def test_a_trial_on_a_cluster_needs_a_folder_that_all_nodes_share(folder: Path) -> None:
     settings = job(folder, "store=s3://bucket/store", "address=head:6379")
     sample = sample_of(job(folder), 10)
     with pytest.raises(InputError, match="a folder that all nodes share"):
-        run_probe(settings, sample)
+        run_trial(settings, sample)
 
 
 def test_what_is_printed_has_units() -> None:
